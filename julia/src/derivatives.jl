@@ -1,0 +1,71 @@
+"""
+    outputs(chain, X)
+
+f(X) in inference mode, (O, n) for X (D..., n).
+"""
+outputs(chain::Chain, X::AbstractArray) = Flux.testmode!(chain)(X)
+
+"sample `i` of `X`, kept as a batch of one"
+sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
+
+"""
+    jacobian(chain, X) -> Vector of name => block
+
+Derivatives of every output of every sample with respect to every parameter: blocks of size
+`(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
+
+One Zygote pullback per sample, and one call of it per output.
+"""
+function jacobian(chain::Chain, X::AbstractArray)
+    y = outputs(chain, X)
+    return per_sample(chain, X, cotangents(Full(), y))
+end
+
+"blocks (size(parameter)..., K, n) for the K cotangents of the batch"
+function per_sample(chain::Chain, X::AbstractArray{T}, seeds) where {T}
+    Flux.testmode!(chain)
+    n = size(X, ndims(X))
+    named = parameters(chain)
+    blocks = [Array{T}(undef, size(p)..., length(seeds), n) for (_, p) in named]
+    for i in 1:n
+        xi = sample(X, i)
+        _, back = Zygote.pullback(m -> m(xi), chain)
+        for (k, seed) in enumerate(seeds)
+            gradient = only(back(sample(seed, i)))
+            store!(blocks, chain, gradient, k, i)
+        end
+    end
+    return [name => block for ((name, _), block) in zip(named, blocks)]
+end
+
+"copy one gradient of a chain into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
+function store!(blocks, chain::Chain, gradient, k::Integer, i::Integer)
+    slot = 0
+    for (index, layer) in enumerate(chain.layers), name in parameter_names(layer)
+        slot += 1
+        own = gradient === nothing ? nothing : gradient.layers[index]
+        value = own === nothing ? nothing : getproperty(own, name)
+        target = selectdim(selectdim(blocks[slot], ndims(blocks[slot]), i), ndims(blocks[slot]) - 1, k)
+        value === nothing ? fill!(target, 0) : copyto!(target, value)
+    end
+    return blocks
+end
+
+"""
+    input_jacobian(chain, X)
+
+Derivatives of every output with respect to the sample that it comes from, `(D..., O, n)`.
+
+The samples of a batch do not touch each other in inference mode, so one pullback of the whole batch serves all of them.
+"""
+function input_jacobian(chain::Chain, X::AbstractArray{T}) where {T}
+    Flux.testmode!(chain)
+    y, back = Zygote.pullback(chain, X)
+    result = zeros(T, size(X)[1:(end - 1)]..., size(y, 1), size(y, 2))
+    for (k, seed) in enumerate(cotangents(Full(), y))
+        pulled = only(back(seed))
+        pulled === nothing && continue
+        copyto!(selectdim(result, ndims(result) - 1, k), pulled)
+    end
+    return result
+end

@@ -1,0 +1,63 @@
+"""
+A reduction of the full kernel Theta[i, j, a, b] over outputs: [`One`](@ref), [`Trace`](@ref), [`Summed`](@ref),
+[`Diagonal`](@ref LinearAlgebra.Diagonal) or [`Full`](@ref). Users write an output's number or a symbol.
+"""
+abstract type Reduction end
+
+"Theta[:, :, k, k]."
+struct One <: Reduction
+    index::Int
+end
+"scale * sum_a Theta[:, :, a, a]: the trace for scale 1, the mean for scale 1/O."
+struct Trace <: Reduction
+    scale::Float64
+end
+"sum_ab Theta[:, :, a, b], the kernel of the summed output."
+struct Summed <: Reduction end
+"Theta[:, :, a, a], kept per output."
+struct PerOutput <: Reduction end
+"Theta itself."
+struct Full <: Reduction end
+
+"""
+    reduction(outputs, n_outputs) -> Reduction
+
+The checked form of the keyword `outputs`: a number from 1 to `n_outputs`, or `:trace`, `:mean`, `:sum`, `:diagonal`,
+`:full`. Throws `ArgumentError` otherwise.
+"""
+function reduction(outputs::Integer, n_outputs::Integer)
+    1 <= outputs <= n_outputs && return One(outputs)
+    throw(ArgumentError("outputs = $outputs, but the network has outputs 1 to $n_outputs"))
+end
+function reduction(outputs::Symbol, n_outputs::Integer)
+    outputs === :trace && return Trace(1.0)
+    outputs === :mean && return Trace(1 / n_outputs)
+    outputs === :sum && return Summed()
+    outputs === :diagonal && return PerOutput()
+    outputs === :full && return Full()
+    throw(ArgumentError("outputs = :$outputs; allowed: a number, :trace, :mean, :sum, :diagonal, :full"))
+end
+
+"""
+    trailing(reduction, n_outputs)
+
+The axes of the result besides the two of samples: `()`, `(O,)` or `(O, O)`.
+"""
+trailing(::Reduction, n_outputs) = ()
+trailing(::PerOutput, n_outputs) = (n_outputs,)
+trailing(::Full, n_outputs) = (n_outputs, n_outputs)
+
+"""
+    cotangents(reduction, y)
+
+The K arrays of the shape of `y` (O, n) that are pulled back: one-hot rows, or ones for the summed output.
+"""
+cotangents(r::One, y) = [onehot(y, r.index)]
+cotangents(::Summed, y) = [fill!(similar(y), 1)]
+cotangents(::Reduction, y) = [onehot(y, k) for k in axes(y, 1)]
+
+function onehot(y::AbstractMatrix, k::Integer)
+    e = fill!(similar(y), 0)
+    e[k, :] .= 1
+    return e
+end

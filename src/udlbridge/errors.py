@@ -1,0 +1,93 @@
+"""Every error that udlbridge raises on purpose, with the cause and the remedy in its message."""
+
+from __future__ import annotations
+
+
+class UDLBridgeWarning(UserWarning):
+    """A warning of this package; the test suite turns it into an error."""
+
+
+class UDLBridgeError(Exception):
+    """Base of all errors raised on purpose.
+
+    The message says what was given, what is allowed, and what to do.
+    """
+
+    def __init__(self, given: str, *, allowed: str = "", remedy: str = "") -> None:
+        self.given = given
+        self.allowed = allowed
+        self.remedy = remedy
+        parts = [given.rstrip(".") + "."]
+        if allowed:
+            parts.append(f"Allowed: {allowed.rstrip('.')}.")
+        if remedy:
+            parts.append(f"What to do: {remedy.rstrip('.')}.")
+        super().__init__(" ".join(parts))
+
+
+class InputError(UDLBridgeError, ValueError):
+    """Data that cannot be a batch of samples: NaN, infinity, empty, an object array."""
+
+
+class ShapeError(InputError):
+    """An array whose shape does not fit."""
+
+
+class DTypeError(InputError, TypeError):
+    """An array of a dtype that is not allowed, or another than the model's."""
+
+
+class OutputsError(UDLBridgeError, ValueError):
+    """An `outputs=` reduction that does not exist or is out of range."""
+
+
+class LayerError(UDLBridgeError, ValueError):
+    """A layer with settings that cannot be: unknown activation, zero width."""
+
+
+class ParameterError(UDLBridgeError, ValueError):
+    """Parameters that are missing, unknown, misshapen or not finite."""
+
+
+class ModelFileError(UDLBridgeError, ValueError):
+    """A model file that cannot be read: truncated, foreign, of another format version."""
+
+
+class DataError(UDLBridgeError, OSError):
+    """A data set that cannot be found, downloaded or trusted."""
+
+
+class OptionError(UDLBridgeError, ValueError):
+    """A named option (method, optimiser, loss, device, ...) that does not exist or does not fit."""
+
+
+class ConfigError(UDLBridgeError, ValueError):
+    """A configuration file or environment variable that cannot be used."""
+
+
+class NumericalError(UDLBridgeError, ArithmeticError):
+    """A quantity that is not defined for these numbers (a vanishing norm, a NaN loss)."""
+
+
+class StoreError(UDLBridgeError, OSError):
+    """A kernel store that cannot be opened, trusted or written."""
+
+
+class BackendError(UDLBridgeError):
+    """A backend that does not exist or cannot do what was asked."""
+
+
+class UnknownBackend(BackendError, ValueError):  # noqa: N818 - reads as the condition that it names
+    """A backend name that is not one of the choices."""
+
+
+class BackendUnavailable(BackendError, RuntimeError):  # noqa: N818
+    """A backend that exists but cannot run here."""
+
+
+class TorchUnavailable(BackendUnavailable):
+    """PyTorch cannot be imported."""
+
+
+class JuliaUnavailable(BackendUnavailable):
+    """Julia, or a Julia package that the bridge needs, cannot be used."""

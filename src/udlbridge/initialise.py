@@ -1,0 +1,39 @@
+"""Parameters from a seed, by NumPy alone, so that every engine starts from the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from udlbridge.layers import Layer, Shape
+
+FLOATS: dict[str, np.dtype[np.floating]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """Inputs and outputs of one unit: (out, in, *kernel) gives (in * prod kernel, out * prod kernel)."""
+    kernel = int(np.prod(shape[2:], dtype=np.int64))
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def initial_parameters(layers: Sequence[Layer], seed: int, dtype: str) -> dict[str, np.ndarray]:
+    """Glorot-uniform weights and zero biases, drawn in the order of the layers.
+
+    A weight of shape (out, in, *kernel) is uniform in +-sqrt(6 / (fan_in + fan_out)). Numbers are drawn in float64 and
+    rounded, so that the float32 model is the rounded float64 model.
+
+    Source: Glorot and Bengio (2010), equation 16.
+    """
+    generator = np.random.default_rng(seed)
+    params: dict[str, np.ndarray] = {}
+    for index, layer in enumerate(layers):
+        for name, shape in layer.param_shapes().items():
+            if len(shape) >= 2:
+                fan_in, fan_out = fans(shape)
+                bound = np.sqrt(6.0 / (fan_in + fan_out))
+                value = generator.uniform(-bound, bound, size=shape)
+            else:
+                value = np.zeros(shape)
+            params[f"{index}.{name}"] = value.astype(FLOATS[dtype])
+    return params

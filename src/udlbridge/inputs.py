@@ -1,0 +1,66 @@
+"""What may come in as a batch of samples, checked once, before any engine sees it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.model import Model
+
+
+def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
+    """`x` as a C-contiguous array (n, *D) of the model's dtype, or an error that says what is wrong with it.
+
+    Raises:
+        DTypeError: another dtype than the model's.
+        ShapeError: fewer than two axes, or samples that the layers cannot take.
+        InputError: no samples, NaN or infinity.
+    """
+    array = np.asarray(x)
+    if array.dtype != model.dtype:
+        if array.dtype.kind not in "f":
+            remedy = f"{name} = np.asarray({name}, dtype=np.{model.dtype})"
+            if array.dtype.kind == "c":
+                remedy = f"take its real part: {name}.real.astype(np.{model.dtype})"
+            if array.dtype.kind == "O":
+                remedy = f"make a rectangular array of numbers: np.stack({name}).astype(np.{model.dtype})"
+        else:
+            remedy = f'either {name}.astype("{model.dtype}") or model.astype("{array.dtype}")'
+            if array.dtype.name not in ("float32", "float64"):
+                remedy = f'{name}.astype("{model.dtype}")'
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}, the model has {model.dtype}",
+            allowed=f"{model.dtype}: a dtype is never changed silently",
+            remedy=remedy,
+        )
+    if array.ndim < 2:
+        raise ShapeError(
+            f"{name} has shape {array.shape}",
+            allowed="samples along the first axis: (n, *sample)",
+            remedy=f"for a single sample, {name}[None]; for n scalars, {name}[:, None]",
+        )
+    if array.size == 0:
+        raise InputError(
+            f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
+        )
+    model.output_shape(array.shape[1:])
+    if not np.isfinite(array).all():
+        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+    return np.ascontiguousarray(array)
+
+
+def output_size(model: Model, x: np.ndarray) -> int:
+    """O, the number of outputs of the model for samples like those of `x` (n, *D).
+
+    Raises:
+        ShapeError: if f(x) is not one vector per sample.
+    """
+    shape = model.output_shape(x.shape[1:])
+    if len(shape) != 1:
+        raise ShapeError(
+            f"the model gives outputs of shape {shape} for each sample",
+            allowed="one vector per sample, (O,)",
+            remedy="end the model with Flatten()",
+        )
+    return shape[0]

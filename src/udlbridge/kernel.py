@@ -1,0 +1,153 @@
+"""The empirical neural tangent kernel and the derivatives behind it, on any engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge import backends
+from udlbridge.backends.base import KernelJob, Method
+from udlbridge.errors import OptionError, ShapeError
+from udlbridge.inputs import checked_batch, output_size
+from udlbridge.layers import Dense
+from udlbridge.model import Model
+from udlbridge.reduction import Outputs, reduction
+
+
+def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
+    """f(x) in inference mode.
+
+    Args:
+        model: the network.
+        x: samples (n, *D), of the model's dtype.
+        backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
+
+    Returns:
+        (n, *out), of the model's dtype.
+
+    Raises:
+        InputError, ShapeError, DTypeError: what is wrong with `x`.
+        UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+    """
+    return backends.get(backend).outputs(model, checked_batch(model, x))
+
+
+def jacobian(model: Model, x: np.ndarray, *, backend: str | None = None) -> dict[str, np.ndarray]:
+    """J[i, a, ...] = d f_a(x_i) / d theta, in named blocks.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        A block (n, O, *parameter shape) for every parameter's name. Together they hold n O P numbers.
+
+    Raises:
+        As `outputs`.
+    """
+    batch = checked_batch(model, x)
+    output_size(model, batch)
+    return backends.get(backend).jacobian(model, batch)
+
+
+def input_jacobian(
+    model: Model, x: np.ndarray, *, backend: str | None = None
+) -> Float[np.ndarray, "n outputs *features"]:
+    """d f_a(x_i) / d x_i, the derivatives of the outputs with respect to the inputs.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        (n, O, *D), of the model's dtype.
+
+    Raises:
+        As `outputs`.
+    """
+    batch = checked_batch(model, x)
+    output_size(model, batch)
+    return backends.get(backend).input_jacobian(model, batch)
+
+
+def ntk(
+    model: Model,
+    x: np.ndarray,
+    x2: np.ndarray | None = None,
+    *,
+    outputs: Outputs = "trace",
+    backend: str | None = None,
+    method: Literal["auto", "structured", "plain"] = "auto",
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Float[np.ndarray, "n m *trailing"]:
+    """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
+
+    Args:
+        model: the network, evaluated in inference mode.
+        x: samples (n, *D), of the model's dtype.
+        x2: samples (m, *D) for a cross kernel; None means `x`.
+        outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of
+            the summed output), "diagonal" or "full".
+        backend: as for `udlbridge.outputs`.
+        method: "structured" multiplies Gram matrices of layer inputs and backpropagated errors and never forms a
+            Jacobian; "plain" multiplies per-sample Jacobians; "auto" takes "structured" where it exists.
+        threads: for the engine's BLAS; None leaves it alone.
+        device: where torch computes: "cpu", "cuda", "mps".
+
+    Returns:
+        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
+
+    Raises:
+        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; OptionError for a method that this
+        model does not have.
+
+    Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
+    """
+    rows = checked_batch(model, x)
+    columns = rows if x2 is None else checked_batch(model, x2, "x2")
+    if columns.shape[1:] != rows.shape[1:]:
+        raise ShapeError(
+            f"the samples of x2 have shape {columns.shape[1:]}, those of x {rows.shape[1:]}",
+            allowed="the same shape",
+            remedy="prepare both in the same way",
+        )
+    chosen = reduction(outputs, output_size(model, rows))
+    engine = backends.get(backend)
+    job = KernelJob(model, chosen, chosen_method(model, rows.shape[1:], method), threads, device)
+    left = engine.prepare(job, rows)
+    right = left if x2 is None else engine.prepare(job, columns)
+    result = np.empty((len(rows), len(columns), *chosen.trailing), dtype=model.dtype)
+    engine.fill(job, left, slice(0, len(rows)), right, slice(0, len(columns)), result)
+    return result
+
+
+def chosen_method(model: Model, sample_shape: tuple[int, ...], method: str) -> Method:
+    """The method that `method` means for this model and these samples.
+
+    Raises:
+        OptionError: unknown, or "structured" where a layer has no rule.
+    """
+    if method == "plain":
+        return "plain"
+    if method not in ("auto", "structured"):
+        raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
+    obstacle = structured_obstacle(model, sample_shape)
+    if obstacle is None:
+        return "structured"
+    if method == "structured":
+        raise OptionError(f'method="structured": {obstacle}', allowed="auto, plain", remedy='use method="plain"')
+    return "plain"
+
+
+def structured_obstacle(model: Model, shape: tuple[int, ...]) -> str | None:
+    """Why the structured method does not serve this model, or None if it does."""
+    for index, layer in enumerate(model.layers):
+        if layer.param_shapes() and not (isinstance(layer, Dense) and len(shape) == 1):
+            return f"layer {index}, {layer.kind} on samples of shape {shape}, has no structured rule"
+        shape = layer.output_shape(shape)
+    return None

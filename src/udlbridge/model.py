@@ -1,0 +1,292 @@
+"""`Model`: a frozen list of layers with named NumPy parameters. It computes nothing; backends do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError, ShapeError
+from udlbridge.initialise import FLOATS, initial_parameters
+from udlbridge.layers import Layer, Shape, layer_from_spec
+
+FORMAT_VERSION = 1
+"""Version of the spec in a model file. It grows when an older reader could misread a newer file."""
+
+
+def _checked_dtype(dtype: object) -> str:
+    try:
+        name = np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in FLOATS:
+        raise DTypeError(
+            f"a model of dtype {name}",
+            allowed="float32 (for scale), float64 (for checking)",
+            remedy='say dtype="float32" or dtype="float64"',
+        )
+    return str(name)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+class Model:
+    """A network: layers, and parameters named `<index of the layer>.weight` and `.bias`.
+
+    Args:
+        layers: the layers in order of evaluation.
+        params: arrays by name, in the canonical layout: Dense (out, in). Their dtype becomes the model's. They are
+            copied. Without them, Glorot-uniform weights and zero biases are drawn from `seed`.
+        seed: for `numpy.random.default_rng`; unused when `params` are given.
+        dtype: "float32" or "float64"; unused when `params` are given and not empty.
+
+    Raises:
+        LayerError: if something in `layers` is not a layer, or there are none.
+        ShapeError: if two neighbouring layers do not fit.
+        ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
+    """
+
+    __slots__ = ("_dtype", "_layers", "_params")
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        params: Mapping[str, np.ndarray] | None = None,
+        *,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        self._layers: tuple[Layer, ...] = tuple(layers)
+        if not self._layers:
+            raise LayerError(
+                "a model without layers", allowed="at least one layer", remedy="add one, as ub.Dense(2, 1)"
+            )
+        for index, layer in enumerate(self._layers):
+            if not isinstance(layer, Layer):
+                raise LayerError(
+                    f"item {index} of the layers is a {type(layer).__name__}",
+                    allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
+                    remedy="describe the network with them",
+                )
+        if params is None:
+            self._dtype = _checked_dtype(dtype)
+            values = initial_parameters(self._layers, seed, self._dtype)
+        else:
+            values, self._dtype = self._checked_parameters(params, _checked_dtype(dtype))
+        self._params = MappingProxyType({name: _frozen(value) for name, value in values.items()})
+        self._check_chain()
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in order of evaluation."""
+        return self._layers
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Read-only parameters by name, in order of the layers."""
+        return self._params
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of every parameter, and of every array that the model takes and gives."""
+        return FLOATS[self._dtype]
+
+    @property
+    def n_params(self) -> int:
+        """P, the number of parameters."""
+        return sum(value.size for value in self._params.values())
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """The shape of every parameter by name, as the layers ask for them."""
+        return {
+            f"{index}.{name}": shape
+            for index, layer in enumerate(self._layers)
+            for name, shape in layer.param_shapes().items()
+        }
+
+    def layer_params(self, index: int) -> dict[str, np.ndarray]:
+        """The parameters of one layer, without the index in their names."""
+        return {name: self._params[f"{index}.{name}"] for name in self._layers[index].param_shapes()}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of f(x) for one sample of the given shape.
+
+        Raises:
+            ShapeError: if a layer cannot take what comes to it; it names the layer.
+        """
+        for index, layer in enumerate(self._layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(
+                    f"layer {index} does not fit: {error.given}", allowed=error.allowed, remedy=error.remedy
+                ) from None
+        return shape
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
+        """The same layers with other parameters (all of them)."""
+        return Model(self._layers, params, dtype=self._dtype)
+
+    def astype(self, dtype: str | np.dtype[Any]) -> Model:
+        """The same model with its parameters converted to "float32" or "float64"."""
+        target = FLOATS[_checked_dtype(dtype)]
+        values = {name: value.astype(target) for name, value in self._params.items()}
+        return Model(self._layers, values, dtype=target.name)
+
+    def spec(self) -> dict[str, Any]:
+        """The architecture as JSON-ready data, without parameters."""
+        return {
+            "format": FORMAT_VERSION,
+            "dtype": self._dtype,
+            "layers": [layer.spec() for layer in self._layers],
+        }
+
+    def hash(self) -> str:
+        """SHA-256 of the spec and of the bytes of all parameters."""
+        digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
+        for name, value in self._params.items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file: parameters as tensors, the spec as JSON in the metadata."""
+        from safetensors.numpy import save_file
+
+        tensors = {name: np.ascontiguousarray(value) for name, value in self._params.items()}
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            save_file(tensors, partial, metadata={"udlbridge": json.dumps(self.spec())})
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Model:
+        """Read a model that `save` wrote. Nothing in the file can execute code.
+
+        Raises:
+            ModelFileError: if the file is missing, truncated, of another program or of another format version.
+        """
+        spec, tensors = _read_safetensors(Path(path))
+        layers = [layer_from_spec(layer) for layer in spec["layers"]]
+        return Model(layers, tensors, dtype=str(spec["dtype"]))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if layers and parameters are the same bytes."""
+        if not isinstance(other, Model):
+            return NotImplemented
+        return self.hash() == other.hash()
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def __repr__(self) -> str:
+        layers = ", ".join(repr(layer) for layer in self._layers)
+        return f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
+
+    def _checked_parameters(self, params: Mapping[str, np.ndarray], dtype: str) -> tuple[dict[str, np.ndarray], str]:
+        expected = self.param_shapes()
+        listing = "; ".join(f"{name} {shape}" for name, shape in expected.items()) or "no parameters at all"
+        missing = [name for name in expected if name not in params]
+        unknown = [name for name in params if name not in expected]
+        if missing or unknown:
+            words = [f"missing: {', '.join(missing)}"] if missing else []
+            words += [f"unknown: {', '.join(map(repr, unknown))}"] if unknown else []
+            raise ParameterError(
+                f"the names of the parameters do not fit the layers ({'; '.join(words)})",
+                allowed=listing,
+                remedy="give exactly these names",
+            )
+        values: dict[str, np.ndarray] = {}
+        dtypes: set[str] = set()
+        for name, shape in expected.items():
+            value = np.array(params[name], order="C")  # a copy: the model must not change when the caller's array does
+            if value.shape != shape:
+                hint = ""
+                if len(shape) == 2 and value.shape == shape[::-1]:
+                    hint = " (it looks transposed: the layout is (out, in))"
+                raise ParameterError(
+                    f"parameter {name} has shape {value.shape}{hint}", allowed=listing, remedy=f"reshape it to {shape}"
+                )
+            if value.dtype.name not in FLOATS:
+                raise ParameterError(
+                    f"parameter {name} has dtype {value.dtype}",
+                    allowed="float32 or float64, the same for all",
+                    remedy="convert it with .astype",
+                )
+            if not np.isfinite(value).all():
+                bad = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+                raise ParameterError(
+                    f"parameter {name} is {value[bad]} at {bad}", allowed="finite numbers", remedy="clean the weights"
+                )
+            dtypes.add(value.dtype.name)
+            values[name] = value
+        if len(dtypes) > 1:
+            raise ParameterError(
+                f"the parameters have several dtypes: {', '.join(sorted(dtypes))}",
+                allowed="one dtype for all",
+                remedy="convert them with .astype",
+            )
+        return values, dtypes.pop() if dtypes else dtype
+
+    def _check_chain(self) -> None:
+        """Refuse neighbours that can never fit, as far as that is known without the shape of the data."""
+        shape: Shape | None = None
+        for index, layer in enumerate(self._layers):
+            if shape is None:
+                width = getattr(layer, "in_features", None)
+                if width is None:
+                    continue
+                shape = (width,)
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(
+                    f"layer {index} does not fit behind layer {index - 1}: {error.given}",
+                    allowed=error.allowed,
+                    remedy=error.remedy,
+                ) from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise ModelFileError(f"there is no model file {path}", remedy="check the path") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"{path} is not a readable safetensors file ({error})",
+            allowed="a whole file written by model.save or UDLBridge.save",
+            remedy="copy or save it again: it may be truncated",
+        ) from error
+    try:
+        spec = json.loads(metadata["udlbridge"])
+        version, _, _ = spec["format"], spec["dtype"], spec["layers"][0]
+    except (KeyError, IndexError, TypeError, json.JSONDecodeError):
+        raise ModelFileError(
+            f"{path} has no udlbridge spec in its metadata",
+            allowed="a file written by model.save or UDLBridge.save",
+            remedy="build the Model from its layers and pass the tensors as params=",
+        ) from None
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} has format version {version}",
+            allowed=f"version {FORMAT_VERSION}",
+            remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
+        )
+    return spec, tensors
