@@ -62,8 +62,10 @@ def _build(name: str) -> Backend[Any]:
     return BACKENDS[name]()
 
 
-def get(name: str | None = None) -> Backend[Any]:
+def get(name: str | None = None, *, install: bool = True) -> Backend[Any]:
     """The backend called `name`, or the default one; it is built once in a process.
+
+    Julia that is not set up yet is downloaded through juliapkg if `install` allows it; this takes minutes and says so.
 
     Raises:
         UnknownBackend: no such backend.
@@ -71,7 +73,7 @@ def get(name: str | None = None) -> Backend[Any]:
     """
     checked = checked_name(default_name() if name is None else name)
     state = availability(checked)
-    if not state.ok:
+    if not state.ok and not (state.installable and install):
         error = {"julia": JuliaUnavailable, "torch": TorchUnavailable}.get(checked, BackendUnavailable)
         raise error(state.reason, remedy=state.remedy)
     return _build(checked)

@@ -7,9 +7,8 @@ engine receives checked arrays and computes natively: outputs, derivatives, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -77,9 +76,9 @@ class Backend(ABC, Generic[F]):
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine can run here; if not, why, and the one command that mends it."""
+    """Whether an engine can run here; if not, why, the one command that mends it, and whether first use does so too."""
 
     ok: bool
     reason: str = ""
     remedy: str = ""
-    details: Mapping[str, Any] | None = None
+    installable: bool = False

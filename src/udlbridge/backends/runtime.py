@@ -22,6 +22,9 @@ from udlbridge.errors import ConfigError, JuliaUnavailable
 NEEDED = ("Flux", "Zygote", "NNlib", "JSON", "PythonCall")
 """Julia packages that the project must have."""
 
+NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
+"""Set to 1, it forbids setting Julia up at first use."""
+
 REMEDIES = (
     "`udlbridge julia install` downloads Julia and its packages, or `udlbridge julia use --exe E --project P` "
     "points to a Julia and an environment that you have; `udlbridge doctor` says what is missing"
@@ -83,6 +86,13 @@ def installed_by_juliapkg() -> bool:
         return False
 
 
+def juliapkg_location() -> Location:
+    """What juliapkg has set up; only after `installed_by_juliapkg`."""
+    import juliapkg
+
+    return Location(Path(juliapkg.executable()), Path(juliapkg.project()), "juliapkg")
+
+
 def availability() -> Availability:
     """Whether Julia can be used here, by looking only: nothing is started or downloaded."""
     if "juliacall" in sys.modules and _STATE.module is not None and not _STATE.forked:
@@ -96,7 +106,8 @@ def availability() -> Availability:
     if named is None:
         if installed_by_juliapkg():
             return Availability(True)
-        return Availability(False, "Julia is not set up for this Python environment", REMEDIES)
+        allowed = os.environ.get(NO_INSTALL) != "1"
+        return Availability(False, "Julia is not set up for this Python environment", REMEDIES, installable=allowed)
     if not named.exe.is_file():
         return Availability(False, f"there is no Julia at {named.exe}, which {named.source} names", REMEDIES)
     missing = sorted(set(NEEDED) - set(project_versions(named.project)))
@@ -132,7 +143,7 @@ class _State:
 _STATE = _State()
 
 
-def start(install: bool = True) -> Any:
+def start() -> Any:
     """The Julia module UDLBridge, starting Julia if need be (seconds, and once minutes for precompilation).
 
     Raises:
@@ -146,7 +157,7 @@ def start(install: bool = True) -> Any:
     if _STATE.module is not None:
         return _STATE.module
     state = availability()
-    if not state.ok and not (install and _can_install(state)):
+    if not state.ok and not state.installable:
         raise JuliaUnavailable(state.reason, remedy=state.remedy)
     if not state.ok:
         run_install()
@@ -193,10 +204,6 @@ def run_install() -> None:
             f"juliapkg could not set up Julia ({type(error).__name__}: {error})",
             remedy="check the network, or point to an existing Julia: `udlbridge julia use --exe E --project P`",
         ) from error
-
-
-def _can_install(state: Availability) -> bool:
-    return state.remedy == REMEDIES and location() is None and os.environ.get("UDLBRIDGE_NO_INSTALL") != "1"
 
 
 def _set_defaults(named: Location | None) -> None:

@@ -1,0 +1,5 @@
+"""`python -m udlbridge` is `udlbridge`."""
+
+from udlbridge.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""The command line: `udlbridge`, also `python -m udlbridge`.
+
+A command is a module of this package with a click command called `command`; it imports what is heavy inside it, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module, metadata
+
+import click
+
+COMMANDS: dict[str, str] = {
+    "reproduce": "udlbridge.cli.reproduce",
+    "check": "udlbridge.cli.check",
+    "kernel": "udlbridge.cli.kernel",
+    "doctor": "udlbridge.cli.doctor",
+    "julia": "udlbridge.cli.julia",
+}
+"""Every command, in the order of the help page, and its module."""
+
+EXIT_DISAGREE = 1
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(COMMANDS[cmd_name]).command
+        return found
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"udlbridge {metadata.version('udlbridge')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+def group() -> None:
+    """Gradient kernels of neural networks on Flux/Zygote, on PyTorch and by hand, shown to be equal."""
+
+
+def main() -> None:
+    """Run the command line; errors of this package are printed without a traceback and exit with 2."""
+    from udlbridge.errors import UDLBridgeError
+
+    try:
+        code = group(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UDLBridgeError as error:
+        click.echo(f"udlbridge: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("udlbridge: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has left; point stdout elsewhere so that the interpreter's last flush stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,53 @@
+"""`udlbridge check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from udlbridge.cli.common import (
+    data_option,
+    engines,
+    json_option,
+    load_model,
+    model_option,
+    report,
+    samples,
+    write_json,
+)
+
+
+@click.command()
+@model_option
+@click.option("--n", default=10, show_default=True, help="Number of samples.")
+@click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@data_option
+@json_option
+@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
+def command(
+    model_name: str,
+    n: int,
+    backends: str,
+    dtype: str,
+    folder: Path | None,
+    json_file: Path | None,
+    no_install: bool,
+) -> int:
+    """Compare engines on one network: outputs, Jacobians, kernel, eigenvalues, input derivatives.
+
+    Every engine computes everything by itself, and every pair is held against the error budget of the dtype. The exit
+    code is 0 only if all are within it.
+    """
+    from dataclasses import replace
+
+    from udlbridge.checking import check
+
+    names, skipped = engines(backends, install=not no_install)
+    model = load_model(model_name, dtype)
+    result = replace(check(model, samples(model, n, folder), backends=names), skipped=skipped)
+    report(str(result), json_file)
+    if json_file is not None:
+        write_json(result.to_dict(), json_file)
+    return 0 if result.ok else 1

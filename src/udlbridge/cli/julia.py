@@ -1,0 +1,71 @@
+"""`udlbridge julia install|status|use`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def command() -> None:
+    """Set up the Julia engine, look at it, or point to a Julia that you have."""
+
+
+@command.command()
+def install() -> int:
+    """Download Julia and its packages with juliapkg (once, about 1 GB, several minutes), and start it."""
+    from udlbridge.backends import runtime
+    from udlbridge.backends.julia import JuliaBackend
+
+    named = runtime.location()
+    if named is not None:
+        click.echo(f"{named.source} names {named.exe} already: nothing is downloaded")
+    _print_versions(JuliaBackend())
+    return 0
+
+
+@command.command()
+def status() -> int:
+    """Say which Julia would be used, without starting it. The exit code is 0 only if it can be used."""
+    from udlbridge.backends import runtime
+
+    named = runtime.location()
+    state = runtime.availability()
+    if named is not None:
+        click.echo(f"executable  {named.exe}\nproject     {named.project}\nnamed by    {named.source}")
+    elif state.ok:
+        found = runtime.juliapkg_location()
+        click.echo(f"executable  {found.exe}\nproject     {found.project}\nset up by   juliapkg")
+    click.echo("usable" if state.ok else f"not usable: {state.reason}\n-> {state.remedy}")
+    return 0 if state.ok else 1
+
+
+@command.command()
+@click.option(
+    "--exe", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="The julia binary."
+)
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="An environment with Flux, Zygote, NNlib, JSON and PythonCall.",
+)
+def use(exe: Path, project: Path) -> int:
+    """Point to an existing Julia and environment, for machines without a network; kept in the configuration file."""
+    from udlbridge import config
+    from udlbridge.backends import runtime
+
+    path = config.write_julia(exe.resolve(), project.resolve())
+    click.echo(f"wrote {path}")
+    state = runtime.availability()
+    click.echo("usable" if state.ok else f"not usable yet: {state.reason}\n-> {state.remedy}")
+    return 0 if state.ok else 1
+
+
+def _print_versions(engine: object) -> None:
+    from udlbridge.backends.julia import JuliaBackend
+
+    assert isinstance(engine, JuliaBackend)
+    for name, version in engine.versions().items():
+        click.echo(f"{name:<10} {version}")

@@ -1,0 +1,61 @@
+"""`udlbridge reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from udlbridge.cli.common import data_option, engines, json_option, report, write_json
+
+
+@click.command()
+@click.option(
+    "--backend", default="all", show_default=True, help="torch, julia, reference, several with commas, or all."
+)
+@data_option
+@click.option("--plot", "plots", type=click.Path(path_type=Path), help="Folder for PNG plots.")
+@json_option
+@click.option("--seed", default=0, show_default=True, help="Of the weights of method 2.")
+@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
+def command(
+    backend: str, folder: Path | None, plots: Path | None, json_file: Path | None, seed: int, no_install: bool
+) -> int:
+    """Reproduce the Flux kernel notebook on every engine.
+
+    Method 1 is a fixed network on two points; method 2 is the 784-60-60-10 network on the first ten MNIST training
+    images. Prints the kernels, whether any eigenvalue is negative, and how well the engines agree with each other and
+    with recorded Flux results. The exit code is 0 only if all agree.
+    """
+    from udlbridge.reproducing import reproduce
+
+    names, skipped = engines(backend, install=not no_install)
+    result = reproduce(names, skipped=skipped, folder=folder, seed=seed)
+    report(str(result), json_file)
+    if plots is not None:
+        for path in _draw(result, plots):
+            report(f"wrote {path}", json_file)
+    if json_file is not None:
+        write_json(result.to_dict(), json_file)
+    return 0 if result.ok else 1
+
+
+def _draw(result: object, folder: Path) -> list[Path]:
+    from udlbridge.plots import agreement_figure, spectrum_figure
+    from udlbridge.reproducing import Reproduction
+
+    assert isinstance(result, Reproduction)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, results in ((1, result.method1), (2, result.method2)):
+        title = f"Notebook method {number}: kernel of output 0"
+        kernels = {name: item.kernel for name, item in results.items()}
+        spectra = {name: item.spectrum for name, item in results.items()}
+        for kind, figure in (
+            ("agreement", agreement_figure(kernels, title)),
+            ("spectrum", spectrum_figure(spectra, f"{title}, eigenvalues")),
+        ):
+            path = folder / f"method{number}_{kind}.png"
+            figure.savefig(path, dpi=110)
+            paths.append(path)
+    return paths
