@@ -157,9 +157,11 @@ def _per_sample_jacobian(
 
     def one(values: Params, sample: Tensor) -> Tensor:
         y = evaluate(model, values, sample[None])[0]
-        if reduction is None or reduction.n_cotangents > 1:
-            return y
-        return y.sum(0, keepdim=True) if reduction.name == "sum" else y[reduction.index : reduction.index + 1]
+        if reduction is not None and reduction.name == "sum":
+            return y.sum(0, keepdim=True)
+        if reduction is not None and reduction.name == "one":
+            return y[reduction.index : reduction.index + 1]
+        return y
 
     if not params:
         return {}
@@ -184,11 +186,11 @@ def _dense_factors(job: KernelJob, params: Params, x: Tensor) -> list[Factor]:
         y = evaluate(job.model, params, x, tap)
     if not preactivations:
         return []
-    count = job.reduction.n_cotangents
+    name, count = job.reduction.name, job.reduction.n_cotangents
     errors = [torch.empty((len(x), count, z.shape[1]), dtype=z.dtype, device=z.device) for z in preactivations]
     for k in range(count):
         with torch.enable_grad():
-            pulled = (y if job.reduction.name == "sum" else y[:, job.reduction.index if count == 1 else k]).sum()
+            pulled = (y if name == "sum" else y[:, job.reduction.index if name == "one" else k]).sum()
         deltas = torch.autograd.grad(pulled, preactivations, retain_graph=k + 1 < count)
         for error, delta in zip(errors, deltas, strict=True):
             error[:, k] = delta

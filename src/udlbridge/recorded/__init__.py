@@ -30,7 +30,7 @@ class Recording:
 
 def flux(name: str) -> Recording:
     """The recording called "notebook_method1" or "mnist_3ls"."""
-    template = {"notebook_method1": notebook_method1, "mnist_3ls": three_layer_sigmoid}[name]()
+    template = {"notebook_method1": notebook_method1(), "mnist_3ls": three_layer_sigmoid()}[name]
     with resources.files("udlbridge.recorded").joinpath(f"{name}.npz").open("rb") as file, np.load(file) as arrays:
         params = {key.removeprefix("param:"): arrays[key] for key in arrays.files if key.startswith("param:")}
         made_with = json.loads(str(arrays["spec"]))["made_with"]

@@ -1,0 +1,79 @@
+"""Assertions for your own tests: engines agree, kernels are close, a kernel is PSD.
+
+The pytest plugin `udlbridge.testing.plugin` comes with the package: it gives a `backend` fixture over the engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from udlbridge.checking import CheckReport, check
+from udlbridge.model import Model
+from udlbridge.reduction import Outputs
+from udlbridge.spectra import NOT_PSD, Spectrum, spectrum
+from udlbridge.tolerances import budget
+
+
+def assert_consistent(
+    model: Model, x: np.ndarray, *, backends: Sequence[str] | None = None, outputs: Outputs = "trace"
+) -> CheckReport:
+    """Assert that all backends (or those named) agree on everything that `udlbridge.check` compares.
+
+    Raises:
+        AssertionError: with the table of differences; also if there was only one engine to look at.
+    """
+    __tracebackhide__ = True
+    report = check(model, x, backends=backends, outputs=outputs)
+    if not report.ok:
+        raise AssertionError(f"the engines are not consistent\n{report}")
+    return report
+
+
+def assert_kernels_close(k1: np.ndarray, k2: np.ndarray, *, rtol: float | None = None) -> None:
+    """Assert that two kernels differ by less than the budget, relative to the largest entry of the second.
+
+    The budget is 1e-12 if both are float64 and 1e-5 otherwise; `rtol` is another.
+
+    Raises:
+        AssertionError: saying the worst entry and its indices.
+    """
+    __tracebackhide__ = True
+    a, b = np.asarray(k1), np.asarray(k2)
+    if a.shape != b.shape:
+        raise AssertionError(f"the kernels have different shapes: {a.shape} and {b.shape}")
+    narrow = np.float64 if a.dtype == b.dtype == np.float64 else np.float32
+    limit = budget(narrow) if rtol is None else rtol
+    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    # A NaN on either side makes the gap NaN, and argmax finds the first one.
+    where = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
+    scale = float(np.max(np.abs(b), initial=0.0))
+    if gap[where] <= limit * scale:
+        return
+    raise AssertionError(
+        f"the kernels differ: worst at {where}, {a[where]!r} against {b[where]!r}; "
+        f"{gap[where] / scale if scale else np.inf:.2e} of the largest entry {scale:.6g}, budget {limit:.0e}"
+    )
+
+
+def assert_psd(k: np.ndarray, rank: int | None = None) -> Spectrum:
+    """Assert that a kernel is positive semidefinite up to rounding, and of at most the given rank.
+
+    Args:
+        k: a symmetric kernel (n, n).
+        rank: the largest possible rank, P for one output; eigenvalues beyond it have to vanish up to rounding.
+
+    Raises:
+        AssertionError: with the evidence.
+        UDLBridgeError: `k` is no kernel matrix at all (see `udlbridge.spectrum`).
+    """
+    __tracebackhide__ = True
+    result = spectrum(k, rank=rank)
+    if result.verdict == NOT_PSD:
+        raise AssertionError(f"the kernel is not positive semidefinite\n{result}")
+    if rank is not None and rank < result.n:
+        beyond = max(abs(value) for value in result.eigenvalues[: result.n - rank])
+        if beyond > result.tolerance:
+            raise AssertionError(f"eigenvalue {beyond:.3g} lies beyond rank {rank}\n{result}")
+    return result
