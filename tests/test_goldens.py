@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import GOLDENS, assert_within_budget, load_golden
 
 import udlbridge as ub
+from helpers import GOLDENS, assert_within_budget, load_golden
 from udlbridge.recorded import flux
 
 MLPS = sorted(path.stem for path in GOLDENS.glob("mlp_*.npz"))

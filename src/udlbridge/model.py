@@ -14,7 +14,7 @@ import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError, ShapeError
 from udlbridge.initialise import FLOATS, initial_parameters
-from udlbridge.layers import Layer, Shape, layer_from_spec
+from udlbridge.layers import Flatten, Layer, Shape, layer_from_spec
 
 FORMAT_VERSION = 1
 """Version of the spec in a model file. It grows when an older reader could misread a newer file."""
@@ -244,6 +244,9 @@ class Model:
         """Refuse neighbours that can never fit, as far as that is known without the shape of the data."""
         shape: Shape | None = None
         for index, layer in enumerate(self._layers):
+            if isinstance(layer, Flatten):
+                shape = None  # axes between sample and feature, if the data has any, are known when it comes
+                continue
             if shape is None:
                 width = getattr(layer, "in_features", None)
                 if width is None:

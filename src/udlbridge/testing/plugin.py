@@ -39,7 +39,7 @@ _RAN: pytest.StashKey[set[str]] = pytest.StashKey()
 
 @pytest.fixture(params=[pytest.param("julia", marks=pytest.mark.julia), "torch", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """The name of an engine; the test runs once for each. An engine that cannot run here is skipped, with the reason."""
+    """The name of an engine; the test runs once for each, and is skipped with the reason where one cannot run."""
     name: str = request.param
     _skip_unless_usable(name, request.node)
     return name

@@ -40,9 +40,11 @@ def dense_backward(layer: Dense, params: Params, saved: Any, dy: np.ndarray) -> 
     """dx = W' delta; dW_i = delta_i x_i', db_i = delta_i, summed over axes between sample and feature, if any."""
     x, _ = saved
     delta = dense_error(layer, saved, dy)
-    grads = {"weight": np.einsum("i...o,i...d->iod", delta, x)}
+    n = len(x)
+    rows, errors = x.reshape(n, -1, layer.in_features), delta.reshape(n, -1, layer.out_features)
+    grads = {"weight": errors.transpose(0, 2, 1) @ rows}
     if layer.bias:
-        grads["bias"] = np.einsum("i...o->io", delta)
+        grads["bias"] = errors.sum(axis=1)
     return delta @ params["weight"], grads
 
 

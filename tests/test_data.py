@@ -1,0 +1,169 @@
+"""MNIST: sources in order, verified, and nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import udlbridge as ub
+from udlbridge.data import idx, sources
+from udlbridge.errors import DataError, InputError
+
+FIRST_LABELS = [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with four small files whose checksums are the expected ones for this test."""
+    generator = np.random.default_rng(0)
+    for prefix, n in (("train", 30), ("t10k", 12)):
+        images = generator.integers(0, 256, (n, 28, 28))
+        labels = np.arange(n) % 10
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            digest = hashlib.sha256(idx_bytes(array)).hexdigest()
+            monkeypatch.setitem(sources.SHA256, f"{prefix}-{kind}-ubyte", digest)
+    return tmp_path
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UDLBRIDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("UDLBRIDGE_DATA", raising=False)
+    monkeypatch.setattr(sources, "_failures", {})
+    return tmp_path / "cache" / "mnist"
+
+
+def test_shipped_images(no_cache: Path) -> None:
+    x, y = ub.data.mnist("train", n=10)
+    assert (x.shape, x.dtype.name, y.dtype.name) == ((10, 784), "float32", "int64")
+    assert y.tolist() == FIRST_LABELS
+    assert x.min() == 0
+    assert x.max() == 1
+    # The sum of the bytes of the first training image, a 5.
+    assert int(np.rint(x[0] * 255).sum()) == 27_525
+
+
+def test_digits_are_selected_before_counting(no_cache: Path) -> None:
+    x, y = ub.data.mnist("train", n=3, digits=[1, 4])
+    assert y.tolist() == [4, 1, 1]
+    np.testing.assert_array_equal(x, ub.data.mnist("train", n=10)[0][[2, 3, 6]])
+
+
+def test_float64_pixels_are_exact_fractions(no_cache: Path) -> None:
+    x = ub.data.mnist("train", n=2, dtype="float64")[0]
+    np.testing.assert_array_equal(x, np.rint(x * 255) / 255)
+
+
+def test_more_than_the_sample_needs_a_source(no_cache: Path) -> None:
+    with pytest.raises(DataError, match=r"forbids a download.*UDLBRIDGE_DATA"):
+        ub.data.mnist("train", n=1001)
+    with pytest.raises(DataError, match=r"forbids a download"):
+        ub.data.mnist("test", n=10)
+
+
+def test_folder_gzipped_or_not(folder: Path, no_cache: Path) -> None:
+    x, y = ub.data.mnist("test", folder=folder)
+    assert x.shape == (12, 784)
+    assert y.tolist() == [i % 10 for i in range(12)]
+    with pytest.raises(InputError, match=r"n=13.*at most 12"):
+        ub.data.mnist("test", n=13, folder=folder)
+
+
+def test_folder_by_environment(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(folder))
+    assert len(ub.data.mnist("train")[0]) == 30
+
+
+def test_unreadable_folder(tmp_path: Path, no_cache: Path) -> None:
+    with pytest.raises(DataError, match=r"absent is not a readable folder.*correct --data"):
+        ub.data.mnist("train", n=2, folder=tmp_path / "absent")
+    with pytest.raises(DataError, match=r"has no file train-labels-idx1-ubyte\[.gz\]"):
+        ub.data.mnist("train", n=2, folder=tmp_path)
+
+
+def test_damaged_files_are_named(folder: Path, no_cache: Path) -> None:
+    target = folder / "t10k-labels-idx1-ubyte"
+    whole = target.read_bytes()
+    for damage, message in (
+        (whole[:-3], r"t10k-labels.*17 bytes, its header promises 20"),
+        (b"\x00\x00\x0d\x03" + whole[4:], r"t10k-labels.*magic number 0x00000d03"),
+        (whole[:-1] + b"\x09", r"t10k-labels.*SHA-256"),
+        (whole[:5], r"t10k-labels.*5 bytes"),
+        (gzip.compress(whole)[:-6], r"t10k-labels.*cannot be read"),
+    ):
+        target.write_bytes(damage)
+        with pytest.raises(DataError, match=message):
+            ub.data.mnist("test", folder=folder)
+
+
+def test_download_is_verified_and_atomic(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real HTTP server on this machine in the mirror's place: once with wrong bytes, then with the right ones."""
+    import http.server
+    import threading
+    from functools import partial
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    served = folder / "served"
+    served.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+    monkeypatch.setattr(sources.shutil, "which", lambda name: None)
+    monkeypatch.delenv("UDLBRIDGE_NO_DOWNLOAD")
+    try:
+        for kind in ("labels-idx1", "images-idx3"):
+            (served / f"t10k-{kind}-ubyte.gz").write_bytes(gzip.compress(b"wrong"))
+        with pytest.raises(DataError, match=r"could not be downloaded"):
+            ub.data.mnist("test")
+        assert not no_cache.exists() or not list(no_cache.iterdir())
+        sources._failures.clear()
+        (served / "t10k-images-idx3-ubyte.gz").write_bytes((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
+        (served / "t10k-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress((folder / "t10k-labels-idx1-ubyte").read_bytes())
+        )
+        assert len(ub.data.mnist("test")[0]) == 12
+        assert sorted(path.name for path in no_cache.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+    finally:
+        server.shutdown()
+    assert len(ub.data.mnist("test")[0]) == 12  # from the cache: the server is gone
+
+
+def test_damaged_cache_is_an_error(folder: Path, no_cache: Path) -> None:
+    no_cache.mkdir(parents=True)
+    (no_cache / "train-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01")
+    with pytest.raises(DataError, match=r"train-labels.*SHA-256.*remove the file"):
+        ub.data.mnist("train", n=2)
+
+
+def test_bad_requests(no_cache: Path, untyped: None) -> None:
+    for arguments, message in (
+        ({"split": "validation"}, "train, test"),
+        ({"n": 0}, "at least 1"),
+        ({"digits": [10]}, "0 to 9"),
+        ({"digits": []}, "0 to 9"),
+        ({"digits": [1.5]}, "0 to 9"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ub.data.mnist(**{"n": 2, **arguments})
+
+
+def test_sample_is_the_beginning_of_the_real_files() -> None:
+    images = idx.parse(sources.sample("train-images-idx3-ubyte"), "sample")
+    labels = idx.parse(sources.sample("train-labels-idx1-ubyte"), "sample")
+    assert images.shape == (1000, 28, 28)
+    # Counted once in the full file, whose SHA-256 is in sources.SHA256.
+    assert np.bincount(labels).tolist() == [97, 116, 99, 93, 105, 92, 94, 117, 87, 100]
