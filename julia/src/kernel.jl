@@ -90,6 +90,7 @@ function structured_factors(chain::Chain, X::AbstractArray{T}, r::Reduction) whe
         push!(inputs, layer.bias === false ? before : vcat(before, ones(T, 1, size(before, 2))))
         return zeros(T, size(x))
     end
+    isempty(inputs) && return Factor[] # no parameters: the kernel is zero
     y, back = Zygote.pullback(p -> run_probed(chain.layers, X, p), probes)
     seeds = cotangents(r, y)
     errors = [Array{T}(undef, size(p, 1), length(seeds), size(p, 2)) for p in probes if p !== nothing]

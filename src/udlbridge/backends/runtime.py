@@ -167,8 +167,9 @@ def start() -> Any:
 
         main = juliacall.Main
         base = main.Base
-        # Ours comes first, so that the Julia half is always of the same version as the Python half.
-        base.pushfirst_b(base.LOAD_PATH, str(package_path()))
+        # Ours comes last: Julia looks for the dependencies of a package up to the environment that names them, and it is
+        # the user's environment, before ours, that has them.
+        base.push_b(base.LOAD_PATH, str(package_path()))
         module = base.require(main, base.Symbol("UDLBridge"))
     except Exception as error:
         raise JuliaUnavailable(f"Julia did not start ({type(error).__name__}: {error})", remedy=REMEDIES) from error

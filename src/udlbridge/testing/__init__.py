@@ -43,8 +43,8 @@ def assert_kernels_close(k1: np.ndarray, k2: np.ndarray, *, rtol: float | None =
     a, b = np.asarray(k1), np.asarray(k2)
     if a.shape != b.shape:
         raise AssertionError(f"the kernels have different shapes: {a.shape} and {b.shape}")
-    narrow = np.float64 if a.dtype == b.dtype == np.float64 else np.float32
-    limit = budget(narrow) if rtol is None else rtol
+    dtype = "float64" if a.dtype == b.dtype == np.float64 else "float32"
+    limit = budget(dtype) if rtol is None else rtol
     gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
     # A NaN on either side makes the gap NaN, and argmax finds the first one.
     where = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))

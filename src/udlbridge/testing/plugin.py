@@ -50,7 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = _chosen(config)
     if chosen is None:
         return
-    keep, drop = [], []
+    keep: list[pytest.Item] = []
+    drop: list[pytest.Item] = []
     for item in items:
         engine = getattr(item, "callspec", None) and item.callspec.params.get("backend")  # type: ignore[attr-defined]
         (drop if engine is not None and engine not in chosen else keep).append(item)

@@ -1,0 +1,20 @@
+@testset "bridge" begin
+    spec = """{"layers": [{"kind": "dense", "in_features": 2, "out_features": 3, "activation": "tanh", "bias": true}]}"""
+    W, b = randn(2, 3), randn(3)
+    chain = UDLBridge.bridge_build(spec, ["0.weight", "0.bias"], [W, b])
+    X = randn(2, 4)
+    @test UDLBridge.bridge_outputs(chain, X) ≈ tanh.(W' * X .+ b)
+    blocks = UDLBridge.bridge_jacobian(chain, X)
+    @test size.(blocks) == [(2, 3, 3, 4), (3, 3, 4)] # canonical with reversed axes: (in, out, O, n)
+
+    @testset "a rectangle in foreign memory" begin
+        p = UDLBridge.bridge_prepare(chain, X, "trace", 3, "structured")
+        memory = zeros(4, 2)
+        GC.@preserve memory UDLBridge.bridge_fill(Float64, UInt(pointer(memory)), (4, 2), p, (2, 3), p, (1, 4))
+        @test memory' ≈ ntk(chain, X)[2:3, :]
+    end
+
+    before = BLAS.get_num_threads()
+    @test UDLBridge.bridge_threads(before) == before
+    @test UDLBridge.bridge_versions()["julia"] == string(VERSION)
+end

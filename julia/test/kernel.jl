@@ -1,0 +1,76 @@
+@testset "kernel" begin
+    rng = Xoshiro(2)
+
+    @testset "the notebook's fixed network" begin
+        chain = Chain(Dense(ones(Float32, 2, 2), ones(Float32, 2)), Dense(ones(Float32, 1, 2), ones(Float32, 1)))
+        X = Float32[0.5852378 0.0976659; 0.62436277 0.55464536]
+        K = ntk(chain, X; outputs=1)
+        @test K ≈ Float32[14.2293 11.1088; 11.1088 9.09461] rtol = 1e-5
+        @test spectrum(K).verdict == "PSD"
+    end
+
+    @testset "structured and plain, every reduction, bias $bias, softmax $(!isempty(final))" for bias in (true, false),
+        final in ((), (softmax,))
+
+        chain = random_chain(rng, (4, 5, 3), NNlib.gelu_tanh; bias, final)
+        X, X2 = randn(rng, 4, 6), randn(rng, 4, 5)
+        full = ntk(chain, X, X2; outputs=:full, method=:plain)
+        @test size(full) == (6, 5, 3, 3)
+        diagonal = cat((full[:, :, a, a] for a in 1:3)...; dims=3)
+        scale = maximum(abs, full)
+        expected = [
+            :full => full,
+            :diagonal => diagonal,
+            :trace => dropdims(sum(diagonal; dims=3); dims=3),
+            :mean => dropdims(sum(diagonal; dims=3); dims=3) ./ 3,
+            :sum => dropdims(sum(full; dims=(3, 4)); dims=(3, 4)),
+            2 => full[:, :, 2, 2],
+        ]
+        for (reduction, value) in expected, method in (:structured, :plain)
+            @test maximum(abs, ntk(chain, X, X2; outputs=reduction, method) .- value) < 1e-12scale
+        end
+        @test ntk(chain, X) ≈ ntk(chain, X, X)
+    end
+
+    @testset "kernel is the product of Jacobians" begin
+        chain = random_chain(rng, (3, 4, 2), tanh)
+        X = randn(rng, 3, 4)
+        product = sum(jacobian(chain, X)) do (_, block)
+            G = reshape(block, :, 2, 4)
+            [dot(G[:, a, i], G[:, b, j]) for i in 1:4, j in 1:4, a in 1:2, b in 1:2]
+        end
+        @test gap(ntk(chain, X; outputs=:full), product) < 1e-13
+    end
+
+    @testset "rectangles" begin
+        chain = random_chain(rng, (3, 4, 2), tanh)
+        X = randn(rng, 3, 9)
+        r = UDLBridge.reduction(:trace, 2)
+        f = UDLBridge.factors(chain, X, r, :structured)
+        T = zeros(3, 4) # columns first: the memory of a C-order (rows, columns) array
+        UDLBridge.rectangle!(T, r, f, 2:5, f, 7:9)
+        @test T' ≈ ntk(chain, X)[2:5, 7:9]
+    end
+
+    @testset "dense layers on sequences take the plain method" begin
+        inner = random_chain(rng, (3, 4), tanh)
+        chain = Chain(inner[1], Flux.flatten, Dense(randn(rng, 2, 8), randn(rng, 2)))
+        X = randn(rng, 3, 2, 5)
+        @test UDLBridge.default_method(chain, X) == :plain
+        @test size(ntk(chain, X)) == (5, 5)
+        @test_throws ArgumentError ntk(chain, X; method=:structured)
+    end
+
+    @testset "a chain without parameters has kernel zero" begin
+        @test ntk(Chain(softmax), randn(rng, 3, 4)) == zeros(4, 4)
+        @test ntk(Chain(softmax), randn(rng, 3, 4); method=:plain) == zeros(4, 4)
+    end
+
+    @testset "errors" begin
+        chain = random_chain(rng, (3, 2), tanh)
+        X = randn(rng, 3, 2)
+        @test_throws ArgumentError ntk(chain, X; outputs=3)
+        @test_throws ArgumentError ntk(chain, X; outputs=:largest)
+        @test_throws ArgumentError ntk(chain, X; method=:fast)
+    end
+end

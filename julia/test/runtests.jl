@@ -1,0 +1,22 @@
+# Not `using Zygote`: it exports a `jacobian` too.
+using Flux, LinearAlgebra, NNlib, Random, Test, UDLBridge
+
+"a chain with random weights and biases, in Float64"
+function random_chain(rng::AbstractRNG, widths, σ; bias=true, final=())
+    layers = map(1:(length(widths) - 1)) do l
+        weight = randn(rng, widths[l + 1], widths[l]) ./ sqrt(widths[l])
+        Dense(weight, bias ? randn(rng, widths[l + 1]) : false, l == length(widths) - 1 ? identity : σ)
+    end
+    return Chain(layers..., final...)
+end
+
+"the largest difference, relative to the largest entry of the second"
+gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
+
+@testset "UDLBridge" begin
+    include("layers.jl")
+    include("derivatives.jl")
+    include("kernel.jl")
+    include("spectrum.jl")
+    include("bridge.jl")
+end
