@@ -9,6 +9,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from udlbridge import backends as backends
     from udlbridge import data as data
     from udlbridge import models as models
     from udlbridge import testing as testing
@@ -36,6 +37,7 @@ _HOME = {
     "Softmax": "layers",
     "Spectrum": "spectra",
     "UDLBridgeError": "errors",
+    "backends": "",
     "check": "checking",
     "data": "",
     "input_jacobian": "kernel",

@@ -167,8 +167,8 @@ def start() -> Any:
 
         main = juliacall.Main
         base = main.Base
-        # Ours comes last: Julia looks for the dependencies of a package up to the environment that names them, and it is
-        # the user's environment, before ours, that has them.
+        # Ours comes last: Julia looks for the dependencies of a package up to the environment that names them, and it
+        # is the user's environment, before ours, that has them.
         base.push_b(base.LOAD_PATH, str(package_path()))
         module = base.require(main, base.Symbol("UDLBridge"))
     except Exception as error:

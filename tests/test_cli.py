@@ -1,0 +1,158 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import udlbridge as ub
+from helpers import random_model
+
+
+def udlbridge(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "udlbridge", *map(str, args)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_reproduce_prints_the_notebooks_numbers_and_draws(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    done = udlbridge("reproduce", "--backend", "torch,reference", "--plot", tmp_path / "plots", "--json", target)
+    assert done.returncode == 0, done.stderr
+    assert "14.2293    11.1088" in done.stdout
+    assert "11.1088    9.09461" in done.stdout
+    result = json.loads(target.read_text())
+    assert set(result) == {"method1", "method2", "agreement", "skipped", "versions"}
+    for engine in ("torch", "reference"):
+        method1, method2 = result["method1"][engine], result["method2"][engine]
+        np.testing.assert_allclose(method1["kernel"], [[14.2293, 11.1088], [11.1088, 9.09461]], rtol=5e-6)
+        assert (method1["negative"], method1["verdict"]) == (0, "PSD")
+        assert np.shape(method2["kernel"]) == (10, 10)
+        assert (method2["negative"], method2["verdict"], len(method2["eigenvalues"])) == (0, "PSD", 10)
+    assert result["agreement"]["ok"] is True
+    assert 0 < result["agreement"]["worst"] < 1e-5
+    assert {"torch", "numpy"} <= set(result["versions"])
+    pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert pictures == [f"method{i}_{kind}.png" for i in (1, 2) for kind in ("agreement", "spectrum")]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in (tmp_path / "plots").iterdir())
+
+
+@pytest.mark.julia
+def test_reproduce_on_all_engines(tmp_path: Path) -> None:
+    done = udlbridge("reproduce", "--backend", "all", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["method1"]) == set(result["method2"]) == {"julia", "torch", "reference"}
+    assert result["agreement"]["ok"] is True
+    assert {"julia", "Flux", "Zygote", "torch"} <= set(result["versions"])
+
+
+def test_reproduce_without_julia_says_so() -> None:
+    nowhere = {"UDLBRIDGE_JULIA_EXE": "/nowhere/julia", "UDLBRIDGE_JULIA_PROJECT": "/nowhere"}
+    done = udlbridge("reproduce", "--no-install", **nowhere)
+    assert done.returncode == 0
+    assert "julia was not compared: there is no Julia at /nowhere/julia" in done.stdout
+    done = udlbridge("reproduce", "--backend", "julia", **nowhere)
+    assert done.returncode == 2
+    assert "there is no Julia at /nowhere/julia" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_disagreement_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget that nothing keeps, the same run fails."""
+    code = (
+        "import sys\nfrom udlbridge import tolerances\ntolerances.BUDGETS['float32'] = 1e-12\n"
+        "sys.argv = ['udlbridge', 'reproduce', '--backend', 'torch,reference']\n"
+        "from udlbridge.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "THEY DO NOT AGREE" in done.stdout
+
+
+def test_check(tmp_path: Path) -> None:
+    target = tmp_path / "c.json"
+    done = udlbridge("check", "--n", "4", "--backends", "torch,reference", "--dtype", "float64", "--json", target)
+    assert done.returncode == 0, done.stderr
+    assert "torch, reference: agree" in done.stdout
+    result = json.loads(target.read_text())
+    assert result["ok"]
+    assert result["dtype"] == "float64"
+    assert result["worst"] < 1e-12
+
+
+def test_check_of_a_saved_model(tmp_path: Path) -> None:
+    random_model([3, 4, 2], ["mish", "identity"]).save(tmp_path / "m.safetensors")
+    done = udlbridge("check", "--model", tmp_path / "m.safetensors", "--backends", "torch,reference")
+    assert done.returncode == 0, done.stderr
+    assert "jacobian 1.bias" in done.stdout
+
+
+def test_kernel_to_npy(tmp_path: Path) -> None:
+    done = udlbridge("kernel", "--n", "7", "--outputs", "0", "--backend", "torch", "--out", tmp_path / "K.npy")
+    assert done.returncode == 0, done.stderr
+    kernel = np.load(tmp_path / "K.npy")
+    expected = ub.ntk(ub.models.three_layer_sigmoid(), ub.data.mnist("train", n=7)[0], outputs=0, backend="reference")
+    ub.testing.assert_kernels_close(kernel, expected)
+
+
+def test_errors_have_no_traceback(tmp_path: Path) -> None:
+    for args, message in (
+        (("check", "--model", "absent.safetensors"), "no model file"),
+        (("kernel", "--outputs", "10", "--n", "2", "--backend", "reference", "--out", tmp_path / "K.npy"), "0 to 9"),
+        (("reproduce", "--backend", "jax"), "julia, torch, reference"),
+        (("reproduce", "--backend", "reference", "--data", "/nowhere"), "not a readable folder"),
+    ):
+        done = udlbridge(*args)
+        assert done.returncode == 2, (args, done)
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert udlbridge("frobnicate").returncode == 2
+
+
+def test_doctor() -> None:
+    done = udlbridge("doctor", "--json", UDLBRIDGE_JULIA_EXE="/nowhere/julia", UDLBRIDGE_JULIA_PROJECT="/nowhere")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["ok"]) == (1, False)
+    parts = {part["part"]: part for part in result["parts"]}
+    assert parts["torch"]["ok"]
+    assert not parts["Julia"]["ok"]
+    assert parts["Julia"]["remedy"].startswith("udlbridge julia use")
+    text = udlbridge("doctor", UDLBRIDGE_JULIA_EXE="/nowhere/julia", UDLBRIDGE_JULIA_PROJECT="/nowhere").stdout
+    assert "MISSING  Julia" in text
+    assert "-> udlbridge julia use" in text
+
+
+@pytest.mark.julia
+def test_doctor_with_julia() -> None:
+    done = udlbridge("doctor", "--json")
+    parts = {part["part"]: part for part in json.loads(done.stdout)["parts"]}
+    assert all(parts[name]["ok"] for name in ("Julia", "Flux", "Zygote", "PythonCall")), done.stdout
+    assert done.returncode == 0
+
+
+def test_julia_use_and_status(tmp_path: Path) -> None:
+    environment = {"UDLBRIDGE_CONFIG": str(tmp_path / "c.toml")}
+    for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
+        environment[name] = ""
+    done = udlbridge("julia", "use", "--exe", sys.executable, "--project", tmp_path, **environment)
+    assert done.returncode == 1
+    assert "not usable yet" in done.stdout
+    assert "lacks Flux" in done.stdout
+    done = udlbridge("julia", "status", **environment)
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stdout
+
+
+def test_version() -> None:
+    assert udlbridge("--version").stdout.strip() == f"udlbridge {ub.__version__}"
