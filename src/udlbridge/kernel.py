@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.backends.base import KernelJob, Method
-from udlbridge.errors import OptionError, ShapeError
+from udlbridge.backends.base import KernelJob
+from udlbridge.errors import ShapeError
 from udlbridge.inputs import checked_batch, output_size
-from udlbridge.layers import Dense
 from udlbridge.model import Model
+from udlbridge.planning import DEFAULT_MEMORY, make_plan
 from udlbridge.reduction import Outputs, reduction
+from udlbridge.tiling import TileComputer, mirror
 
 
 def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
@@ -82,6 +83,7 @@ def ntk(
     outputs: Outputs = "trace",
     backend: str | None = None,
     method: Literal["auto", "structured", "plain"] = "auto",
+    memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n m *trailing"]:
@@ -95,7 +97,8 @@ def ntk(
             the summed output), "diagonal" or "full".
         backend: as for `udlbridge.outputs`.
         method: "structured" multiplies Gram matrices of layer inputs and backpropagated errors and never forms a
-            Jacobian; "plain" multiplies per-sample Jacobians; "auto" takes "structured" where it exists.
+            Jacobian; "plain" multiplies per-sample Jacobians; "auto" takes what needs fewer operations.
+        memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
 
@@ -117,37 +120,14 @@ def ntk(
             remedy="prepare both in the same way",
         )
     chosen = reduction(outputs, output_size(model, rows))
-    engine = backends.get(backend)
-    job = KernelJob(model, chosen, chosen_method(model, rows.shape[1:], method), threads, device)
-    left = engine.prepare(job, rows)
-    right = left if x2 is None else engine.prepare(job, columns)
-    result = np.empty((len(rows), len(columns), *chosen.trailing), dtype=model.dtype)
-    engine.fill(job, left, slice(0, len(rows)), right, slice(0, len(columns)), result)
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    other = None if x2 is None else len(columns)
+    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
+    job = KernelJob(model, chosen, made.method, threads, device)
+    computer = TileComputer(backends.get(name), job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+    result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
+    for tile in made.grid.tiles():
+        computer.compute(tile, result[tile.rows, tile.columns])
+        if made.symmetric:
+            mirror(result, tile)
     return result
-
-
-def chosen_method(model: Model, sample_shape: tuple[int, ...], method: str) -> Method:
-    """The method that `method` means for this model and these samples.
-
-    Raises:
-        OptionError: unknown, or "structured" where a layer has no rule.
-    """
-    if method == "plain":
-        return "plain"
-    if method not in ("auto", "structured"):
-        raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    obstacle = structured_obstacle(model, sample_shape)
-    if obstacle is None:
-        return "structured"
-    if method == "structured":
-        raise OptionError(f'method="structured": {obstacle}', allowed="auto, plain", remedy='use method="plain"')
-    return "plain"
-
-
-def structured_obstacle(model: Model, shape: tuple[int, ...]) -> str | None:
-    """Why the structured method does not serve this model, or None if it does."""
-    for index, layer in enumerate(model.layers):
-        if layer.param_shapes() and not (isinstance(layer, Dense) and len(shape) == 1):
-            return f"layer {index}, {layer.kind} on samples of shape {shape}, has no structured rule"
-        shape = layer.output_shape(shape)
-    return None
