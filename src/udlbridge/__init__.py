@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from udlbridge import testing as testing
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
+    from udlbridge.computing import append as append
+    from udlbridge.computing import compute_kernel as compute_kernel
+    from udlbridge.computing import repair_store as repair_store
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
     from udlbridge.kernel import input_jacobian as input_jacobian
@@ -25,11 +28,14 @@ if TYPE_CHECKING:
     from udlbridge.layers import Flatten as Flatten
     from udlbridge.layers import Softmax as Softmax
     from udlbridge.model import Model as Model
+    from udlbridge.planning import plan as plan
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
+    from udlbridge.storing import KernelStore as KernelStore
 
 _HOME = {
     "CheckReport": "checking",
+    "KernelStore": "storing",
     "Dense": "layers",
     "Flatten": "layers",
     "JuliaUnavailable": "errors",
@@ -37,14 +43,18 @@ _HOME = {
     "Softmax": "layers",
     "Spectrum": "spectra",
     "UDLBridgeError": "errors",
+    "append": "computing",
     "backends": "",
     "check": "checking",
+    "compute_kernel": "computing",
     "data": "",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
     "models": "",
     "ntk": "kernel",
     "outputs": "kernel",
+    "plan": "planning",
+    "repair_store": "computing",
     "spectrum": "spectra",
     "testing": "",
 }

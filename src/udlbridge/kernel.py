@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float
 
@@ -82,7 +80,7 @@ def ntk(
     *,
     outputs: Outputs = "trace",
     backend: str | None = None,
-    method: Literal["auto", "structured", "plain"] = "auto",
+    method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
