@@ -1,8 +1,8 @@
 """Which form of a layer's share of the kernel costs less: said once, from shapes alone, for every engine.
 
 A layer whose parameters enter as z_t = W a_t + b at T positions t (one for Dense on a vector, the windows of a
-convolution, the tokens of a sequence) has the per-sample gradient G = sum_t d_t a_t', with errors d_t = d f / d z_t. Its
-share of the kernel has two exact forms:
+convolution, the tokens of a sequence) has the per-sample gradient G = sum_t d_t a_t', with errors d_t = d f / d z_t.
+Its share of the kernel has two exact forms:
 
 - "pairs": sum_{t,s} (a_it . a_js) (d_it . d_js), which never forms a gradient;
 - "gradients": G_i . G_j, one matrix product of per-sample gradients.

@@ -71,6 +71,15 @@ class Affine:
         """The same with the names of the whole model."""
         return replace(self, weight=prefix + self.weight, bias=None if self.bias is None else prefix + self.bias)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def detached(self) -> Affine:
+        """The same, without the graph behind x."""
+        return replace(self, x=self.x.detach())
+
 
 @dataclass(frozen=True)
 class Elementwise:
@@ -82,6 +91,15 @@ class Elementwise:
     def inside(self, prefix: str) -> Elementwise:
         """The same with the names of the whole model."""
         return replace(self, names=tuple(prefix + name for name in self.names))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return self.names
+
+    def detached(self) -> Elementwise:
+        """The same: `gradients` holds no graph."""
+        return self
 
 
 Site = Affine | Elementwise
@@ -137,9 +155,7 @@ def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
 def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     """activation of torch's own convolution."""
     function = nnf.conv1d if isinstance(layer, Conv1d) else nnf.conv2d
-    z = function(
-        x, scope["weight"], scope.get("bias"), layer.strides, layer.paddings, layer.dilations, layer.groups
-    )
+    z = function(x, scope["weight"], scope.get("bias"), layer.strides, layer.paddings, layer.dilations, layer.groups)
     groups = layer.groups
 
     def inputs(a: Tensor) -> Tensor:
@@ -153,7 +169,7 @@ def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
 
 
 def _windows(layer: Convolution, x: Tensor) -> Tensor:
-    """torch's unfold: (n, C, *space) -> (n, C prod kernel, windows). It knows images alone: a series is one of height 1."""
+    """torch's unfold: (n, C, *space) -> (n, C prod kernel, windows); a series goes as an image of height 1."""
     if isinstance(layer, Conv2d):
         return nnf.unfold(x, layer.kernel, layer.dilations, layer.paddings, layer.strides)
     return nnf.unfold(

@@ -1,8 +1,8 @@
 """Forward and backward pass of a network, by hand: the third opinion, to be read in one sitting.
 
 Every layer has two functions. `forward(layer, arrays, x)` gives the output and whatever the way back needs.
-`backward(layer, arrays, saved, dy)` gives the derivative with respect to the layer's input, dy (n, *out) -> dx (n, *in),
-and a list of `contributions`: how each parameter entered, for *each sample* separately.
+`backward(layer, arrays, saved, dy)` gives the derivative with respect to the layer's input, dy (n, *out) -> dx
+(n, *in), and a list of `contributions`: how each parameter entered, for *each sample* separately.
 
 Source: Prince, Understanding Deep Learning (2023), section 7.4, kept per sample instead of summed over the batch.
 """

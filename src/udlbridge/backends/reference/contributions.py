@@ -1,8 +1,8 @@
 """How parameters enter a network, and the per-sample gradients that follow.
 
 Every parameter here enters in one of two ways. Either as an affine map z_t = W a_t + b at positions t, and then its
-gradient is sum_t d_t a_t' with errors d_t = d f / d z_t. Or elementwise, and then the backward pass of its layer gives the
-gradient itself. The structured kernel uses the pieces a and d, the plain one the gradients.
+gradient is sum_t d_t a_t' with errors d_t = d f / d z_t. Or elementwise, and then the backward pass of its layer gives
+the gradient itself. The structured kernel uses the pieces a and d, the plain one the gradients.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def scale_and_shift(arrays: Arrays, xhat: np.ndarray, shape: tuple[int, ...]) ->
 def scale_and_shift_backward(
     arrays: Arrays, xhat: np.ndarray, dy: np.ndarray, shape: tuple[int, ...], summed: tuple[int, ...]
 ) -> tuple[np.ndarray, list[Contribution]]:
-    """d/d xhat, and the gradients of weight and bias: dy xhat and dy, summed over the axes that they are spread over."""
+    """d/d xhat, and the gradients of weight and bias: dy xhat and dy, summed where these are spread."""
     if "weight" not in arrays:
         return dy, []
     weight = Direct("weight", (dy * xhat).sum(axis=summed))
