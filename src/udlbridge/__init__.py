@@ -21,21 +21,55 @@ if TYPE_CHECKING:
     from udlbridge.kernel import jacobian as jacobian
     from udlbridge.kernel import ntk as ntk
     from udlbridge.kernel import outputs as outputs
+    from udlbridge.layers import Activation as Activation
+    from udlbridge.layers import BatchNorm as BatchNorm
+    from udlbridge.layers import Conv1d as Conv1d
+    from udlbridge.layers import Conv2d as Conv2d
     from udlbridge.layers import Dense as Dense
+    from udlbridge.layers import Dropout as Dropout
+    from udlbridge.layers import Embedding as Embedding
     from udlbridge.layers import Flatten as Flatten
+    from udlbridge.layers import GlobalMeanPool as GlobalMeanPool
+    from udlbridge.layers import GroupNorm as GroupNorm
+    from udlbridge.layers import LayerNorm as LayerNorm
+    from udlbridge.layers import LearnedPositions as LearnedPositions
+    from udlbridge.layers import LogSoftmax as LogSoftmax
+    from udlbridge.layers import MaxPool as MaxPool
+    from udlbridge.layers import MeanPool as MeanPool
+    from udlbridge.layers import Residual as Residual
+    from udlbridge.layers import SelfAttention as SelfAttention
+    from udlbridge.layers import SinusoidalPositions as SinusoidalPositions
     from udlbridge.layers import Softmax as Softmax
+    from udlbridge.layers import Take as Take
     from udlbridge.model import Model as Model
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
 
 _HOME = {
+    "Activation": "layers",
+    "BatchNorm": "layers",
     "CheckReport": "checking",
+    "Conv1d": "layers",
+    "Conv2d": "layers",
     "Dense": "layers",
+    "Dropout": "layers",
+    "Embedding": "layers",
     "Flatten": "layers",
+    "GlobalMeanPool": "layers",
+    "GroupNorm": "layers",
     "JuliaUnavailable": "errors",
+    "LayerNorm": "layers",
+    "LearnedPositions": "layers",
+    "LogSoftmax": "layers",
+    "MaxPool": "layers",
+    "MeanPool": "layers",
     "Model": "model",
+    "Residual": "layers",
+    "SelfAttention": "layers",
+    "SinusoidalPositions": "layers",
     "Softmax": "layers",
     "Spectrum": "spectra",
+    "Take": "layers",
     "UDLBridgeError": "errors",
     "backends": "",
     "check": "checking",

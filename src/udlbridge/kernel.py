@@ -11,7 +11,6 @@ from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
-from udlbridge.layers import Dense
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, reduction
 
@@ -94,8 +93,9 @@ def ntk(
         outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of
             the summed output), "diagonal" or "full".
         backend: as for `udlbridge.outputs`.
-        method: "structured" multiplies Gram matrices of layer inputs and backpropagated errors and never forms a
-            Jacobian; "plain" multiplies per-sample Jacobians; "auto" takes "structured" where it exists.
+        method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
+            backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.rules`); "plain"
+            multiplies per-sample Jacobians; "auto" is "structured", which every layer has.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
 
@@ -103,8 +103,8 @@ def ntk(
         (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
 
     Raises:
-        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; OptionError for a method that this
-        model does not have.
+        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; OptionError for a method that does
+        not.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
@@ -118,7 +118,7 @@ def ntk(
         )
     chosen = reduction(outputs, output_size(model, rows))
     engine = backends.get(backend)
-    job = KernelJob(model, chosen, chosen_method(model, rows.shape[1:], method), threads, device)
+    job = KernelJob(model, chosen, chosen_method(method), threads, device)
     left = engine.prepare(job, rows)
     right = left if x2 is None else engine.prepare(job, columns)
     result = np.empty((len(rows), len(columns), *chosen.trailing), dtype=model.dtype)
@@ -126,28 +126,14 @@ def ntk(
     return result
 
 
-def chosen_method(model: Model, sample_shape: tuple[int, ...], method: str) -> Method:
-    """The method that `method` means for this model and these samples.
+def chosen_method(method: str) -> Method:
+    """The method that `method` means.
 
     Raises:
-        OptionError: unknown, or "structured" where a layer has no rule.
+        OptionError: unknown.
     """
     if method == "plain":
         return "plain"
     if method not in ("auto", "structured"):
         raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    obstacle = structured_obstacle(model, sample_shape)
-    if obstacle is None:
-        return "structured"
-    if method == "structured":
-        raise OptionError(f'method="structured": {obstacle}', allowed="auto, plain", remedy='use method="plain"')
-    return "plain"
-
-
-def structured_obstacle(model: Model, shape: tuple[int, ...]) -> str | None:
-    """Why the structured method does not serve this model, or None if it does."""
-    for index, layer in enumerate(model.layers):
-        if layer.param_shapes() and not (isinstance(layer, Dense) and len(shape) == 1):
-            return f"layer {index}, {layer.kind} on samples of shape {shape}, has no structured rule"
-        shape = layer.output_shape(shape)
-    return None
+    return "structured"
