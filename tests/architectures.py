@@ -35,7 +35,7 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     ),
     "meanpool1d": ([ub.MeanPool(2, stride=1, padding=1, dims=1), ub.Flatten(), ub.Dense(12, 2)], (2, 5)),
     "meanpool2d": (
-        [ub.Conv2d(1, 2, 2), ub.MeanPool((2, 3), stride=(1, 2), padding=(0, 1)), ub.Flatten(), ub.Dense(16, 2)],
+        [ub.Conv2d(1, 2, 2), ub.MeanPool((2, 3), stride=(1, 2), padding=(0, 1)), ub.Flatten(), ub.Dense(8, 2)],
         (1, 4, 5),
     ),
     "globalmeanpool1d": ([ub.Conv1d(2, 3, 2, "tanh"), ub.GlobalMeanPool(), ub.Flatten()], (2, 5)),

@@ -22,8 +22,9 @@ function jacobian(chain::Chain, X::AbstractArray)
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch"
-function per_sample(chain::Chain, X::AbstractArray{T}, seeds) where {T}
+function per_sample(chain::Chain, X::AbstractArray, seeds)
     Flux.testmode!(chain)
+    T = eltype(first(seeds))
     n = size(X, ndims(X))
     named = parameters(chain)
     blocks = [Array{T}(undef, size(p)..., length(seeds), n) for (_, p) in named]
@@ -40,13 +41,10 @@ end
 
 "copy one gradient of a chain into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
 function store!(blocks, chain::Chain, gradient, k::Integer, i::Integer)
-    slot = 0
-    for (index, layer) in enumerate(chain.layers), name in parameter_names(layer)
-        slot += 1
-        own = gradient === nothing ? nothing : gradient.layers[index]
-        value = own === nothing ? nothing : getproperty(own, name)
-        target = selectdim(selectdim(blocks[slot], ndims(blocks[slot]), i), ndims(blocks[slot]) - 1, k)
-        value === nothing ? fill!(target, 0) : copyto!(target, value)
+    for (block, leaf) in zip(blocks, leaves(chain))
+        found = gradient_of(leaf, gradient)
+        target = selectdim(selectdim(block, ndims(block), i), ndims(block) - 1, k)
+        found === nothing ? fill!(target, 0) : copyto!(target, found)
     end
     return blocks
 end

@@ -107,7 +107,8 @@ class _Flat(Collector):
 
     def __init__(self, job: KernelJob, n: int, chosen: list[bool]) -> None:
         self._count, self._n, self._chosen = job.reduction.n_cotangents, n, chosen
-        self._samples, self._site = slice(0), None
+        self._samples = slice(0)
+        self._site: Site | None = None
         self._inputs: Tensor | None = None
         self._g: Tensor | None = None
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from udlbridge.backends.base import Backend, KernelJob
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
-from udlbridge.backends.reference.factors import Factor, Gradients, factor
+from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
 from udlbridge.errors import OptionError
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
@@ -73,7 +73,7 @@ class ReferenceBackend(Backend[list[Factor]]):
         out[...] = 0
         with _threads(job.threads):
             for f, g in zip(left, right, strict=True):
-                out += f.product(job.reduction, rows, g, cols)  # type: ignore[arg-type] - both of one layer, one kind
+                out += product(job.reduction, f, rows, g, cols)
 
 
 @contextmanager

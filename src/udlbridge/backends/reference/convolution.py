@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def places(layer: Convolution | MaxPool | MeanPool, space: Shape) -> tuple[Shape, Iterator[tuple[slice, ...]]]:
-    """How many windows there are per axis, and for every place in the kernel, in C order, where it falls.
+    """How many windows there are per axis, and for every place in the kernel, in C order, the index where it falls.
 
     Place u of the kernel meets the padded sample at d u, d u + s, d u + 2 s, ..., once for every window.
     """
@@ -30,7 +30,8 @@ def places(layer: Convolution | MaxPool | MeanPool, space: Shape) -> tuple[Shape
         for place in product(*map(range, layer.kernel)):
             starts = [d * u for d, u in zip(dilations, place, strict=True)]
             settings = zip(starts, layer.strides, windows, strict=True)
-            yield tuple(slice(start, start + s * (count - 1) + 1, s) for start, s, count in settings)
+            inside = (slice(start, start + s * (count - 1) + 1, s) for start, s, count in settings)
+            yield (slice(None), slice(None), *inside)
 
     return windows, slices()
 
@@ -39,7 +40,7 @@ def cut(layer: Convolution | MaxPool | MeanPool, x: np.ndarray, filling: float =
     """x (n, C, *space) as windows (n, C, places in the kernel, *windows)."""
     padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in layer.paddings)], constant_values=filling)
     _, slices = places(layer, x.shape[2:])
-    return np.stack([padded[(..., *where)] for where in slices], axis=2)
+    return np.stack([padded[where] for where in slices], axis=2)
 
 
 def put_back(layer: Convolution | MaxPool | MeanPool, pieces: np.ndarray, shape: Shape) -> np.ndarray:
@@ -47,9 +48,9 @@ def put_back(layer: Convolution | MaxPool | MeanPool, pieces: np.ndarray, shape:
     padded = np.zeros((*shape[:2], *(s + 2 * p for s, p in zip(shape[2:], layer.paddings, strict=True))), pieces.dtype)
     _, slices = places(layer, shape[2:])
     for index, where in enumerate(slices):
-        padded[(..., *where)] += pieces[:, :, index]
+        padded[where] += pieces[:, :, index]
     inside = (slice(p, p + s) for s, p in zip(shape[2:], layer.paddings, strict=True))
-    return padded[(..., *inside)]
+    return padded[(slice(None), slice(None), *inside)]
 
 
 def conv_forward(layer: Convolution, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarray, Any]:

@@ -22,26 +22,12 @@ class Pairs:
     a: np.ndarray
     d: np.ndarray
 
-    def product(self, reduction: Reduction, rows: slice, other: Pairs, cols: slice) -> np.ndarray:
-        """The summand for samples `rows` of this against `cols` of the other: (r, c, *trailing)."""
-        total = 0.0
-        for t in range(self.a.shape[1]):
-            for s in range(other.a.shape[1]):
-                inputs = self.a[rows, t] @ other.a[cols, s].T
-                errors = inner(reduction, self.d[rows, :, t], other.d[cols, :, s])
-                total = total + inputs.reshape(inputs.shape + (1,) * len(reduction.trailing)) * errors
-        return np.asarray(total)
-
 
 @dataclass(frozen=True)
 class Gradients:
     """Inner products of per-sample gradients `g` (n, K, P)."""
 
     g: np.ndarray
-
-    def product(self, reduction: Reduction, rows: slice, other: Gradients, cols: slice) -> np.ndarray:
-        """The summand for samples `rows` of this against `cols` of the other: (r, c, *trailing)."""
-        return inner(reduction, self.g[rows], other.g[cols])
 
 
 Factor = Pairs | Gradients
@@ -66,6 +52,21 @@ def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozense
         return None
     flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in chosen]
     return Gradients(np.concatenate(flat, axis=2))
+
+
+def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice) -> np.ndarray:
+    """The summand of samples `rows` of one factor against `cols` of the other: (r, c, *trailing)."""
+    if isinstance(f, Gradients) and isinstance(g, Gradients):
+        return inner(reduction, f.g[rows], g.g[cols])
+    if not (isinstance(f, Pairs) and isinstance(g, Pairs)):
+        raise TypeError(f"factors of different kinds: {type(f).__name__} and {type(g).__name__}")
+    total = np.zeros((1, 1, *reduction.trailing), f.d.dtype)
+    for t in range(f.a.shape[1]):
+        for s in range(g.a.shape[1]):
+            inputs = f.a[rows, t] @ g.a[cols, s].T
+            errors = inner(reduction, f.d[rows, :, t], g.d[cols, :, s])
+            total = total + inputs.reshape(inputs.shape + (1,) * len(reduction.trailing)) * errors
+    return total
 
 
 def inner(reduction: Reduction, d: np.ndarray, e: np.ndarray) -> np.ndarray:
