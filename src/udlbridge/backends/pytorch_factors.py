@@ -120,12 +120,12 @@ class _Flat(Collector):
     def add(self, k: int, delta: Tensor) -> None:
         if isinstance(self._site, Affine):
             d = self._site.errors(delta)
-            weight = d.transpose(2, 3) @ self._inputs if self._inputs is not None else None
-            parts = [weight, d.sum(2)]
+            parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
+            parts += [d.sum(2)] if self._chosen[1] else []
         else:
             assert self._site is not None
-            parts = list(self._site.gradients(delta))
-        flat = [part.flatten(1) for part, wanted in zip(parts, self._chosen, strict=False) if wanted]
+            parts = [part for part, wanted in zip(self._site.gradients(delta), self._chosen, strict=True) if wanted]
+        flat = [part.flatten(1) for part in parts]
         g = torch.cat(flat, dim=1)
         if self._g is None:
             self._g = g.new_empty((self._n, self._count, g.shape[1]))
