@@ -14,7 +14,7 @@ sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
 Derivatives of every output of every sample with respect to every parameter: blocks of size
 `(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
 
-One Zygote pullback per sample, and one call of it per output.
+One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
 """
 function jacobian(chain::Chain, X::AbstractArray)
     y = outputs(chain, X)
@@ -27,11 +27,14 @@ function per_sample(chain::Chain, X::AbstractArray, seeds)
     T = eltype(first(seeds))
     n = size(X, ndims(X))
     named = parameters(chain)
+    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
+    forgetful = any(leaf -> ismutable(leaf.layer), leaves(chain))
     blocks = [Array{T}(undef, size(p)..., length(seeds), n) for (_, p) in named]
     for i in 1:n
         xi = sample(X, i)
         _, back = Zygote.pullback(m -> m(xi), chain)
         for (k, seed) in enumerate(seeds)
+            k > 1 && forgetful && ((_, back) = Zygote.pullback(m -> m(xi), chain))
             gradient = only(back(sample(seed, i)))
             store!(blocks, chain, gradient, k, i)
         end

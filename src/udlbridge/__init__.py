@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from udlbridge import testing as testing
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
+    from udlbridge.conversion import from_flux as from_flux
+    from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
     from udlbridge.kernel import input_jacobian as input_jacobian
@@ -74,6 +76,8 @@ _HOME = {
     "backends": "",
     "check": "checking",
     "data": "",
+    "from_flux": "conversion",
+    "from_torch": "conversion",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
     "models": "",

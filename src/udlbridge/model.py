@@ -8,13 +8,16 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
 from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
 from udlbridge.layers import Embedding, Layer, Shape, check_chain, layer_from_spec, shape_behind
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 """Version of the spec in a model file. It grows when an older reader could misread a newer file."""
@@ -226,6 +229,12 @@ class Model:
         spec, tensors = _read_safetensors(Path(path))
         layers = [layer_from_spec(layer) for layer in spec["layers"]]
         return Model(layers, tensors, dtype=str(spec["dtype"]))
+
+    def to_torch(self) -> nn.Sequential:
+        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
+        from udlbridge.backends.pytorch_convert import to_torch
+
+        return to_torch(self)
 
     def __eq__(self, other: object) -> bool:
         """Equal if layers and parameters are the same bytes."""
