@@ -11,7 +11,8 @@ JSON spec and do no computation of their own.
 """
 module UDLBridge
 
-using Flux: Flux, Chain, Dense
+using Flux: Flux, BatchNorm, Chain, Conv, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool, Parallel,
+    SkipConnection
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
@@ -22,9 +23,18 @@ export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parame
 
 include("layout.jl")
 include("layers.jl")
+include("observing.jl")
+include("layers/dense.jl")
+include("layers/convolution.jl")
+include("layers/pooling.jl")
+include("layers/normalisation.jl")
+include("layers/sequence.jl")
+include("layers/containers.jl")
 include("reduction.jl")
 include("derivatives.jl")
+include("rules.jl")
 include("kernel.jl")
+include("structured.jl")
 include("spectrum.jl")
 include("bridge.jl")
 

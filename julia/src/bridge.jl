@@ -7,27 +7,30 @@ function bridge_build(spec::AbstractString, names, arrays)
     return Flux.testmode!(build(String(spec), params))
 end
 
-bridge_outputs(chain::Chain, X::AbstractArray) = outputs(chain, Array(X))
+bridge_outputs(chain::Chain, X::AbstractArray) = outputs(chain, received(X))
 
-bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, Array(X))
+"samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"
+received(X::AbstractArray) = Array(X)
+received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
+
+bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, received(X))
 
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
 function bridge_jacobian(chain::Chain, X::AbstractArray)
-    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
-    blocks = jacobian(chain, Array(X))
-    return [to_canonical(type, Val(name), block) for ((type, name), (_, block)) in zip(types, blocks)]
+    blocks = jacobian(chain, received(X))
+    return [to_canonical(type(leaf), Val(leaf.field), block) for (leaf, (_, block)) in zip(leaves(chain), blocks)]
 end
 
 "factors with the reduction that they were made for, so that Python holds one value"
 struct Prepared{R<:Reduction}
     reduction::R
-    factors::Vector{Factor}
+    factors::Vector{AnyFactor}
 end
 
-"`outputs` is a name, or an output counted from 1"
-function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString)
+"`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
+function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
-    return Prepared(r, Vector{Factor}(factors(chain, Array(X), r, Symbol(method))))
+    return Prepared(r, Vector{AnyFactor}(factors(chain, received(X), r, Symbol(method), Set{String}(String.(params)))))
 end
 
 """

@@ -14,7 +14,7 @@ sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
 Derivatives of every output of every sample with respect to every parameter: blocks of size
 `(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
 
-One Zygote pullback per sample, and one call of it per output.
+One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
 """
 function jacobian(chain::Chain, X::AbstractArray)
     y = outputs(chain, X)
@@ -22,15 +22,19 @@ function jacobian(chain::Chain, X::AbstractArray)
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch"
-function per_sample(chain::Chain, X::AbstractArray{T}, seeds) where {T}
+function per_sample(chain::Chain, X::AbstractArray, seeds)
     Flux.testmode!(chain)
+    T = eltype(first(seeds))
     n = size(X, ndims(X))
     named = parameters(chain)
+    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
+    forgetful = any(leaf -> ismutable(leaf.layer), leaves(chain))
     blocks = [Array{T}(undef, size(p)..., length(seeds), n) for (_, p) in named]
     for i in 1:n
         xi = sample(X, i)
         _, back = Zygote.pullback(m -> m(xi), chain)
         for (k, seed) in enumerate(seeds)
+            k > 1 && forgetful && ((_, back) = Zygote.pullback(m -> m(xi), chain))
             gradient = only(back(sample(seed, i)))
             store!(blocks, chain, gradient, k, i)
         end
@@ -40,13 +44,10 @@ end
 
 "copy one gradient of a chain into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
 function store!(blocks, chain::Chain, gradient, k::Integer, i::Integer)
-    slot = 0
-    for (index, layer) in enumerate(chain.layers), name in parameter_names(layer)
-        slot += 1
-        own = gradient === nothing ? nothing : gradient.layers[index]
-        value = own === nothing ? nothing : getproperty(own, name)
-        target = selectdim(selectdim(blocks[slot], ndims(blocks[slot]), i), ndims(blocks[slot]) - 1, k)
-        value === nothing ? fill!(target, 0) : copyto!(target, value)
+    for (block, leaf) in zip(blocks, leaves(chain))
+        found = gradient_of(leaf, gradient)
+        target = selectdim(selectdim(block, ndims(block), i), ndims(block) - 1, k)
+        found === nothing ? fill!(target, 0) : copyto!(target, found)
     end
     return blocks
 end

@@ -15,12 +15,58 @@ const ACTIVATIONS = Dict{String,Function}(
 )
 
 """
-    parameter_names(layer)
+    fields(layer)
 
-Names of the trainable arrays of a layer, in the order of the Python side; `()` for a layer without any.
+Pairs `name => field` of the trainable arrays of a layer itself: the canonical name, and the field that holds the array, in
+the order of the Python side. `()` for a layer without any. Layers inside a layer are its [`children`](@ref).
 """
-parameter_names(::Any) = ()
-parameter_names(d::Dense) = d.bias === false ? (:weight,) : (:weight, :bias)
+fields(::Any) = ()
+
+"""
+    buffers(layer)
+
+As [`fields`](@ref), for arrays that are not trained: the statistics of `BatchNorm`.
+"""
+buffers(::Any) = ()
+
+"""
+    children(layer)
+
+Triples `(prefix, child, pick)` of the layers inside a layer: the first part of their parameters' names, the layer, and the
+function that takes its gradient out of the gradient of the whole.
+"""
+children(::Any) = ()
+
+"Canonical names of the trainable arrays of a layer itself, in the order of the Python side."
+parameter_names(layer) = map(pair -> Symbol(first(pair)), fields(layer))
+
+"One array of a network: its full name, the layer that holds it, the field there, and the way to that layer's gradient."
+struct Leaf{L,P}
+    name::String
+    layer::L
+    field::Symbol
+    pick::P
+end
+
+value(leaf::Leaf) = getproperty(leaf.layer, leaf.field)
+type(leaf::Leaf) = typeof(leaf.layer)
+
+"the leaf's part of the gradient of the whole network; `nothing` if it plays no part"
+gradient_of(leaf::Leaf, gradient) = part(leaf.pick(gradient), leaf.field)
+
+part(gradient, field) = getproperty(gradient, field)
+part(::Nothing, field) = nothing
+item(gradient, index) = gradient[index]
+item(::Nothing, index) = nothing
+
+"all arrays of a layer and of those inside, by `fields` or by `buffers`"
+function leaves(layer, of=fields, prefix="", pick=identity)
+    own = Leaf[Leaf(prefix * name, layer, field, pick) for (name, field) in of(layer)]
+    for (part, child, inner) in children(layer)
+        append!(own, leaves(child, of, "$prefix$part.", inner ∘ pick))
+    end
+    return own
+end
 
 """
     parameters(chain)
@@ -28,43 +74,36 @@ parameter_names(d::Dense) = d.bias === false ? (:weight,) : (:weight, :bias)
 Trainable arrays of a chain by name (`"0.weight"`: the index counts from 0, as in PyTorch and in `udlbridge`), in Flux's
 layout, not copied.
 """
-function parameters(chain::Chain)
-    return [
-        "$(index - 1).$name" => getproperty(layer, name) for
-        (index, layer) in enumerate(chain.layers) for name in parameter_names(layer)
-    ]
-end
+parameters(chain::Chain) = [leaf.name => value(leaf) for leaf in leaves(chain)]
 
 """
     build(spec, params) -> Chain
 
 The Flux `Chain` that a spec describes. `spec` is the JSON text of `udlbridge`'s `Model.spec()`, or its parsed form;
-`params` maps names to canonical arrays with reversed axes (see `layout.jl`).
+`params` maps names of parameters and buffers to canonical arrays with reversed axes (see `layout.jl`).
 
 # Errors
 `ArgumentError` for a layer kind or an activation that this package does not know.
 """
 build(spec::AbstractString, params::AbstractDict) = build(JSON.parse(spec), params)
+build(spec::AbstractDict, params::AbstractDict) = build_chain(spec["layers"], name -> params[name])
 
-function build(spec::AbstractDict, params::AbstractDict)
-    layers = map(enumerate(spec["layers"])) do (index, settings)
-        build_layer(Val(Symbol(settings["kind"])), settings, name -> params["$(index - 1).$name"])
+"a chain of layers from their specs; `param(name)` gives an array"
+function build_chain(specs, param)
+    layers = map(enumerate(specs)) do (index, settings)
+        build_layer(Val(Symbol(settings["kind"])), settings, name -> param("$(index - 1).$name"))
     end
     return Chain(layers...)
 end
 
+"""
+    build_layer(Val(kind), settings, param)
+
+The Flux layer of one spec. A new kind is a new method of this function and of [`fields`](@ref).
+"""
 function build_layer(::Val{kind}, settings, param) where {kind}
     throw(ArgumentError("UDLBridge has no layer of kind \"$kind\""))
 end
-
-function build_layer(::Val{:dense}, settings, param)
-    weight = from_canonical(Dense, Val(:weight), param("weight"))
-    bias = settings["bias"] ? from_canonical(Dense, Val(:bias), param("bias")) : false
-    return Dense(weight, bias, activation(settings["activation"]))
-end
-
-build_layer(::Val{:softmax}, settings, param) = NNlib.softmax
-build_layer(::Val{:flatten}, settings, param) = Flux.flatten
 
 "Flux's function of that name; `ArgumentError` if there is none."
 function activation(name::AbstractString)

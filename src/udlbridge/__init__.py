@@ -18,15 +18,34 @@ if TYPE_CHECKING:
     from udlbridge.computing import append as append
     from udlbridge.computing import compute_kernel as compute_kernel
     from udlbridge.computing import repair_store as repair_store
+    from udlbridge.conversion import from_flux as from_flux
+    from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
     from udlbridge.kernel import input_jacobian as input_jacobian
     from udlbridge.kernel import jacobian as jacobian
     from udlbridge.kernel import ntk as ntk
     from udlbridge.kernel import outputs as outputs
+    from udlbridge.layers import Activation as Activation
+    from udlbridge.layers import BatchNorm as BatchNorm
+    from udlbridge.layers import Conv1d as Conv1d
+    from udlbridge.layers import Conv2d as Conv2d
     from udlbridge.layers import Dense as Dense
+    from udlbridge.layers import Dropout as Dropout
+    from udlbridge.layers import Embedding as Embedding
     from udlbridge.layers import Flatten as Flatten
+    from udlbridge.layers import GlobalMeanPool as GlobalMeanPool
+    from udlbridge.layers import GroupNorm as GroupNorm
+    from udlbridge.layers import LayerNorm as LayerNorm
+    from udlbridge.layers import LearnedPositions as LearnedPositions
+    from udlbridge.layers import LogSoftmax as LogSoftmax
+    from udlbridge.layers import MaxPool as MaxPool
+    from udlbridge.layers import MeanPool as MeanPool
+    from udlbridge.layers import Residual as Residual
+    from udlbridge.layers import SelfAttention as SelfAttention
+    from udlbridge.layers import SinusoidalPositions as SinusoidalPositions
     from udlbridge.layers import Softmax as Softmax
+    from udlbridge.layers import Take as Take
     from udlbridge.model import Model as Model
     from udlbridge.planning import plan as plan
     from udlbridge.spectra import Spectrum as Spectrum
@@ -34,20 +53,39 @@ if TYPE_CHECKING:
     from udlbridge.storing import KernelStore as KernelStore
 
 _HOME = {
+    "Activation": "layers",
+    "BatchNorm": "layers",
     "CheckReport": "checking",
     "KernelStore": "storing",
+    "Conv1d": "layers",
+    "Conv2d": "layers",
     "Dense": "layers",
+    "Dropout": "layers",
+    "Embedding": "layers",
     "Flatten": "layers",
+    "GlobalMeanPool": "layers",
+    "GroupNorm": "layers",
     "JuliaUnavailable": "errors",
+    "LayerNorm": "layers",
+    "LearnedPositions": "layers",
+    "LogSoftmax": "layers",
+    "MaxPool": "layers",
+    "MeanPool": "layers",
     "Model": "model",
+    "Residual": "layers",
+    "SelfAttention": "layers",
+    "SinusoidalPositions": "layers",
     "Softmax": "layers",
     "Spectrum": "spectra",
+    "Take": "layers",
     "UDLBridgeError": "errors",
     "append": "computing",
     "backends": "",
     "check": "checking",
     "compute_kernel": "computing",
     "data": "",
+    "from_flux": "conversion",
+    "from_torch": "conversion",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
     "models": "",

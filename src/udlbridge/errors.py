@@ -53,6 +53,10 @@ class ModelFileError(UDLBridgeError, ValueError):
     """A model file that cannot be read: truncated, foreign, of another format version."""
 
 
+class ConversionError(UDLBridgeError, ValueError):
+    """A network of another library that has no translation, or none that would be equal."""
+
+
 class DataError(UDLBridgeError, OSError):
     """A data set that cannot be found, downloaded or trusted."""
 

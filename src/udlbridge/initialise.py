@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udlbridge.layers import Layer, Shape
+from udlbridge.layers import Layer, Shape, Start
 
 FLOATS: dict[str, np.dtype[np.floating]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -18,10 +18,11 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 
 def initial_parameters(layers: Sequence[Layer], seed: int, dtype: str) -> dict[str, np.ndarray]:
-    """Glorot-uniform weights and zero biases, drawn in the order of the layers.
+    """Parameters as each layer's `start` says, drawn in the order of the layers.
 
-    A weight of shape (out, in, *kernel) is uniform in +-sqrt(6 / (fan_in + fan_out)). Numbers are drawn in float64 and
-    rounded, so that the float32 model is the rounded float64 model.
+    "glorot": a weight of shape (out, in, *kernel) is uniform in +-sqrt(6 / (fan_in + fan_out)). "normal": mean 0,
+    variance 1 (embeddings). "zeros" (biases) and "ones" (scales of norms). Numbers are drawn in float64 and rounded, so
+    that the float32 model is the rounded float64 model.
 
     Source: Glorot and Bengio (2010), equation 16.
     """
@@ -29,11 +30,24 @@ def initial_parameters(layers: Sequence[Layer], seed: int, dtype: str) -> dict[s
     params: dict[str, np.ndarray] = {}
     for index, layer in enumerate(layers):
         for name, shape in layer.param_shapes().items():
-            if len(shape) >= 2:
-                fan_in, fan_out = fans(shape)
-                bound = np.sqrt(6.0 / (fan_in + fan_out))
-                value = generator.uniform(-bound, bound, size=shape)
-            else:
-                value = np.zeros(shape)
-            params[f"{index}.{name}"] = value.astype(FLOATS[dtype])
+            params[f"{index}.{name}"] = _initial(layer.start(name), shape, generator).astype(FLOATS[dtype])
     return params
+
+
+def initial_buffers(layers: Sequence[Layer], dtype: str) -> dict[str, np.ndarray]:
+    """Buffers before any training: means of zero and variances of one."""
+    return {
+        f"{index}.{name}": (np.ones if layer.start(name) == "ones" else np.zeros)(shape, dtype=FLOATS[dtype])
+        for index, layer in enumerate(layers)
+        for name, shape in layer.buffer_shapes().items()
+    }
+
+
+def _initial(start: Start, shape: Shape, generator: np.random.Generator) -> np.ndarray:
+    if start == "glorot":
+        fan_in, fan_out = fans(shape)
+        bound = np.sqrt(6.0 / (fan_in + fan_out))
+        return generator.uniform(-bound, bound, size=shape)
+    if start == "normal":
+        return generator.standard_normal(shape)
+    return np.ones(shape) if start == "ones" else np.zeros(shape)

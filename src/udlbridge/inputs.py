@@ -11,12 +11,16 @@ from udlbridge.model import Model
 def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
     """`x` as a C-contiguous array (n, *D) of the model's dtype, or an error that says what is wrong with it.
 
+    For a model that begins with an Embedding, x (n, T) holds tokens, integers of any width; they come back as int64.
+
     Raises:
         DTypeError: another dtype than the model's.
         ShapeError: fewer than two axes, or samples that the layers cannot take.
         InputError: no samples, NaN or infinity.
     """
     array = np.asarray(x)
+    if model.takes_tokens:
+        return _checked_tokens(model, array, name)
     if array.dtype != model.dtype:
         if array.dtype.kind not in "f":
             remedy = f"{name} = np.asarray({name}, dtype=np.{model.dtype})"
@@ -33,6 +37,32 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
             allowed=f"{model.dtype}: a dtype is never changed silently",
             remedy=remedy,
         )
+    _check_extent(model, array, name)
+    if not np.isfinite(array).all():
+        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+    return np.ascontiguousarray(array)
+
+
+def _checked_tokens(model: Model, array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "iu":
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}, and the model begins with an Embedding",
+            allowed="integers: the numbers of the tokens, from 0",
+            remedy=f"{name} = {name}.astype(int)",
+        )
+    _check_extent(model, array, name)
+    known = model.param_shapes()["0.weight"][0]
+    outside = (array < 0) | (array >= known)
+    if outside.any():
+        bad = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise InputError(
+            f"{name} is {array[bad]} at {bad}", allowed=f"tokens from 0 to {known - 1}", remedy="check the tokeniser"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
     if array.ndim < 2:
         raise ShapeError(
             f"{name} has shape {array.shape}",
@@ -44,10 +74,6 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
             f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
         )
     model.output_shape(array.shape[1:])
-    if not np.isfinite(array).all():
-        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
-    return np.ascontiguousarray(array)
 
 
 def output_size(model: Model, x: np.ndarray) -> int:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any, Literal, overload
+
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import ShapeError
+from udlbridge.errors import OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
 from udlbridge.reduction import Outputs, reduction
+from udlbridge.selection import Selection, names_by_layer, selected_parameters
 from udlbridge.tiling import TileComputer, mirror
 
 
@@ -73,42 +77,87 @@ def input_jacobian(
     return backends.get(backend).input_jacobian(model, batch)
 
 
+@overload
 def ntk(
-    model: Model,
+    model: Model | Any,
     x: np.ndarray,
     x2: np.ndarray | None = None,
     *,
     outputs: Outputs = "trace",
+    params: Selection = None,
+    per_layer: Literal[False] = False,
     backend: str | None = None,
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
-) -> Float[np.ndarray, "n m *trailing"]:
+) -> Float[np.ndarray, "n m *trailing"]: ...
+
+
+@overload
+def ntk(
+    model: Model | Any,
+    x: np.ndarray,
+    x2: np.ndarray | None = None,
+    *,
+    outputs: Outputs = "trace",
+    params: Selection = None,
+    per_layer: Literal[True],
+    backend: str | None = None,
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> dict[str, np.ndarray]: ...
+
+
+def ntk(
+    model: Model | Any,
+    x: np.ndarray,
+    x2: np.ndarray | None = None,
+    *,
+    outputs: Outputs = "trace",
+    params: Selection = None,
+    per_layer: bool = False,
+    backend: str | None = None,
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Float[np.ndarray, "n m *trailing"] | dict[str, np.ndarray]:
     """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
 
     Args:
-        model: the network, evaluated in inference mode.
+        model: the network, evaluated in inference mode. Any `torch.nn.Module` will do too, without translation: by the
+            plain method, over the parameters that require a gradient, a shared one counted once.
         x: samples (n, *D), of the model's dtype.
         x2: samples (m, *D) for a cross kernel; None means `x`.
         outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of
             the summed output), "diagonal" or "full".
+        params: which parameters the kernel sums over: None for all, names or glob patterns ("3.*", "*.bias"), "readout"
+            (the last layer with parameters) or "hidden" (all before it).
+        per_layer: give the parts of the layers, which sum to the whole.
         backend: as for `udlbridge.outputs`.
-        method: "structured" multiplies Gram matrices of layer inputs and backpropagated errors and never forms a
-            Jacobian; "plain" multiplies per-sample Jacobians; "auto" takes what needs fewer operations.
+        method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
+            backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.rules`); "plain"
+            multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs more.
         memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
 
     Returns:
-        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
+        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype. With
+        `per_layer`, a dict of such arrays by the number of the layer, as text.
 
     Raises:
-        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; OptionError for a method that this
-        model does not have.
+        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; ParameterError for a pattern that
+        matches nothing; ConversionError for a module in training mode with BatchNorm or Dropout; OptionError for a
+        method that does not exist.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
+    if not isinstance(model, Model):
+        return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, device)
     rows = checked_batch(model, x)
     columns = rows if x2 is None else checked_batch(model, x2, "x2")
     if columns.shape[1:] != rows.shape[1:]:
@@ -121,11 +170,50 @@ def ntk(
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     other = None if x2 is None else len(columns)
     made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
-    job = KernelJob(model, chosen, made.method, threads, device)
-    computer = TileComputer(backends.get(name), job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
-    result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
-    for tile in made.grid.tiles():
-        computer.compute(tile, result[tile.rows, tile.columns])
-        if made.symmetric:
-            mirror(result, tile)
-    return result
+    engine = backends.get(name)
+    names = selected_parameters(model, params)
+
+    def kernel(own: tuple[str, ...]) -> np.ndarray:
+        job = KernelJob(model, chosen, made.method, threads, device, own)
+        computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+        result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
+        for tile in made.grid.tiles():
+            computer.compute(tile, result[tile.rows, tile.columns])
+            if made.symmetric:
+                mirror(result, tile)
+        return result
+
+    if per_layer:
+        return {layer: kernel(own) for layer, own in names_by_layer(names).items()}
+    return kernel(names)
+
+
+def _module_kernel(
+    module: object,
+    x: np.ndarray,
+    x2: np.ndarray | None,
+    outputs: Outputs,
+    params: Selection,
+    per_layer: bool,
+    backend: str | None,
+    method: str,
+    device: str,
+) -> np.ndarray:
+    """The kernel of a `torch.nn.Module`, which only torch and the plain method can compute."""
+    # Whoever has a module has imported torch: there is no need to import it to know that this is none.
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(module, torch.nn.Module):
+        raise OptionError(
+            f"a {type(module).__name__} in the place of the model",
+            allowed="a udlbridge.Model or a torch.nn.Module",
+            remedy="describe the network with ub.Model([...])",
+        )
+    if backend not in (None, "torch") or method == "structured" or per_layer:
+        raise OptionError(
+            f"backend={backend!r}, method={method!r}, per_layer={per_layer} for a torch.nn.Module",
+            allowed="backend='torch' and method='plain', without per_layer",
+            remedy="translate the module: ub.from_torch(module)",
+        )
+    from udlbridge.backends.pytorch_modules import module_kernel
+
+    return module_kernel(module, x, x2, outputs, params, device)

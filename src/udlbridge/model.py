@@ -8,13 +8,16 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError, ShapeError
-from udlbridge.initialise import FLOATS, initial_parameters
-from udlbridge.layers import Flatten, Layer, Shape, layer_from_spec
+from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
+from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
+from udlbridge.layers import Embedding, Layer, Shape, check_chain, layer_from_spec, shape_behind
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 """Version of the spec in a model file. It grows when an older reader could misread a newer file."""
@@ -40,22 +43,27 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 class Model:
-    """A network: layers, and parameters named `<index of the layer>.weight` and `.bias`.
+    """A network: layers, and arrays named `<index of the layer>.weight`, `.bias` and so on.
+
+    Two kinds of arrays are kept apart. `params` are trained: Jacobians, kernels and P are about them. `buffers` belong
+    to the network and are not trained (BatchNorm's `running_mean` and `running_var`). Both are in the model's file and
+    in its hash, and their names never clash.
 
     Args:
         layers: the layers in order of evaluation.
-        params: arrays by name, in the canonical layout: Dense (out, in). Their dtype becomes the model's. They are
-            copied. Without them, Glorot-uniform weights and zero biases are drawn from `seed`.
+        params: arrays by name, in the canonical layout: Dense (out, in), convolutions (out, in/groups, *kernel). Their
+            dtype becomes the model's. They are copied. Buffers may be among them; those that are not begin at zero
+            (means) and one (variances). Without any, Glorot-uniform weights and zero biases are drawn from `seed`.
         seed: for `numpy.random.default_rng`; unused when `params` are given.
         dtype: "float32" or "float64"; unused when `params` are given and not empty.
 
     Raises:
-        LayerError: if something in `layers` is not a layer, or there are none.
+        LayerError: if something in `layers` is not a layer, there are none, or an Embedding is not the first.
         ShapeError: if two neighbouring layers do not fit.
         ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
     """
 
-    __slots__ = ("_dtype", "_layers", "_params")
+    __slots__ = ("_buffers", "_dtype", "_layers", "_params")
 
     def __init__(
         self,
@@ -77,13 +85,21 @@ class Model:
                     allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
                     remedy="describe the network with them",
                 )
+            if isinstance(layer, Embedding) and index > 0:
+                raise LayerError(
+                    f"layer {index} is an Embedding",
+                    allowed="an Embedding as layer 0",
+                    remedy="start the model with it",
+                )
+        check_chain(self._layers)
         if params is None:
             self._dtype = _checked_dtype(dtype)
             values = initial_parameters(self._layers, seed, self._dtype)
+            buffers = initial_buffers(self._layers, self._dtype)
         else:
-            values, self._dtype = self._checked_parameters(params, _checked_dtype(dtype))
+            values, buffers, self._dtype = self._checked_parameters(params, _checked_dtype(dtype))
         self._params = MappingProxyType({name: _frozen(value) for name, value in values.items()})
-        self._check_chain()
+        self._buffers = MappingProxyType({name: _frozen(value) for name, value in buffers.items()})
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -94,6 +110,21 @@ class Model:
     def params(self) -> Mapping[str, np.ndarray]:
         """Read-only parameters by name, in order of the layers."""
         return self._params
+
+    @property
+    def buffers(self) -> Mapping[str, np.ndarray]:
+        """Read-only arrays that are not trained, by name, in order of the layers."""
+        return self._buffers
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters, then buffers: all that a file of the model holds."""
+        return {**self._params, **self._buffers}
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether samples are integers, the numbers of tokens: the model begins with an Embedding."""
+        return isinstance(self._layers[0], Embedding)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -113,9 +144,22 @@ class Model:
             for name, shape in layer.param_shapes().items()
         }
 
+    def buffer_shapes(self) -> dict[str, Shape]:
+        """The shape of every buffer by name, as the layers ask for them."""
+        return {
+            f"{index}.{name}": shape
+            for index, layer in enumerate(self._layers)
+            for name, shape in layer.buffer_shapes().items()
+        }
+
     def layer_params(self, index: int) -> dict[str, np.ndarray]:
         """The parameters of one layer, without the index in their names."""
         return {name: self._params[f"{index}.{name}"] for name in self._layers[index].param_shapes()}
+
+    def layer_arrays(self, index: int) -> dict[str, np.ndarray]:
+        """The parameters and buffers of one layer, without the index in their names."""
+        own = {name: self._buffers[f"{index}.{name}"] for name in self._layers[index].buffer_shapes()}
+        return self.layer_params(index) | own
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of f(x) for one sample of the given shape.
@@ -123,23 +167,22 @@ class Model:
         Raises:
             ShapeError: if a layer cannot take what comes to it; it names the layer.
         """
-        for index, layer in enumerate(self._layers):
-            try:
-                shape = layer.output_shape(shape)
-            except ShapeError as error:
-                raise ShapeError(
-                    f"layer {index} does not fit: {error.given}", allowed=error.allowed, remedy=error.remedy
-                ) from None
-        return shape
+        return shape_behind(self._layers, shape)
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
-        """The same layers with other parameters (all of them)."""
-        return Model(self._layers, params, dtype=self._dtype)
+        """The same layers with other parameters (all of them); buffers stay unless they are among them."""
+        return Model(self._layers, {**self._buffers_for(params), **params}, dtype=self._dtype)
+
+    def _buffers_for(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The buffers in the dtype of the new parameters, which decides that of the model."""
+        found = {np.asarray(value).dtype for value in params.values()}
+        dtype = found.pop() if len(found) == 1 else self.dtype
+        return {name: value.astype(dtype) for name, value in self._buffers.items()}
 
     def astype(self, dtype: str | np.dtype[Any]) -> Model:
         """The same model with its parameters converted to "float32" or "float64"."""
         target = FLOATS[_checked_dtype(dtype)]
-        values = {name: value.astype(target) for name, value in self._params.items()}
+        values = {name: value.astype(target) for name, value in self.arrays.items()}
         return Model(self._layers, values, dtype=target.name)
 
     def spec(self) -> dict[str, Any]:
@@ -151,18 +194,23 @@ class Model:
         }
 
     def hash(self) -> str:
-        """SHA-256 of the spec and of the bytes of all parameters."""
+        """SHA-256 of the spec and of the bytes of all parameters and buffers."""
         digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
-        for name, value in self._params.items():
+        for name, value in self.arrays.items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file: parameters as tensors, the spec as JSON in the metadata."""
+        """Write the model to a safetensors file: parameters and buffers as tensors, the spec as JSON in the metadata.
+
+        The format is that of safetensors, and UDLBridge in Julia writes and reads the same: 8 bytes with the length of
+        the header (little-endian), a JSON header that gives dtype ("F32", "F64"), shape and place of every tensor by
+        name, and the raw numbers in C order. `__metadata__` has the spec as JSON text under the key "udlbridge".
+        """
         from safetensors.numpy import save_file
 
-        tensors = {name: np.ascontiguousarray(value) for name, value in self._params.items()}
+        tensors = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
         target = Path(path)
         partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
@@ -182,6 +230,12 @@ class Model:
         layers = [layer_from_spec(layer) for layer in spec["layers"]]
         return Model(layers, tensors, dtype=str(spec["dtype"]))
 
+    def to_torch(self) -> nn.Sequential:
+        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
+        from udlbridge.backends.pytorch_convert import to_torch
+
+        return to_torch(self)
+
     def __eq__(self, other: object) -> bool:
         """Equal if layers and parameters are the same bytes."""
         if not isinstance(other, Model):
@@ -195,8 +249,13 @@ class Model:
         layers = ", ".join(repr(layer) for layer in self._layers)
         return f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
 
-    def _checked_parameters(self, params: Mapping[str, np.ndarray], dtype: str) -> tuple[dict[str, np.ndarray], str]:
-        expected = self.param_shapes()
+    def _checked_parameters(
+        self, params: Mapping[str, np.ndarray], dtype: str
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+        """Checked copies of the parameters and of the buffers, and their dtype."""
+        buffers = self.buffer_shapes()
+        trained = self.param_shapes()
+        expected = trained | {name: shape for name, shape in buffers.items() if name in params}
         listing = "; ".join(f"{name} {shape}" for name, shape in expected.items()) or "no parameters at all"
         missing = [name for name in expected if name not in params]
         unknown = [name for name in params if name not in expected]
@@ -238,28 +297,14 @@ class Model:
                 allowed="one dtype for all",
                 remedy="convert them with .astype",
             )
-        return values, dtypes.pop() if dtypes else dtype
-
-    def _check_chain(self) -> None:
-        """Refuse neighbours that can never fit, as far as that is known without the shape of the data."""
-        shape: Shape | None = None
-        for index, layer in enumerate(self._layers):
-            if isinstance(layer, Flatten):
-                shape = None  # axes between sample and feature, if the data has any, are known when it comes
-                continue
-            if shape is None:
-                width = getattr(layer, "in_features", None)
-                if width is None:
-                    continue
-                shape = (width,)
-            try:
-                shape = layer.output_shape(shape)
-            except ShapeError as error:
-                raise ShapeError(
-                    f"layer {index} does not fit behind layer {index - 1}: {error.given}",
-                    allowed=error.allowed,
-                    remedy=error.remedy,
-                ) from None
+        for name in expected:
+            if name.endswith("running_var") and name in buffers and (values[name] < 0).any():
+                raise ParameterError(
+                    f"{name} has a negative entry", allowed="variances of at least 0", remedy="check the order of names"
+                )
+        name_of_dtype = dtypes.pop() if dtypes else dtype
+        kept = initial_buffers(self._layers, name_of_dtype) | {name: values[name] for name in buffers if name in values}
+        return {name: values[name] for name in trained}, kept, name_of_dtype
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

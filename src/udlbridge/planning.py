@@ -10,11 +10,12 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
+from udlbridge.costs import places
 from udlbridge.errors import OptionError
 from udlbridge.inputs import output_size
-from udlbridge.layers import Dense
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
+from udlbridge.rules import gradients_cost
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tiling import Grid
 
@@ -136,17 +137,19 @@ def make_plan(
     tile: int | None = None,
 ) -> Plan:
     """The plan without a calibration; `tile` fixes the tile size (a store has one already)."""
-    way = chosen_method(model, sample_shape, chosen, method)
+    way = chosen_method(method)
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
-    per_sample = kept_numbers(model, chosen, way) * itemsize
+    per_sample = kept_numbers(model, sample_shape, chosen, way) * itemsize
+    passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
     def need(size: int, blocks: int) -> int:
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
-        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + block * per_sample * (blocks + GRADIENT_COPIES)
+        held = block * (per_sample * (blocks + GRADIENT_COPIES) + passing)
+        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
     while tile is None and size > SMALLEST_TILE and need(size, 2) > bound:
@@ -163,7 +166,8 @@ def make_plan(
     kept = int(min(max(room // block_bytes, 2), max(every, 2)))
     grid = Grid(n, columns, size, m is None)
     pairs = grid.pairs
-    flops = 2.0 * pairs * multiply_adds(model, chosen, way) + (n + (m or 0)) * passes_flops(model, chosen)
+    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way)
+    flops += (n + (m or 0)) * passes_flops(model, sample_shape, chosen)
     tiles = sum(1 for _ in grid.tiles())
     return Plan(
         n=n,
@@ -205,57 +209,43 @@ def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, m
     return Plan(**{**asdict(made), "seconds": seconds, "gflops": made.flops / seconds / 1e9})
 
 
-def chosen_method(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: str) -> Method:
-    """The method that `method` means for this model, these samples and this reduction: "auto" is the cheaper one.
+def chosen_method(method: str) -> Method:
+    """The method that `method` means: "auto" is "structured", which never costs more.
 
     Raises:
-        OptionError: unknown, or "structured" where a layer has no rule.
+        OptionError: unknown.
     """
     if method == "plain":
         return "plain"
     if method not in ("auto", "structured"):
         raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    obstacle = structured_obstacle(model, sample_shape)
-    if method == "structured":
-        if obstacle is not None:
-            raise OptionError(f'method="structured": {obstacle}', allowed="auto, plain", remedy='use method="plain"')
-        return "structured"
-    if obstacle is not None:
-        return "plain"
-    costs: dict[Method, float] = {way: multiply_adds(model, chosen, way) for way in ("structured", "plain")}
-    return "structured" if costs["structured"] <= costs["plain"] else "plain"
+    return "structured"
 
 
-def structured_obstacle(model: Model, shape: tuple[int, ...]) -> str | None:
-    """Why the structured method does not serve this model, or None if it does."""
-    for index, layer in enumerate(model.layers):
-        if layer.param_shapes() and not (isinstance(layer, Dense) and len(shape) == 1):
-            return f"layer {index}, {layer.kind} on samples of shape {shape}, has no structured rule"
-        shape = layer.output_shape(shape)
-    return None
-
-
-def products(chosen: Reduction) -> int:
-    """Inner products over the parameters for one pair of samples: 1, O or O^2."""
-    return chosen.n_cotangents**2 if chosen.name == "full" else chosen.n_cotangents
-
-
-def multiply_adds(model: Model, chosen: Reduction, method: Method) -> float:
-    """Multiply-adds for one entry of the kernel. Dense, structured: inputs and errors, p + q K; plain: P K."""
+def multiply_adds(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> float:
+    """Multiply-adds for one entry of the kernel: the cheaper form at each place, or P K for "plain"."""
     if method == "plain":
-        return float(model.n_params * products(chosen))
-    dense = [layer for layer in model.layers if isinstance(layer, Dense)]
-    return float(sum(d.in_features + d.bias + d.out_features * products(chosen) for d in dense))
+        return float(gradients_cost(model.n_params, 1, chosen))
+    return sum(place.multiply_adds(chosen) for place in places(model, sample_shape))
 
 
-def kept_numbers(model: Model, chosen: Reduction, method: Method) -> int:
+def kept_numbers(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> int:
     """Numbers that the factors of one sample hold."""
     if method == "plain":
         return model.n_params * chosen.n_cotangents
-    dense = [layer for layer in model.layers if isinstance(layer, Dense)]
-    return sum(d.in_features + d.bias + d.out_features * chosen.n_cotangents for d in dense)
+    return sum(place.kept(chosen) for place in places(model, sample_shape))
 
 
-def passes_flops(model: Model, chosen: Reduction) -> float:
+def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
+    """Numbers that one sample's forward pass keeps for the way back: what comes to each layer, and leaves it."""
+    total, shape = 0, sample_shape
+    for layer in model.layers:
+        total += int(np.prod(shape, dtype=np.int64))
+        shape = layer.output_shape(shape)
+    return total + int(np.prod(shape, dtype=np.int64))
+
+
+def passes_flops(model: Model, sample_shape: tuple[int, ...], chosen: Reduction) -> float:
     """Operations of one forward and K backward passes of one sample."""
-    return 2.0 * model.n_params * (1 + chosen.n_cotangents)
+    forward = sum(max(place.positions, 1) * place.size for place in places(model, sample_shape))
+    return 2.0 * forward * (1 + chosen.n_cotangents)

@@ -25,7 +25,8 @@ class KernelJob:
 
     `method`: "structured" multiplies the Gram matrices of layer inputs and of backpropagated errors (no Jacobian is
     formed); "plain" multiplies per-sample Jacobians. `threads`: for the engine's BLAS, None leaves it alone.
-    `device`: where torch computes; the others know "cpu" alone.
+    `device`: where torch computes; the others know "cpu" alone. `params`: names of the parameters that the kernel sums
+    over; None means all.
     """
 
     model: Model
@@ -33,6 +34,12 @@ class KernelJob:
     method: Method = "structured"
     threads: int | None = None
     device: str = "cpu"
+    params: tuple[str, ...] | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the kernel sums over, in the model's order."""
+        return tuple(self.model.params) if self.params is None else self.params
 
 
 F = TypeVar("F")

@@ -55,7 +55,9 @@ class JuliaBackend(Backend[Any]):
             outputs += 1  # Julia counts from 1
         n_outputs = output_size(job.model, x)
         with self._threads(job.threads):
-            return self._call("bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method)
+            return self._call(
+                "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
+            )
 
     def fill(self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray) -> None:
         """Julia's BLAS writes straight into `out`."""
@@ -73,8 +75,9 @@ class JuliaBackend(Backend[Any]):
         """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""
         key = model.hash()
         if self._chain is None or self._chain[0] != key:
-            arrays = [value.T for value in model.params.values()]
-            chain = self._call("bridge_build", json.dumps(model.spec()), list(model.params), arrays)
+            arrays = model.arrays
+            values = [value.T for value in arrays.values()]
+            chain = self._call("bridge_build", json.dumps(model.spec()), list(arrays), values)
             self._chain = (key, chain)
         return self._chain[1]
 

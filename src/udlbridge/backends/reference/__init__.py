@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge.backends.base import Backend, KernelJob
-from udlbridge.backends.reference.backpropagation import RULES, backward, dense_error, forward
+from udlbridge.backends.reference.backpropagation import backward, contributions, forward
+from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
 from udlbridge.errors import OptionError
-from udlbridge.layers import Dense
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One summand of the kernel: (`a` a') * (`d` d'), elementwise over pairs of samples.
-
-    `a` (n, p) is the layer's input with a 1 appended for the bias, `d` (n, K, q) its backpropagated errors. In the
-    plain method `a` is None and `d` (n, K, P) holds per-sample gradients.
-    """
-
-    a: np.ndarray | None
-    d: np.ndarray
 
 
 def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
@@ -72,13 +58,13 @@ class ReferenceBackend(Backend[list[Factor]]):
         if job.device != "cpu":
             raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
         y, saved = forward(job.model, x)
-        seeds = list(cotangents(job.reduction, y))
+        names = job.parameters
         if job.method == "plain":
-            passes = [backward(job.model, saved, e)[1] for e in seeds]
-            return [
-                Factor(None, np.stack([p[name].reshape(len(x), -1) for p in passes], 1)) for name in job.model.params
-            ]
-        return [*_dense_factors(job.model, saved, seeds)]
+            passes = [backward(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
+            return [Gradients(np.stack([p[name].reshape(len(x), -1) for p in passes], 1)) for name in names]
+        found = [contributions(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
+        factors = [factor(one, job.reduction, frozenset(names)) for one in zip(*found, strict=True)]
+        return [one for one in factors if one is not None]
 
     def fill(
         self, job: KernelJob, left: list[Factor], rows: slice, right: list[Factor], cols: slice, out: np.ndarray
@@ -87,46 +73,7 @@ class ReferenceBackend(Backend[list[Factor]]):
         out[...] = 0
         with _threads(job.threads):
             for f, g in zip(left, right, strict=True):
-                if f.a is None or g.a is None:
-                    out += _errors_product(job.reduction, f.d[rows], g.d[cols])
-                else:
-                    pairs = f.a[rows] @ g.a[cols].T
-                    pairs = pairs.reshape(pairs.shape + (1,) * len(job.reduction.trailing))
-                    out += pairs * _errors_product(job.reduction, f.d[rows], g.d[cols])
-
-
-def _dense_factors(model: Model, saved: list[Any], seeds: list[np.ndarray]) -> Iterator[Factor]:
-    """(layer input, errors) of every Dense layer, walking back once per seed."""
-    errors: dict[int, list[np.ndarray]] = {}
-    for seed in seeds:
-        for index, delta in _walk_back(model, saved, seed):
-            errors.setdefault(index, []).append(delta)
-    for index, deltas in sorted(errors.items()):
-        layer = model.layers[index]
-        assert isinstance(layer, Dense)
-        a = saved[index][0]
-        yield Factor(np.hstack([a, np.ones_like(a[:, :1])]) if layer.bias else a, np.stack(deltas, axis=1))
-
-
-def _walk_back(model: Model, saved: list[Any], dy: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for index in reversed(range(len(model.layers))):
-        layer = model.layers[index]
-        if isinstance(layer, Dense):
-            delta = dense_error(layer, saved[index], dy)
-            yield index, delta
-            dy = delta @ model.layer_params(index)["weight"]
-        else:
-            dy, _ = RULES[type(layer)].backward(layer, model.layer_params(index), saved[index], dy)
-
-
-def _errors_product(reduction: Reduction, d: np.ndarray, e: np.ndarray) -> np.ndarray:
-    """<d_i, e_j> over parameters for every pair of samples, reduced over outputs as asked: (r, c, *trailing)."""
-    if reduction.name == "full":
-        return np.einsum("iap,jbp->ijab", d, e, optimize=True)
-    if reduction.name == "diagonal":
-        return np.moveaxis(d.transpose(1, 0, 2) @ e.transpose(1, 2, 0), 0, -1)
-    # One inner product over (output, parameter) together: this is the trace, or the one output that there is.
-    return reduction.scale * (d.reshape(len(d), -1) @ e.reshape(len(e), -1).T)
+                out += product(job.reduction, f, rows, g, cols)
 
 
 @contextmanager

@@ -1,105 +1,139 @@
-"""Forward and backward pass of every layer, by hand: the third opinion, to be read in one sitting.
+"""Forward and backward pass of a network, by hand: the third opinion, to be read in one sitting.
 
-Every layer has two functions. `forward(layer, params, x)` gives the output and whatever the way back needs.
-`backward(layer, params, saved, dy)` gives the derivative with respect to the layer's input and, for every parameter,
-the derivative of *each sample* separately: dy (n, *out) -> dx (n, *in), {name: (n, *parameter shape)}.
+Every layer has two functions. `forward(layer, arrays, x)` gives the output and whatever the way back needs.
+`backward(layer, arrays, saved, dy)` gives the derivative with respect to the layer's input, dy (n, *out) -> dx
+(n, *in), and a list of `contributions`: how each parameter entered, for *each sample* separately.
 
 Source: Prince, Understanding Deep Learning (2023), section 7.4, kept per sample instead of summed over the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from udlbridge.backends.reference.activations import ACTIVATIONS
-from udlbridge.layers import Dense, Flatten, Layer, Softmax
+from udlbridge.backends.reference import convolution, dense, normalisation, sequence
+from udlbridge.backends.reference.contributions import Contribution
+from udlbridge.layers import (
+    Activation,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalMeanPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LearnedPositions,
+    LogSoftmax,
+    MaxPool,
+    MeanPool,
+    Residual,
+    SelfAttention,
+    SinusoidalPositions,
+    Softmax,
+    Take,
+)
 from udlbridge.model import Model
 
-Params = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 Grads = dict[str, np.ndarray]
 
 
-def dense_forward(layer: Dense, params: Params, x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """z = W x + b, y = activation(z). Saves x and z."""
-    z = x @ params["weight"].T
-    if layer.bias:
-        z = z + params["bias"]
-    return ACTIVATIONS[layer.activation][0](z), (x, z)
+def own(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """The arrays whose names begin with `prefix` and a dot, without both."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
 
 
-def dense_error(layer: Dense, saved: Any, dy: np.ndarray) -> np.ndarray:
-    """delta = dy * activation'(z), the derivative with respect to the preactivation z."""
-    _, z = saved
-    return dy * ACTIVATIONS[layer.activation][1](z)
+def chain_forward(
+    layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], x: np.ndarray
+) -> tuple[np.ndarray, list[Any]]:
+    """Through a chain of layers, with what every layer saved on the way."""
+    saved = []
+    for index, layer in enumerate(layers):
+        x, kept = RULES[type(layer)].forward(layer, own(arrays, str(index)), x)
+        saved.append(kept)
+    return x, saved
 
 
-def dense_backward(layer: Dense, params: Params, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, Grads]:
-    """dx = W' delta; dW_i = delta_i x_i', db_i = delta_i, summed over axes between sample and feature, if any."""
-    x, _ = saved
-    delta = dense_error(layer, saved, dy)
-    n = len(x)
-    rows, errors = x.reshape(n, -1, layer.in_features), delta.reshape(n, -1, layer.out_features)
-    grads = {"weight": errors.transpose(0, 2, 1) @ rows}
-    if layer.bias:
-        grads["bias"] = errors.sum(axis=1)
-    return delta @ params["weight"], grads
+def chain_backward(
+    layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], saved: list[Any], dy: np.ndarray
+) -> tuple[np.ndarray, list[Contribution]]:
+    """Back through a chain of layers, from the last to the first."""
+    found: list[Contribution] = []
+    for index in reversed(range(len(layers))):
+        layer = layers[index]
+        dy, inside = RULES[type(layer)].backward(layer, own(arrays, str(index)), saved[index], dy)
+        found += [contribution.inside(str(index)) for contribution in inside]
+    return dy, found
 
 
-def softmax_forward(layer: Softmax, params: Params, x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """y = exp(x) / sum exp(x); the largest entry is subtracted first, so that nothing overflows. Saves y."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    y = e / e.sum(axis=-1, keepdims=True)
-    return y, y
+def residual_forward(layer: Residual, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = layers(x) + shortcut(x)."""
+    main, saved = chain_forward(layer.layers, arrays, x)
+    side, saved_side = chain_forward(layer.shortcut, own(arrays, "shortcut"), x)
+    return main + side, (saved, saved_side)
 
 
-def softmax_backward(layer: Softmax, params: Params, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, Grads]:
-    """dx = y (dy - <y, dy>)."""
-    y = saved
-    return y * (dy - (y * dy).sum(axis=-1, keepdims=True)), {}
-
-
-def flatten_forward(layer: Flatten, params: Params, x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """(n, *D) -> (n, prod D). Saves the shape."""
-    return x.reshape(len(x), -1), x.shape
-
-
-def flatten_backward(layer: Flatten, params: Params, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, Grads]:
-    """Back to the saved shape."""
-    return dy.reshape(saved), {}
+def residual_backward(
+    layer: Residual, arrays: Arrays, saved: Any, dy: np.ndarray
+) -> tuple[np.ndarray, list[Contribution]]:
+    """Both ways get dy, and what they give back is added."""
+    main, found = chain_backward(layer.layers, arrays, saved[0], dy)
+    side, found_side = chain_backward(layer.shortcut, own(arrays, "shortcut"), saved[1], dy)
+    return main + side, [*found, *(contribution.inside("shortcut") for contribution in found_side)]
 
 
 class Rule(NamedTuple):
     """The two passes of one kind of layer."""
 
-    forward: Callable[[Any, Params, np.ndarray], tuple[np.ndarray, Any]]
-    backward: Callable[[Any, Params, Any, np.ndarray], tuple[np.ndarray, Grads]]
+    forward: Callable[[Any, Arrays, np.ndarray], tuple[np.ndarray, Any]]
+    backward: Callable[[Any, Arrays, Any, np.ndarray], tuple[np.ndarray, list[Contribution]]]
 
 
 RULES: dict[type[Layer], Rule] = {
-    Dense: Rule(dense_forward, dense_backward),
-    Softmax: Rule(softmax_forward, softmax_backward),
-    Flatten: Rule(flatten_forward, flatten_backward),
+    Dense: Rule(dense.dense_forward, dense.dense_backward),
+    Activation: Rule(dense.activation_forward, dense.activation_backward),
+    Softmax: Rule(dense.softmax_forward, dense.softmax_backward),
+    LogSoftmax: Rule(dense.logsoftmax_forward, dense.logsoftmax_backward),
+    Flatten: Rule(dense.reshape_forward, dense.reshape_backward),
+    Dropout: Rule(dense.identity_forward, dense.identity_backward),
+    Conv1d: Rule(convolution.conv_forward, convolution.conv_backward),
+    Conv2d: Rule(convolution.conv_forward, convolution.conv_backward),
+    MaxPool: Rule(convolution.maxpool_forward, convolution.maxpool_backward),
+    MeanPool: Rule(convolution.meanpool_forward, convolution.meanpool_backward),
+    GlobalMeanPool: Rule(convolution.globalmeanpool_forward, convolution.globalmeanpool_backward),
+    LayerNorm: Rule(normalisation.layernorm_forward, normalisation.layernorm_backward),
+    GroupNorm: Rule(normalisation.groupnorm_forward, normalisation.groupnorm_backward),
+    BatchNorm: Rule(normalisation.batchnorm_forward, normalisation.batchnorm_backward),
+    Embedding: Rule(sequence.embedding_forward, sequence.embedding_backward),
+    SinusoidalPositions: Rule(sequence.sinusoidal_forward, dense.identity_backward),
+    LearnedPositions: Rule(sequence.learned_forward, sequence.learned_backward),
+    SelfAttention: Rule(sequence.attention_forward, sequence.attention_backward),
+    Take: Rule(sequence.take_forward, sequence.take_backward),
+    Residual: Rule(residual_forward, residual_backward),
 }
 """The two passes by class of layer."""
 
 
 def forward(model: Model, x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """f(x) and what every layer saved on the way."""
-    saved = []
-    for index, layer in enumerate(model.layers):
-        x, kept = RULES[type(layer)].forward(layer, model.layer_params(index), x)
-        saved.append(kept)
-    return x, saved
+    return chain_forward(model.layers, model.arrays, x)
+
+
+def contributions(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+    """From d/d f (n, *out) to d/d x (n, *D), and how every parameter entered."""
+    return chain_backward(model.layers, model.arrays, saved, dy)
 
 
 def backward(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray, Grads]:
     """From d/d f (n, *out) to d/d x (n, *D) and, per sample, to d/d parameter (n, *parameter shape)."""
-    grads: Grads = {}
-    for index in reversed(range(len(model.layers))):
-        layer = model.layers[index]
-        dy, own = RULES[type(layer)].backward(layer, model.layer_params(index), saved[index], dy)
-        grads |= {f"{index}.{name}": value for name, value in own.items()}
-    return dy, {name: grads[name] for name in model.params}
+    dx, found = contributions(model, saved, dy)
+    grads = {name: value for contribution in found for name, value in contribution.gradients().items()}
+    return dx, {name: grads[name] for name in model.params}

@@ -1,0 +1,31 @@
+# Layers made of layers. A residual block is Flux's `SkipConnection`, or `Parallel` where it has a shortcut of its own.
+
+function children(chain::Chain)
+    return Tuple((string(index - 1), layer, g -> item(part(g, :layers), index)) for (index, layer) in enumerate(chain.layers))
+end
+
+children(s::SkipConnection) = inside(s.layers, "", g -> part(g, :layers))
+
+function children(p::Parallel)
+    main = inside(p.layers[1], "", g -> item(part(g, :layers), 1))
+    side = inside(p.layers[2], "shortcut.", g -> item(part(g, :layers), 2))
+    return (main..., side...)
+end
+
+"the children of a chain that is itself a part of a layer"
+function inside(chain::Chain, prefix, pick)
+    return map(((name, layer, inner),) -> (prefix * name, layer, inner ∘ pick), children(chain))
+end
+
+observed(s::SkipConnection, x, see) = s.connection(observed(s.layers, x, see), x)
+
+function observed(p::Parallel, x, see)
+    main = observed(p.layers[1], x, see)
+    return p.connection(main, observed(p.layers[2], x, see))
+end
+
+function build_layer(::Val{:residual}, settings, param)
+    main = build_chain(settings["layers"], param)
+    isempty(settings["shortcut"]) && return SkipConnection(main, +)
+    return Parallel(+, main, build_chain(settings["shortcut"], name -> param("shortcut.$name")))
+end

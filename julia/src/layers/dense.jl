@@ -1,0 +1,34 @@
+fields(d::Dense) = d.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+
+function build_layer(::Val{:dense}, settings, param)
+    weight = from_canonical(Dense, Val(:weight), param("weight"))
+    bias = settings["bias"] ? from_canonical(Dense, Val(:bias), param("bias")) : false
+    return Dense(weight, bias, activation(settings["activation"]))
+end
+
+"(features, positions..., n) as (features, T, 1, n)"
+positions(x::AbstractArray) = reshape(x, size(x, 1), :, 1, size(x, ndims(x)))
+
+function observed(d::Dense, x, see)
+    site = AffineSite(length(fields(d)), positions, positions)
+    flat = reshape(x, size(x, 1), :)
+    z = reshape(d.weight * flat .+ d.bias, :, Base.tail(size(x))...)
+    σ = NNlib.fast_act(d.σ, x)
+    return σ.(see(site, x, z))
+end
+
+"""
+    Activation(f)
+
+`f.(x)` as a layer of its own.
+"""
+struct Activation{F}
+    f::F
+end
+(a::Activation)(x) = a.f.(x)
+
+build_layer(::Val{:activation}, settings, param) = Activation(activation(settings["activation"]))
+build_layer(::Val{:softmax}, settings, param) = NNlib.softmax
+build_layer(::Val{:logsoftmax}, settings, param) = NNlib.logsoftmax
+build_layer(::Val{:flatten}, settings, param) = Flux.flatten
+build_layer(::Val{:dropout}, settings, param) = Dropout(settings["p"])

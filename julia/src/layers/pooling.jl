@@ -1,0 +1,66 @@
+"""
+    FirstMaxPool(k; stride, pad)
+
+The largest entry of every window; among equals, the first gets the derivative.
+
+Flux's `MaxPool` looks for the winner with `≈` when it goes back, so that entries closer than `sqrt(eps)` are mistaken for
+each other and the derivative goes astray (NNlib up to 0.9). This layer keeps the winner's place.
+"""
+struct FirstMaxPool{N}
+    k::NTuple{N,Int}
+    stride::NTuple{N,Int}
+    pad::NTuple{N,Int}
+end
+FirstMaxPool(k::NTuple{N,Int}; stride=k, pad=ntuple(_ -> 0, N)) where {N} = FirstMaxPool{N}(k, stride, pad)
+
+(p::FirstMaxPool)(x::AbstractArray) = gather_windows(x, winners(x, p))
+
+"linear indices of the largest entry of every window"
+function winners(x::AbstractArray{T,D}, p::FirstMaxPool{N}) where {T,D,N}
+    D == N + 2 || throw(DimensionMismatch("max pooling over $N axes got an array of size $(size(x))"))
+    space = size(x)[1:N]
+    count = (space .+ 2 .* p.pad .- p.k) .÷ p.stride .+ 1
+    found = Array{Int}(undef, count..., size(x, N + 1), size(x, N + 2))
+    plane = prod(space)
+    linear = LinearIndices(space)
+    for slice in 0:(size(x, N + 1) * size(x, N + 2) - 1), (o, window) in enumerate(CartesianIndices(count))
+        corner = (Tuple(window) .- 1) .* p.stride .- p.pad
+        best, place = typemin(T), 0
+        for u in CartesianIndices(p.k)
+            at = corner .+ Tuple(u)
+            all(1 .<= at .<= space) || continue
+            index = slice * plane + linear[at...]
+            if place == 0 || x[index] > best
+                best, place = x[index], index
+            end
+        end
+        found[slice * prod(count) + o] = place
+    end
+    return found
+end
+Zygote.@nograd winners
+
+gather_windows(x::AbstractArray, places::Array{Int}) = x[places]
+
+Zygote.@adjoint function gather_windows(x::AbstractArray, places::Array{Int})
+    function back(d)
+        dx = fill!(similar(x), 0)
+        for (index, place) in enumerate(places)
+            dx[place] += d[index]
+        end
+        return dx, nothing
+    end
+    return x[places], back
+end
+
+function build_layer(::Val{:maxpool}, settings, param)
+    return FirstMaxPool(spatial(settings["kernel_size"]); stride=spatial(settings["stride"]),
+        pad=spatial(settings["padding"]))
+end
+
+function build_layer(::Val{:meanpool}, settings, param)
+    return MeanPool(spatial(settings["kernel_size"]); stride=spatial(settings["stride"]),
+        pad=spatial(settings["padding"]))
+end
+
+build_layer(::Val{:globalmeanpool}, settings, param) = GlobalMeanPool()

@@ -1,0 +1,68 @@
+"""
+    structured_factors(chain, X, reduction, names) -> Vector{Factor}
+
+A factor for every place where parameters in `names` enter: one forward pass writes the places down, one backward pass per
+cotangent gives the errors there.
+"""
+function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
+    Flux.testmode!(chain)
+    recorder = Recorder()
+    y = observed(chain, X, recorder)
+    isempty(recorder.sites) && return AnyFactor[] # no parameters: the kernel is zero
+    probes = Tuple(zeros(eltype(y), size...) for size in recorder.sizes)
+    _, back = Zygote.pullback(p -> observed(chain, X, Probes(p, Ref(0))), probes)
+    pulled = [only(back(seed)) for seed in cotangents(r, y)]
+    found, taken = AnyFactor[], 0
+    own = first.(parameters(chain))
+    for (index, (site, x)) in enumerate(zip(recorder.sites, recorder.inputs))
+        wanted = in(names).(own[(taken + 1):(taken + site.count)])
+        taken += site.count
+        any(wanted) || continue
+        # An output may not depend on a place: its error there is zero.
+        errors = [g === nothing || g[index] === nothing ? probes[index] : g[index] for g in pulled]
+        push!(found, factor(site, wanted, x, errors, products(r, size(y, 1))...))
+    end
+    return found
+end
+
+function factor(site::ElementSite, wanted, x, errors, products, entries)
+    rows = [reduce(vcat, collect(site.gradients(x, d))[wanted]) for d in errors]
+    return Factor(nothing, permutedims(stack(rows), (1, 3, 2)))
+end
+
+function factor(site::AffineSite, wanted, x, errors, products, entries)
+    bias = site.count == 2 && wanted[2]
+    a = site.inputs(x)
+    ds = site.errors.(errors)
+    p, T, G, n = size(a)
+    q = size(first(ds), 1)
+    if wanted[1] && affine_rule(T, p, q, G, products, entries) === :pairs
+        at = map(1:T) do t
+            inputs = a[:, t, 1, :]
+            Factor(bias ? vcat(inputs, fill!(similar(inputs, 1, n), 1)) : inputs,
+                permutedims(stack([d[:, t, 1, :] for d in ds]), (1, 3, 2)))
+        end
+        return T == 1 ? only(at) : Positions(at)
+    end
+    return Factor(nothing, weight_gradients(a, ds, wanted[1], bias))
+end
+
+"per-sample gradients sum_t d_t a_t' of all groups, and sum_t d_t for the bias, (P, K, n)"
+function weight_gradients(a::AbstractArray, ds::Vector, weight::Bool, bias::Bool)
+    p, T, G, n = size(a)
+    q = size(first(ds), 1)
+    P = q * G * (p * weight + bias)
+    result = similar(first(ds), P, length(ds), n)
+    for i in 1:n, (k, d) in enumerate(ds), g in 1:G
+        own = view(d, :, :, g, i)
+        if weight
+            target = reshape(view(result, ((g - 1) * p * q + 1):(g * p * q), k, i), q, p)
+            mul!(target, own, transpose(view(a, :, :, g, i)))
+        end
+        if bias
+            offset = weight * p * q * G + (g - 1) * q
+            sum!(view(result, (offset + 1):(offset + q), k, i), own)
+        end
+    end
+    return result
+end

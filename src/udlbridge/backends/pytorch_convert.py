@@ -1,0 +1,386 @@
+"""Networks from PyTorch's modules, and modules from networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from udlbridge.backends import pytorch_layers
+from udlbridge.backends.pytorch_modules import check_inference
+from udlbridge.errors import ConversionError
+from udlbridge.layers import (
+    Activation,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalMeanPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LearnedPositions,
+    LogSoftmax,
+    MaxPool,
+    MeanPool,
+    Residual,
+    SelfAttention,
+    SinusoidalPositions,
+    Softmax,
+    Take,
+)
+from udlbridge.model import Model
+
+Translated = tuple[Layer, dict[str, Tensor]]
+
+
+class LayerModule(nn.Module):
+    """A layer that torch has no such module for, as one: positions, attention, `Take`, the mean over space."""
+
+    def __init__(self, layer: Layer, arrays: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.names = list(arrays)
+        for name, value in arrays.items():
+            # torch allows no dots in the names of parameters.
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(value))
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The parameters by the layer's own names."""
+        return {name: getattr(self, name.replace(".", "_")) for name in self.names}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the torch engine evaluates the layer."""
+        return pytorch_layers.RULES[type(self.layer)](self.layer, pytorch_layers.Scope(self.arrays()), x)
+
+
+class BatchStatistics(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm of vectors, series and images alike: torch's own modules insist on the number of axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        """Any number of axes will do."""
+
+
+class ResidualModule(nn.Module):
+    """layers(x) + shortcut(x)."""
+
+    def __init__(self, layers: nn.Sequential, shortcut: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """An empty shortcut is the identity."""
+        return self.layers(x) + self.shortcut(x)
+
+
+def from_torch(module: object, *, inference: bool = False) -> Model:
+    """As `udlbridge.conversion.from_torch`."""
+    if not isinstance(module, nn.Module):
+        raise ConversionError(
+            f"from_torch got a {type(module).__name__}", allowed="a torch.nn.Module", remedy="pass the network itself"
+        )
+    if not inference:
+        check_inference(module)
+    _check_parameters(module)
+    layers: list[Layer] = []
+    params: dict[str, np.ndarray] = {}
+    for layer, arrays in _translated(module, ""):
+        for name, value in arrays.items():
+            params[f"{len(layers)}.{name}"] = value.detach().cpu().numpy()
+        layers.append(layer)
+    return Model(layers, params) if params else Model(layers)
+
+
+def to_torch(model: Model) -> nn.Sequential:
+    """The model as an `nn.Sequential` in inference mode, with copies of the weights.
+
+    An activation inside a layer becomes a module of its own behind it, so that numbers may shift.
+    """
+    tensors = {name: torch.tensor(value) for name, value in model.arrays.items()}
+    return _sequential(model.layers, tensors).eval()
+
+
+def _check_parameters(module: nn.Module) -> None:
+    seen: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen:
+            raise ConversionError(
+                f"{name} and {seen[id(parameter)]} are one shared parameter",
+                allowed="a parameter of its own for every layer: copies would have another kernel than the shared one",
+                remedy="use ub.ntk(module, x, backend='torch'), which keeps it shared",
+            )
+        seen[id(parameter)] = name
+        if not parameter.requires_grad:
+            raise ConversionError(
+                f"{name} is frozen (requires_grad=False)",
+                allowed="trainable parameters: a model's kernel is about all of them",
+                remedy="call module.requires_grad_(True), and restrict the kernel by params=",
+            )
+
+
+def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
+    where = path or "the module itself"
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ConversionError(
+            f"{where} ({type(module).__name__}) has forward hooks, which change what it computes",
+            allowed="modules without hooks",
+            remedy="remove the hooks, or use ub.ntk(module, x, backend='torch')",
+        )
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for name, child in module.named_children():
+            yield from _translated(child, f"{path}.{name}" if path else name)
+        return
+    rule = MODULES.get(type(module))
+    try:
+        if rule is None:
+            raise _UnfitError(f"{type(module).__name__} has no translation")
+        found = rule(module)
+    except _UnfitError as reason:
+        raise ConversionError(
+            f"{where}: {reason}",
+            allowed="nn.Sequential of " + ", ".join(sorted(cls.__name__ for cls in MODULES)),
+            remedy="rewrite that part, or use ub.ntk(module, x, backend='torch'), which takes any module",
+        ) from None
+    except ConversionError as error:
+        raise ConversionError(f"{where}, {error.given}", allowed=error.allowed, remedy=error.remedy) from None
+    if found is not None:
+        yield found
+
+
+class _UnfitError(Exception):
+    """Why a module has no translation."""
+
+
+def _need(holds: bool, words: str) -> None:
+    if not holds:
+        raise _UnfitError(words)
+
+
+def _own(module: nn.Module, *names: str) -> dict[str, Tensor]:
+    """Arrays of a module by name, without those that it does not have."""
+    values = {name: getattr(module, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _linear(m: nn.Linear) -> Translated:
+    return Dense(m.in_features, m.out_features, bias=m.bias is not None), _own(m, "weight", "bias")
+
+
+def _convolution(m: nn.Conv1d | nn.Conv2d) -> Translated:
+    _need(m.padding_mode == "zeros", f"{type(m).__name__} with padding_mode={m.padding_mode!r}")
+    layer = (Conv1d if isinstance(m, nn.Conv1d) else Conv2d)(
+        m.in_channels,
+        m.out_channels,
+        tuple(m.kernel_size),
+        stride=tuple(m.stride),
+        padding=m.padding if isinstance(m.padding, str) else tuple(m.padding),
+        dilation=tuple(m.dilation),
+        groups=m.groups,
+        bias=m.bias is not None,
+    )
+    return layer, _own(m, "weight", "bias")
+
+
+def _extent(value: Any, dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+def _maxpool(m: nn.MaxPool1d | nn.MaxPool2d) -> Translated:
+    dims = 1 if isinstance(m, nn.MaxPool1d) else 2
+    plain = m.dilation in (1, (1,) * dims) and not m.ceil_mode and not m.return_indices
+    _need(plain, f"{type(m).__name__} with dilation, ceil_mode or return_indices")
+    return MaxPool(_extent(m.kernel_size, dims), _extent(m.stride, dims), _extent(m.padding, dims)), {}
+
+
+def _meanpool(m: nn.AvgPool1d | nn.AvgPool2d) -> Translated:
+    dims = 1 if isinstance(m, nn.AvgPool1d) else 2
+    padding = _extent(m.padding, dims)
+    whole = m.count_include_pad or not any(padding)
+    plain = whole and not m.ceil_mode and getattr(m, "divisor_override", None) is None
+    _need(plain, f"{type(m).__name__} with ceil_mode, divisor_override or count_include_pad=False")
+    return MeanPool(_extent(m.kernel_size, dims), _extent(m.stride, dims), padding), {}
+
+
+def _globalmeanpool(m: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d) -> Translated:
+    _need(m.output_size in (1, (1,), (1, 1)), f"{type(m).__name__}({m.output_size}): only 1 is a global mean")
+    return GlobalMeanPool(), {}
+
+
+def _layernorm(m: nn.LayerNorm) -> Translated:
+    _need((m.weight is None) == (m.bias is None), "LayerNorm with a weight and no bias")
+    return LayerNorm(tuple(m.normalized_shape), m.eps, m.weight is not None), _own(m, "weight", "bias")
+
+
+def _groupnorm(m: nn.GroupNorm) -> Translated:
+    return GroupNorm(m.num_groups, m.num_channels, m.eps, m.affine), _own(m, "weight", "bias")
+
+
+def _batchnorm(m: nn.BatchNorm1d | nn.BatchNorm2d | BatchStatistics) -> Translated:
+    _need(m.running_mean is not None, f"{type(m).__name__} without running statistics has no inference mode")
+    return BatchNorm(m.num_features, m.eps, m.affine), _own(m, "weight", "bias", "running_mean", "running_var")
+
+
+def _embedding(m: nn.Embedding) -> Translated:
+    plain = m.padding_idx is None and m.max_norm is None
+    _need(plain, "Embedding with padding_idx or max_norm")
+    return Embedding(m.num_embeddings, m.embedding_dim), _own(m, "weight")
+
+
+def _flatten(m: nn.Flatten) -> Translated:
+    _need((m.start_dim, m.end_dim) == (1, -1), f"Flatten({m.start_dim}, {m.end_dim}) does not flatten whole samples")
+    return Flatten(), {}
+
+
+def _softmax(layer: Layer) -> Callable[[Any], Translated]:
+    def translate(m: nn.Softmax | nn.LogSoftmax) -> Translated:
+        _need(m.dim == -1, f"{type(m).__name__}(dim={m.dim}): only dim=-1 is the same for every shape")
+        return layer, {}
+
+    return translate
+
+
+def _activation(name: str, **settings: Any) -> Callable[[Any], Translated]:
+    def translate(m: nn.Module) -> Translated:
+        given = {key: getattr(m, key) for key in settings}
+        _need(given == settings, f"{type(m).__name__} with {given}, where {settings} is {name!r}")
+        return Activation(name), {}
+
+    return translate
+
+
+def _gelu(m: nn.GELU) -> Translated:
+    return Activation("gelu_tanh" if m.approximate == "tanh" else "gelu_erf"), {}
+
+
+def _residual(m: ResidualModule) -> Translated:
+    parts: dict[str, list[Layer]] = {"layers": [], "shortcut": []}
+    arrays: dict[str, Tensor] = {}
+    for part, layers in parts.items():
+        for layer, own in _translated(getattr(m, part), part):
+            prefix = f"{len(layers)}" if part == "layers" else f"shortcut.{len(layers)}"
+            arrays |= {f"{prefix}.{name}": value for name, value in own.items()}
+            layers.append(layer)
+    return Residual(parts["layers"], parts["shortcut"]), arrays
+
+
+MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.MaxPool1d: _maxpool,
+    nn.MaxPool2d: _maxpool,
+    nn.AvgPool1d: _meanpool,
+    nn.AvgPool2d: _meanpool,
+    nn.AdaptiveAvgPool1d: _globalmeanpool,
+    nn.AdaptiveAvgPool2d: _globalmeanpool,
+    nn.LayerNorm: _layernorm,
+    nn.GroupNorm: _groupnorm,
+    nn.BatchNorm1d: _batchnorm,
+    nn.BatchNorm2d: _batchnorm,
+    BatchStatistics: _batchnorm,
+    nn.Embedding: _embedding,
+    nn.Flatten: _flatten,
+    nn.Identity: lambda m: None,
+    nn.Dropout: lambda m: (Dropout(m.p), {}),
+    nn.Softmax: _softmax(Softmax()),
+    nn.LogSoftmax: _softmax(LogSoftmax()),
+    nn.ReLU: _activation("relu"),
+    nn.Sigmoid: _activation("sigmoid"),
+    nn.Tanh: _activation("tanh"),
+    nn.GELU: _gelu,
+    # torch cuts softplus off above its threshold; below 2e-9 nobody sees it, and the exact function is meant.
+    nn.Softplus: _activation("softplus", beta=1.0),
+    nn.SiLU: _activation("swish"),
+    nn.ELU: _activation("elu", alpha=1.0),
+    nn.LeakyReLU: _activation("leakyrelu", negative_slope=0.01),
+    nn.SELU: _activation("selu"),
+    nn.Mish: _activation("mish"),
+    ResidualModule: _residual,
+    LayerModule: lambda m: (m.layer, m.arrays()),
+}
+"""The registry: a class of modules, and what makes a layer of one. None stands for a module that does nothing."""
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu_erf": nn.GELU,
+    "softplus": lambda: nn.Softplus(threshold=50.0),
+    "swish": nn.SiLU,
+    "elu": nn.ELU,
+    "leakyrelu": nn.LeakyReLU,
+    "selu": nn.SELU,
+    "mish": nn.Mish,
+}
+"""torch's module for every activation."""
+
+
+def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for index, layer in enumerate(layers):
+        own = {name.removeprefix(f"{index}."): value for name, value in arrays.items() if name.startswith(f"{index}.")}
+        modules.append(_module(layer, own))
+        activation = getattr(layer, "activation", "identity")
+        if activation != "identity" and not isinstance(layer, Activation):
+            modules.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*modules)
+
+
+def _module(layer: Layer, arrays: dict[str, Tensor]) -> nn.Module:
+    if isinstance(layer, Residual):
+        inside = {name: value for name, value in arrays.items() if not name.startswith("shortcut.")}
+        beside = {
+            name.removeprefix("shortcut."): value for name, value in arrays.items() if name.startswith("shortcut.")
+        }
+        return ResidualModule(_sequential(layer.layers, inside), _sequential(layer.shortcut, beside))
+    if isinstance(layer, GlobalMeanPool | SinusoidalPositions | LearnedPositions | SelfAttention | Take):
+        return LayerModule(layer, arrays)
+    module = _plain_module(layer)
+    if arrays:
+        module = module.to(next(iter(arrays.values())).dtype)
+        module.load_state_dict(arrays, strict=False)
+    return module
+
+
+def _plain_module(layer: Layer) -> nn.Module:
+    match layer:
+        case Dense():
+            return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+        case Conv1d() | Conv2d():
+            make: Any = nn.Conv1d if isinstance(layer, Conv1d) else nn.Conv2d
+            settings = (layer.strides, layer.paddings, layer.dilations, layer.groups, layer.bias)
+            return make(layer.in_channels, layer.out_channels, layer.kernel, *settings)
+        case MaxPool():
+            pool: Any = nn.MaxPool1d if len(layer.kernel) == 1 else nn.MaxPool2d
+            return pool(layer.kernel, layer.strides, layer.paddings)
+        case MeanPool():
+            pool = nn.AvgPool1d if len(layer.kernel) == 1 else nn.AvgPool2d
+            return pool(layer.kernel, layer.strides, layer.paddings)
+        case LayerNorm():
+            return nn.LayerNorm(layer.shape, layer.eps, layer.affine)
+        case GroupNorm():
+            return nn.GroupNorm(layer.num_groups, layer.num_channels, layer.eps, layer.affine)
+        case BatchNorm():
+            return BatchStatistics(layer.num_features, layer.eps, affine=layer.affine)
+        case Embedding():
+            return nn.Embedding(layer.num_embeddings, layer.embedding_dim)
+        case Activation():
+            return ACTIVATIONS[layer.activation]()
+        case Dropout():
+            return nn.Dropout(layer.p)
+        case Softmax():
+            return nn.Softmax(dim=-1)
+        case LogSoftmax():
+            return nn.LogSoftmax(dim=-1)
+        case Flatten():
+            return nn.Flatten()
+    raise ConversionError(f"{layer.kind} has no module", allowed="the layers of udlbridge", remedy="report this")

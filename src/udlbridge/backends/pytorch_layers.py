@@ -1,0 +1,303 @@
+"""How torch evaluates every layer, and where parameters enter, so that the structured kernel can see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from udlbridge.layers import (
+    Activation,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Convolution,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalMeanPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LearnedPositions,
+    LogSoftmax,
+    MaxPool,
+    MeanPool,
+    Residual,
+    SelfAttention,
+    SinusoidalPositions,
+    Softmax,
+    Take,
+)
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda z: z,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu_tanh": lambda z: nnf.gelu(z, approximate="tanh"),
+    "gelu_erf": nnf.gelu,
+    # torch returns z itself above `threshold` (20 by default), which costs 2e-9 in float64: above 50 it is exact.
+    "softplus": lambda z: nnf.softplus(z, threshold=50.0),
+    "swish": nnf.silu,
+    "elu": nnf.elu,
+    "leakyrelu": nnf.leaky_relu,
+    "selu": torch.selu,
+    "mish": nnf.mish,
+}
+"""torch's function for every activation."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """z_t = W a_t + b at positions t: `x` as the layer got it, and how to read positions from x and from d f / d z.
+
+    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups.
+    """
+
+    weight: str
+    bias: str | None
+    x: Tensor
+    inputs: Callable[[Tensor], Tensor]
+    errors: Callable[[Tensor], Tensor]
+
+    def inside(self, prefix: str) -> Affine:
+        """The same with the names of the whole model."""
+        return replace(self, weight=prefix + self.weight, bias=None if self.bias is None else prefix + self.bias)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def detached(self) -> Affine:
+        """The same, without the graph behind x."""
+        return replace(self, x=self.x.detach())
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Any other way to enter: `gradients(d)` gives, per sample, the gradient of each name from d f / d z."""
+
+    names: tuple[str, ...]
+    gradients: Callable[[Tensor], Iterable[Tensor]]
+
+    def inside(self, prefix: str) -> Elementwise:
+        """The same with the names of the whole model."""
+        return replace(self, names=tuple(prefix + name for name in self.names))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return self.names
+
+    def detached(self) -> Elementwise:
+        """The same: `gradients` holds no graph."""
+        return self
+
+
+Site = Affine | Elementwise
+Observer = Callable[[Site, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The arrays of a model as one layer sees them: without the `prefix` of the layer in their names.
+
+    `observe` is shown every place where parameters enter, with the tensor z that they made, and may replace z.
+    """
+
+    arrays: Mapping[str, Tensor]
+    prefix: str = ""
+    observe: Observer | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.arrays[self.prefix + name]
+
+    def get(self, name: str) -> Tensor | None:
+        """The array, or None if the layer has no such one."""
+        return self.arrays.get(self.prefix + name)
+
+    def inside(self, part: str) -> Scope:
+        """The scope of a layer inside."""
+        return replace(self, prefix=f"{self.prefix}{part}.")
+
+    def tap(self, site: Site, z: Tensor) -> Tensor:
+        """z, after `observe` has seen it."""
+        return z if self.observe is None else self.observe(site.inside(self.prefix), z)
+
+
+def run_chain(layers: Iterable[Layer], scope: Scope, x: Tensor) -> Tensor:
+    """A chain of layers on a batch (n, *D)."""
+    for index, layer in enumerate(layers):
+        x = RULES[type(layer)](layer, scope.inside(str(index)), x)
+    return x
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(n, *T, p) -> (n, 1, T, p): every axis between sample and feature is one of positions."""
+    return x.reshape(len(x), 1, -1, x.shape[-1])
+
+
+def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
+    """activation(W x + b)."""
+    z = nnf.linear(x, scope["weight"], scope.get("bias"))
+    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, _tokens, _tokens), z)
+    return ACTIVATIONS[layer.activation](z)
+
+
+def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
+    """activation of torch's own convolution."""
+    function = nnf.conv1d if isinstance(layer, Conv1d) else nnf.conv2d
+    z = function(x, scope["weight"], scope.get("bias"), layer.strides, layer.paddings, layer.dilations, layer.groups)
+    groups = layer.groups
+
+    def inputs(a: Tensor) -> Tensor:
+        return _windows(layer, a).reshape(len(a), groups, layer.patch_size, -1).transpose(2, 3)
+
+    def errors(d: Tensor) -> Tensor:
+        return d.reshape(len(d), groups, layer.out_channels // groups, -1).transpose(2, 3)
+
+    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors), z)
+    return ACTIVATIONS[layer.activation](z)
+
+
+def _windows(layer: Convolution, x: Tensor) -> Tensor:
+    """torch's unfold: (n, C, *space) -> (n, C prod kernel, windows); a series goes as an image of height 1."""
+    if isinstance(layer, Conv2d):
+        return nnf.unfold(x, layer.kernel, layer.dilations, layer.paddings, layer.strides)
+    return nnf.unfold(
+        x[:, :, None], (1, *layer.kernel), (1, *layer.dilations), (0, *layer.paddings), (1, *layer.strides)
+    )
+
+
+def maxpool(layer: MaxPool, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own."""
+    function = nnf.max_pool1d if len(layer.kernel) == 1 else nnf.max_pool2d
+    return function(x, layer.kernel, layer.strides, layer.paddings)
+
+
+def meanpool(layer: MeanPool, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own; padding counts."""
+    if len(layer.kernel) == 1:
+        return nnf.avg_pool1d(x, layer.kernel, layer.strides, layer.paddings)
+    return nnf.avg_pool2d(x, layer.kernel, layer.strides, layer.paddings)
+
+
+def globalmeanpool(layer: GlobalMeanPool, scope: Scope, x: Tensor) -> Tensor:
+    """The mean over space."""
+    return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+
+
+def _scaled(scope: Scope, xhat: Tensor, shape: tuple[int, ...], summed: tuple[int, ...]) -> Tensor:
+    """weight * xhat + bias, spread to `shape`; their gradients sum over the axes `summed`."""
+    if scope.get("weight") is None:
+        return xhat
+    z = scope["weight"].view(shape) * xhat + scope["bias"].view(shape)
+    seen = xhat.detach()
+
+    def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
+        return ((d * seen).sum(summed), d.sum(summed)) if summed else (d * seen, d)
+
+    return scope.tap(Elementwise(("weight", "bias"), gradients), z)
+
+
+def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own normalisation, then scale and shift."""
+    xhat = nnf.layer_norm(x, layer.shape, eps=layer.eps)
+    return _scaled(scope, xhat, layer.shape, tuple(range(1, x.ndim - len(layer.shape))))
+
+
+def _channelwise(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape that spreads a number per channel over (n, C, *space), and the axes of space."""
+    return (-1, *(1 for _ in x.shape[2:])), tuple(range(2, x.ndim))
+
+
+def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own normalisation, then scale and shift."""
+    return _scaled(scope, nnf.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
+
+
+def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
+    """With the stored statistics."""
+    xhat = nnf.batch_norm(x, scope["running_mean"], scope["running_var"], training=False, eps=layer.eps)
+    return _scaled(scope, xhat, *_channelwise(x))
+
+
+def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:
+    """Rows of the weight: W' times one-hot vectors, an affine map with the tokens as positions."""
+    known = layer.num_embeddings
+
+    def one_hot(tokens: Tensor) -> Tensor:
+        return nnf.one_hot(tokens, known).to(scope["weight"].dtype)[:, None]
+
+    z = nnf.embedding(x, scope["weight"])
+    return scope.tap(Affine("weight", None, x, one_hot, _tokens), z)
+
+
+def sinusoidal_positions(layer: SinusoidalPositions, scope: Scope, x: Tensor) -> Tensor:
+    """x + table, computed in float64 and rounded to the dtype of x."""
+    tokens, features = x.shape[-2:]
+    even = torch.arange(0, features, 2, dtype=torch.float64, device=x.device)
+    angles = torch.arange(tokens, dtype=torch.float64, device=x.device)[:, None] / 10000.0 ** (even / features)
+    table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :features]
+    return x + table.to(x.dtype)
+
+
+def learned_positions(layer: LearnedPositions, scope: Scope, x: Tensor) -> Tensor:
+    """x_t + W[t]."""
+    missing = layer.length - x.shape[1]
+    z = x + scope["weight"][: x.shape[1]]
+    return scope.tap(Elementwise(("weight",), lambda d: (nnf.pad(d, (0, 0, 0, missing)),)), z)
+
+
+def attention(layer: SelfAttention, scope: Scope, x: Tensor) -> Tensor:
+    """Multi-head attention from its two affine maps, so that the structured kernel sees them."""
+    n, tokens, features = x.shape
+    names = ("in_proj_bias", "out_proj.bias") if layer.bias else (None, None)
+    z = nnf.linear(x, scope["in_proj_weight"], scope.get("in_proj_bias"))
+    z = scope.tap(Affine("in_proj_weight", names[0], x, _tokens, _tokens), z)
+    q, k, v = z.view(n, tokens, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(2, 3) / math.sqrt(features / layer.num_heads)
+    if layer.causal:
+        later = torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    joined = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, features)
+    y = nnf.linear(joined, scope["out_proj.weight"], scope.get("out_proj.bias"))
+    return scope.tap(Affine("out_proj.weight", names[1], joined, _tokens, _tokens), y)
+
+
+def residual(layer: Residual, scope: Scope, x: Tensor) -> Tensor:
+    """layers(x) + shortcut(x)."""
+    return run_chain(layer.layers, scope, x) + run_chain(layer.shortcut, scope.inside("shortcut"), x)
+
+
+RULES: dict[type[Layer], Callable[[Any, Scope, Tensor], Tensor]] = {
+    Dense: dense,
+    Activation: lambda layer, scope, x: ACTIVATIONS[layer.activation](x),
+    Softmax: lambda layer, scope, x: torch.softmax(x, dim=-1),
+    LogSoftmax: lambda layer, scope, x: torch.log_softmax(x, dim=-1),
+    Flatten: lambda layer, scope, x: x.flatten(1),
+    Dropout: lambda layer, scope, x: x,
+    Conv1d: convolution,
+    Conv2d: convolution,
+    MaxPool: maxpool,
+    MeanPool: meanpool,
+    GlobalMeanPool: globalmeanpool,
+    LayerNorm: layernorm,
+    GroupNorm: groupnorm,
+    BatchNorm: batchnorm,
+    Embedding: embedding,
+    SinusoidalPositions: sinusoidal_positions,
+    LearnedPositions: learned_positions,
+    SelfAttention: attention,
+    Take: lambda layer, scope, x: x[:, layer.index],
+    Residual: residual,
+}
+"""How torch evaluates each class of layer."""

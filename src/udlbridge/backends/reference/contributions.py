@@ -1,0 +1,61 @@
+"""How parameters enter a network, and the per-sample gradients that follow.
+
+Every parameter here enters in one of two ways. Either as an affine map z_t = W a_t + b at positions t, and then its
+gradient is sum_t d_t a_t' with errors d_t = d f / d z_t. Or elementwise, and then the backward pass of its layer gives
+the gradient itself. The structured kernel uses the pieces a and d, the plain one the gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`weight` (and `bias`) with inputs `a` (n, G, T, p) and errors `d` (n, G, T, q), for G groups and T positions.
+
+    `shape` is that of the weight: (G q, ...), with p numbers behind the first axis.
+    """
+
+    weight: str
+    bias: str | None
+    a: np.ndarray
+    d: np.ndarray
+    shape: Shape
+
+    def inside(self, prefix: str) -> Affine:
+        """The same with longer names."""
+        return replace(
+            self, weight=f"{prefix}.{self.weight}", bias=None if self.bias is None else f"{prefix}.{self.bias}"
+        )
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """dW_i = sum_t d_it a_it' and db_i = sum_t d_it, (n, *parameter shape)."""
+        n = len(self.d)
+        found = {self.weight: (self.d.transpose(0, 1, 3, 2) @ self.a).reshape(n, *self.shape)}
+        if self.bias is not None:
+            found[self.bias] = self.d.sum(axis=2).reshape(n, -1)
+        return found
+
+
+@dataclass(frozen=True)
+class Direct:
+    """One parameter, and its gradient for each sample (n, *parameter shape)."""
+
+    name: str
+    gradient: np.ndarray
+
+    def inside(self, prefix: str) -> Direct:
+        """The same with a longer name."""
+        return replace(self, name=f"{prefix}.{self.name}")
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """The gradient by name."""
+        return {self.name: self.gradient}
+
+
+Contribution = Affine | Direct

@@ -1,0 +1,79 @@
+"""The summands of a kernel in the NumPy engine, one per affine map or parameter, and their products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from udlbridge.backends.reference.contributions import Affine, Contribution
+from udlbridge.reduction import Reduction
+from udlbridge.rules import affine_rule
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """sum over positions t, s of (a_it . a_js) (d_it . d_js): `a` (n, T, p), `d` (n, K, T, q).
+
+    A 1 stands behind every a_t for the bias.
+    """
+
+    a: np.ndarray
+    d: np.ndarray
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Inner products of per-sample gradients `g` (n, K, P)."""
+
+    g: np.ndarray
+
+
+Factor = Pairs | Gradients
+
+
+def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Factor | None:
+    """One factor from the K contributions that one affine map or parameter made, one per backward pass.
+
+    `names` are the parameters that count; None if this one has none of them.
+    """
+    first = passes[0]
+    if isinstance(first, Affine) and first.weight in names:
+        n, groups, positions, inputs = first.a.shape
+        if affine_rule(positions, inputs, first.d.shape[-1], groups, reduction) == "pairs":
+            with_bias = first.bias in names
+            a = np.concatenate([first.a[:, 0], np.ones((n, positions, 1), first.a.dtype)], axis=2)
+            d = np.stack([one.d[:, 0] for one in passes if isinstance(one, Affine)], axis=1)
+            return Pairs(a if with_bias else a[:, :, :-1], d)
+    blocks = [one.gradients() for one in passes]
+    chosen = [name for name in blocks[0] if name in names]
+    if not chosen:
+        return None
+    flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in chosen]
+    return Gradients(np.concatenate(flat, axis=2))
+
+
+def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice) -> np.ndarray:
+    """The summand of samples `rows` of one factor against `cols` of the other: (r, c, *trailing)."""
+    if isinstance(f, Gradients) and isinstance(g, Gradients):
+        return inner(reduction, f.g[rows], g.g[cols])
+    if not (isinstance(f, Pairs) and isinstance(g, Pairs)):
+        raise TypeError(f"factors of different kinds: {type(f).__name__} and {type(g).__name__}")
+    total = np.zeros((1, 1, *reduction.trailing), f.d.dtype)
+    for t in range(f.a.shape[1]):
+        for s in range(g.a.shape[1]):
+            inputs = f.a[rows, t] @ g.a[cols, s].T
+            errors = inner(reduction, f.d[rows, :, t], g.d[cols, :, s])
+            total = total + inputs.reshape(inputs.shape + (1,) * len(reduction.trailing)) * errors
+    return total
+
+
+def inner(reduction: Reduction, d: np.ndarray, e: np.ndarray) -> np.ndarray:
+    """<d_i, e_j> over the last axis for every pair of samples, reduced over outputs as asked: (r, c, *trailing)."""
+    if reduction.name == "full":
+        return np.einsum("iap,jbp->ijab", d, e, optimize=True)
+    if reduction.name == "diagonal":
+        return np.moveaxis(d.transpose(1, 0, 2) @ e.transpose(1, 2, 0), 0, -1)
+    # One inner product over (output, parameter) together: this is the trace, or the one output that there is.
+    return reduction.scale * (d.reshape(len(d), -1) @ e.reshape(len(e), -1).T)

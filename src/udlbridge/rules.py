@@ -1,0 +1,54 @@
+"""Which form of a layer's share of the kernel costs less: said once, from shapes alone, for every engine.
+
+A layer whose parameters enter as z_t = W a_t + b at T positions t (one for Dense on a vector, the windows of a
+convolution, the tokens of a sequence) has the per-sample gradient G = sum_t d_t a_t', with errors d_t = d f / d z_t.
+Its share of the kernel has two exact forms:
+
+- "pairs": sum_{t,s} (a_it . a_js) (d_it . d_js), which never forms a gradient;
+- "gradients": G_i . G_j, one matrix product of per-sample gradients.
+
+The product of position-summed Gram matrices, (sum a_it . a_js) (sum d_it . d_js), is neither: it is wrong for T > 1.
+Source: Novak, Sohl-Dickstein, Schoenholz (2022), sections 3.2 and 3.3, where the two are called structured derivatives
+and Jacobian contraction.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from udlbridge.reduction import Reduction
+
+AffineRule = Literal["pairs", "gradients"]
+
+ELEMENTWISE = 4
+"""What one elementwise multiply-add on a matrix in memory costs, in multiply-adds of a matrix product."""
+
+
+def pairs_cost(positions: int, inputs: int, outputs: int, reduction: Reduction) -> int:
+    """Multiply-adds of "pairs" for one pair of samples: T^2 (p + q K + elementwise), K one-output products."""
+    errors = outputs * _products(reduction)
+    entries = 1
+    for axis in reduction.trailing:
+        entries *= axis
+    return positions**2 * (inputs + errors + ELEMENTWISE * entries)
+
+
+def gradients_cost(inputs: int, outputs: int, reduction: Reduction) -> int:
+    """Multiply-adds of "gradients" for one pair of samples: p q K."""
+    return inputs * outputs * _products(reduction)
+
+
+def affine_rule(positions: int, inputs: int, outputs: int, groups: int, reduction: Reduction) -> AffineRule:
+    """The cheaper form for a layer with T `positions`, p `inputs` and q `outputs` in each of its groups.
+
+    Grouped layers take "gradients": the fewer inputs a group has, the smaller its gradients are.
+    """
+    if groups > 1:
+        return "gradients"
+    pairs = pairs_cost(positions, inputs, outputs, reduction)
+    return "pairs" if pairs < gradients_cost(inputs, outputs, reduction) else "gradients"
+
+
+def _products(reduction: Reduction) -> int:
+    """How many inner products over parameters a pair of samples needs: 1, O or O^2."""
+    return reduction.n_cotangents**2 if reduction.name == "full" else reduction.n_cotangents
