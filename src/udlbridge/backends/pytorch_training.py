@@ -40,7 +40,7 @@ def loss_gradient(
     params = _leaves(model.params, "cpu")
     value = LOSSES[loss](evaluate(model, params, tensor(x)), tensor(y))
     gradients = torch.autograd.grad(value, list(params.values()))
-    return float(value), {name: g.numpy() for name, g in zip(params, gradients, strict=True)}
+    return value.item(), {name: g.numpy() for name, g in zip(params, gradients, strict=True)}
 
 
 class TorchTraining(Training):
@@ -74,7 +74,7 @@ class TorchTraining(Training):
             for batch in torch.split(indices, batch_size):
                 outputs = evaluate(self._job.model, self._params, self._x[batch])
                 loss = LOSSES[self._job.loss](outputs, self._y[batch])
-                losses.append(float(loss))
+                losses.append(loss.item())
                 if not np.isfinite(losses[-1]):
                     break
                 self._optimizer.zero_grad(set_to_none=True)
