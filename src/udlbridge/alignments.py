@@ -177,7 +177,8 @@ def alignment_matrix(
     ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]
     found = statistics(ordered, tile=tile)
-    products = found.products(centred)
+    with np.errstate(invalid="ignore", over="ignore"):
+        products = found.products(centred)
     for index, name in enumerate(names):
         if not np.isfinite(products[index, index]):
             raise NumericalError(f"{name} is not finite", remedy="look for NaN and infinity in it")
@@ -279,7 +280,9 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int = TILE) -> Statistics
     bands = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
 
     def one(band: slice) -> Band:
-        return _band_statistics(kernels, shifts, band, bands)
+        # NaN and infinity are reported by what comes of them; errstate is a matter of each thread.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return _band_statistics(kernels, shifts, band, bands, first if band.start == 0 else None)
 
     # The sums of a band do not depend on which thread takes it, and bands are added in order: so the result does not
     # depend on the number of threads. BLAS gets one thread, since the bands keep the cores busy.
@@ -303,12 +306,22 @@ class Band(NamedTuple):
     columns: np.ndarray
 
 
-def _band_statistics(kernels: Sequence[KernelLike], shifts: np.ndarray, band: slice, across: Sequence[slice]) -> Band:
-    """The sums of one band of rows, block by block, and within a block by strips that stay in the cache."""
+def _band_statistics(
+    kernels: Sequence[KernelLike],
+    shifts: np.ndarray,
+    band: slice,
+    across: Sequence[slice],
+    first: list[np.ndarray] | None,
+) -> Band:
+    """The sums of one band of rows, block by block, and within a block by strips that stay in the cache.
+
+    `first`: the blocks of the corner, if this band has them.
+    """
     m, n, tall = len(kernels), across[-1].stop, band.stop - band.start
     result = Band(np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
     for there in across:
-        blocks = [_block(kernel, band, there) for kernel in kernels]
+        read_already = first if there.start == 0 else None
+        blocks = read_already or [_block(kernel, band, there) for kernel in kernels]
         wide = there.stop - there.start
         height = max(1, min(STRIP // wide, tall))
         buffer = np.empty((m, height, wide))

@@ -144,7 +144,7 @@ class JuliaTraining(Training):
             [job.rates[name] for name in names],
             job.clip_norm or 0.0,
         )
-        if state.slots:
+        if state.step:
             arrays = [state.slots[slot][name].T for slot in job.optimizer.slots for name in names]
             engine.call("bridge_resume", self._training, list(job.optimizer.slots), arrays, state.step)
 
