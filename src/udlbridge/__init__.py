@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from udlbridge import data as data
     from udlbridge import models as models
     from udlbridge import testing as testing
+    from udlbridge.alignment_study import AlignmentStudy as AlignmentStudy
+    from udlbridge.alignment_study import study_alignment as study_alignment
     from udlbridge.alignments import alignment as alignment
     from udlbridge.alignments import alignment_matrix as alignment_matrix
     from udlbridge.alignments import centre as centre
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Activation": "layers",
+    "AlignmentStudy": "alignment_study",
     "BatchNorm": "layers",
     "CheckReport": "checking",
     "Conv1d": "layers",
@@ -105,6 +108,7 @@ _HOME = {
     "ntk": "kernel",
     "outputs": "kernel",
     "spectrum": "spectra",
+    "study_alignment": "alignment_study",
     "testing": "",
     "train": "training.loop",
 }

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +31,7 @@ CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
 
 
+@runtime_checkable
 class KernelLike(Protocol):
     """A square matrix that can be read in blocks: `k[i:j, p:q]`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ Measurement = Mapping[str, np.ndarray | float]
 Measure = Callable[[Model], Measurement]
 
 
+@runtime_checkable
 class Callback(Protocol):
     """What `udlbridge.train` calls before the first step and then after every `every` steps.
 
