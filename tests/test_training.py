@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
+from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import GOLDENS, load_golden
 from udlbridge import backends
 from udlbridge.errors import TrainingDiverged
@@ -405,3 +406,27 @@ def test_the_model_that_training_starts_from_is_not_changed(backend: str) -> Non
     ub.train(model, x, y, backend=backend, epochs=2, optimizer=("sgd", {"lr": 0.5}))
     assert model == network()
     np.testing.assert_array_equal(ub.outputs(model, x, backend=backend), ub.outputs(network(), x, backend=backend))
+
+
+@pytest.mark.parametrize("name", EVERY_LAYER | TOKENS)
+def test_every_layer_is_trained(name: str, backend: str, tmp_path: Path) -> None:
+    """The loss's gradient is the Jacobian's, and training follows it; buffers stay and are saved."""
+    layers, shape = (EVERY_LAYER | TOKENS)[name]
+    model = shaken(layers)
+    x = batch(model, shape, 6)
+    f = ub.outputs(model, x, backend="reference")
+    y = np.random.default_rng(1).standard_normal(f.shape)
+    _, gradient = ub.loss_gradient(model, x, y, loss="mse", backend=backend)
+    blocks = ub.jacobian(model, x, backend="reference")
+    expected = {key: np.einsum("ia,ia...->...", 2 * (f - y) / f.size, block) for key, block in blocks.items()}
+    largest = max(np.abs(g).max() for g in expected.values())
+    for key, g in gradient.items():
+        np.testing.assert_allclose(g, expected[key], rtol=0, atol=1e-12 * largest, err_msg=key)
+    path = tmp_path / "run.safetensors"
+    run = ub.train(model, x, y, loss="mse", backend=backend, epochs=1, optimizer=("sgd", {"lr": 0.1}), save_to=path)
+    for key, p in model.params.items():
+        moved = p - 0.1 * expected[key]
+        np.testing.assert_allclose(run.model.params[key], moved, rtol=0, atol=1e-12 * max(largest, np.abs(p).max()))
+    for key, value in model.buffers.items():
+        np.testing.assert_array_equal(run.model.buffers[key], value)
+    assert_same_run(ub.TrainingRun.load(path), run)

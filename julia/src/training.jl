@@ -64,10 +64,17 @@ end
 
 "the optimiser's leaves in the order of `parameters`"
 function leaves(t::Training)
-    return [
-        getproperty(t.state.layers[index], name) for (index, layer) in enumerate(t.chain.layers) for
-        name in parameter_names(layer)
-    ]
+    found = IdDict{Any,Any}()
+    find_leaves!(found, t.chain, t.state)
+    return [found[array] for (_, array) in parameters(t.chain)]
+end
+
+"the leaf of every trained array below `x`, by the array itself; `state` is the optimiser's tree for `x`"
+find_leaves!(found::IdDict, x, leaf::Flux.Optimisers.Leaf) = (found[x] = leaf; nothing)
+function find_leaves!(found::IdDict, x, state)
+    inside = Flux.Functors.children(x)
+    foreach(key -> find_leaves!(found, inside[key], state[key]), keys(state))
+    return nothing
 end
 
 """

@@ -106,9 +106,9 @@ def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | Non
             allowed=f"{-count} to {count - 1}",
             remedy="layers count from 0; -1 is the last",
         )
-    layers = model.layers[: layer % count + 1]
-    names = {f"{index}.{name}" for index, own in enumerate(layers) for name in own.param_shapes()}
-    head = Model(layers, {name: model.params[name] for name in model.params if name in names}, dtype=model.dtype.name)
+    last = layer % count
+    own = {name: value for name, value in model.arrays.items() if int(name.split(".")[0]) <= last}
+    head = Model(model.layers[: last + 1], own, dtype=model.dtype.name)
     engine = backends.get(backend)
     parts = [engine.outputs(head, batch[start : start + CHUNK]) for start in range(0, len(batch), CHUNK)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts])

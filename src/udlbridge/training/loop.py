@@ -81,6 +81,9 @@ def train(
 ) -> TrainingRun:
     """Train a network by minibatch descent; the same batches in the same order on every engine.
 
+    The network is evaluated in inference mode here too: Dropout passes everything on, and BatchNorm keeps its
+    statistics.
+
     Args:
         model: where training starts; it is not changed.
         x: samples (n, *D), of the model's dtype.

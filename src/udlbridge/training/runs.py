@@ -71,11 +71,11 @@ class TrainingRun:
         from safetensors.numpy import save_file
 
         tensors = {"losses": self.losses}
-        tensors |= {f"state/{name}": value for name, value in self.state.params.items()}
+        tensors |= {f"state/{name}": value for name, value in self.model.arrays.items()}
         for slot, arrays in self.state.slots.items():
             tensors |= {f"slot/{slot}/{name}": value for name, value in arrays.items()}
         for epoch, model in self.checkpoints.items():
-            tensors |= {f"checkpoint/{epoch}/{name}": value for name, value in model.params.items()}
+            tensors |= {f"checkpoint/{epoch}/{name}": value for name, value in model.arrays.items()}
         for callback, series in self.records.items():
             tensors |= {f"record/{callback}/{key}": value for key, value in series.items()}
         words = self.to_dict()

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from scipy.special import expit
 
 from udlbridge.backends.base import Training, TrainJob, TrainState
-from udlbridge.backends.reference.backpropagation import RULES, dense_error, forward
-from udlbridge.layers import Dense
+from udlbridge.backends.reference.backpropagation import contributions, forward
+from udlbridge.backends.reference.contributions import Contribution, Direct
 from udlbridge.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -47,19 +47,22 @@ def loss_gradient(
     """The mean loss of a batch, and its gradient by name: backpropagation, summed over samples on the way."""
     f, saved = forward(model, x)
     value, dy = LOSSES[loss](f, y)
-    grads: Arrays = {}
-    for index in reversed(range(len(model.layers))):
-        layer, params = model.layers[index], model.layer_params(index)
-        if isinstance(layer, Dense) and dy.ndim == 2:
-            # One matrix product for the sum over samples, where the general rule would form every sample's gradient.
-            delta = dense_error(layer, saved[index], dy)
-            own = {"weight": delta.T @ saved[index][0], "bias": delta.sum(axis=0)}
-            dy = delta @ params["weight"]
-        else:
-            dy, each = RULES[type(layer)].backward(layer, params, saved[index], dy)
-            own = {name: g.sum(axis=0) for name, g in each.items()}
-        grads |= {f"{index}.{name}": own[name] for name in params}
+    _, found = contributions(model, saved, dy)
+    grads = {name: g for contribution in found for name, g in summed(contribution).items()}
     return value, {name: grads[name] for name in model.params}
+
+
+def summed(contribution: Contribution) -> Arrays:
+    """The gradient summed over samples; for an affine map in one product, without forming every sample's own."""
+    if isinstance(contribution, Direct):
+        return {contribution.name: contribution.gradient.sum(axis=0)}
+    groups, p, q = contribution.a.shape[1], contribution.a.shape[3], contribution.d.shape[3]
+    a = contribution.a.transpose(1, 0, 2, 3).reshape(groups, -1, p)
+    d = contribution.d.transpose(1, 0, 2, 3).reshape(groups, -1, q)
+    grads = {contribution.weight: (d.transpose(0, 2, 1) @ a).reshape(contribution.shape)}
+    if contribution.bias is not None:
+        grads[contribution.bias] = d.sum(axis=1).reshape(-1)
+    return grads
 
 
 class ReferenceTraining(Training):
