@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from udlbridge import backends
-from udlbridge.backends.base import Backend, Training, TrainJob
+from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
 from udlbridge.errors import OptionError, ParameterError, TrainingDiverged
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
@@ -201,7 +201,7 @@ class Trainer:
             self._ledger.add_losses(losses)
             due = [callback for callback, _ in self._measures if (before + stop) % callback.every == 0]
             if due:
-                self._measure(before + stop, self._model(before + stop))
+                self._measure(before + stop, self._model(before + stop, self._session.state()))
             start = stop
         self._close_epoch(epoch + 1)
         return float(losses[-1])
@@ -218,16 +218,16 @@ class Trainer:
             if step % callback.every == 0:
                 self._ledger.add_record(callback.name, step, measure(model))
 
-    def _model(self, step: int) -> Model:
+    def _model(self, step: int, state: TrainState) -> Model:
         try:
-            return self._job.model.with_params(self._session.state().params)
+            return self._job.model.with_params(state.params)
         except ParameterError as error:
             self._diverged(step, error.given)
 
     def _close_epoch(self, epochs: int) -> None:
-        state = self._session.state()
         steps = -(-len(self._data.x) // self._plan.batch_size)
-        model = self._model(epochs * steps)
+        state = self._session.state() if epochs else self._ledger.state
+        model = self._model(epochs * steps, state) if epochs else self._job.model
         every = self._plan.evaluate_every
         if every and epochs % every == 0:
             held_out = None if self._held_out is None else self._error_rate(model, self._held_out)
