@@ -423,7 +423,18 @@ def test_every_layer_is_trained(name: str, backend: str, tmp_path: Path) -> None
     for key, g in gradient.items():
         np.testing.assert_allclose(g, expected[key], rtol=0, atol=1e-12 * largest, err_msg=key)
     path = tmp_path / "run.safetensors"
-    run = ub.train(model, x, y, loss="mse", backend=backend, epochs=1, optimizer=("sgd", {"lr": 0.1}), save_to=path)
+    norm = np.sqrt(sum(np.sum(g**2) for g in expected.values()))
+    run = ub.train(
+        model,
+        x,
+        y,
+        loss="mse",
+        backend=backend,
+        epochs=1,
+        optimizer=("sgd", {"lr": 0.2}),
+        clip_norm=norm / 2,
+        save_to=path,
+    )
     for key, p in model.params.items():
         moved = p - 0.1 * expected[key]
         np.testing.assert_allclose(run.model.params[key], moved, rtol=0, atol=1e-12 * max(largest, np.abs(p).max()))

@@ -59,11 +59,17 @@ function Training(chain::Chain, X::AbstractArray, Y::AbstractMatrix, loss; optim
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(size(Y, 2)) targets"))
     length(rates) == length(parameters(chain)) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
-    return Training(Flux.testmode!(chain), Flux.setup(optimiser, chain), X, Y, loss, collect(Float64, rates), clip_norm, 0)
+    state = Flux.setup(optimiser, Flux.testmode!(chain))
+    t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
+    # What is no parameter is not trained, whatever Flux finds in a layer.
+    trained = optimiser_leaves(t)
+    Flux.freeze!(state)
+    foreach(Flux.thaw!, trained)
+    return t
 end
 
 "the optimiser's leaves in the order of `parameters`"
-function leaves(t::Training)
+function optimiser_leaves(t::Training)
     found = IdDict{Any,Any}()
     find_leaves!(found, t.chain, t.state)
     return [found[array] for (_, array) in parameters(t.chain)]
@@ -101,7 +107,7 @@ end
 function step!(t::Training, x::AbstractArray, y::AbstractMatrix)
     loss, (gradient,) = Flux.withgradient(m -> t.loss(m(x), y), t.chain)
     isfinite(loss) || return Float64(loss)
-    Flux.update!(t.state, t.chain, clip(gradient, t.clip_norm))
+    Flux.update!(t.state, t.chain, clip(gradient, t.chain, t.clip_norm))
     t.step += 1
     return Float64(loss)
 end
@@ -109,18 +115,19 @@ end
 "the samples of a batch, copied"
 gather(X::AbstractArray{T,N}, batch) where {T,N} = X[ntuple(_ -> Colon(), Val(N - 1))..., batch]
 
-clip(gradient, ::Nothing) = gradient
-function clip(gradient, limit::Real)
-    norm = sqrt(square_norm(gradient))
+"the gradient times min(1, limit / its norm over all parameters); `nothing` leaves it as it is"
+clip(gradient, chain::Chain, ::Nothing) = gradient
+function clip(gradient, chain::Chain, limit::Real)
+    norm = sqrt(sum(leaf -> square_norm(gradient_of(leaf, gradient)), leaves(chain)))
     return norm > limit ? rescale(gradient, limit / norm) : gradient
 end
 
-square_norm(g::AbstractArray) = sum(abs2, g)
-square_norm(g::Union{Tuple,NamedTuple}) = sum(square_norm, values(g); init=0.0)
-square_norm(::Any) = 0.0
+square_norm(::Nothing) = 0.0
+square_norm(g::AbstractArray) = Float64(sum(abs2, g))
 
 rescale(g::AbstractArray, scale) = g .* eltype(g)(scale)
 rescale(g::Union{Tuple,NamedTuple}, scale) = map(part -> rescale(part, scale), g)
+rescale(g::Ref, scale) = rescale(g[], scale)
 rescale(g, scale) = g
 
 """

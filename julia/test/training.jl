@@ -1,4 +1,4 @@
-using UDLBridge: optimiser, loss_function, leaves, slots, resume!, gather, clip
+using UDLBridge: optimiser, loss_function, optimiser_leaves, slots, resume!, gather, rescale
 
 "settings of every optimiser, as Python sends them"
 const RECIPES = Dict(
@@ -50,7 +50,7 @@ values_of(t::Training) = last.(parameters(t.chain))
         a = epoch!(whole, order, 7, 0.5)
         b = epoch!(first_half, order[1:28], 7, 0.5)
         foreach(copyto!, values_of(second_half), values_of(first_half))
-        kept = [deepcopy(slots(leaf.rule, leaf.state)) for leaf in leaves(first_half)]
+        kept = [deepcopy(slots(leaf.rule, leaf.state)) for leaf in optimiser_leaves(first_half)]
         resume!(second_half, kept, first_half.step)
         c = epoch!(second_half, order[29:end], 7, 0.5)
         @test a == [b; c]
@@ -78,8 +78,7 @@ values_of(t::Training) = last.(parameters(t.chain))
             moved = sqrt(sum(((a, b),) -> sum(abs2, a .- b), zip(values_of(t), before)))
             @test moved ≈ min(norm, limit)
         end
-        @test clip((; a=nothing, b=(3.0f0 * ones(Float32, 1), 4.0f0 * ones(Float32, 1))), 1.0).b ==
-            (Float32[0.6], Float32[0.8])
+        @test rescale((; a=nothing, b=(Float32[3], Ref(Float32[4]))), 0.2) == (; a=nothing, b=(Float32[3] .* 0.2f0, Float32[4] .* 0.2f0))
     end
 
     @testset "the gradient of every loss, by finite differences" begin

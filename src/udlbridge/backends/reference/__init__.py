@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
+from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
 from udlbridge.model import Model
@@ -72,7 +72,7 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> None:
         """Sum the factors' products into `out`."""
         out[...] = 0
-        with _threads(job.threads):
+        with blas_threads(job.threads):
             for f, g in zip(left, right, strict=True):
                 out += product(job.reduction, f, rows, g, cols)
 
@@ -87,14 +87,3 @@ class ReferenceBackend(Backend[list[Factor]]):
         if job.device != "cpu":
             raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
         return ReferenceTraining(job, x, y, state)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    if count is None:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=count, user_api="blas"):
-        yield

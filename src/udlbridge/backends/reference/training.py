@@ -11,6 +11,7 @@ from scipy.special import expit
 from udlbridge.backends.base import Training, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import contributions, forward
 from udlbridge.backends.reference.contributions import Contribution, Direct
+from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -72,32 +73,37 @@ class ReferenceTraining(Training):
         self._job, self._x, self._y = job, x, y
         self._params = {name: value.copy() for name, value in state.params.items()}
         self._step = state.step
+        zeros = {name: np.zeros_like(p) for name, p in self._params.items()}
         self._slots = {
-            slot: {name: np.array(state.slots[slot][name]) if state.slots else np.zeros_like(p)
-                   for name, p in self._params.items()}
+            slot: {name: np.array(value) for name, value in state.slots.get(slot, zeros).items()}
             for slot in job.optimizer.slots
-        }  # fmt: skip
+        }
 
     def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
         """One pass over `order`."""
-        losses = []
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            if not all(np.isfinite(p).all() for p in self._params.values()):
-                losses.append(float("nan"))  # of such parameters a Model cannot be made
-                break
-            model = self._job.model.with_params(self._params)
-            with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
-                loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss)
-            losses.append(loss)
-            if not np.isfinite(loss):
-                break
-            self._step += 1
-            scale = self._clip_scale(grads)
-            for name, p in self._params.items():
-                slots = {slot: arrays[name] for slot, arrays in self._slots.items()}
-                update(self._job, p, grads[name] * scale, slots, self._job.rates[name] * factor, self._step)
+        losses: list[float] = []
+        with blas_threads(self._job.threads):
+            for start in range(0, len(order), batch_size):
+                losses.append(self._make_step(order[start : start + batch_size], factor))
+                if not np.isfinite(losses[-1]):
+                    break
         return np.array(losses)
+
+    def _make_step(self, batch: np.ndarray, factor: float) -> float:
+        """One step, unless the loss is not finite; the loss before it."""
+        if not all(np.isfinite(p).all() for p in self._params.values()):
+            return float("nan")  # of such parameters a Model cannot be made
+        model = self._job.model.with_params(self._params)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
+            loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss)
+        if not np.isfinite(loss):
+            return loss
+        self._step += 1
+        scale = self._clip_scale(grads)
+        for name, p in self._params.items():
+            slots = {slot: arrays[name] for slot, arrays in self._slots.items()}
+            update(self._job, p, grads[name] * scale, slots, self._job.rates[name] * factor, self._step)
+        return loss
 
     def state(self) -> TrainState:
         """Copies."""
