@@ -20,6 +20,7 @@ using Printf: @sprintf
 using Zygote: Zygote
 
 export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
+export Training, epoch!, loss_gradient
 
 include("layout.jl")
 include("layers.jl")
@@ -36,6 +37,7 @@ include("rules.jl")
 include("kernel.jl")
 include("structured.jl")
 include("spectrum.jl")
+include("training.jl")
 include("bridge.jl")
 
 end

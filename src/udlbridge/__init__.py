@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from udlbridge import data as data
     from udlbridge import models as models
     from udlbridge import testing as testing
+    from udlbridge.alignment_study import AlignmentStudy as AlignmentStudy
+    from udlbridge.alignment_study import study_alignment as study_alignment
+    from udlbridge.alignments import alignment as alignment
+    from udlbridge.alignments import alignment_matrix as alignment_matrix
+    from udlbridge.alignments import centre as centre
+    from udlbridge.alignments import feature_kernel as feature_kernel
+    from udlbridge.alignments import features as features
+    from udlbridge.alignments import label_kernel as label_kernel
+    from udlbridge.alignments import layer_alignments as layer_alignments
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
     from udlbridge.computing import append as append
@@ -51,9 +60,14 @@ if TYPE_CHECKING:
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
     from udlbridge.storing import KernelStore as KernelStore
+    from udlbridge.training.loop import loss_gradient as loss_gradient
+    from udlbridge.training.loop import train as train
+    from udlbridge.training.probes import Probe as Probe
+    from udlbridge.training.runs import TrainingRun as TrainingRun
 
 _HOME = {
     "Activation": "layers",
+    "AlignmentStudy": "alignment_study",
     "BatchNorm": "layers",
     "CheckReport": "checking",
     "KernelStore": "storing",
@@ -72,29 +86,41 @@ _HOME = {
     "MaxPool": "layers",
     "MeanPool": "layers",
     "Model": "model",
+    "Probe": "training.probes",
     "Residual": "layers",
     "SelfAttention": "layers",
     "SinusoidalPositions": "layers",
     "Softmax": "layers",
     "Spectrum": "spectra",
     "Take": "layers",
+    "TrainingRun": "training.runs",
     "UDLBridgeError": "errors",
     "append": "computing",
+    "alignment": "alignments",
+    "alignment_matrix": "alignments",
     "backends": "",
+    "centre": "alignments",
     "check": "checking",
     "compute_kernel": "computing",
     "data": "",
+    "feature_kernel": "alignments",
+    "features": "alignments",
     "from_flux": "conversion",
     "from_torch": "conversion",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
+    "label_kernel": "alignments",
+    "layer_alignments": "alignments",
+    "loss_gradient": "training.loop",
     "models": "",
     "ntk": "kernel",
     "outputs": "kernel",
     "plan": "planning",
     "repair_store": "computing",
     "spectrum": "spectra",
+    "study_alignment": "alignment_study",
     "testing": "",
+    "train": "training.loop",
 }
 """Every public name, and the module that it lives in; "" means that it is a module itself.
 

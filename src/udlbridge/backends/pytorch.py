@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from udlbridge.backends.base import Backend, KernelJob
+from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
 from udlbridge.backends.pytorch_layers import Observer, Scope, Site, run_chain
 from udlbridge.errors import OptionError
@@ -74,7 +74,7 @@ class TorchBackend(Backend[list[AnyFactor]]):
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[AnyFactor]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         params = tensors(job.model, checked_device(job.device))
-        with _threads(job.threads):
+        with blas_threads(job.threads):
             data = tensor(x, job.device)
             if job.method == "structured":
                 return _structured_factors(job, params, data)
@@ -89,13 +89,27 @@ class TorchBackend(Backend[list[AnyFactor]]):
         target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=_dtype(out), device=job.device)
         if not left:
             target.zero_()
-        with torch.no_grad(), _threads(job.threads):
+        with torch.no_grad(), blas_threads(job.threads):
             for index, (f, g) in enumerate(zip(left, right, strict=True)):
                 add_product(job.reduction, f, rows, g, cols, target, first=index == 0)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:
             out[...] = target.cpu().numpy()
+
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass."""
+        from udlbridge.backends import pytorch_training
+
+        return pytorch_training.loss_gradient(model, x, y, loss)
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """torch.optim."""
+        from udlbridge.backends.pytorch_training import TorchTraining
+
+        return TorchTraining(job, x, y, state)
 
 
 def _per_sample_jacobian(
@@ -193,7 +207,7 @@ def checked_device(device: str) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def blas_threads(count: int | None) -> Iterator[None]:
     """torch with `count` threads; the old number comes back afterwards."""
     if count is None:
         yield

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.backends.base import Backend, KernelJob
+from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
+from udlbridge.backends.reference.threads import blas_threads
+from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
@@ -71,17 +72,18 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> None:
         """Sum the factors' products into `out`."""
         out[...] = 0
-        with _threads(job.threads):
+        with blas_threads(job.threads):
             for f, g in zip(left, right, strict=True):
                 out += product(job.reduction, f, rows, g, cols)
 
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass, summed over the batch."""
+        return loss_gradient(model, x, y, loss)
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    if count is None:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=count, user_api="blas"):
-        yield
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """The optimisers' formulas, written out."""
+        if job.device != "cpu":
+            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
+        return ReferenceTraining(job, x, y, state)
