@@ -89,9 +89,14 @@ class TorchBackend(Backend[list[AnyFactor]]):
         target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=_dtype(out), device=job.device)
         if not left:
             target.zero_()
+        # Strips pay where all is matrix products; other factors would form their gradients anew for every strip.
+        height = STRIP if all(isinstance(f, Factor) for f in left) else max(len(out), 1)
         with torch.no_grad(), blas_threads(job.threads):
-            for index, (f, g) in enumerate(zip(left, right, strict=True)):
-                add_product(job.reduction, f, rows, g, cols, target, first=index == 0)
+            for start in range(0, len(out), height):
+                strip = target[start : start + height]
+                own = slice(rows.start + start, rows.start + start + len(strip))
+                for index, (f, g) in enumerate(zip(left, right, strict=True)):
+                    add_product(job.reduction, f, own, g, cols, strip, first=index == 0)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:
@@ -140,16 +145,23 @@ def _per_sample_jacobian(
     return {name: block.detach() for name, block in blocks.items()}
 
 
+STRIP = 512
+"""Rows of a rectangle that are done at a time: what the elementwise products touch should stay in the cache."""
+
 STRETCH = 128
-"""Samples that go through the network together: what autograd keeps for them has to fit in memory."""
+"""Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
+
+STRETCH_NUMBERS = 2**20
+"""More go together where samples are small: about this many numbers of input."""
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFactor]:
     """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
     collectors: list[Collector] = []
-    for start in range(0, len(x), STRETCH):
-        samples = slice(start, min(start + STRETCH, len(x)))
+    stretch = max(STRETCH, STRETCH_NUMBERS // x[0].numel())
+    for start in range(0, len(x), stretch):
+        samples = slice(start, min(start + stretch, len(x)))
         sites: list[Site] = []
         entered: list[Tensor] = []
 
