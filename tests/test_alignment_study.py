@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,14 @@ def test_the_figure_shows_every_model_and_engine() -> None:
             np.testing.assert_array_equal(
                 drawn[f"{variant}, {backend}"], [row[quantity] for row in study.table(backend, variant)]
             )
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "examples" / "alignment.py"
+    assert len(path.read_text().splitlines()) < 60
+    command = [sys.executable, str(path), "--n", "120", "--backends", "torch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MNIST 8 against 9: 90 images to learn, 30 to test" in done.stdout
+    assert "layer 0: alignment with the labels 0." in done.stdout
+    assert (tmp_path / "alignment.png").stat().st_size > 20_000

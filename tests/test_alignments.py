@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,10 +117,12 @@ class OnlySlices:
     def __init__(self, array: np.ndarray) -> None:
         self.shape = array.shape
         self.read = np.zeros(array.shape, dtype=int)
+        self.blocks: set[tuple[int, int]] = set()
         self._array = array
 
     def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
         self.read[block] += 1
+        self.blocks.add((block[0].start, block[1].start))
         return self._array[block]
 
 
@@ -146,6 +149,26 @@ def test_memory_maps_and_the_number_of_threads(tmp_path: Path, monkeypatch: pyte
         values.append(ub.alignment(*maps, tile=128))
     assert values[0] == pytest.approx(values[1], abs=1e-15)
     assert values[0] == pytest.approx(dense_alignment(*(np.asarray(m) for m in maps)), abs=1e-11)
+
+
+def test_kernel_stores_are_aligned(tmp_path: Path) -> None:
+    x = np.random.default_rng(6).standard_normal((30, 4))
+    models = [ub.Model([ub.Dense(4, 7, "tanh"), ub.Dense(7, 2)], seed=seed, dtype="float64") for seed in (1, 2)]
+    stores = [
+        ub.compute_kernel(model, x, tmp_path / f"{index}.zarr", backend="reference")
+        for index, model in enumerate(models)
+    ]
+    kernels = [ub.ntk(model, x, backend="reference") for model in models]
+    assert ub.alignment(*stores) == pytest.approx(dense_alignment(*kernels), abs=1e-12)
+    assert ub.alignment(stores[0], kernels[1], tile=11) == pytest.approx(dense_alignment(*kernels), abs=1e-12)
+
+
+def test_a_store_is_read_by_its_own_tiles() -> None:
+    f = np.random.default_rng(7).standard_normal((30, 4))
+    store = OnlySlices(f @ f.T)
+    store.grid = SimpleNamespace(tile=8)  # type: ignore[attr-defined]
+    assert ub.alignment(store, f @ f.T) == pytest.approx(1, abs=1e-12)
+    assert store.blocks == {(i, j) for i in range(0, 30, 8) for j in range(0, 30, 8)}
 
 
 def test_the_matrix_holds_all_pairs() -> None:

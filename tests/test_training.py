@@ -441,3 +441,15 @@ def test_every_layer_is_trained(name: str, backend: str, tmp_path: Path) -> None
     for key, value in model.buffers.items():
         np.testing.assert_array_equal(run.model.buffers[key], value)
     assert_same_run(ub.TrainingRun.load(path), run)
+
+
+def test_the_progress_bar_shows_loss_and_error_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = blobs()
+    run = ub.train(network(), x, y, backend="reference", epochs=3, progress=True)
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert f"loss {run.losses[-1]:.4f}" in shown
+    assert f"error {run.errors[-1].train:.2%}" in shown
+    ub.train(network(), x, y, backend="reference", epochs=3)
+    both = capsys.readouterr()
+    assert both.err + both.out == ""

@@ -22,7 +22,7 @@ from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
 
 TILE = 2048
-"""Side of the blocks that are read at once."""
+"""Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
 
 STRIP = 64 * 1024
 """Entries that are worked on at once: as float64 they stay in a core's cache."""
@@ -146,7 +146,7 @@ def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
     return wide
 
 
-def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int = TILE) -> float:
+def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int | None = None) -> float:
     """<K1c, K2c>_F / (|K1c|_F |K2c|_F), the centred alignment of two kernels; for feature kernels, their linear CKA.
 
     One pass over tiles; the centred kernels are never formed. Sums are kept in float64 whatever the kernels' dtype.
@@ -154,7 +154,7 @@ def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int
     Args:
         k1, k2: (n, n) arrays, or anything with `shape` and two-dimensional slicing; they may be on disk.
         centred: False leaves out the centring.
-        tile: side of the blocks that are read at once.
+        tile: side of the blocks that are read at once; None takes that of a kernel store, or else `TILE`.
 
     Returns:
         A number in [-1, 1], and in [0, 1] for positive semidefinite kernels.
@@ -169,7 +169,7 @@ def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int
 
 
 def alignment_matrix(
-    kernels: Sequence[KernelLike] | Mapping[str, KernelLike], *, centred: bool = True, tile: int = TILE
+    kernels: Sequence[KernelLike] | Mapping[str, KernelLike], *, centred: bool = True, tile: int | None = None
 ) -> Float[np.ndarray, "m m"]:
     """Alignments of all pairs of m kernels, (m, m), from one pass over all of them; ones on the diagonal.
 
@@ -257,7 +257,7 @@ class Statistics:
         return max(own, 16 * np.finfo(np.float64).eps * self.inner[index, index]) if centred else own
 
 
-def statistics(kernels: Sequence[KernelLike], *, tile: int = TILE) -> Statistics:
+def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Statistics:
     """One pass over all kernels together; every entry is read once.
 
     Centring is blind to a constant added to a kernel. So the mean of the first block is taken off, or else a large
@@ -265,13 +265,16 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int = TILE) -> Statistics
 
     Args:
         kernels: m of size (n, n).
-        tile: side of the blocks that are read at once.
+        tile: side of the blocks that are read at once, as for `alignment`.
 
     Raises:
         ShapeError, DTypeError: not square, of different size, or not real.
         OptionError: no tile.
     """
     n = _check_square(kernels)
+    if tile is None:
+        # A store decodes a whole tile to give a part of it.
+        tile = max((int(kernel.grid.tile) for kernel in kernels if hasattr(kernel, "grid")), default=TILE)
     if tile < 1:
         raise OptionError(f"tile={tile}", allowed="at least 1", remedy="leave it at its default")
     corner = slice(0, min(tile, n))
