@@ -11,15 +11,16 @@ JSON spec and do no computation of their own.
 """
 module UDLBridge
 
-using Flux: Flux, BatchNorm, Chain, Conv, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool, Parallel,
-    SkipConnection
+using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
+    Parallel, SkipConnection
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
 using Printf: @sprintf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
+export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters,
+    from_flux, to_flux
 
 include("layout.jl")
 include("layers.jl")
@@ -36,6 +37,8 @@ include("rules.jl")
 include("kernel.jl")
 include("structured.jl")
 include("spectrum.jl")
+include("translation.jl")
+include("files.jl")
 include("bridge.jl")
 
 end

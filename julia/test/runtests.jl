@@ -18,5 +18,6 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("derivatives.jl")
     include("kernel.jl")
     include("spectrum.jl")
+    include("translation.jl")
     include("bridge.jl")
 end
