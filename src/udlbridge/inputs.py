@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.layers import Flatten
 from udlbridge.model import Model
 
 
@@ -90,3 +91,30 @@ def output_size(model: Model, x: np.ndarray) -> int:
             remedy="end the model with Flatten()",
         )
     return shape[0]
+
+
+def plausible_shape(model: Model) -> tuple[int, ...] | None:
+    """The shape of one sample that the layers can take, where it follows from them, else None.
+
+    Features and channels are known; of the sizes of images and series up to 256, and of the lengths of sequences up to
+    16, the one that fits is searched for: the Dense layer behind a Flatten decides.
+    """
+    first = model.layers[0]
+    width = first.widths()
+    sizes = range(256, 0, -1)
+    candidates: list[tuple[int, ...]] = []
+    if model.takes_tokens:
+        candidates = [(tokens,) for tokens in range(16, 0, -1)]
+    elif width is not None and width[0] == -1:
+        candidates = [(width[1],), *((tokens, width[1]) for tokens in range(16, 0, -1))]
+    elif width is not None:
+        flat = any(isinstance(layer, Flatten) for layer in model.layers)
+        sizes = sizes if flat else range(16, 0, -1)
+        candidates = [(width[1], size, size) for size in sizes] + [(width[1], size) for size in sizes]
+    for shape in candidates:
+        try:
+            if len(model.output_shape(shape)) == 1:
+                return shape
+        except ShapeError:
+            continue
+    return None
