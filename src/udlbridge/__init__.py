@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from udlbridge import testing as testing
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
+    from udlbridge.computing import append as append
+    from udlbridge.computing import compute_kernel as compute_kernel
+    from udlbridge.computing import repair_store as repair_store
     from udlbridge.conversion import from_flux as from_flux
     from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
@@ -44,13 +47,16 @@ if TYPE_CHECKING:
     from udlbridge.layers import Softmax as Softmax
     from udlbridge.layers import Take as Take
     from udlbridge.model import Model as Model
+    from udlbridge.planning import plan as plan
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
+    from udlbridge.storing import KernelStore as KernelStore
 
 _HOME = {
     "Activation": "layers",
     "BatchNorm": "layers",
     "CheckReport": "checking",
+    "KernelStore": "storing",
     "Conv1d": "layers",
     "Conv2d": "layers",
     "Dense": "layers",
@@ -73,8 +79,10 @@ _HOME = {
     "Spectrum": "spectra",
     "Take": "layers",
     "UDLBridgeError": "errors",
+    "append": "computing",
     "backends": "",
     "check": "checking",
+    "compute_kernel": "computing",
     "data": "",
     "from_flux": "conversion",
     "from_torch": "conversion",
@@ -83,6 +91,8 @@ _HOME = {
     "models": "",
     "ntk": "kernel",
     "outputs": "kernel",
+    "plan": "planning",
+    "repair_store": "computing",
     "spectrum": "spectra",
     "testing": "",
 }

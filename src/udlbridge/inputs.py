@@ -118,3 +118,11 @@ def plausible_shape(model: Model) -> tuple[int, ...] | None:
         except ShapeError:
             continue
     return None
+
+
+def random_batch(model: Model, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
+    """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
+    generator = np.random.default_rng(seed)
+    if model.takes_tokens:
+        return generator.integers(0, model.param_shapes()["0.weight"][0], size=(n, *shape))
+    return generator.standard_normal((n, *shape)).astype(model.dtype)

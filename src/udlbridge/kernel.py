@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.backends.base import KernelJob, Method
+from udlbridge.backends.base import KernelJob
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.planning import DEFAULT_MEMORY, make_plan
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
+from udlbridge.tiling import TileComputer, mirror
 
 
 def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
@@ -91,7 +93,8 @@ def ntk(
     params: Selection = None,
     per_layer: Literal[False] = False,
     backend: str | None = None,
-    method: Literal["auto", "structured", "plain"] = "auto",
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n m *trailing"]: ...
@@ -107,7 +110,8 @@ def ntk(
     params: Selection = None,
     per_layer: Literal[True],
     backend: str | None = None,
-    method: Literal["auto", "structured", "plain"] = "auto",
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
 ) -> dict[str, np.ndarray]: ...
@@ -122,7 +126,8 @@ def ntk(
     params: Selection = None,
     per_layer: bool = False,
     backend: str | None = None,
-    method: Literal["auto", "structured", "plain"] = "auto",
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n m *trailing"] | dict[str, np.ndarray]:
@@ -141,7 +146,8 @@ def ntk(
         backend: as for `udlbridge.outputs`.
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.rules`); "plain"
-            multiplies per-sample Jacobians; "auto" is "structured", which every layer has.
+            multiplies per-sample Jacobians; "auto" is "structured", which never needs more operations.
+        memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
 
@@ -167,15 +173,20 @@ def ntk(
             remedy="prepare both in the same way",
         )
     chosen = reduction(outputs, output_size(model, rows))
-    engine = backends.get(backend)
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    other = None if x2 is None else len(columns)
+    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
     names = selected_parameters(model, params)
 
     def kernel(own: tuple[str, ...]) -> np.ndarray:
-        job = KernelJob(model, chosen, chosen_method(method), threads, device, own)
-        left = engine.prepare(job, rows)
-        right = left if x2 is None else engine.prepare(job, columns)
-        result = np.empty((len(rows), len(columns), *chosen.trailing), dtype=model.dtype)
-        engine.fill(job, left, slice(0, len(rows)), right, slice(0, len(columns)), result)
+        job = KernelJob(model, chosen, made.method, threads, device, own)
+        second = None if x2 is None else columns
+        computer = TileComputer(backends.get(name), job, rows, second, made.grid, made.kept_blocks)
+        result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
+        for tile in made.grid.tiles():
+            computer.compute(tile, result[tile.rows, tile.columns])
+            if made.symmetric:
+                mirror(result, tile)
         return result
 
     if per_layer:
@@ -212,16 +223,3 @@ def _module_kernel(
     from udlbridge.backends.pytorch_modules import module_kernel
 
     return module_kernel(module, x, x2, outputs, params, device)
-
-
-def chosen_method(method: str) -> Method:
-    """The method that `method` means.
-
-    Raises:
-        OptionError: unknown.
-    """
-    if method == "plain":
-        return "plain"
-    if method not in ("auto", "structured"):
-        raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    return "structured"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from udlbridge.errors import OptionError
 from udlbridge.layers import (
     Activation,
     BatchNorm,
@@ -22,7 +23,6 @@ from udlbridge.layers import (
     Softmax,
     Take,
 )
-from udlbridge.errors import OptionError
 from udlbridge.model import Model
 
 NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import data_option, load_model, model_option, outputs_option, samples
+from udlbridge.cli.common import data_option, json_option, load_model, model_option, outputs_option, samples, write_json
 
 
 @click.command()
@@ -15,19 +15,98 @@ from udlbridge.cli.common import data_option, load_model, model_option, outputs_
 @outputs_option
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
-@click.option("--out", "target", type=click.Path(path_type=Path), required=True, help="The .npy file to write.")
+@click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
+@click.option("--out", "target", type=click.Path(path_type=Path), help="A .npy file, or a .zarr store for any size.")
+@click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
+@click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS.")
+@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps.")
+@click.option("--storage", default=None, help="How a store keeps entries: float32, float64, float16, bfloat16.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted store.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print what it will cost, and stop.")
+@click.option(
+    "--verify", "verified", default=0, metavar="K", help="Compute K random tiles of a store again in float64."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @data_option
+@json_option
 def command(
-    model_name: str, n: int, outputs: str, backend: str | None, dtype: str, target: Path, folder: Path | None
+    model_name: str,
+    n: int,
+    outputs: str,
+    backend: str | None,
+    dtype: str,
+    method: str,
+    target: Path | None,
+    memory: str,
+    threads: int | None,
+    device: str,
+    storage: str | None,
+    resume: bool,
+    only_plan: bool,
+    verified: int,
+    quiet: bool,
+    folder: Path | None,
+    json_file: Path | None,
 ) -> int:
-    """Compute the kernel of a network on the first N samples and write it to a file."""
-    import numpy as np
+    """Compute the kernel of a network on the first N samples and write it to a file.
 
-    from udlbridge.kernel import ntk
+    A .npy file holds the whole square and has to fit into memory. A .zarr store holds the lower triangle in tiles: it
+    may be of any size, is written while it is computed, and can be resumed.
+    """
+    from udlbridge.planning import plan
 
     model = load_model(model_name, dtype)
-    kernel = ntk(model, samples(model, n, folder), outputs=outputs, backend=backend)
-    with target.open("wb") as file:
-        np.save(file, kernel)
-    click.echo(f"wrote {target}: {kernel.shape} {kernel.dtype}, {kernel.nbytes:,} bytes")
+    if only_plan:
+        made = plan(model, n, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads)
+        click.echo(str(made))
+        if json_file is not None:
+            write_json(made.to_dict(), json_file)
+        return 0
+    if target is None:
+        raise click.UsageError("--out is missing: a .npy file, or a .zarr store")
+    x = samples(model, n, folder)
+    if target.suffix == ".npy":
+        import numpy as np
+
+        from udlbridge.kernel import ntk
+
+        kernel = ntk(
+            model, x, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads, device=device
+        )
+        with target.open("wb") as file:
+            np.save(file, kernel)
+        click.echo(f"wrote {target}: {kernel.shape} {kernel.dtype}, {kernel.nbytes:,} bytes")
+        return 0
+    from udlbridge.computing import compute_kernel, verify_samples
+    from udlbridge.sizes import show_bytes
+
+    store = compute_kernel(
+        model,
+        x,
+        target,
+        outputs=outputs,
+        backend=backend,
+        method=method,
+        memory=memory,
+        threads=threads,
+        device=device,
+        storage=storage,
+        resume=resume,
+        calibrate=True,
+        progress=False if quiet else None,
+    )
+    run = store.manifest["actual"][-1]
+    predicted = store.manifest["plan"].get("seconds")
+    click.echo(
+        f"wrote {target}: {store.shape} {store.manifest['storage']}, {run['tiles']} tiles, "
+        f"{show_bytes(store.stored_bytes())} on disk\n"
+        f"{run['seconds']:.1f} s"
+        + (f" (predicted {predicted:.1f} s)" if predicted and run["tiles"] == len(list(store.grid.tiles())) else "")
+        + f", {run['gflops']:.0f} GFLOP/s, peak memory {show_bytes(run['peak_rss_over_baseline'])} over the baseline"
+    )
+    if verified:
+        worst = verify_samples(store, verified)
+        click.echo(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry")
+    if json_file is not None:
+        write_json(store.manifest, json_file)
     return 0

@@ -1,0 +1,298 @@
+"""A kernel of any size, computed tile by tile into a store: resumable, verified, appended to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.backends.base import KernelJob
+from udlbridge.errors import StoreError
+from udlbridge.inputs import checked_batch, output_size
+from udlbridge.model import Model
+from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
+from udlbridge.progress import kernel_progress
+from udlbridge.reduction import Outputs, reduction
+from udlbridge.storing import STORAGE, KernelStore, check_room
+from udlbridge.tiling import Tile, TileComputer, symmetrise
+
+QUEUE = 2
+"""Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run of a computation took."""
+
+    seconds: float
+    tiles: int
+    gflops: float
+    bytes_written: int
+    peak_rss_over_baseline: int
+    storage_error: float
+
+
+def compute_kernel(
+    model: Model,
+    x: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    outputs: Outputs = "trace",
+    backend: str | None = None,
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    device: str = "cpu",
+    storage: str | None = None,
+    resume: bool = False,
+    calibrate: bool = False,
+    progress: bool | None = None,
+) -> KernelStore:
+    """Compute the symmetric kernel of the samples into a store on disk, within a bound of memory.
+
+    Writing overlaps computing. Killed at any moment, the store opens, its finished tiles are valid, and the same call
+    with `resume=True` computes the rest; the tiles are then the same bytes as without the interruption.
+
+    Args:
+        model: the network.
+        x: samples (n, *D), of the model's dtype.
+        path: the folder of the store; it must not exist unless `resume`.
+        outputs, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes besides
+            the samples.
+        storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
+            precision is measured and kept in the manifest.
+        resume: go on with the store at `path` if there is one; it must be of the same network, samples and reduction.
+        calibrate: spend two seconds to predict the time, for the manifest.
+        progress: show a bar; None means: if standard error is a terminal.
+
+    Returns:
+        The store. Its manifest has the plan and the actual figures.
+
+    Raises:
+        StoreError: the path exists, another process writes to it, the disk is too small or full, or the store to be
+            resumed is of another network, other samples or another reduction.
+        OptionError, InputError, BackendUnavailable: as `ntk`.
+    """
+    batch = checked_batch(model, x)
+    chosen = reduction(outputs, output_size(model, batch))
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    folder = Path(path)
+    existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
+    if existing is not None and existing.reduction != chosen:
+        raise StoreError(
+            f"{folder} holds the kernel for outputs={existing.manifest['outputs']!r}",
+            allowed=f"outputs={existing.manifest['outputs']!r}",
+            remedy="write to another path",
+        )
+    if existing is None and folder.exists() and any(folder.iterdir()):
+        raise StoreError(
+            f"{folder} exists",
+            allowed="a new folder",
+            remedy="add --resume (resume=True) to go on with it, or remove it",
+        )
+    tile = None if existing is None else existing.grid.tile
+    made = make_plan(
+        model, batch.shape[1:], chosen, len(batch), None, name, method, memory, threads, tile=tile
+    )  # fmt: skip
+    engine = backends.get(name)
+    if calibrate:
+        made = calibrated(model, batch.shape[1:], chosen, made)
+    if existing is None:
+        stored = STORAGE[storage].itemsize / model.dtype.itemsize if storage in STORAGE else 1.0
+        check_room(folder, int(made.disk_bytes * stored) + 2 * batch.nbytes)
+        description = {"backend": name, "versions": engine.versions(), "plan": made.to_dict()}
+        existing = KernelStore.create(folder, model, batch, chosen, made.tile, storage, description)
+    job = KernelJob(model, chosen, made.method, threads, device)
+    with existing.writing():
+        _fill(existing, job, batch, made, existing.unfinished(), progress)
+    return existing
+
+
+def append(
+    store: KernelStore,
+    x_new: np.ndarray,
+    *,
+    backend: str | None = None,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    progress: bool | None = None,
+) -> None:
+    """Grow a store from n samples to n + m; only the new rows are computed (and a last block that was not full).
+
+    Args:
+        store: a complete store.
+        x_new: m more samples, of the same shape and dtype.
+        backend: the engine; None is the one that the store was computed with.
+        memory, threads, progress: as for `compute_kernel`.
+
+    Raises:
+        StoreError: the store is not complete, or another process writes to it.
+        InputError: what is wrong with `x_new`.
+    """
+    model = store.model()
+    batch = checked_batch(model, x_new, "x_new")
+    if not store.complete:
+        raise StoreError(f"{store.path} is not complete", remedy="finish it first (repair)")
+    with store.writing():
+        store.grow(batch)
+        _complete(store, model, backend, memory, threads, progress)
+
+
+def repair_store(
+    store: KernelStore,
+    *,
+    backend: str | None = None,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    progress: bool | None = None,
+) -> int:
+    """Compute every tile again that is missing or damaged; returns how many there were.
+
+    Raises:
+        StoreError: another process writes to the store, or the disk refuses.
+    """
+    with store.writing():
+        return _complete(store, store.model(), backend, memory, threads, progress)
+
+
+def verify_samples(store: KernelStore, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
+    """Compute random tiles again in float64 and compare.
+
+    Args:
+        store: a complete store.
+        tiles: how many tiles.
+        seed: which ones.
+        backend: the engine; None is the one that the store was computed with.
+
+    Returns:
+        The largest difference, relative to the largest entry of the tiles that were compared.
+    """
+    model = store.model().astype("float64")
+    x = store.samples()
+    every = list(store.grid.tiles())
+    picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
+    engine = backends.get(backend or store.manifest["backend"])
+    job = KernelJob(model, store.reduction, store.manifest["plan"]["method"])
+    worst, scale = 0.0, 0.0
+    for index in picked:
+        tile = every[index]
+        left = engine.prepare(job, x[tile.rows].astype(np.float64))
+        right = engine.prepare(job, x[tile.columns].astype(np.float64))
+        exact = np.empty((*tile.shape, *store.shape[2:]))
+        engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
+        worst = max(worst, float(np.abs(store.read_tile(tile) - exact).max()))
+        scale = max(scale, float(np.abs(exact).max()))
+    return worst / scale if scale > 0 else worst
+
+
+def _complete(
+    store: KernelStore,
+    model: Model,
+    backend: str | None,
+    memory: int | str,
+    threads: int | None,
+    progress: bool | None,
+) -> int:
+    x = store.samples()
+    name = backends.checked_name(backend or store.manifest["backend"])
+    method = store.manifest["plan"]["method"]
+    chosen = store.reduction
+    made = make_plan(
+        model, x.shape[1:], chosen, len(x), None, name, method, memory, threads, tile=store.grid.tile
+    )  # fmt: skip
+    todo = store.unfinished()
+    _fill(store, KernelJob(model, chosen, made.method, threads), x, made, todo, progress)
+    return len(todo)
+
+
+def _fill(
+    store: KernelStore, job: KernelJob, x: np.ndarray, made: Plan, todo: list[Tile], progress: bool | None
+) -> None:
+    """Compute the tiles of `todo` and write them, one thread for each; on any error the finished tiles stay."""
+    computer = TileComputer(backends.get(made.backend), job, x, None, made.grid, made.kept_blocks)
+    baseline = _rss()
+    start = time.perf_counter()
+    per_entry = made.flops / max(made.grid.pairs, 1)
+    total = per_entry * sum(tile.shape[0] * tile.shape[1] for tile in todo)
+    with kernel_progress(total, show=progress) as advance, _Writer(store) as writer:
+        for tile in todo:
+            buffer = np.empty((*tile.shape, *job.reduction.trailing), dtype=job.model.dtype)
+            computer.compute(tile, buffer)
+            if tile.row == tile.column:
+                symmetrise(buffer)
+            writer.put(tile, buffer)
+            advance(per_entry * buffer.shape[0] * buffer.shape[1], buffer.nbytes)
+    seconds = time.perf_counter() - start
+    figures = Figures(
+        seconds=seconds,
+        tiles=len(todo),
+        gflops=total / seconds / 1e9,
+        bytes_written=writer.written,
+        peak_rss_over_baseline=max(0, _peak_rss() - baseline),
+        storage_error=max(writer.error, store.manifest.get("storage_error", 0.0)),
+    )
+    runs = [*store.manifest.get("actual", []), asdict(figures)]
+    store.update(complete=True, actual=runs, storage_error=figures.storage_error, plan=made.to_dict())
+
+
+class _Writer:
+    """Writes tiles in a thread of its own, so that the disk and the engine work at the same time."""
+
+    def __init__(self, store: KernelStore) -> None:
+        self._store = store
+        self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="udlbridge-writer", daemon=True)
+        self.error = 0.0
+        self.written = 0
+
+    def __enter__(self) -> _Writer:
+        self._thread.start()
+        return self
+
+    def put(self, tile: Tile, block: np.ndarray) -> None:
+        """Hand a tile over; waits while the queue is full. Raises what the writing raised."""
+        if self._failure is not None:
+            raise self._failure
+        self._queue.put((tile, block))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._queue.put(None)  # what was handed over is written, also after Ctrl-C
+        self._thread.join()
+        if kind is None and self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self._failure is not None:
+                continue  # drain, so that the other side does not wait for ever
+            try:
+                self.error = max(self.error, self._store.write_tile(*item))
+                self.written += item[1].nbytes
+            except BaseException as failure:  # handed to the computing thread, whatever it is
+                self._failure = failure
+
+
+def _rss() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak_rss() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    with contextlib.suppress(ImportError):
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak if sys.platform == "darwin" else peak * 1024)
+    return _rss()

@@ -1,0 +1,239 @@
+"""What a kernel will cost, before anything runs: method, operations, memory, disk, tile size, time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.backends.base import KernelJob, Method
+from udlbridge.errors import OptionError
+from udlbridge.inputs import output_size, plausible_shape, random_batch
+from udlbridge.layers import Shape
+from udlbridge.model import Model
+from udlbridge.reduction import Outputs, Reduction, reduction
+from udlbridge.rules import products, sites
+from udlbridge.sizes import parse_bytes, show_bytes
+from udlbridge.tiling import Grid
+
+DEFAULT_MEMORY = "2GB"
+LARGEST_TILE, SMALLEST_TILE = 2048, 64
+TILE_BUFFERS = 5
+"""Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
+
+GRADIENT_COPIES = 3
+"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result."""
+
+FIXED_BYTES = 60_000_000
+"""What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS."""
+
+CALIBRATION_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel will be computed, and what that is predicted to cost.
+
+    `flops` counts a multiply-add as two operations. `ram_bytes` is the predicted peak over what the process holds
+    already (without the data, and without the result where that is an array). `seconds` and `gflops` come from a
+    calibration of about two seconds; they are None without one.
+    """
+
+    n: int
+    m: int
+    symmetric: bool
+    outputs: Outputs
+    dtype: str
+    backend: str
+    method: Method
+    tile: int
+    kept_blocks: int
+    flops: float
+    memory: int
+    ram_bytes: int
+    disk_bytes: int
+    threads: int | None = None
+    gflops: float | None = None
+    seconds: float | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return Grid(self.n, self.m, self.tile, self.symmetric)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        shape = f"{self.n:,} x {self.m:,}" + (", lower triangle" if self.symmetric else "")
+        tiles = sum(1 for _ in self.grid.tiles())
+        lines = [
+            f"kernel   {shape}, outputs={self.outputs!r}, {self.dtype}, on {self.backend}",
+            f"method   {self.method}, {tiles:,} tiles of {self.tile}",
+            f"work     {self.flops / 1e9:,.0f} GFLOP",
+            f"memory   {show_bytes(self.ram_bytes)} of {show_bytes(self.memory)} allowed",
+            f"disk     {show_bytes(self.disk_bytes)}",
+        ]
+        if self.seconds is not None and self.gflops is not None:
+            lines.append(f"time     about {self.seconds:,.1f} s at {self.gflops:,.0f} GFLOP/s (calibrated)")
+        return "\n".join(lines)
+
+
+def plan(
+    model: Model,
+    n: int,
+    m: int | None = None,
+    *,
+    sample_shape: tuple[int, ...] | None = None,
+    outputs: Outputs = "trace",
+    backend: str | None = None,
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    calibrate: bool = True,
+) -> Plan:
+    """Say what `ntk` or `compute_kernel` would do for `n` samples (and `m` others), and what it would cost.
+
+    Args:
+        model: the network.
+        n: number of samples.
+        m: number of samples of a cross kernel; None means the symmetric kernel of the `n`.
+        sample_shape: shape of one sample; None means the one that the layers need, where they say so.
+        outputs, backend, method, threads: as for `ntk`.
+        memory: bound of the working memory, as "2GB".
+        calibrate: compute for about two seconds to predict the time.
+
+    Raises:
+        OptionError: an unknown method, one that the model does not have, or too little memory for the smallest tile.
+    """
+    if sample_shape is None:
+        sample_shape = plausible_shape(model)
+        if sample_shape is None:
+            raise OptionError(
+                "no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)"
+            )
+    probe = random_batch(model, sample_shape, 1)
+    chosen = reduction(outputs, output_size(model, probe))
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    made = make_plan(model, sample_shape, chosen, n, m, name, method, memory, threads)
+    return calibrated(model, sample_shape, chosen, made) if calibrate else made
+
+
+def make_plan(
+    model: Model,
+    sample_shape: tuple[int, ...],
+    chosen: Reduction,
+    n: int,
+    m: int | None,
+    backend: str,
+    method: str,
+    memory: int | str,
+    threads: int | None,
+    tile: int | None = None,
+) -> Plan:
+    """The plan without a calibration; `tile` fixes the tile size (a store has one already)."""
+    way = chosen_method(method)
+    bound = parse_bytes(memory)
+    itemsize = model.dtype.itemsize
+    entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
+    per_sample = kept_numbers(model, sample_shape, chosen, way) * itemsize
+    columns = n if m is None else m
+
+    def need(size: int, blocks: int) -> int:
+        block = min(size, max(n, columns))
+        buffers = TILE_BUFFERS * block * block * entries * itemsize
+        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + block * per_sample * (blocks + GRADIENT_COPIES)
+
+    size = LARGEST_TILE if tile is None else tile
+    while tile is None and size > SMALLEST_TILE and need(size, 2) > bound:
+        size //= 2
+    if need(size, 2) > bound:
+        raise OptionError(
+            f"memory={show_bytes(bound)} for tiles of {size} samples",
+            allowed=f"at least {show_bytes(need(size, 2))} for this network, method and reduction",
+            remedy='allow more, or ask for one output instead of "full"',
+        )
+    every = -(-n // size) + (0 if m is None else -(-columns // size))
+    room = bound - need(size, 0)
+    block_bytes = max(min(size, max(n, columns)) * per_sample, 1)
+    kept = int(min(max(room // block_bytes, 2), max(every, 2)))
+    grid = Grid(n, columns, size, m is None)
+    pairs = grid.pairs
+    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way) + (n + (m or 0)) * passes_flops(
+        model, sample_shape, chosen
+    )
+    tiles = sum(1 for _ in grid.tiles())
+    return Plan(
+        n=n,
+        m=columns,
+        symmetric=m is None,
+        outputs=chosen.outputs,
+        dtype=model.dtype.name,
+        backend=backend,
+        method=way,
+        tile=size,
+        kept_blocks=kept,
+        flops=flops,
+        memory=bound,
+        ram_bytes=need(size, min(kept, every)),
+        disk_bytes=tiles * size * size * entries * itemsize,
+        threads=threads,
+    )
+
+
+def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, made: Plan) -> Plan:
+    """The plan with the time predicted from computing for about two seconds on random samples."""
+    engine = backends.get(made.backend)
+    job = KernelJob(model, chosen, made.method, made.threads)
+    size = min(made.tile, made.n, made.m)
+    x = random_batch(model, sample_shape, size)
+    out = np.empty((size, size, *chosen.trailing), dtype=model.dtype)
+    factors = engine.prepare(job, x)  # compiles and warms up
+    engine.fill(job, factors, slice(0, size), factors, slice(0, size), out)
+    start = time.perf_counter()
+    engine.prepare(job, x)
+    prepared = time.perf_counter() - start
+    start, done = time.perf_counter(), 0
+    while done == 0 or time.perf_counter() - start < CALIBRATION_SECONDS - prepared:
+        engine.fill(job, factors, slice(0, size), factors, slice(0, size), out)
+        done += 1
+    filled = (time.perf_counter() - start) / done
+    samples = made.n if made.symmetric else made.n + made.m
+    seconds = filled * made.grid.pairs / size**2 + prepared * samples / size
+    return Plan(**{**asdict(made), "seconds": seconds, "gflops": made.flops / seconds / 1e9})
+
+
+def chosen_method(method: str) -> Method:
+    """The method that `method` means. "auto" is "structured", where every layer takes its cheaper form.
+
+    Raises:
+        OptionError: unknown.
+    """
+    if method == "plain":
+        return "plain"
+    if method not in ("auto", "structured"):
+        raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
+    return "structured"
+
+
+def multiply_adds(model: Model, shape: Shape, chosen: Reduction, method: Method) -> float:
+    """Multiply-adds for one entry of the kernel. Structured: the cheaper form of each layer; plain: P K."""
+    if method == "plain":
+        return float(model.n_params * products(chosen))
+    return float(sum(site.multiply_adds(chosen) for site in sites(model.layers, shape)))
+
+
+def kept_numbers(model: Model, shape: Shape, chosen: Reduction, method: Method) -> int:
+    """Numbers that the factors of one sample hold."""
+    if method == "plain":
+        return model.n_params * chosen.n_cotangents
+    return sum(site.kept_numbers(chosen) for site in sites(model.layers, shape))
+
+
+def passes_flops(model: Model, shape: Shape, chosen: Reduction) -> float:
+    """Operations of one forward and K backward passes of one sample."""
+    return 2.0 * sum(site.pass_multiply_adds() for site in sites(model.layers, shape)) * (1 + chosen.n_cotangents)

@@ -1,0 +1,46 @@
+"""A progress bar for long computations: rate, time left, bytes written. Quiet where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from udlbridge.sizes import show_bytes
+
+
+class Advance(Protocol):
+    """Tells the bar of work done: operations, and bytes written."""
+
+    def __call__(self, flops: float, written: int) -> None:
+        """Advance by so many operations and bytes."""
+
+
+@contextmanager
+def kernel_progress(total_flops: float, *, show: bool | None) -> Iterator[Advance]:
+    """A bar on standard error; `show` None means: if that is a terminal."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield lambda flops, written: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("kernel"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[written]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("kernel", total=total_flops, rate="", written="")
+        done = 0
+
+        def advance(flops: float, written: int) -> None:
+            nonlocal done
+            done += written
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = (bar.tasks[0].completed + flops) / elapsed / 1e9 if elapsed > 0 else 0.0
+            text = f"{show_bytes(done)} written" if done else ""
+            bar.update(task, advance=flops, rate=f"{rate:,.0f} GFLOP/s", written=text)
+
+        yield advance
