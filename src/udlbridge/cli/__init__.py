@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "check": "udlbridge.cli.check",
     "kernel": "udlbridge.cli.kernel",
     "store": "udlbridge.cli.store",
+    "convert": "udlbridge.cli.convert",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }
