@@ -83,22 +83,18 @@ def test_tiles_in_every_engine(backend: str) -> None:
 # --- plans ---
 
 
-def test_auto_takes_what_needs_fewer_operations() -> None:
-    assert ub.plan(MODEL, 100, backend="reference", calibrate=False).method == "structured"
-    # One input and one output: a Jacobian of 2 numbers is cheaper than two Gram matrices, and is what the layer takes.
-    tiny, sequence = ub.Model([ub.Dense(1, 1)]), ub.Model([ub.Dense(3, 2), ub.Flatten(), ub.Dense(4, 1)])
-    for model, shape in ((tiny, (1,)), (sequence, (2, 3)), (ub.models.small_resnet(), (3, 32, 32))):
-        made = {
-            method: ub.plan(model, 100, sample_shape=shape, backend="reference", method=method, calibrate=False)
-            for method in ("auto", "plain")
-        }
-        pairs = 100 * 100 * 2
-        work = {
-            method: planning.multiply_adds(model, shape, reduction("trace", model.output_shape(shape)[0]), one.method)
-            for method, one in made.items()
-        }
-        assert work["auto"] <= work["plain"]
-        assert made["plain"].flops >= pairs * work["plain"]
+def test_structured_never_costs_more_than_plain() -> None:
+    for model, shape in (
+        (MODEL, (5,)),
+        (ub.Model([ub.Dense(1, 1)]), (1,)),
+        (ub.Model([ub.Dense(3, 2), ub.Flatten(), ub.Dense(4, 1)]), (2, 3)),
+        (ub.Model([ub.Conv2d(1, 4, 3), ub.Flatten(), ub.Dense(4 * 36, 2)]), (1, 8, 8)),
+    ):
+        costs = {}
+        for method in ("auto", "structured", "plain"):
+            made = ub.plan(model, 100, sample_shape=shape, backend="reference", method=method, calibrate=False)
+            costs[method] = made.flops
+        assert costs["auto"] == costs["structured"] <= costs["plain"]
 
 
 def test_plan_of_the_notebook() -> None:

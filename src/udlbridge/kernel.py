@@ -146,7 +146,7 @@ def ntk(
         backend: as for `udlbridge.outputs`.
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.rules`); "plain"
-            multiplies per-sample Jacobians; "auto" is "structured", which never needs more operations.
+            multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs more.
         memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
@@ -176,12 +176,12 @@ def ntk(
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     other = None if x2 is None else len(columns)
     made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
+    engine = backends.get(name)
     names = selected_parameters(model, params)
 
     def kernel(own: tuple[str, ...]) -> np.ndarray:
         job = KernelJob(model, chosen, made.method, threads, device, own)
-        second = None if x2 is None else columns
-        computer = TileComputer(backends.get(name), job, rows, second, made.grid, made.kept_blocks)
+        computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
         result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
         for tile in made.grid.tiles():
             computer.compute(tile, result[tile.rows, tile.columns])

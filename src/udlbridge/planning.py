@@ -10,12 +10,12 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
+from udlbridge.costs import places
 from udlbridge.errors import OptionError
 from udlbridge.inputs import output_size, plausible_shape, random_batch
-from udlbridge.layers import Shape
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
-from udlbridge.rules import products, sites
+from udlbridge.rules import gradients_cost
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tiling import Grid
 
@@ -141,12 +141,14 @@ def make_plan(
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
     per_sample = kept_numbers(model, sample_shape, chosen, way) * itemsize
+    passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
     def need(size: int, blocks: int) -> int:
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
-        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + block * per_sample * (blocks + GRADIENT_COPIES)
+        held = block * (per_sample * (blocks + GRADIENT_COPIES) + passing)
+        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
     while tile is None and size > SMALLEST_TILE and need(size, 2) > bound:
@@ -163,9 +165,8 @@ def make_plan(
     kept = int(min(max(room // block_bytes, 2), max(every, 2)))
     grid = Grid(n, columns, size, m is None)
     pairs = grid.pairs
-    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way) + (n + (m or 0)) * passes_flops(
-        model, sample_shape, chosen
-    )
+    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way)
+    flops += (n + (m or 0)) * passes_flops(model, sample_shape, chosen)
     tiles = sum(1 for _ in grid.tiles())
     return Plan(
         n=n,
@@ -208,7 +209,7 @@ def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, m
 
 
 def chosen_method(method: str) -> Method:
-    """The method that `method` means. "auto" is "structured", where every layer takes its cheaper form.
+    """The method that `method` means: "auto" is "structured", which never costs more.
 
     Raises:
         OptionError: unknown.
@@ -220,20 +221,30 @@ def chosen_method(method: str) -> Method:
     return "structured"
 
 
-def multiply_adds(model: Model, shape: Shape, chosen: Reduction, method: Method) -> float:
-    """Multiply-adds for one entry of the kernel. Structured: the cheaper form of each layer; plain: P K."""
+def multiply_adds(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> float:
+    """Multiply-adds for one entry of the kernel: the cheaper form at each place, or P K for "plain"."""
     if method == "plain":
-        return float(model.n_params * products(chosen))
-    return float(sum(site.multiply_adds(chosen) for site in sites(model.layers, shape)))
+        return float(gradients_cost(model.n_params, 1, chosen))
+    return sum(place.multiply_adds(chosen) for place in places(model, sample_shape))
 
 
-def kept_numbers(model: Model, shape: Shape, chosen: Reduction, method: Method) -> int:
+def kept_numbers(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> int:
     """Numbers that the factors of one sample hold."""
     if method == "plain":
         return model.n_params * chosen.n_cotangents
-    return sum(site.kept_numbers(chosen) for site in sites(model.layers, shape))
+    return sum(place.kept(chosen) for place in places(model, sample_shape))
 
 
-def passes_flops(model: Model, shape: Shape, chosen: Reduction) -> float:
+def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
+    """Numbers that one sample's forward pass keeps for the way back: what comes to each layer, and leaves it."""
+    total, shape = 0, sample_shape
+    for layer in model.layers:
+        total += int(np.prod(shape, dtype=np.int64))
+        shape = layer.output_shape(shape)
+    return total + int(np.prod(shape, dtype=np.int64))
+
+
+def passes_flops(model: Model, sample_shape: tuple[int, ...], chosen: Reduction) -> float:
     """Operations of one forward and K backward passes of one sample."""
-    return 2.0 * sum(site.pass_multiply_adds() for site in sites(model.layers, shape)) * (1 + chosen.n_cotangents)
+    forward = sum(max(place.positions, 1) * place.size for place in places(model, sample_shape))
+    return 2.0 * forward * (1 + chosen.n_cotangents)
