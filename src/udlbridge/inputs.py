@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from udlbridge.errors import DTypeError, InputError, ShapeError
-from udlbridge.layers import Flatten
 from udlbridge.model import Model
 
 
@@ -96,20 +95,18 @@ def output_size(model: Model, x: np.ndarray) -> int:
 def plausible_shape(model: Model) -> tuple[int, ...] | None:
     """The shape of one sample that the layers can take, where it follows from them, else None.
 
-    Features and channels are known; of the sizes of images and series up to 256, and of the lengths of sequences up to
-    16, the one that fits is searched for: the Dense layer behind a Flatten decides.
+    Features and channels are known. The size of an image or series (32 or 28, as of CIFAR and MNIST, else the smallest
+    up to 256) and the length of a sequence (the largest up to 16) are searched for: Dense after Flatten decides.
     """
     first = model.layers[0]
     width = first.widths()
-    sizes = range(256, 0, -1)
+    sizes = (32, 28, *range(1, 257))
     candidates: list[tuple[int, ...]] = []
     if model.takes_tokens:
         candidates = [(tokens,) for tokens in range(16, 0, -1)]
     elif width is not None and width[0] == -1:
         candidates = [(width[1],), *((tokens, width[1]) for tokens in range(16, 0, -1))]
     elif width is not None:
-        flat = any(isinstance(layer, Flatten) for layer in model.layers)
-        sizes = sizes if flat else range(16, 0, -1)
         candidates = [(width[1], size, size) for size in sizes] + [(width[1], size) for size in sizes]
     for shape in candidates:
         try:
