@@ -11,8 +11,8 @@ JSON spec and do no computation of their own.
 """
 module UDLBridge
 
-using Flux: Flux, BatchNorm, Chain, Conv, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool, Parallel,
-    SkipConnection
+using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
+    Parallel, SkipConnection
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
@@ -21,6 +21,7 @@ using Zygote: Zygote
 
 export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
 export Training, epoch!, loss_gradient
+export from_flux, to_flux
 
 include("layout.jl")
 include("layers.jl")
@@ -38,6 +39,8 @@ include("kernel.jl")
 include("structured.jl")
 include("spectrum.jl")
 include("training.jl")
+include("translation.jl")
+include("files.jl")
 include("bridge.jl")
 
 end

@@ -62,7 +62,12 @@ item(::Nothing, index) = nothing
 "all arrays of a layer and of those inside, by `fields` or by `buffers`"
 function leaves(layer, of=fields, prefix="", pick=identity)
     own = Leaf[Leaf(prefix * name, layer, field, pick) for (name, field) in of(layer)]
-    for (part, child, inner) in children(layer)
+    inside = children(layer)
+    if isempty(own) && isempty(inside) && of === fields && !isempty(Flux.trainables(layer))
+        throw(ArgumentError("UDLBridge does not know the parameters of a $(nameof(typeof(layer))); \
+            `to_flux(from_flux(chain))` may translate it"))
+    end
+    for (part, child, inner) in inside
         append!(own, leaves(child, of, "$prefix$part.", inner ∘ pick))
     end
     return own

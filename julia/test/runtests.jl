@@ -19,5 +19,6 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("kernel.jl")
     include("spectrum.jl")
     include("training.jl")
+    include("translation.jl")
     include("bridge.jl")
 end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -41,7 +41,8 @@ class CheckReport:
     """What `check` found. Prints as a table.
 
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
-    all others while those agree among themselves.
+    all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
+    first behind which they do.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -51,6 +52,7 @@ class CheckReport:
     versions: dict[str, str]
     dtype: str
     n: int
+    parted: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -85,6 +87,7 @@ class CheckReport:
             f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
         )
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
+        lines += [f"{pair} part behind {layer}" for pair, layer in self.parted.items()]
         lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -132,7 +135,32 @@ def check(
         versions=_versions(names),
         dtype=model.dtype.name,
         n=len(batch),
+        parted={
+            f"{row.first} and {row.second}": first_difference(model, batch, row.first, row.second)
+            for row in rows
+            if row.quantity == "outputs" and not row.ok
+        },
     )
+
+
+def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> str:
+    """The first layer of `model` behind which two engines differ by more than the budget, in words.
+
+    Each engine runs the first layer, the first two, and so on, for itself.
+    """
+    for count in range(1, len(model.layers) + 1):
+        head = leading_layers(model, count)
+        values = [backends.get(name).outputs(head, x) for name in (first, second)]
+        gap = relative_difference(*values)
+        if gap > budget(model.dtype):
+            return f"layer {count - 1} ({model.layers[count - 1].kind}), by {gap:.2e} of its largest output"
+    return "no single layer: they agree when run again"
+
+
+def leading_layers(model: Model, count: int) -> Model:
+    """The network of the first `count` layers, with their parameters and buffers."""
+    own = {name: value for name, value in model.arrays.items() if int(name.split(".", 1)[0]) < count}
+    return Model(model.layers[:count], own, dtype=model.dtype.name)
 
 
 def _engines(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
@@ -154,7 +182,8 @@ def _everything(model: Model, x: np.ndarray, backend: str, reduction: Outputs) -
         **{f"jacobian {name}": block for name, block in blocks.items()},
         "full NTK": ntk(model, x, outputs="full", backend=backend),
         "eigenvalues": np.array(spectrum(ntk(model, x, outputs=reduction, backend=backend)).eigenvalues),
-        "input jacobian": input_jacobian(model, x, backend=backend),
+        # Tokens have no derivative.
+        **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=backend)}),
     }
 
 

@@ -1,12 +1,19 @@
-"""Networks that come from elsewhere: PyTorch's modules, and Flux models from files."""
+"""Networks that come from elsewhere: PyTorch's modules, Flux models, and files of other formats."""
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from udlbridge import backends
-from udlbridge.errors import TorchUnavailable
+from udlbridge.errors import ModelFileError, TorchUnavailable
 from udlbridge.model import Model
 
 if TYPE_CHECKING:
@@ -48,3 +55,104 @@ def from_flux(path: str | os.PathLike[str]) -> Model:
         ModelFileError: as `Model.load`.
     """
     return Model.load(path)
+
+
+def read_network(path: Path, spec: Path | None = None) -> Model:
+    """The network in a .safetensors, .npz or .pt file; `spec` is a JSON file with the layers, where the file has none.
+
+    Nothing in a file can execute code.
+
+    Raises:
+        ModelFileError: an unknown ending, an unreadable file, or layers that are missing.
+        ParameterError: arrays that do not fit the layers.
+    """
+    reader = _checked_ending(path, READERS)
+    if path.suffix == ".safetensors" and spec is None:
+        return Model.load(path)
+    try:
+        found, arrays = reader(path)
+    except FileNotFoundError:
+        raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
+    except (OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read ({type(error).__name__}: {error})",
+            allowed="a whole file of arrays alone",
+            remedy="save it again: for PyTorch, torch.save(module.state_dict(), path)",
+        ) from error
+    if spec is not None:
+        found = spec.read_text(encoding="utf-8")
+    if found is None:
+        raise ModelFileError(f"{path} has arrays and no layers", allowed="--spec FILE.json", remedy="name the layers")
+    return Model.from_spec(found, arrays, str(spec or path))
+
+
+def write_network(model: Model, path: Path) -> None:
+    """Write a network as .safetensors, .npz, .pt (a state dict, without layers) or .json (layers, without arrays).
+
+    Raises:
+        ModelFileError: an unknown ending.
+    """
+    _checked_ending(path, WRITERS)(model, path)
+
+
+def _checked_ending(path: Path, choices: dict[str, Any]) -> Any:
+    if path.suffix not in choices:
+        raise ModelFileError(
+            f"{path} ends in {path.suffix or 'nothing'!r}", allowed=", ".join(choices), remedy="name the format so"
+        )
+    return choices[path.suffix]
+
+
+def _read_safetensors(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+    from safetensors.numpy import load_file
+
+    return None, load_file(path)
+
+
+def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    spec = arrays.pop("spec", None)
+    return None if spec is None else str(spec), arrays
+
+
+def _read_pt(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError("it is no state dict")
+    # A counter of training steps, which plays no part in the outputs.
+    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    return None, {name: value.numpy() for name, value in kept.items()}
+
+
+def _write_npz(model: Model, path: Path) -> None:
+    arrays: dict[str, Any] = dict(model.arrays)
+    np.savez(path, allow_pickle=False, spec=np.array(json.dumps(model.spec())), **arrays)
+
+
+def _write_pt(model: Model, path: Path) -> None:
+    import torch
+
+    torch.save({name: torch.tensor(value) for name, value in model.arrays.items()}, path)
+
+
+def _write_json(model: Model, path: Path) -> None:
+    path.write_text(json.dumps(model.spec(), indent=2) + "\n", encoding="utf-8")
+
+
+READERS: dict[str, Callable[[Path], tuple[str | None, dict[str, np.ndarray]]]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".pt": _read_pt,
+}
+"""What reads a file, by its ending: the layers as JSON text, if it has them, and the arrays."""
+
+WRITERS: dict[str, Callable[[Model, Path], None]] = {
+    ".safetensors": lambda model, path: model.save(path),
+    ".npz": _write_npz,
+    ".pt": _write_pt,
+    ".json": _write_json,
+}
+"""What writes a file, by its ending."""

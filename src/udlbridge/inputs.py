@@ -90,3 +90,36 @@ def output_size(model: Model, x: np.ndarray) -> int:
             remedy="end the model with Flatten()",
         )
     return shape[0]
+
+
+def plausible_shape(model: Model) -> tuple[int, ...] | None:
+    """The shape of one sample that the layers can take, where it follows from them, else None.
+
+    Features and channels are known. The size of an image or series (32 or 28, as of CIFAR and MNIST, else the smallest
+    up to 256) and the length of a sequence (the largest up to 16) are searched for: Dense after Flatten decides.
+    """
+    first = model.layers[0]
+    width = first.widths()
+    sizes = (32, 28, *range(1, 257))
+    candidates: list[tuple[int, ...]] = []
+    if model.takes_tokens:
+        candidates = [(tokens,) for tokens in range(16, 0, -1)]
+    elif width is not None and width[0] == -1:
+        candidates = [(width[1],), *((tokens, width[1]) for tokens in range(16, 0, -1))]
+    elif width is not None:
+        candidates = [(width[1], size, size) for size in sizes] + [(width[1], size) for size in sizes]
+    for shape in candidates:
+        try:
+            if len(model.output_shape(shape)) == 1:
+                return shape
+        except ShapeError:
+            continue
+    return None
+
+
+def random_batch(model: Model, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
+    """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
+    generator = np.random.default_rng(seed)
+    if model.takes_tokens:
+        return generator.integers(0, model.param_shapes()["0.weight"][0], size=(n, *shape))
+    return generator.standard_normal((n, *shape)).astype(model.dtype)

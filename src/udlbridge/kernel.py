@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import OptionError, ShapeError
+from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
@@ -70,9 +70,15 @@ def input_jacobian(
         (n, O, *D), of the model's dtype.
 
     Raises:
-        As `outputs`.
+        As `outputs`; InputError for a model that takes tokens.
     """
     batch = checked_batch(model, x)
+    if model.takes_tokens:
+        raise InputError(
+            "the model begins with an Embedding, and there is no derivative by the number of a token",
+            allowed="models of real numbers",
+            remedy="take the Jacobian by the parameters, ub.jacobian",
+        )
     output_size(model, batch)
     return backends.get(backend).input_jacobian(model, batch)
 

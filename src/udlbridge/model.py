@@ -227,8 +227,32 @@ class Model:
             ModelFileError: if the file is missing, truncated, of another program or of another format version.
         """
         spec, tensors = _read_safetensors(Path(path))
-        layers = [layer_from_spec(layer) for layer in spec["layers"]]
-        return Model(layers, tensors, dtype=str(spec["dtype"]))
+        return Model.from_spec(spec, tensors, str(path))
+
+    @staticmethod
+    def from_spec(spec: str, params: Mapping[str, np.ndarray], source: str = "the spec") -> Model:
+        """The model of a spec in JSON text, as `json.dumps(model.spec())` gives it, with its parameters and buffers.
+
+        Raises:
+            ModelFileError: no spec, an unknown kind of layer, or another format version; it names `source`.
+            ParameterError: arrays that do not fit the layers.
+        """
+        try:
+            found = json.loads(spec)
+            version, dtype, described = found["format"], found["dtype"], list(found["layers"])
+        except (KeyError, TypeError, json.JSONDecodeError):
+            raise ModelFileError(
+                f"{source} has no udlbridge spec",
+                allowed="a file written by model.save or UDLBridge.save",
+                remedy="build the Model from its layers and pass the tensors as params=",
+            ) from None
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{source} has format version {version}",
+                allowed=f"version {FORMAT_VERSION}",
+                remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
+            )
+        return Model([layer_from_spec(layer) for layer in described], params, dtype=str(dtype))
 
     def to_torch(self) -> nn.Sequential:
         """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
@@ -307,7 +331,8 @@ class Model:
         return {name: values[name] for name in trained}, kept, name_of_dtype
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """The spec as text ("" if there is none) and the arrays."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -322,19 +347,4 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             allowed="a whole file written by model.save or UDLBridge.save",
             remedy="copy or save it again: it may be truncated",
         ) from error
-    try:
-        spec = json.loads(metadata["udlbridge"])
-        version, _, _ = spec["format"], spec["dtype"], spec["layers"][0]
-    except (KeyError, IndexError, TypeError, json.JSONDecodeError):
-        raise ModelFileError(
-            f"{path} has no udlbridge spec in its metadata",
-            allowed="a file written by model.save or UDLBridge.save",
-            remedy="build the Model from its layers and pass the tensors as params=",
-        ) from None
-    if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} has format version {version}",
-            allowed=f"version {FORMAT_VERSION}",
-            remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
-        )
-    return spec, tensors
+    return metadata.get("udlbridge", ""), tensors

@@ -12,7 +12,7 @@ from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
 from udlbridge.costs import places
 from udlbridge.errors import OptionError
-from udlbridge.inputs import output_size
+from udlbridge.inputs import output_size, plausible_shape, random_batch
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.rules import gradients_cost
@@ -102,7 +102,7 @@ def plan(
         model: the network.
         n: number of samples.
         m: number of samples of a cross kernel; None means the symmetric kernel of the `n`.
-        sample_shape: shape of one sample; None means the width of the first layer.
+        sample_shape: shape of one sample; None means the one that the layers need, where they say so.
         outputs, backend, method, threads: as for `ntk`.
         memory: bound of the working memory, as "2GB".
         calibrate: compute for about two seconds to predict the time.
@@ -111,13 +111,12 @@ def plan(
         OptionError: an unknown method, one that the model does not have, or too little memory for the smallest tile.
     """
     if sample_shape is None:
-        width = getattr(model.layers[0], "in_features", None)
-        if width is None:
+        sample_shape = plausible_shape(model)
+        if sample_shape is None:
             raise OptionError(
                 "no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)"
             )
-        sample_shape = (width,)
-    probe = np.zeros((1, *sample_shape), dtype=model.dtype)
+    probe = random_batch(model, sample_shape, 1)
     chosen = reduction(outputs, output_size(model, probe))
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     made = make_plan(model, sample_shape, chosen, n, m, name, method, memory, threads)
@@ -192,7 +191,7 @@ def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, m
     engine = backends.get(made.backend)
     job = KernelJob(model, chosen, made.method, made.threads)
     size = min(made.tile, made.n, made.m)
-    x = np.random.default_rng(0).random((size, *sample_shape)).astype(model.dtype)
+    x = random_batch(model, sample_shape, size)
     out = np.empty((size, size, *chosen.trailing), dtype=model.dtype)
     factors = engine.prepare(job, x)  # compiles and warms up
     engine.fill(job, factors, slice(0, size), factors, slice(0, size), out)

@@ -1,7 +1,9 @@
 # Flux's `Conv` is a true convolution: it flips the kernel. `layout.jl` flips the weight once, when it comes and goes.
 # Spatial pairs come as (height, width) and are reversed here.
 
-fields(c::Conv) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+const Convolution = Union{Conv,CrossCor}
+
+fields(c::Convolution) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
 "spatial settings of a spec, in Flux's order (W, H)"
 spatial(values) = Tuple(Int.(reverse(values)))
@@ -16,22 +18,27 @@ function build_convolution(settings, param)
         pad=spatial(settings["padding"]), dilation=spatial(settings["dilation"]), groups=settings["groups"])
 end
 
-function observed(c::Conv, x, see)
-    plain = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
+groups(c::Conv) = c.groups
+groups(::CrossCor) = 1
+
+plain(c::Conv) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
+plain(c::CrossCor) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
+
+function observed(c::Convolution, x, see)
     site = AffineSite(length(fields(c)), a -> windows(c, a), d -> channels_last(c, d))
-    return c.σ.(see(site, x, plain(x)))
+    return c.σ.(see(site, x, plain(c)(x)))
 end
 
-"the windows that a convolution sees, (p, T, G, n); their entries stand in the order of the flipped kernel"
-function windows(c::Conv, x::AbstractArray)
+"the windows that a convolution sees, (p, T, G, n); the order of its entries is the same for all"
+function windows(c::Convolution, x::AbstractArray)
     kernel = size(c.weight)[1:(end - 2)]
     unfolded = NNlib.unfold(x, (kernel..., size(x, ndims(x) - 1), 1); stride=c.stride, pad=c.pad, dilation=c.dilation,
         flipped=false)
-    return permutedims(reshape(unfolded, size(unfolded, 1), :, c.groups, size(x, ndims(x))), (2, 1, 3, 4))
+    return permutedims(reshape(unfolded, size(unfolded, 1), :, groups(c), size(x, ndims(x))), (2, 1, 3, 4))
 end
 
 "(space..., channels, n) as (channels of a group, T, G, n)"
-function channels_last(c::Conv, d::AbstractArray)
+function channels_last(c::Convolution, d::AbstractArray)
     n, channels = size(d, ndims(d)), size(d, ndims(d) - 1)
-    return permutedims(reshape(d, :, channels ÷ c.groups, c.groups, n), (2, 1, 3, 4))
+    return permutedims(reshape(d, :, channels ÷ groups(c), groups(c), n), (2, 1, 3, 4))
 end

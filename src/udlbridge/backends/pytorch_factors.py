@@ -14,7 +14,7 @@ from udlbridge.backends.pytorch_layers import Affine, Site
 from udlbridge.reduction import Reduction
 from udlbridge.rules import affine_rule
 
-BLOCK = 2**25
+BLOCK = 2**24
 """Largest number of entries of per-sample gradients that are formed at a time."""
 
 

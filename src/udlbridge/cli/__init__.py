@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "kernel": "udlbridge.cli.kernel",
     "store": "udlbridge.cli.store",
     "align": "udlbridge.cli.align",
+    "convert": "udlbridge.cli.convert",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }

@@ -22,6 +22,7 @@ from udlbridge.cli.common import (
 @model_option
 @click.option("--n", default=10, show_default=True, help="Number of samples.")
 @click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
+@click.option("--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @data_option
 @json_option
@@ -30,6 +31,7 @@ def command(
     model_name: str,
     n: int,
     backends: str,
+    shape: str | None,
     dtype: str,
     folder: Path | None,
     json_file: Path | None,
@@ -38,7 +40,8 @@ def command(
     """Compare engines on one network: outputs, Jacobians, kernel, eigenvalues, input derivatives.
 
     Every engine computes everything by itself, and every pair is held against the error budget of the dtype. The exit
-    code is 0 only if all are within it.
+    code is 0 only if all are within it. Where outputs differ, the first layer behind which they do is named: so this
+    answers whether the port of a network is right.
     """
     from dataclasses import replace
 
@@ -46,7 +49,7 @@ def command(
 
     names, skipped = engines(backends, install=not no_install)
     model = load_model(model_name, dtype)
-    result = replace(check(model, samples(model, n, folder), backends=names), skipped=skipped)
+    result = replace(check(model, samples(model, n, folder, shape), backends=names), skipped=skipped)
     report(str(result), json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)

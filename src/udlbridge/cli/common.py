@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,11 @@ json_option = click.option(
     help="Write the result as JSON; - for stdout.",
 )
 model_option = click.option(
-    "--model", "model_name", default="3ls", show_default=True, help="3ls, notebook1, or a .safetensors file."
+    "--model",
+    "model_name",
+    default="3ls",
+    show_default=True,
+    help="3ls, notebook1, lenet5, resnet, transformer, or a .safetensors file.",
 )
 outputs_option = click.option(
     "--outputs", default="trace", show_default=True, help="An output from 0 on, or trace, mean, sum, diagonal, full."
@@ -70,22 +75,41 @@ def load_model(name: str, dtype: str) -> Model:
     from udlbridge import models
     from udlbridge.model import Model
 
-    if name == "3ls":
-        return models.three_layer_sigmoid(dtype=dtype)
-    if name == "notebook1":
-        return models.notebook_method1(dtype=dtype)
+    known: dict[str, Callable[..., Model]] = {
+        "3ls": models.three_layer_sigmoid,
+        "notebook1": models.notebook_method1,
+        "lenet5": models.lenet5,
+        "resnet": models.small_resnet,
+        "transformer": models.small_transformer,
+    }
+    if name in known:
+        return known[name](dtype=dtype)
     return Model.load(name).astype(dtype)
 
 
-def samples(model: Model, n: int, folder: Path | None) -> np.ndarray:
-    """`n` samples that the model can take: the notebook's points, MNIST images, or else normal random numbers."""
-    import numpy as np
-
+def samples(model: Model, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
+    """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape."""
     from udlbridge import data, models
+    from udlbridge.errors import ShapeError
+    from udlbridge.inputs import plausible_shape, random_batch
 
-    width = getattr(model.layers[0], "in_features", None)
-    if width == models.NOTEBOOK_POINTS.shape[1] and n <= len(models.NOTEBOOK_POINTS):
+    sizes = plausible_shape(model) if shape is None else _parsed_shape(shape)
+    if sizes is None:
+        raise ShapeError(
+            "the layers do not say what shape a sample has", allowed="--shape SIZES", remedy="as --shape 3,32,32"
+        )
+    model.output_shape(sizes)
+    if shape is None and sizes == models.NOTEBOOK_POINTS.shape[1:] and n <= len(models.NOTEBOOK_POINTS):
         return models.NOTEBOOK_POINTS[:n].astype(model.dtype)
-    if width in (None, 784):
-        return data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)[0]
-    return np.random.default_rng(0).standard_normal((n, width)).astype(model.dtype)
+    if sizes in ((784,), (1, 28, 28)):
+        return data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)[0].reshape(n, *sizes)
+    return random_batch(model, sizes, n)
+
+
+def _parsed_shape(text: str) -> tuple[int, ...]:
+    from udlbridge.errors import ShapeError
+
+    sizes = text.split(",")
+    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+        raise ShapeError(f"--shape {text}", allowed="positive numbers with commas", remedy="as --shape 3,32,32")
+    return tuple(int(size) for size in sizes)

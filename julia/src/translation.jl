@@ -1,0 +1,223 @@
+"""
+    Model(spec, params)
+
+A network as data: the `spec` that [`build`](@ref) understands, and arrays by name, canonical with reversed axes. It is what
+a model file holds. Made by [`from_flux`](@ref).
+"""
+struct Model
+    spec::Dict{String,Any}
+    params::Vector{Pair{String,Array}}
+end
+
+"Version of the spec in a model file; the Python side has the same."
+const FORMAT_VERSION = 1
+
+"""
+    from_flux(chain) -> Model
+
+The network of a Flux chain in inference mode, with copies of its arrays.
+
+Understood are `Dense`, `Conv`, `CrossCor`, `MaxPool`, `MeanPool`, `GlobalMeanPool`, `LayerNorm`, `GroupNorm`, `BatchNorm`,
+`Dropout`, `Embedding` as the first layer, `Flux.flatten`, `softmax`, `logsoftmax`, nested chains, `SkipConnection` with
+`+`, and the layers of this package.
+
+# Errors
+`ArgumentError` names what has no translation by its place in the chain, says which arrays are of another element type than
+the rest, and refuses layers in training mode (`active = true`) and arrays that two layers share.
+"""
+function from_flux(chain::Chain)
+    translated = Chain(in_place(chain, "")...)
+    arrays = [leaf for of in (fields, buffers) for leaf in leaves(translated, of)]
+    check_shared(arrays)
+    params = Pair{String,Array}[
+        leaf.name => to_canonical(type(leaf), Val(leaf.field), copy(value(leaf))) for leaf in arrays
+    ]
+    types = unique(eltype(array) for (_, array) in params)
+    T = isempty(types) ? Float32 : only_type(types)
+    spec = Dict{String,Any}("format" => FORMAT_VERSION, "dtype" => lowercase(string(T)), "layers" => specs(translated))
+    return Model(spec, params)
+end
+
+"""
+    to_flux(model) -> Chain
+
+The Flux chain of a [`Model`](@ref), in inference mode.
+"""
+to_flux(model::Model) = Flux.testmode!(build(model.spec, Dict(model.params)))
+
+function only_type(types)
+    length(types) == 1 && only(types) in (Float32, Float64) && return only(types)
+    throw(ArgumentError("the chain has arrays of $(join(types, " and ")); allowed: all Float32 or all Float64 (f32, f64)"))
+end
+
+function check_shared(arrays)
+    for (index, leaf) in enumerate(arrays), other in arrays[1:(index - 1)]
+        value(leaf) === value(other) || continue
+        throw(ArgumentError("$(leaf.name) and $(other.name) are one shared array; copies would have another kernel"))
+    end
+end
+
+const Ours = Union{Dense,Conv,CrossCor,FirstMaxPool,MeanPool,GlobalMeanPool,GroupNorm,SampleNorm,Embedding,
+    SinusoidalPositions,LearnedPositions,SelfAttention,Take,Activation,typeof(NNlib.softmax),typeof(NNlib.logsoftmax),
+    typeof(Flux.flatten)}
+
+"""
+    in_place(layer, path) -> Vector
+
+The layers of this package that do the same, one or several; `ArgumentError` with the `path` if there are none.
+"""
+in_place(layer::Ours, path) = Any[layer]
+
+function in_place(chain::Chain, path)
+    prefix = isempty(path) ? "" : "$path."
+    return Any[own for (index, layer) in enumerate(chain.layers) for own in in_place(layer, "$prefix$(index - 1)")]
+end
+
+function in_place(layer, path)
+    throw(ArgumentError("layer $path is a $(typeof(layer)), which UDLBridge cannot translate"))
+end
+
+in_place(::typeof(identity), path) = Any[]
+
+function in_place(p::Flux.MaxPool, path)
+    return Any[FirstMaxPool(p.k; stride=p.stride, pad=both_sides(p.pad, length(p.k), "layer $path"))]
+end
+
+function in_place(l::Flux.LayerNorm, path)
+    # Up to 0.16.10 Flux squares its epsilon.
+    eps = pkgversion(Flux) < v"0.16.11" ? Float64(l.ϵ)^2 : Float64(l.ϵ)
+    weight, bias = l.affine ? (l.diag.scale, l.diag.bias) : (nothing, nothing)
+    return with_activation(SampleNorm(weight, bias, eps, l.size), l.λ)
+end
+
+function in_place(l::GroupNorm, path)
+    plain = GroupNorm(l.G, identity, l.β, l.γ, nothing, nothing, l.ϵ, l.momentum, l.affine, false, false, l.chs)
+    return with_activation(plain, l.λ)
+end
+
+function in_place(l::BatchNorm, path)
+    check_inference(l, path)
+    l.track_stats || throw(ArgumentError("layer $path is a BatchNorm without statistics: it has no inference mode"))
+    plain = BatchNorm(identity, l.β, l.γ, l.μ, l.σ², l.ϵ, l.momentum, l.affine, true, false, l.chs)
+    return with_activation(plain, l.λ)
+end
+
+function in_place(d::Dropout, path)
+    check_inference(d, path)
+    return Any[Dropout(d.p)]
+end
+
+function in_place(s::SkipConnection, path)
+    s.connection === (+) || throw(ArgumentError("layer $path connects with $(s.connection); allowed: +"))
+    main = s.layers isa Chain ? s.layers : Chain(s.layers)
+    return Any[SkipConnection(Chain(in_place(main, path)...), +)]
+end
+
+function in_place(p::Parallel, path)
+    whole = p.connection === (+) && p.layers isa Tuple && length(p.layers) == 2
+    whole || throw(ArgumentError("layer $path is not Parallel(+, main, shortcut), the only Parallel with a translation"))
+    parts = map(part -> part isa Chain ? part : Chain(part), p.layers)
+    main, side = in_place(parts[1], path), in_place(parts[2], "$path.shortcut")
+    isempty(side) && return Any[SkipConnection(Chain(main...), +)]
+    return Any[Parallel(+, Chain(main...), Chain(side...))]
+end
+
+function check_inference(layer, path)
+    layer.active === true || return nothing
+    throw(ArgumentError("layer $path, a $(nameof(typeof(layer))), is in training mode; use Flux.testmode!(chain)"))
+end
+
+with_activation(layer, λ) = λ === identity ? Any[layer] : Any[layer, Activation(λ)]
+
+# One settings dictionary per layer: the inverse of `build_layer`.
+
+specs(chain::Chain) = [Dict{String,Any}(layer_spec(layer)) for layer in chain.layers]
+
+"""
+    layer_spec(layer)
+
+Pairs of the settings of a layer, `"kind"` among them: what `build_layer` makes the layer of.
+"""
+function layer_spec(d::Dense)
+    return ["kind" => "dense", "in_features" => size(d.weight, 2), "out_features" => size(d.weight, 1),
+        "activation" => activation_name(d.σ), "bias" => d.bias !== false]
+end
+
+function layer_spec(c::Union{Conv,CrossCor})
+    kernel = size(c.weight)[1:(end - 2)]
+    length(kernel) in (1, 2) || throw(ArgumentError("a convolution over $(length(kernel)) axes; allowed: 1 or 2"))
+    channels, outputs = size(c.weight)[(end - 1):end]
+    return ["kind" => "conv$(length(kernel))d", "in_channels" => channels * groups(c), "out_channels" => outputs,
+        "kernel_size" => reverse(kernel), "activation" => activation_name(c.σ), "stride" => reverse(c.stride),
+        "padding" => reverse(both_sides(c.pad, length(kernel), "the convolution")), "dilation" => reverse(c.dilation),
+        "groups" => groups(c), "bias" => c.bias !== false]
+end
+
+function layer_spec(p::FirstMaxPool)
+    return ["kind" => "maxpool", "kernel_size" => reverse(p.k), "stride" => reverse(p.stride),
+        "padding" => reverse(p.pad), "dims" => length(p.k)]
+end
+
+function layer_spec(p::MeanPool)
+    return ["kind" => "meanpool", "kernel_size" => reverse(p.k), "stride" => reverse(p.stride),
+        "padding" => reverse(both_sides(p.pad, length(p.k), "the mean pool")), "dims" => length(p.k)]
+end
+
+function layer_spec(l::SampleNorm)
+    return ["kind" => "layernorm", "normalized_shape" => reverse(l.size), "eps" => l.eps, "affine" => l.weight !== nothing]
+end
+
+function layer_spec(l::GroupNorm)
+    return ["kind" => "groupnorm", "num_groups" => l.G, "num_channels" => l.chs, "eps" => Float64(l.ϵ),
+        "affine" => l.affine]
+end
+
+function layer_spec(l::BatchNorm)
+    return ["kind" => "batchnorm", "num_features" => l.chs, "eps" => Float64(l.ϵ), "affine" => l.affine]
+end
+
+function layer_spec(l::SelfAttention)
+    return ["kind" => "selfattention", "embed_dim" => size(l.out_weight, 1), "num_heads" => l.heads,
+        "causal" => l.causal, "bias" => l.in_bias !== false]
+end
+
+function layer_spec(l::Embedding)
+    return ["kind" => "embedding", "num_embeddings" => size(l.weight, 2), "embedding_dim" => size(l.weight, 1)]
+end
+
+function layer_spec(l::LearnedPositions)
+    return ["kind" => "learnedpositions", "length" => size(l.weight, 2), "features" => size(l.weight, 1)]
+end
+
+layer_spec(a::Activation) = ["kind" => "activation", "activation" => activation_name(a.f)]
+layer_spec(::typeof(NNlib.softmax)) = ["kind" => "softmax"]
+layer_spec(::typeof(NNlib.logsoftmax)) = ["kind" => "logsoftmax"]
+layer_spec(::typeof(Flux.flatten)) = ["kind" => "flatten"]
+layer_spec(d::Dropout) = ["kind" => "dropout", "p" => Float64(d.p)]
+layer_spec(::GlobalMeanPool) = ["kind" => "globalmeanpool"]
+layer_spec(::SinusoidalPositions) = ["kind" => "sinusoidalpositions"]
+layer_spec(l::Take) = ["kind" => "take", "index" => l.index]
+layer_spec(s::SkipConnection) = ["kind" => "residual", "layers" => specs(s.layers), "shortcut" => []]
+
+function layer_spec(p::Parallel)
+    return ["kind" => "residual", "layers" => specs(p.layers[1]), "shortcut" => specs(p.layers[2])]
+end
+
+"the name of one of Flux's activations; `ArgumentError` for any other function"
+function activation_name(f)
+    for (name, known) in ACTIVATIONS
+        known === f && return name
+    end
+    throw(ArgumentError("the activation $f has no name; known: $(join(sort!(collect(keys(ACTIVATIONS))), ", "))"))
+end
+
+"""
+    both_sides(pad, axes, what)
+
+Flux's padding as one number per axis: it is that already, or (before, behind, before, behind, ...).
+"""
+function both_sides(pad::Tuple, axes::Integer, what)
+    length(pad) == axes && return pad
+    length(pad) == 2axes && pad[1:2:end] == pad[2:2:end] && return pad[1:2:end]
+    throw(ArgumentError("$what has the padding $pad; allowed: the same on both sides of an axis"))
+end

@@ -1,0 +1,178 @@
+"""Model files: formats, the command `convert`, files that Julia writes and reads, and `check` on files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import udlbridge as ub
+from architectures import EVERY_LAYER, TOKENS, batch, shaken
+from helpers import assert_within_budget
+from udlbridge import backends, errors
+from udlbridge.backends.reference import ReferenceBackend
+from udlbridge.checking import first_difference, leading_layers
+from udlbridge.conversion import read_network, write_network
+from udlbridge.inputs import plausible_shape
+
+RESIDUAL = shaken(EVERY_LAYER["residual with shortcut"][0], dtype="float32")
+
+
+def udlbridge(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "udlbridge", *map(str, args)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])
+def test_formats_carry_the_same_network(ending: str, tmp_path: Path) -> None:
+    path, spec = tmp_path / f"model{ending}", tmp_path / "model.json"
+    write_network(RESIDUAL, path)
+    write_network(RESIDUAL, spec)
+    assert read_network(path, spec if ending == ".pt" else None) == RESIDUAL
+    assert read_network(path, spec) == RESIDUAL
+
+
+def test_a_state_dict_of_torch_is_read(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv1d(2, 3, 2), torch.nn.BatchNorm1d(3), torch.nn.Flatten()).eval()
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    model = ub.from_torch(module)
+    write_network(model, tmp_path / "model.json")
+    assert read_network(tmp_path / "weights.pt", tmp_path / "model.json") == model
+
+
+def test_convert(tmp_path: Path) -> None:
+    RESIDUAL.save(tmp_path / "a.safetensors")
+    done = udlbridge("convert", tmp_path / "a.safetensors", tmp_path / "b.npz", "--dtype", "float64")
+    assert done.returncode == 0, done.stderr
+    assert "3 layers, 38 parameters, float64" in done.stdout
+    assert read_network(tmp_path / "b.npz") == RESIDUAL.astype("float64")
+    again = udlbridge("convert", tmp_path / "a.safetensors", tmp_path / "b.npz")
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_what_is_no_network_file(tmp_path: Path) -> None:
+    def bad(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    torch.save({"layers": [1, 2]}, tmp_path / "no_state.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "pickled.pt")
+    np.savez(tmp_path / "alone.npz", **{"0.weight": np.ones((2, 2))})
+    np.savez(tmp_path / "objects.npz", spec=np.array([{}], dtype=object))
+    cases = {
+        tmp_path / "model.onnx": r"'\.onnx'.*\.safetensors, \.npz, \.pt",
+        tmp_path / "missing.npz": r"no file .*missing\.npz",
+        bad("cut.npz", b"PK\x03\x04"): r"cannot be read",
+        bad("cut.pt", b"nothing"): r"cannot be read",
+        tmp_path / "no_state.pt": r"no state dict.*state_dict\(\)",
+        tmp_path / "pickled.pt": r"cannot be read",
+        tmp_path / "alone.npz": r"arrays and no layers.*--spec",
+        tmp_path / "objects.npz": r"cannot be read",
+    }
+    for path, words in cases.items():
+        with pytest.raises(errors.ModelFileError, match=words):
+            read_network(path)
+    newer = {**RESIDUAL.spec(), "format": 2}
+    with pytest.raises(errors.ModelFileError, match=r"format version 2.*version 1.*update udlbridge"):
+        ub.Model.from_spec(json.dumps(newer), RESIDUAL.arrays)
+    unknown = {**RESIDUAL.spec(), "layers": [{"kind": "residual", "layers": [{"kind": "conv9d"}], "shortcut": []}]}
+    with pytest.raises(errors.ModelFileError, match=r"'conv9d'.*conv2d"):
+        ub.Model.from_spec(json.dumps(unknown), RESIDUAL.arrays)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (ub.models.lenet5(), (1, 28, 28)),
+        (ub.models.small_resnet(), (3, 32, 32)),
+        (ub.models.small_resnet("batch", blocks=2), (3, 32, 32)),
+        (ub.models.small_transformer(), (16,)),
+        (ub.models.three_layer_sigmoid(), (784,)),
+        (ub.Model([ub.Flatten()]), None),
+        (ub.Model([ub.Conv1d(2, 3, 3), ub.Flatten(), ub.Dense(12, 1)]), (2, 6)),
+    ],
+)
+def test_shapes_that_layers_say(model: ub.Model, shape: tuple[int, ...] | None) -> None:
+    assert plausible_shape(model) == shape
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("lenet5", 61_706), ("small_resnet", 78_042)])
+def test_sizes_of_the_named_networks(name: str, parameters: int) -> None:
+    assert getattr(ub.models, name)().n_params == parameters
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet", "transformer"])
+def test_check_of_practical_networks(name: str) -> None:
+    done = udlbridge("check", "--model", name, "--n", "2", "--backends", "torch,reference", "--dtype", "float64")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "torch, reference: agree" in done.stdout
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("name", ["lenet5", "resnet", "transformer"])
+def test_check_of_practical_networks_in_all_engines(name: str) -> None:
+    done = udlbridge("check", "--model", name, "--n", "2", "--dtype", "float64")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "julia, torch, reference: agree" in done.stdout
+
+
+def test_check_of_a_file(tmp_path: Path) -> None:
+    RESIDUAL.save(tmp_path / "model.safetensors")
+    args = ["check", "--model", tmp_path / "model.safetensors", "--n", 3, "--backends", "torch,reference"]
+    done = udlbridge(*args, "--shape", "1,4,3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = udlbridge(*args, "--shape", "2,4,3")
+    assert wrong.returncode == 2
+    assert "layer 0 does not fit" in wrong.stderr
+
+
+class WrongNorm(ReferenceBackend):
+    """An engine that forgets the epsilon's size in one layer: outputs part there."""
+
+    def outputs(self, model: ub.Model, x: np.ndarray) -> np.ndarray:
+        layers = [ub.LayerNorm(4, eps=1e-3) if isinstance(layer, ub.LayerNorm) else layer for layer in model.layers]
+        return super().outputs(ub.Model(layers, model.arrays), x)
+
+
+def test_the_first_layer_where_engines_part_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong, real = WrongNorm(), backends.get
+    monkeypatch.setattr(backends, "get", lambda name=None, **_: wrong if name == "torch" else real(name))
+    model = shaken([ub.Dense(3, 4, "tanh"), ub.Activation("relu"), ub.LayerNorm(4), ub.Dense(4, 2)])
+    x = batch(model, (3,), 4)
+    assert first_difference(model, x, "reference", "torch").startswith("layer 2 (layernorm), by ")
+    report = ub.check(model, x, backends=["reference", "torch"])
+    assert not report.ok
+    assert "torch and reference part behind layer 2 (layernorm)" in str(report)
+    assert report.to_dict()["parted"]
+
+
+def test_leading_layers_keep_their_arrays() -> None:
+    head = leading_layers(RESIDUAL, 1)
+    assert len(head.layers) == 1
+    assert all(np.array_equal(value, RESIDUAL.arrays[name]) for name, value in head.arrays.items())
+    assert len(head.buffers) == len([name for name in RESIDUAL.buffers if name.startswith("0.")])
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("name", ["conv2d depthwise", "residual with shortcut", "maxpool2d", "transformer"])
+def test_files_go_to_julia_and_back(name: str, tmp_path: Path) -> None:
+    from udlbridge.backends import runtime
+
+    layers, shape = (EVERY_LAYER | TOKENS)[name]
+    model = shaken(layers)
+    model.save(tmp_path / "python.safetensors")
+    module = runtime.start()
+    chain = module.load(str(tmp_path / "python.safetensors"))
+    module.save(chain, str(tmp_path / "julia.safetensors"))
+    again = ub.from_flux(tmp_path / "julia.safetensors")
+    assert again == model
+    x = batch(model, shape, 2)
+    assert_within_budget(ub.outputs(again, x, backend="julia"), ub.outputs(model, x, backend="reference"))
