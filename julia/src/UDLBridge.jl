@@ -18,13 +18,14 @@ using NNlib: NNlib
 using Printf: @sprintf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
+export ntk, jacobian, input_jacobian, pull, push, outputs, spectrum, Spectrum, build, parameters
 
 include("layout.jl")
 include("layers.jl")
 include("reduction.jl")
 include("derivatives.jl")
 include("kernel.jl")
+include("operator.jl")
 include("spectrum.jl")
 include("bridge.jl")
 

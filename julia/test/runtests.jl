@@ -17,6 +17,7 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("layers.jl")
     include("derivatives.jl")
     include("kernel.jl")
+    include("operator.jl")
     include("spectrum.jl")
     include("bridge.jl")
 end

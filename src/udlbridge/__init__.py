@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from udlbridge.layers import Flatten as Flatten
     from udlbridge.layers import Softmax as Softmax
     from udlbridge.model import Model as Model
+    from udlbridge.operators import NTKOperator as NTKOperator
+    from udlbridge.operators import ntk_operator as ntk_operator
+    from udlbridge.repairing import Repair as Repair
+    from udlbridge.repairing import repair as repair
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
 
@@ -34,6 +38,8 @@ _HOME = {
     "Flatten": "layers",
     "JuliaUnavailable": "errors",
     "Model": "model",
+    "NTKOperator": "operators",
+    "Repair": "repairing",
     "Softmax": "layers",
     "Spectrum": "spectra",
     "UDLBridgeError": "errors",
@@ -44,7 +50,9 @@ _HOME = {
     "jacobian": "kernel",
     "models": "",
     "ntk": "kernel",
+    "ntk_operator": "operators",
     "outputs": "kernel",
+    "repair": "repairing",
     "spectrum": "spectra",
     "testing": "",
 }

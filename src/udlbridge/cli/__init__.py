@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "reproduce": "udlbridge.cli.reproduce",
     "check": "udlbridge.cli.check",
     "kernel": "udlbridge.cli.kernel",
+    "spectrum": "udlbridge.cli.spectrum",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge.backends.base import Backend, KernelJob
+from udlbridge.backends.reference import operator
 from udlbridge.backends.reference.backpropagation import RULES, backward, dense_error, forward
 from udlbridge.errors import OptionError
 from udlbridge.layers import Dense
@@ -93,6 +94,20 @@ class ReferenceBackend(Backend[list[Factor]]):
                     pairs = f.a[rows] @ g.a[cols].T
                     pairs = pairs.reshape(pairs.shape + (1,) * len(job.reduction.trailing))
                     out += pairs * _errors_product(job.reduction, f.d[rows], g.d[cols])
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """Per-sample gradients, summed."""
+        return operator.pull(model, x, cotangents)
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """Per-sample gradients, multiplied with the direction."""
+        return operator.push(model, x, direction, cotangents)
 
 
 def _dense_factors(model: Model, saved: list[Any], seeds: list[np.ndarray]) -> Iterator[Factor]:
