@@ -22,7 +22,7 @@ from udlbridge.errors import InputError
 
 Product = Callable[[np.ndarray], np.ndarray]
 
-RISK = 1e-3
+RISK = 1e-6
 """Accepted probability, over the start vector, that the lower bound of the smallest eigenvalue does not hold."""
 
 CONVERGED = 1e-6

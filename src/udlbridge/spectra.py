@@ -38,7 +38,7 @@ class Spectrum:
     Where `complete` is False, the eigenvalues are the largest ones and, in front of them, the first `n_smallest` from
     the lower end, from `products` products with vectors. Then each `residuals[i]` is |K u - lambda u| of a unit vector
     u, measured: there is an eigenvalue no further than that from `eigenvalues[i]`. The smallest one is an upper bound
-    of lambda_min, and `lower_bound` lies below lambda_min, except with a probability of 1e-3 over the start vector.
+    of lambda_min, and `lower_bound` lies below lambda_min, except with a probability of 1e-6 over the start vector.
     """
 
     eigenvalues: tuple[float, ...]
@@ -97,7 +97,7 @@ class Spectrum:
                 f"  residuals                      {self.residuals[0]:.3g} of the smallest, at most {top:.3g} of the "
                 f"{len(self.largest)} largest",
                 f"  lambda_min lies between        {self.lower_bound:.6g} and {smallest:.6g} (Lanczos, "
-                f"{self.products} products; the lower end fails for one start vector in 1,000)",
+                f"{self.products} products; the lower end fails for one start vector in a million)",
             ]
         if self.verdict == UNDECIDED:
             lines.append("  an eigenvalue below the tolerance is neither found nor excluded: allow more products")
