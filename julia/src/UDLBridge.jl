@@ -19,7 +19,7 @@ using NNlib: NNlib
 using Printf: @sprintf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
+export ntk, jacobian, input_jacobian, pull, push, outputs, spectrum, Spectrum, build, parameters
 export Training, epoch!, loss_gradient
 export from_flux, to_flux
 
@@ -37,6 +37,7 @@ include("derivatives.jl")
 include("rules.jl")
 include("kernel.jl")
 include("structured.jl")
+include("operator.jl")
 include("spectrum.jl")
 include("training.jl")
 include("translation.jl")

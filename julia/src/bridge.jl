@@ -20,6 +20,20 @@ function bridge_jacobian(chain::Chain, X::AbstractArray)
     return bridge_canonical(chain, last.(jacobian(chain, received(X))))
 end
 
+"J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
+function bridge_pull(chain::Chain, X::AbstractArray, cotangents::AbstractMatrix)
+    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
+    pulled = pull(chain, Array(X), Array(cotangents))
+    return [to_canonical(type, Val(name), value) for ((type, name), (_, value)) in zip(types, pulled)]
+end
+
+"<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
+function bridge_push(chain::Chain, X::AbstractArray, direction, cotangents::AbstractMatrix)
+    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
+    own = [from_canonical(type, Val(name), value) for ((type, name), value) in zip(types, direction)]
+    return push(chain, Array(X), own, Array(cotangents))
+end
+
 "factors with the reduction that they were made for, so that Python holds one value"
 struct Prepared{R<:Reduction}
     reduction::R

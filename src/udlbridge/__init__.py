@@ -56,7 +56,11 @@ if TYPE_CHECKING:
     from udlbridge.layers import Softmax as Softmax
     from udlbridge.layers import Take as Take
     from udlbridge.model import Model as Model
+    from udlbridge.operators import NTKOperator as NTKOperator
+    from udlbridge.operators import ntk_operator as ntk_operator
     from udlbridge.planning import plan as plan
+    from udlbridge.repairing import Repair as Repair
+    from udlbridge.repairing import repair as repair
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
     from udlbridge.storing import KernelStore as KernelStore
@@ -90,6 +94,8 @@ _HOME = {
     "Residual": "layers",
     "SelfAttention": "layers",
     "SinusoidalPositions": "layers",
+    "NTKOperator": "operators",
+    "Repair": "repairing",
     "Softmax": "layers",
     "Spectrum": "spectra",
     "Take": "layers",
@@ -114,9 +120,11 @@ _HOME = {
     "loss_gradient": "training.loop",
     "models": "",
     "ntk": "kernel",
+    "ntk_operator": "operators",
     "outputs": "kernel",
     "plan": "planning",
     "repair_store": "computing",
+    "repair": "repairing",
     "spectrum": "spectra",
     "study_alignment": "alignment_study",
     "testing": "",

@@ -126,6 +126,23 @@ class Backend(ABC, Generic[F]):
         """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order."""
 
     @abstractmethod
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """J' c = sum_i J_i' c_i, an array of every parameter's own shape by name; no Jacobian is formed."""
+
+    @abstractmethod
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """<c_i, (J w)_i> for every sample, w being a direction in parameter space by name; the transpose of `pull`.
+
+        It gives the cotangents' share of J w and not all of J w, so that an engine may go forward or backward.
+        """
+
+    @abstractmethod
     def loss_gradient(
         self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
     ) -> tuple[float, dict[str, np.ndarray]]:

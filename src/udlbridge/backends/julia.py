@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,22 @@ class JuliaBackend(Backend[Any]):
                 f"device={job.device!r} with backend='julia'", allowed="cpu", remedy="use backend='torch'"
             )
         return JuliaTraining(self, job, x, y, state)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """One Zygote pullback of the batch."""
+        pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
+        return {name: _array(value) for name, value in zip(model.params, pulled, strict=True)}
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """One forward pass of tangents for chains of Dense layers; else one Zygote pullback per sample."""
+        moves = [direction[name].T for name in model.params]
+        return _array(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
 
     def _build(self, model: Model) -> Any:
         """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""

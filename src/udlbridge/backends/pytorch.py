@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from udlbridge.backends import pytorch_operator
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
 from udlbridge.backends.pytorch_layers import Observer, Scope, Site, run_chain
@@ -115,6 +116,26 @@ class TorchBackend(Backend[list[AnyFactor]]):
         from udlbridge.backends.pytorch_training import TorchTraining
 
         return TorchTraining(job, x, y, state)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """One reverse pass of the batch."""
+        data = tensor(x)
+        pulled = pytorch_operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
+        return {name: value.numpy() for name, value in pulled.items()}
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """One forward-mode pass of the batch."""
+        data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
+        pushed = pytorch_operator.push(
+            lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents)
+        )
+        return pushed.numpy()
 
 
 def _per_sample_jacobian(

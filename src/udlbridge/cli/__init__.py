@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "store": "udlbridge.cli.store",
     "align": "udlbridge.cli.align",
     "convert": "udlbridge.cli.convert",
+    "spectrum": "udlbridge.cli.spectrum",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
+from udlbridge.backends.reference import operator
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
 from udlbridge.backends.reference.threads import blas_threads
@@ -81,6 +82,20 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One backward pass, summed over the batch."""
         return loss_gradient(model, x, y, loss)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """Per-sample gradients, summed."""
+        return operator.pull(model, x, cotangents)
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """Per-sample gradients, multiplied with the direction."""
+        return operator.push(model, x, direction, cotangents)
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """The optimisers' formulas, written out."""
