@@ -13,13 +13,14 @@ module UDLBridge
 
 using Flux: Flux, BatchNorm, Chain, Conv, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool, Parallel,
     SkipConnection
+using ForwardDiff: ForwardDiff
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
 using Printf: @sprintf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters
+export ntk, jacobian, input_jacobian, input_hessian, signals, outputs, spectrum, Spectrum, build, parameters
 export Training, epoch!, loss_gradient
 
 include("layout.jl")
@@ -34,6 +35,9 @@ include("layers/containers.jl")
 include("reduction.jl")
 include("derivatives.jl")
 include("rules.jl")
+include("curvature.jl")
+include("signals.jl")
+include("programs.jl")
 include("kernel.jl")
 include("structured.jl")
 include("spectrum.jl")
