@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "kernel": "udlbridge.cli.kernel",
     "store": "udlbridge.cli.store",
     "align": "udlbridge.cli.align",
+    "practicals": "udlbridge.cli.practicals",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }
