@@ -7,6 +7,7 @@ Each has a docstring, `rows(backend)`, which gives a `Row` for every figure, and
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ PRINTED = "printed"
 CLOSED_FORM = "closed form"
 DIFFERENCES = "differences"
 BELOW = "below"
+SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Row:
     """One figure of a practical, and what it should be.
 
     `origin` says where `expected` comes from: "printed" in the source, a "closed form" (or another independent
-    computation), finite "differences", or a line that the figure has to stay "below". `tolerance` is the largest
-    difference that is allowed; for a printed figure half a unit of its last digit.
+    computation), finite "differences", or a line that the figure has to stay "below". "skipped" stands for a figure that
+    cannot be had here. `tolerance` is the largest difference that is allowed; for a printed figure half a unit of its
+    last digit.
     """
 
     quantity: str
@@ -46,14 +49,18 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether the figure is what it should be."""
+        """Whether the figure is what it should be; what was skipped is not held against the engine."""
+        if self.origin == SKIPPED:
+            return True
         if self.origin == BELOW:
             return self.figure < self.expected
         return abs(self.difference) <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
-        return {**asdict(self), "difference": self.difference, "ok": self.ok}
+        numbers = {"expected": self.expected, "figure": self.figure, "difference": self.difference}
+        known = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        return {**asdict(self), **known, "ok": self.ok}
 
 
 def printed(quantity: str, text: str, figure: float) -> Row:
@@ -84,6 +91,11 @@ def differences(quantity: str, expected: float, figure: float, tolerance: float)
 def below(quantity: str, line: float, figure: float) -> Row:
     """A figure that has to stay below a line."""
     return Row(quantity, BELOW, float(line), float(figure))
+
+
+def skipped(quantity: str, reason: str) -> Row:
+    """A figure that cannot be had here, and why."""
+    return Row(f"{quantity}: {reason}", SKIPPED, math.nan, math.nan)
 
 
 def folder() -> Path:
@@ -143,9 +155,12 @@ def run(name: str, backend: str | None = None) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text: what it is, what it should be, what it is here, the difference, the verdict."""
-    width = max([len(row.quantity) for row in rows] + [8])
+    width = max([len(row.quantity) for row in rows if row.origin != SKIPPED] + [8])
     lines = [f"{'':<{width}}  {'expected':>16}  {'here':>16}  {'difference':>10}  verdict"]
     for row in rows:
+        if row.origin == SKIPPED:
+            lines.append(f"skipped: {row.quantity}")
+            continue
         sign = "< " if row.origin == BELOW else ""
         verdict = f"{'ok' if row.ok else 'DIFFERS'} ({row.origin})"
         lines.append(
