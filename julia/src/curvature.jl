@@ -8,7 +8,7 @@ Forward mode over reverse mode: the Zygote pullback of each output is differenti
 sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all.
 """
 function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
-    Flux.testmode!(chain)
+    chain = without_dropout(Flux.testmode!(chain))
     seeds = cotangents(Full(), chain(X))
     n = size(X, ndims(X))
     D = length(X) ÷ n
@@ -28,4 +28,10 @@ end
 function input_gradient(chain::Chain, X::AbstractArray, seed)
     pulled = only(last(Zygote.pullback(chain, X))(seed))
     return pulled === nothing ? zero(X) : pulled
+end
+
+"the chain with `identity` for every `Dropout`: Flux's draws random numbers even at rest, and not of dual numbers"
+function without_dropout(chain::Chain)
+    leaf(layer) = layer isa Dropout || Flux.Functors.isleaf(layer)
+    return Flux.fmap(layer -> layer isa Dropout ? identity : layer, chain; exclude=leaf)
 end

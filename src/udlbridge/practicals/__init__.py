@@ -31,9 +31,8 @@ class Row:
     """One figure of a practical, and what it should be.
 
     `origin` says where `expected` comes from: "printed" in the source, a "closed form" (or another independent
-    computation), finite "differences", or a line that the figure has to stay "below". "skipped" stands for a figure that
-    cannot be had here. `tolerance` is the largest difference that is allowed; for a printed figure half a unit of its
-    last digit.
+    computation), finite "differences", or a line that the figure has to stay "below"; what is "skipped" cannot be had
+    here. `tolerance` is the largest difference allowed: for a printed figure half a unit of its last digit.
     """
 
     quantity: str
