@@ -121,3 +121,9 @@ def test_reference_names_a_layer_without_second_derivatives() -> None:
     model = ub.Model([ub.Dense(4, 4, "tanh"), ub.Residual([ub.LayerNorm(4)])], dtype="float64")
     with pytest.raises(LayerError, match="a residual block's layer 0, layernorm"):
         ub.input_hessian(model, np.ones((1, 4)), backend="reference")
+
+
+def test_tokens_have_no_second_derivatives(backend: str) -> None:
+    model = ub.Model([ub.Embedding(3, 2), ub.Take(-1)], dtype="float64")
+    with pytest.raises(LayerError, match="begins with an Embedding"):
+        ub.input_hessian(model, np.array([[0, 1]]), backend=backend)

@@ -49,6 +49,19 @@ def test_fifty_layers_of_eighty_units(backend: str) -> None:
     assert kept.to_dict()["rows"][0]["kind"] == "dense"
 
 
+def test_signals_through_tokens_and_convolutions(backend: str) -> None:
+    language = ub.Model([ub.Embedding(5, 4), ub.SelfAttention(4, 2), ub.Take(-1), ub.Dense(4, 5)], dtype="float64")
+    images = ub.Model([ub.Conv2d(1, 2, 3, "tanh"), ub.BatchNorm(2), ub.Flatten(), ub.Dense(8, 1)], dtype="float64")
+    tokens = np.array([[0, 3, 1], [4, 4, 2]])
+    pixels = np.random.default_rng(0).standard_normal((3, 1, 4, 4))
+    for model, x in ((language, tokens), (images, pixels)):
+        report = ub.signal_report(model, x, backend=backend)
+        reference = ub.signal_report(model, x, backend="reference")
+        np.testing.assert_allclose(report.activation_std, reference.activation_std, rtol=1e-12)
+        np.testing.assert_allclose(report.gradient_std, reference.gradient_std, rtol=1e-11)
+        assert [row.kind for row in report.rows] == [layer.kind for layer in model.layers]
+
+
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
 def test_variances_of_the_draws(distribution: str) -> None:
     model = ub.Model([ub.Dense(300, 200), ub.Dense(200, 2)])

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import OptionError, ShapeError
+from udlbridge.errors import LayerError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
@@ -93,9 +93,15 @@ def input_hessian(
         (n, O, *D, *D), of the model's dtype: n O D^2 numbers for samples of D entries.
 
     Raises:
-        As `outputs`; LayerError for a layer that an engine cannot differentiate twice.
+        As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
     """
     batch = checked_batch(model, x)
+    if model.takes_tokens:
+        raise LayerError(
+            "the derivatives of a model that begins with an Embedding by its input",
+            allowed="models whose inputs are numbers",
+            remedy="leave out the Embedding, and give its outputs as samples",
+        )
     output_size(model, batch)
     result = backends.get(backend).input_hessian(model, batch)
     return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])
