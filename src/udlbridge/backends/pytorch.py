@@ -92,7 +92,7 @@ class TorchBackend(Backend[list[AnyFactor]]):
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
-        # Tokens carry no gradient, so parameters have to: the errors of the layers behind an Embedding come through them.
+        # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
         arrays = {**buffers(model), **{name: value.requires_grad_() for name, value in tensors(model).items()}}
         h = torch.tensor(x, requires_grad=x.dtype.kind == "f")
         activations, points = [], []
