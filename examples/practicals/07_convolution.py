@@ -1,8 +1,8 @@
 """Convolution by hand.
 
-Source: practical Convolution_I. A convolution written as loops over everything, against the library's `Conv2d` in the
-chosen engine: padding, stride, several channels, several images, with the sizes and the random numbers of the source.
-Then the derivatives of a small convolution network, against finite differences.
+Sources: practicals Convolution_I and _III. A convolution written as loops over everything, against the library's
+`Conv2d` in the chosen engine: padding, stride, several channels, several images, with the sizes and the random numbers
+of the source. Then the derivatives of a small network of convolutions, and one that is trained on a few MNIST images.
 """
 
 from itertools import product
@@ -50,6 +50,22 @@ def small_network():
     return model.with_params({name: value + 0.1 * old.normal(size=value.shape) for name, value in model.params.items()})
 
 
+def digits(engine):
+    """Error (%) of a convolution network trained on 800 MNIST images, on the other 200; and that of the class means."""
+    x, y = ub.data.mnist("train", n=1000)
+    flat, held = x[:800].reshape(800, -1), x[800:].reshape(200, -1)
+    means = np.stack([flat[y[:800] == k].mean(axis=0) for k in range(10)])
+    nearest = ((held[:, None] - means) ** 2).sum(-1).argmin(1)
+    layers = [ub.Conv2d(1, 8, 5, "relu", stride=2), ub.Conv2d(8, 16, 5, "relu", stride=2), ub.Flatten()]
+    model = ub.init.he(ub.Model([*layers, ub.Dense(16 * 4 * 4, 10)]))
+    images = x.reshape(-1, 1, 28, 28)
+    run = ub.train(
+        model, images[:800], y[:800], backend=engine, optimizer=("momentum", {"lr": 0.05, "momentum": 0.9}), epochs=12,
+        batch_size=40, validation=(images[800:], y[800:]), threads=1, progress=False,
+    )  # fmt: skip
+    return 100 * run.errors[-1].validation, 100 * np.mean(nearest != y[800:])
+
+
 def rows(backend=None):
     found = []
     for name in CASES:
@@ -72,7 +88,9 @@ def rows(backend=None):
     edges = np.array([[[[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]]])
     ramp = np.broadcast_to(np.arange(8.0), (1, 1, 6, 8)).copy()
     flat = ub.outputs(ub.Model([ub.Conv2d(1, 1, 3, bias=False)], {"0.weight": edges}), ramp, backend=backend)
-    return [*found, practicals.largest_gap("edge kernel on a ramp: 8 everywhere", flat, np.full((1, 1, 4, 6), 8.0))]
+    found.append(practicals.largest_gap("edge kernel on a ramp: 8 everywhere", flat, np.full((1, 1, 4, 6), 8.0)))
+    error, line = digits(backend)
+    return [*found, practicals.below("MNIST: validation error (%), that of class means", line, error)]
 
 
 def draw(backend=None):

@@ -15,9 +15,9 @@ received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
 bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, received(X))
 
-bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, Array(X))
+bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
 
-bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, Array(X), Array(Y))
+bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
 function bridge_steps(rows::AbstractString, constants)

@@ -47,20 +47,20 @@ class JuliaBackend(Backend[Any]):
 
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
-        return _array(self._call("bridge_input_hessian", self._build(model), x.T))
+        return _array(self.call("bridge_input_hessian", self._build(model), x.T))
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
-        activations, errors = self._call("bridge_signals", self._build(model), x.T, y.T)
+        activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)
         return [_array(a) for a in activations], [_array(e) for e in errors]
 
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula in Julia's broadcasting."""
-        return _array(self._call("bridge_program_value", *_steps(program, x), x.T)).astype(x.dtype, copy=False)
+        return _array(self.call("bridge_program_value", *_steps(program, x), x.T)).astype(x.dtype, copy=False)
 
     def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula's gradient by Zygote."""
-        return _array(self._call("bridge_program_gradient", *_steps(program, x), x.T))
+        return _array(self.call("bridge_program_gradient", *_steps(program, x), x.T))
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
