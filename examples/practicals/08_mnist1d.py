@@ -92,13 +92,13 @@ def draw(backend=None):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3))
     x, y, _, _ = data()
     for digit in range(10):
-        left.plot(x[y == digit][0] / 8 + digit, lw=0.9)
+        left.plot(x[y == digit][0] / 4 + digit, lw=0.9)
     left.set(title="one sample of each class", xlabel="position", yticks=range(10))
     for name in RUNS:
         errors = run(name, engine).errors
         right.plot([e.epoch for e in errors], [100 * e.validation for e in errors], label=name, lw=1)
     right.axhline(LINE, color="0.5", ls=":")
-    right.set(title="validation error (%)", xlabel="epoch", ylim=(20, 70))
+    right.set(title="validation error (%)", xlabel="epoch", ylim=(5, 70))
     right.legend(fontsize=7)
     figure.tight_layout()
     return figure

@@ -10,6 +10,7 @@ import io
 from functools import cache
 
 import numpy as np
+from scipy.stats import entropy
 
 import udlbridge as ub
 from udlbridge import backends, decoding, practicals
@@ -94,16 +95,16 @@ def gpt2():
 
 def rows(backend=None):
     engine = backends.get(backend).name
-    run, counts = trained(engine), np.bincount(corpus()[1])
-    shares = counts[counts > 0] / counts.sum()
-    entropy = -(shares * np.log(shares)).sum()
+    run = trained(engine)
     other = "torch" if engine == "reference" and "torch" in backends.usable() else "reference"
     here, there = (continuations(next_logits(run.model, e)) for e in (engine, other))
     logits = next_logits(run.model, engine)
     one, best = (decoding.beam_search(logits, PROMPT, beams=n, length=LENGTH)[0] for n in (1, 5))
     alone = np.not_equal(one.tokens, here["greedy"]).sum()
     return [
-        practicals.below("loss, half the entropy of the characters", entropy / 2, run.losses[-20:].mean()),
+        practicals.below(
+            "loss, half the entropy of the characters", entropy(np.bincount(corpus()[1])) / 2, run.losses[-20:].mean()
+        ),
         *[
             practicals.closed_form(f"{name}: tokens that {other} gives otherwise", 0, np.not_equal(a, b).sum(), 0)
             for (name, a), b in zip(here.items(), there.values(), strict=True)
@@ -117,16 +118,14 @@ def rows(backend=None):
 def draw(backend=None):
     from matplotlib import pyplot
 
-    engine = backends.get(backend).name
-    run, alphabet = trained(engine), corpus()[2]
+    run = trained(backends.get(backend).name)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 2.8))
     left.plot(run.losses)
     left.set(title="training", xlabel="step", ylabel="loss (nats per character)")
-    found = continuations(next_logits(run.model, engine)).items()
-    lines = [f"{name}: {''.join(alphabet[t] for t in tokens)!r}" for name, tokens in found]
+    found = continuations(next_logits(run.model, backend)).items()
+    lines = [f"{name}: {''.join(corpus()[2][t] for t in tokens)!r}" for name, tokens in found]
     right.text(0, 1, "\n".join(lines), family="monospace", fontsize=8, va="top")
     right.axis("off")
-    figure.tight_layout()
     return figure
 
 
