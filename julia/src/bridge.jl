@@ -17,6 +17,10 @@ bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, re
 
 bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
 
+function bridge_slope_gradient(chain::Chain, X::AbstractArray, C::AbstractArray)
+    return bridge_canonical(chain, slope_gradient(chain, received(X), Array(C)))
+end
+
 bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"

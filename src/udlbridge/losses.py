@@ -17,6 +17,8 @@ import numpy as np
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.function import Function, checked_argument
+from udlbridge.mixed_targets import SobolevFunction
+from udlbridge.model import Model
 
 
 class Distribution(ABC):
@@ -164,6 +166,36 @@ def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) 
     """sum (f - y)^2 (equation 5.10). Arguments and errors as `negative_log_likelihood`."""
     f, y = _checked(Gaussian(), f, y)
     return Function(lambda out: total((out - y) ** 2), backend=backend).value(f)
+
+
+def sobolev(
+    model: Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    slopes: np.ndarray,
+    *,
+    weight: float = 1.0,
+    backend: str | None = None,
+) -> SobolevFunction:
+    """sum (f - y)^2 + weight sum (df/dx - slopes)^2 as a function of the parameters: values here, slopes there.
+
+    Args:
+        model: the network, with one vector of O outputs per sample; `reference` needs Dense, Activation, Flatten.
+        x: samples (n, *D), of the model's dtype.
+        y: values (n, O), NaN where none was observed.
+        slopes: derivatives by the input (n, O, *D), NaN where none was observed.
+        weight: of the slopes.
+        backend: the engine; None is the default one.
+
+    Returns:
+        A function for `udlbridge.optimize.descend` and its kin.
+
+    Raises:
+        ShapeError, InputError, OptionError: what is wrong with targets or weight.
+
+    Source: Czarnecki et al. (2017), equation 1.
+    """
+    return SobolevFunction(model, x, y, slopes, weight, backend)
 
 
 def _checked(distribution: Distribution, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,10 +22,10 @@ from udlbridge.model import Model
 class Differentiable(Protocol):
     """Anything with a value and a gradient at a vector."""
 
-    def value(self, x: np.ndarray) -> float:
+    def value(self, x: np.ndarray, /) -> float:
         """f(x)."""
 
-    def gradient(self, x: np.ndarray) -> np.ndarray:
+    def gradient(self, x: np.ndarray, /) -> np.ndarray:
         """df/dx."""
 
 
@@ -50,21 +50,11 @@ class Descent:
         return self.points[-1]
 
 
-class ModelFunction:
-    """The loss of a model as a function of all its parameters in one vector.
+class ParameterVector:
+    """The parameters of a model in one vector: in their order, each in C order."""
 
-    Args:
-        model: the network. Parameters are laid in one vector in their order, each in C order.
-        x: samples (n, *D).
-        loss: from the symbol of the outputs (n, O) to a scalar expression.
-        backend: the engine for outputs and derivatives; None is the default one.
-    """
-
-    def __init__(
-        self, model: Model, x: np.ndarray, loss: Callable[[Expression], Expression], *, backend: str | None = None
-    ) -> None:
-        self.model, self.x, self.backend = model, x, backend
-        self._loss = Function(loss, backend=backend)
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     def start(self) -> Float[np.ndarray, " p"]:
         """The model's own parameters as a vector."""
@@ -85,6 +75,24 @@ class ModelFunction:
             params[name] = vector[first : first + value.size].reshape(value.shape).astype(self.model.dtype)
             first += value.size
         return self.model.with_params(params)
+
+
+class ModelFunction(ParameterVector):
+    """The loss of a model as a function of all its parameters in one vector.
+
+    Args:
+        model: the network.
+        x: samples (n, *D).
+        loss: from the symbol of the outputs (n, O) to a scalar expression.
+        backend: the engine for outputs and derivatives; None is the default one.
+    """
+
+    def __init__(
+        self, model: Model, x: np.ndarray, loss: Callable[[Expression], Expression], *, backend: str | None = None
+    ) -> None:
+        super().__init__(model)
+        self.x, self.backend = x, backend
+        self._loss = Function(loss, backend=backend)
 
     def value(self, x: np.ndarray) -> float:
         """The loss of the model with parameters `x` (P,)."""

@@ -123,6 +123,10 @@ class Backend(ABC, Generic[F]):
         """d2 f_a(x_i) / d x_i d x_i, (n, O, D, D), with the D entries of a sample in one axis, in C order."""
 
     @abstractmethod
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradient by every parameter of sum_iad c[i, a, d] d f_a(x_i) / d x_id, for a cotangent c (n, O, *D)."""
+
+    @abstractmethod
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Per layer, its output (n, *shape), and the gradient of sum (f(x) - y)^2 at the layer.
 

@@ -49,6 +49,11 @@ class JuliaBackend(Backend[Any]):
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
         return _array(self.call("bridge_input_hessian", self._build(model), x.T))
 
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """A dual number through the Zygote gradient by the parameters."""
+        gradients = self.call("bridge_slope_gradient", self._build(model), x.T, cotangent.T)
+        return {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
+
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
         activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)

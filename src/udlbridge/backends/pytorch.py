@@ -90,6 +90,20 @@ class TorchBackend(Backend[list[AnyFactor]]):
         result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
         return result.detach().numpy()
 
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Backwards through the backward pass."""
+        params = {name: value.requires_grad_() for name, value in tensors(model).items()}
+        data, weights = torch.tensor(x, requires_grad=True), tensor(cotangent)
+        y = evaluate(model, params, data)
+        total = torch.zeros((), dtype=y.dtype)
+        for a in range(y.shape[1]):
+            (slope,) = torch.autograd.grad(y[:, a].sum(), data, create_graph=True)
+            total = total + (slope * weights[:, a]).sum()
+        if not total.requires_grad:
+            return {name: np.zeros_like(value) for name, value in model.params.items()}
+        found = torch.autograd.grad(total, list(params.values()), allow_unused=True, materialize_grads=True)
+        return {name: g.numpy() for name, g in zip(params, found, strict=True)}
+
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
         # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.

@@ -12,6 +12,7 @@ from udlbridge.backends.reference import curvature, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
 from udlbridge.backends.reference.signals import signals
+from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
@@ -60,6 +61,10 @@ class ReferenceBackend(Backend[list[Factor]]):
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Second derivatives carried forward by hand, (n, O, D, D)."""
         return curvature.input_hessian(model, x)
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Tangents forward, then tangents and values back, by hand."""
+        return slope_gradient(model, x, cotangent)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, from one forward and one backward pass."""
