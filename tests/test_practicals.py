@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import pytest
@@ -101,3 +104,43 @@ def test_command_fails_when_a_figure_differs(monkeypatch: pytest.MonkeyPatch) ->
     result = CliRunner().invoke(command, ["run", "losses", "--backend", "reference"], standalone_mode=False)
     assert result.return_value == 1
     assert "0 of 1 figures hold" in result.output
+
+
+def test_gpt2_is_skipped_without_weights_and_decoded_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    endings = {"greedy": " that it's a place where you can go to", "beam": " that it's a place where you don't have to"}
+
+    class Weights:
+        """Stands in for GPT-2: token t is always followed by t + 1, or by t + 2 with a little less probability."""
+
+        @classmethod
+        def from_pretrained(cls, name: str, local_files_only: bool) -> Weights:
+            assert (name, local_files_only) == ("gpt2", True)
+            return cls()
+
+        def eval(self) -> Weights:
+            return self
+
+        def __call__(self, tokens: Any) -> Any:
+            logits = torch.zeros(*tokens.shape, 50)
+            logits.scatter_(-1, (tokens + 1)[..., None], 9.0)
+            return SimpleNamespace(logits=logits.scatter_(-1, (tokens + 2)[..., None], 8.0))
+
+    class Tokenizer(Weights):
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            assert text == "The best thing about Bath is"
+            return {"input_ids": [3, 4]}
+
+        def decode(self, tokens: Any) -> str:
+            assert list(tokens) == list(range(5, 15))
+            return endings["greedy"]
+
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(GPT2LMHeadModel=Weights, GPT2Tokenizer=Tokenizer))
+    decoded = practicals.load("decoding").gpt2()
+    assert [row.figure for row in decoded] == [1, 0]  # the stand-in says the same thing twice
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (skipped,) = practicals.load("decoding").gpt2()
+    assert skipped.ok
+    assert skipped.origin == practicals.SKIPPED
+    assert skipped.to_dict()["figure"] is None
+    assert "skipped: GPT-2: no transformers" in practicals.table([skipped])

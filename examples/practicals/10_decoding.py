@@ -84,12 +84,12 @@ def gpt2():
         return model(torch.from_numpy(tokens)).logits[:, -1].numpy()
 
     start = tokenizer("The best thing about Bath is")["input_ids"]
-    greedy = tuple(decoding.generate(logits, start, decoding.greedy, length=10))
+    greedy = decoding.generate(logits, start, decoding.greedy, length=10)
     beam = decoding.beam_search(logits, start, beams=5, length=10)[0].tokens
-    endings = {greedy: " that it's a place where you can go to", beam: " that it's a place where you don't have to"}
+    endings = (" that it's a place where you can go to", " that it's a place where you don't have to")
     return [
         practicals.closed_form(f"GPT-2 says {end!r}", 1, tokenizer.decode(tokens[len(start) :]) == end, 0)
-        for tokens, end in endings.items()
+        for tokens, end in zip((greedy, beam), endings, strict=True)
     ]
 
 
