@@ -15,6 +15,31 @@ received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
 bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, received(X))
 
+bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
+
+function bridge_slope_gradient(chain::Chain, X::AbstractArray, C::AbstractArray)
+    return bridge_canonical(chain, slope_gradient(chain, received(X), Array(C)))
+end
+
+bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
+
+"steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
+function bridge_steps(rows::AbstractString, constants)
+    left = Iterators.Stateful(constants)
+    return map(JSON.parse(rows)) do (operation, arguments, setting)
+        value = operation == "constant" ? Array(popfirst!(left)) : nothing
+        offset = operation in ("item", "column") ? 1 : 0
+        Step(Symbol(operation), Int.(arguments) .+ 1, value isa Array{<:Any,0} ? only(value) : value, setting + offset)
+    end
+end
+
+bridge_program_value(rows, constants, x::AbstractArray) = fill_scalar(program_value(bridge_steps(rows, constants), Array(x)))
+bridge_program_gradient(rows, constants, x::AbstractArray) = program_gradient(bridge_steps(rows, constants), Array(x))
+
+"numbers travel as arrays without axes"
+fill_scalar(value::Number) = fill(value)
+fill_scalar(value::AbstractArray) = value
+
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
 function bridge_jacobian(chain::Chain, X::AbstractArray)
     return bridge_canonical(chain, last.(jacobian(chain, received(X))))

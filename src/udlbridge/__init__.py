@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from udlbridge import backends as backends
     from udlbridge import data as data
+    from udlbridge import decoding as decoding
+    from udlbridge import expressions as expressions
+    from udlbridge import init as init
+    from udlbridge import losses as losses
     from udlbridge import models as models
+    from udlbridge import optimize as optimize
     from udlbridge import testing as testing
     from udlbridge.alignment_study import AlignmentStudy as AlignmentStudy
     from udlbridge.alignment_study import study_alignment as study_alignment
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
+    from udlbridge.function import Function as Function
+    from udlbridge.kernel import input_hessian as input_hessian
     from udlbridge.kernel import input_jacobian as input_jacobian
     from udlbridge.kernel import jacobian as jacobian
     from udlbridge.kernel import ntk as ntk
@@ -61,6 +68,8 @@ if TYPE_CHECKING:
     from udlbridge.planning import plan as plan
     from udlbridge.repairing import Repair as Repair
     from udlbridge.repairing import repair as repair
+    from udlbridge.signals import SignalReport as SignalReport
+    from udlbridge.signals import signal_report as signal_report
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
     from udlbridge.storing import KernelStore as KernelStore
@@ -74,16 +83,17 @@ _HOME = {
     "AlignmentStudy": "alignment_study",
     "BatchNorm": "layers",
     "CheckReport": "checking",
-    "KernelStore": "storing",
     "Conv1d": "layers",
     "Conv2d": "layers",
     "Dense": "layers",
     "Dropout": "layers",
     "Embedding": "layers",
     "Flatten": "layers",
+    "Function": "function",
     "GlobalMeanPool": "layers",
     "GroupNorm": "layers",
     "JuliaUnavailable": "errors",
+    "KernelStore": "storing",
     "LayerNorm": "layers",
     "LearnedPositions": "layers",
     "LogSoftmax": "layers",
@@ -93,6 +103,7 @@ _HOME = {
     "Probe": "training.probes",
     "Residual": "layers",
     "SelfAttention": "layers",
+    "SignalReport": "signals",
     "SinusoidalPositions": "layers",
     "NTKOperator": "operators",
     "Repair": "repairing",
@@ -101,23 +112,28 @@ _HOME = {
     "Take": "layers",
     "TrainingRun": "training.runs",
     "UDLBridgeError": "errors",
-    "append": "computing",
     "alignment": "alignments",
     "alignment_matrix": "alignments",
+    "append": "computing",
     "backends": "",
     "centre": "alignments",
     "check": "checking",
     "compute_kernel": "computing",
     "data": "",
+    "decoding": "",
+    "expressions": "",
     "feature_kernel": "alignments",
     "features": "alignments",
     "from_flux": "conversion",
     "from_torch": "conversion",
+    "init": "",
+    "input_hessian": "kernel",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
     "label_kernel": "alignments",
     "layer_alignments": "alignments",
     "loss_gradient": "training.loop",
+    "losses": "",
     "models": "",
     "ntk": "kernel",
     "ntk_operator": "operators",
@@ -125,6 +141,8 @@ _HOME = {
     "plan": "planning",
     "repair_store": "computing",
     "repair": "repairing",
+    "optimize": "",
+    "signal_report": "signals",
     "spectrum": "spectra",
     "study_alignment": "alignment_study",
     "testing": "",

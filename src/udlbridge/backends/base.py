@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.expressions import Program
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
 from udlbridge.training.optimisers import Optimiser
@@ -116,6 +117,29 @@ class Backend(ABC, Generic[F]):
     @abstractmethod
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """d f_a(x_i) / d x_i, (n, O, *D)."""
+
+    @abstractmethod
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """d2 f_a(x_i) / d x_i d x_i, (n, O, D, D), with the D entries of a sample in one axis, in C order."""
+
+    @abstractmethod
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradient by every parameter of sum_iad c[i, a, d] d f_a(x_i) / d x_id, for a cotangent c (n, O, *D)."""
+
+    @abstractmethod
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Per layer, its output (n, *shape), and the gradient of sum (f(x) - y)^2 at the layer.
+
+        The gradient is with respect to the preactivation of a Dense layer, and to the output of any other layer.
+        """
+
+    @abstractmethod
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The last step of a formula, in the dtype of `x`."""
+
+    @abstractmethod
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The gradient of a formula with a scalar result, of the shape and dtype of `x`."""
 
     @abstractmethod
     def prepare(self, job: KernelJob, x: np.ndarray) -> F:

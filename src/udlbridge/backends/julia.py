@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from udlbridge.backends import runtime
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.errors import BackendError, OptionError
+from udlbridge.expressions import Program
 from udlbridge.inputs import output_size
 from udlbridge.model import Model
 
@@ -43,6 +44,28 @@ class JuliaBackend(Backend[Any]):
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One Zygote pullback per output, (n, O, *D)."""
         return _array(self.call("bridge_input_jacobian", self._build(model), x.T))
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
+        return _array(self.call("bridge_input_hessian", self._build(model), x.T))
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """A dual number through the Zygote gradient by the parameters."""
+        gradients = self.call("bridge_slope_gradient", self._build(model), x.T, cotangent.T)
+        return {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, one Zygote pullback per layer."""
+        activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)
+        return [_array(a) for a in activations], [_array(e) for e in errors]
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in Julia's broadcasting."""
+        return _array(self.call("bridge_program_value", *_steps(program, x), x.T)).astype(x.dtype, copy=False)
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's gradient by Zygote."""
+        return _array(self.call("bridge_program_gradient", *_steps(program, x), x.T))
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
@@ -178,6 +201,13 @@ class JuliaTraining(Training):
             return {name: _array(array) for name, array in zip(names, arrays, strict=True)}
 
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
+
+
+def _steps(program: Program, x: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    """A formula for Julia: the operations as JSON, and the constants, in the dtype of `x`, with reversed axes."""
+    rows = [[step.operation, list(step.arguments), step.setting] for step in program]
+    constants = [np.asarray(step.value, dtype=x.dtype).T for step in program if step.value is not None]
+    return json.dumps(rows), constants
 
 
 def _array(value: Any) -> np.ndarray:

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from udlbridge.backends import pytorch_operator
+from udlbridge.backends import pytorch_operator, pytorch_programs
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
-from udlbridge.backends.pytorch_layers import Observer, Scope, Site, run_chain
+from udlbridge.backends.pytorch_layers import RULES, Observer, Scope, Site, run_chain
 from udlbridge.errors import OptionError
+from udlbridge.expressions import Program
+from udlbridge.layers import Dense
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
 
@@ -23,8 +25,12 @@ Params = Mapping[str, Tensor]
 
 def evaluate(model: Model, params: Params, x: Tensor, observe: Observer | None = None) -> Tensor:
     """f(x) for a batch (n, *D), with the parameters as torch tensors; the buffers are the model's own."""
-    buffers = {name: torch.tensor(value, device=x.device) for name, value in model.buffers.items()}
-    return run_chain(model.layers, Scope({**buffers, **params}, observe=observe), x)
+    return run_chain(model.layers, Scope({**buffers(model, x.device), **params}, observe=observe), x)
+
+
+def buffers(model: Model, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The model's arrays that are not trained, as tensors of their own."""
+    return {name: torch.tensor(value, device=device) for name, value in model.buffers.items()}
 
 
 def tensor(array: np.ndarray, device: str = "cpu") -> Tensor:
@@ -71,6 +77,59 @@ class TorchBackend(Backend[list[AnyFactor]]):
 
         result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
         return result.detach().numpy()
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
+        params = tensors(model)
+        shape = x.shape[1:]
+
+        def one(sample: Tensor) -> Tensor:
+            return evaluate(model, params, sample.reshape(1, *shape))[0]
+
+        second = torch.func.jacrev(torch.func.jacrev(one))
+        result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
+        return result.detach().numpy()
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Backwards through the backward pass."""
+        params = {name: value.requires_grad_() for name, value in tensors(model).items()}
+        data, weights = torch.tensor(x, requires_grad=True), tensor(cotangent)
+        y = evaluate(model, params, data)
+        total = torch.zeros((), dtype=y.dtype)
+        for a in range(y.shape[1]):
+            (slope,) = torch.autograd.grad(y[:, a].sum(), data, create_graph=True)
+            total = total + (slope * weights[:, a]).sum()
+        if not total.requires_grad:
+            return {name: np.zeros_like(value) for name, value in model.params.items()}
+        found = torch.autograd.grad(total, list(params.values()), allow_unused=True, materialize_grads=True)
+        return {name: g.numpy() for name, g in zip(params, found, strict=True)}
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, by autograd."""
+        # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
+        arrays = {**buffers(model), **{name: value.requires_grad_() for name, value in tensors(model).items()}}
+        h = torch.tensor(x, requires_grad=x.dtype.kind == "f")
+        activations, points = [], []
+        for index, layer in enumerate(model.layers):
+            seen: list[Tensor] = []
+
+            def observe(site: Site, z: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                seen.append(z)
+                return z
+
+            h = RULES[type(layer)](layer, Scope(arrays, f"{index}.", observe), h)
+            activations.append(h)
+            points.append(seen[0] if isinstance(layer, Dense) else h)
+        errors = torch.autograd.grad(((h - tensor(y)) ** 2).sum(), points)
+        return [a.detach().numpy() for a in activations], [e.numpy() for e in errors]
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in torch's functions."""
+        return pytorch_programs.value(program, x)
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's gradient by autograd."""
+        return pytorch_programs.gradient(program, x)
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[AnyFactor]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""

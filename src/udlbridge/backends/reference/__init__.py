@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
-from udlbridge.backends.reference import operator
+from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
+from udlbridge.backends.reference.signals import signals
+from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
+from udlbridge.expressions import Program
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
 
@@ -54,6 +57,26 @@ class ReferenceBackend(Backend[list[Factor]]):
         return np.stack(
             [backward(model, saved, e)[0] for e in cotangents(Reduction("full", -1, y.shape[1]), y)], axis=1
         )
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Second derivatives carried forward by hand, (n, O, D, D)."""
+        return curvature.input_hessian(model, x)
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Tangents forward, then tangents and values back, by hand."""
+        return slope_gradient(model, x, cotangent)
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, from one forward and one backward pass."""
+        return signals(model, x, y)
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in NumPy."""
+        return programs.run(program, x)[-1]
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's backward pass, operation by operation."""
+        return programs.differentiate(program, x)
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Factor]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
