@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples
-from udlbridge import backends, computing, errors, planning, storing, tiling
+from udlbridge import backends, errors, planning, storing, tiling
 from udlbridge.backends.base import KernelJob
 from udlbridge.reduction import reduction
 
@@ -310,7 +310,7 @@ def test_killed_by_sigkill_and_resumed(tmp_path: Path) -> None:
     assert not found.damaged
     if found.missing:
         assert not store.complete
-    repaired = ub.repair_store(store, threads=1)
+    repaired = store.repair(threads=1)
     assert repaired == len(found.missing)
     x = store.samples()
     expected = ub.ntk(store.model(), x[:100], x[-100:], outputs=0, backend="torch")
@@ -332,7 +332,7 @@ def test_damaged_tiles_are_found_and_repaired(tmp_path: Path) -> None:
     assert (found.good, set(found.damaged), found.missing) == (3, {(2, 1), (1, 1)}, ((0, 0),))
     with pytest.raises(errors.StoreError, match=r"tile \(2, 1\).*damaged.*--repair"):
         store[16:, 8:16]
-    assert ub.repair_store(store) == 3
+    assert store.repair() == 3
     assert store.verify().ok
     np.testing.assert_array_equal(np.asarray(store), before)
 
@@ -343,7 +343,7 @@ def test_the_second_writer_is_refused(tmp_path: Path) -> None:
     code = (
         "import sys, udlbridge as ub\n"
         f"store = ub.KernelStore({str(store.path)!r})\n"
-        "try: ub.repair_store(store)\n"
+        "try: store.repair()\n"
         "except ub.UDLBridgeError as error: sys.exit(str(error))\n"
     )
     with store.writing():
@@ -364,9 +364,9 @@ def test_full_disk_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("small_tiles")
 def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = storing.KernelStore.write_tile, 0
+    write, count = storing.StoredKernel.write_tile, 0
 
-    def full(self: storing.KernelStore, tile: tiling.Tile, block: np.ndarray) -> float:
+    def full(self: storing.StoredKernel, tile: tiling.Tile, block: np.ndarray) -> float:
         nonlocal count
         count += 1
         if count == 3:
@@ -377,7 +377,7 @@ def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storing.KernelStore, "write_tile", full)
+        patch.setattr(storing.StoredKernel, "write_tile", full)
         with pytest.raises(errors.StoreError, match=r"No space left.*--resume"):
             store_of(tmp_path / "K.zarr")
     monkeypatch.undo()
@@ -390,7 +390,7 @@ def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_append_computes_the_new_rows_alone(tmp_path: Path, n: int) -> None:
     x = samples(MODEL, n + 9)
     store = ub.compute_kernel(MODEL, x[:n], tmp_path / "K.zarr", backend="reference")
-    ub.append(store, x[n:])
+    store.append(x[n:])
     assert store.shape == (n + 9, n + 9)
     assert store.complete
     old_full_rows = n // 8
@@ -409,12 +409,12 @@ def test_append_that_is_interrupted_leaves_the_old_kernel_repairable(
     with monkeypatch.context() as patch:
         patch.setattr(storing, "data_hash", lambda _: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
-            ub.append(store, x[21:])
+            store.append(x[21:])
     again = ub.KernelStore(tmp_path / "K.zarr")
     assert not again.complete
     with pytest.raises(errors.StoreError, match="not complete"):
-        ub.append(again, x[21:])
-    ub.repair_store(again)
+        again.append(x[21:])
+    again.repair()
     assert again.shape == (21, 21)
     assert_within_budget(np.asarray(again), ub.ntk(MODEL, x[:21], backend="reference"))
 
@@ -423,14 +423,14 @@ def test_append_that_is_interrupted_leaves_the_old_kernel_repairable(
 def test_verify_against_float64(tmp_path: Path) -> None:
     narrow, x = MODEL.astype("float32"), samples(MODEL, 21).astype(np.float32)
     store = ub.compute_kernel(narrow, x, tmp_path / "K.zarr", backend="torch")
-    worst = computing.verify_samples(store, 6)
+    worst = store.compare_with_float64(6)
     assert 0 < worst < 1e-5
     for path in (tmp_path / "K.zarr/kernel/c").glob("2/*"):
         path.unlink()
     store._array[16:21, 0:8] = np.ones((5, 8))
     store._array[16:21, 8:16] = np.ones((5, 8))
     store._array[16:21, 16:21] = np.ones((5, 5))
-    assert computing.verify_samples(store, 6) > 1e-3
+    assert store.compare_with_float64(6) > 1e-3
 
 
 @pytest.mark.julia
@@ -490,5 +490,5 @@ def test_ctrl_c_is_exit_code_130_and_resumable(tmp_path: Path) -> None:
     assert not found.damaged
     assert found.good >= 8
     assert found.missing
-    ub.repair_store(store, threads=1)
+    store.repair(threads=1)
     assert store.verify().ok

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from udlbridge.alignments import layer_alignments as layer_alignments
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
-    from udlbridge.computing import append as append
+    from udlbridge.computing import KernelStore as KernelStore
     from udlbridge.computing import compute_kernel as compute_kernel
-    from udlbridge.computing import repair_store as repair_store
     from udlbridge.conversion import from_flux as from_flux
     from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
@@ -72,7 +71,6 @@ if TYPE_CHECKING:
     from udlbridge.signals import signal_report as signal_report
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
-    from udlbridge.storing import KernelStore as KernelStore
     from udlbridge.training.loop import loss_gradient as loss_gradient
     from udlbridge.training.loop import train as train
     from udlbridge.training.probes import Probe as Probe
@@ -93,7 +91,7 @@ _HOME = {
     "GlobalMeanPool": "layers",
     "GroupNorm": "layers",
     "JuliaUnavailable": "errors",
-    "KernelStore": "storing",
+    "KernelStore": "computing",
     "LayerNorm": "layers",
     "LearnedPositions": "layers",
     "LogSoftmax": "layers",
@@ -114,7 +112,6 @@ _HOME = {
     "UDLBridgeError": "errors",
     "alignment": "alignments",
     "alignment_matrix": "alignments",
-    "append": "computing",
     "backends": "",
     "centre": "alignments",
     "check": "checking",
@@ -139,7 +136,6 @@ _HOME = {
     "ntk_operator": "operators",
     "outputs": "kernel",
     "plan": "planning",
-    "repair_store": "computing",
     "repair": "repairing",
     "optimize": "",
     "signal_report": "signals",

@@ -18,10 +18,11 @@ from udlbridge.backends.base import KernelJob
 from udlbridge.errors import StoreError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.narrowing import STORAGE
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
-from udlbridge.storing import STORAGE, KernelStore, check_room
+from udlbridge.storing import StoredKernel, check_room
 from udlbridge.tiling import Tile, TileComputer, symmetrise
 
 QUEUE = 2
@@ -38,6 +39,87 @@ class Figures:
     bytes_written: int
     peak_rss_over_baseline: int
     storage_error: float
+
+
+class KernelStore(StoredKernel):
+    """A kernel on disk that reads like an array, and that can be appended to, repaired and verified.
+
+    `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
+    upper triangle is mirrored on reading. See `storing.StoredKernel` for the arguments.
+    """
+
+    def append(
+        self,
+        x_new: np.ndarray,
+        *,
+        backend: str | None = None,
+        memory: int | str = DEFAULT_MEMORY,
+        threads: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
+
+        Args:
+            x_new: m more samples, of the same shape and dtype.
+            backend: the engine; None is the one that the store was computed with.
+            memory, threads, progress: as for `compute_kernel`.
+
+        Raises:
+            StoreError: the store is not complete, or another process writes to it.
+            InputError: what is wrong with `x_new`.
+        """
+        batch = checked_batch(self.model(), x_new, "x_new")
+        if not self.complete:
+            raise StoreError(
+                f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
+            )
+        with self.writing():
+            self.grow(batch)
+            _complete(self, backend, memory, threads, progress)
+
+    def repair(
+        self,
+        *,
+        backend: str | None = None,
+        memory: int | str = DEFAULT_MEMORY,
+        threads: int | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Compute every tile again that is missing or damaged; returns how many there were.
+
+        Raises:
+            StoreError: another process writes to the store, or the disk refuses.
+        """
+        with self.writing():
+            return _complete(self, backend, memory, threads, progress)
+
+    def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
+        """Compute random tiles again in float64.
+
+        Args:
+            tiles: how many tiles.
+            seed: which ones.
+            backend: the engine; None is the one that the store was computed with.
+
+        Returns:
+            The largest difference, relative to the largest entry of the tiles that were compared.
+        """
+        model = self.model().astype("float64")
+        x = self.samples()
+        every = list(self.grid.tiles())
+        picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
+        engine = backends.get(backend or self.manifest["backend"])
+        job = KernelJob(model, self.reduction, self.manifest["plan"]["method"])
+        worst, scale = 0.0, 0.0
+        for index in picked:
+            tile = every[index]
+            left = engine.prepare(job, x[tile.rows].astype(np.float64))
+            right = engine.prepare(job, x[tile.columns].astype(np.float64))
+            exact = np.empty((*tile.shape, *self.shape[2:]))
+            engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
+            worst = max(worst, float(np.abs(self.read_tile(tile) - exact).max()))
+            scale = max(scale, float(np.abs(exact).max()))
+        return worst / scale if scale > 0 else worst
 
 
 def compute_kernel(
@@ -116,92 +198,14 @@ def compute_kernel(
     return existing
 
 
-def append(
-    store: KernelStore,
-    x_new: np.ndarray,
-    *,
-    backend: str | None = None,
-    memory: int | str = DEFAULT_MEMORY,
-    threads: int | None = None,
-    progress: bool | None = None,
-) -> None:
-    """Grow a store from n samples to n + m; only the new rows are computed (and a last block that was not full).
-
-    Args:
-        store: a complete store.
-        x_new: m more samples, of the same shape and dtype.
-        backend: the engine; None is the one that the store was computed with.
-        memory, threads, progress: as for `compute_kernel`.
-
-    Raises:
-        StoreError: the store is not complete, or another process writes to it.
-        InputError: what is wrong with `x_new`.
-    """
-    model = store.model()
-    batch = checked_batch(model, x_new, "x_new")
-    if not store.complete:
-        raise StoreError(f"{store.path} is not complete", remedy="finish it first (repair)")
-    with store.writing():
-        store.grow(batch)
-        _complete(store, model, backend, memory, threads, progress)
-
-
-def repair_store(
-    store: KernelStore,
-    *,
-    backend: str | None = None,
-    memory: int | str = DEFAULT_MEMORY,
-    threads: int | None = None,
-    progress: bool | None = None,
-) -> int:
-    """Compute every tile again that is missing or damaged; returns how many there were.
-
-    Raises:
-        StoreError: another process writes to the store, or the disk refuses.
-    """
-    with store.writing():
-        return _complete(store, store.model(), backend, memory, threads, progress)
-
-
-def verify_samples(store: KernelStore, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
-    """Compute random tiles again in float64 and compare.
-
-    Args:
-        store: a complete store.
-        tiles: how many tiles.
-        seed: which ones.
-        backend: the engine; None is the one that the store was computed with.
-
-    Returns:
-        The largest difference, relative to the largest entry of the tiles that were compared.
-    """
-    model = store.model().astype("float64")
-    x = store.samples()
-    every = list(store.grid.tiles())
-    picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
-    engine = backends.get(backend or store.manifest["backend"])
-    job = KernelJob(model, store.reduction, store.manifest["plan"]["method"])
-    worst, scale = 0.0, 0.0
-    for index in picked:
-        tile = every[index]
-        left = engine.prepare(job, x[tile.rows].astype(np.float64))
-        right = engine.prepare(job, x[tile.columns].astype(np.float64))
-        exact = np.empty((*tile.shape, *store.shape[2:]))
-        engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
-        worst = max(worst, float(np.abs(store.read_tile(tile) - exact).max()))
-        scale = max(scale, float(np.abs(exact).max()))
-    return worst / scale if scale > 0 else worst
-
-
 def _complete(
     store: KernelStore,
-    model: Model,
     backend: str | None,
     memory: int | str,
     threads: int | None,
     progress: bool | None,
 ) -> int:
-    x = store.samples()
+    model, x = store.model(), store.samples()
     name = backends.checked_name(backend or store.manifest["backend"])
     method = store.manifest["plan"]["method"]
     chosen = store.reduction
@@ -246,7 +250,7 @@ def _fill(
 class _Writer:
     """Writes tiles in a thread of its own, so that the disk and the engine work at the same time."""
 
-    def __init__(self, store: KernelStore) -> None:
+    def __init__(self, store: StoredKernel) -> None:
         self._store = store
         self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
         self._failure: BaseException | None = None

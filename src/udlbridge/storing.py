@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -22,23 +22,13 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.model import Model
+from udlbridge.narrowing import STORAGE, narrowed, widened
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tiling import Grid, Tile, transposed
 
 FORMAT = 1
 """Version of the manifest."""
-
-STORAGE: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "float64": np.dtype("<f8"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
-}
-"""How entries may be stored. Zarr has no bfloat16: its 16 bits are stored as an unsigned integer."""
-
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Largest relative error of one stored entry (half a unit in the last place), for storage narrower than the kernel."""
 
 
 def data_hash(x: np.ndarray) -> str:
@@ -50,7 +40,7 @@ def data_hash(x: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `KernelStore.verify` found: tiles whose checksum fails, and tiles that are not there."""
+    """What `verify` found: tiles whose checksum fails, and tiles that are not there."""
 
     good: int
     damaged: tuple[tuple[int, int], ...]
@@ -62,8 +52,8 @@ class Verification:
         return not self.damaged and not self.missing
 
 
-class KernelStore:
-    """A kernel on disk that reads like an array.
+class StoredKernel:
+    """A kernel on disk that reads like an array. It computes nothing; `computing.KernelStore` does.
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
     upper triangle is mirrored on reading.
@@ -104,8 +94,9 @@ class KernelStore:
         self._check("model", None if model is None else model.hash(), "network")
         self._check("data", None if x is None else data_hash(x), "samples")
 
-    @staticmethod
+    @classmethod
     def create(
+        cls,
         path: str | os.PathLike[str],
         model: Model,
         x: np.ndarray,
@@ -113,7 +104,7 @@ class KernelStore:
         tile: int,
         storage: str | None,
         description: dict[str, Any],
-    ) -> KernelStore:
+    ) -> Self:
         """A new store without tiles. `description` goes into the manifest (backend, versions, plan)."""
         name = model.dtype.name if storage is None else storage
         if name not in STORAGE or (name == "float64" and model.dtype == np.float32):
@@ -156,7 +147,7 @@ class KernelStore:
             "complete": False,
             **description,
         }
-        return KernelStore(folder)
+        return cls(folder)
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -202,7 +193,7 @@ class KernelStore:
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
-        return f"KernelStore({str(self.path)!r}, shape={self.shape}, {self.dtype}, {state})"
+        return f"{type(self).__name__}({str(self.path)!r}, shape={self.shape}, {self.dtype}, {state})"
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -224,7 +215,7 @@ class KernelStore:
                 f"tile ({tile.row}, {tile.column}) of {self.path} is damaged ({error})",
                 remedy="`udlbridge store verify --repair` computes it again",
             ) from error
-        return _widened(raw, self.manifest["storage"], self.dtype)
+        return widened(raw, self.manifest["storage"], self.dtype)
 
     def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:
         """Every stored tile (block row >= block column) with its entries; one is in memory at a time."""
@@ -311,7 +302,7 @@ class KernelStore:
         Raises:
             StoreError: the disk is full or refuses; or an entry does not fit into the storage.
         """
-        raw, error = _narrowed(block, self.manifest["storage"])
+        raw, error = narrowed(block, self.manifest["storage"])
         try:
             self._array[tile.rows, tile.columns] = raw
         except OSError as failure:
@@ -437,29 +428,3 @@ def check_room(folder: Path, needed: int) -> None:
             f"the kernel needs {show_bytes(needed)} on disk, {place} has {show_bytes(free)}",
             remedy='free some space, choose another disk, or store less precisely (storage="float16")',
         )
-
-
-def _narrowed(block: np.ndarray, storage: str) -> tuple[np.ndarray, float]:
-    if storage not in ROUNDING:
-        return block, 0.0
-    if storage == "float16":
-        with np.errstate(over="ignore"):
-            raw = block.astype(np.float16)
-    else:
-        bits = np.ascontiguousarray(block, dtype=np.float32).view(np.uint32)
-        # Round to nearest, ties to even: the rounding of a cast, on the upper 16 bits.
-        raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    back = _widened(raw, storage, block.dtype)
-    if not np.isfinite(back).all():
-        raise StoreError(
-            f"an entry of {np.abs(block).max():.3g} does not fit into {storage}",
-            remedy='use storage="bfloat16" or float32',
-        )
-    scale = float(np.abs(block).max())
-    return raw, float(np.abs(back - block).max()) / scale if scale > 0 else 0.0
-
-
-def _widened(raw: np.ndarray, storage: str, dtype: np.dtype[Any]) -> np.ndarray:
-    if storage == "bfloat16":
-        return (raw.astype(np.uint32) << 16).view(np.float32).astype(dtype, copy=False)
-    return raw.astype(dtype, copy=False)

@@ -77,7 +77,7 @@ def command(
             np.save(file, kernel)
         click.echo(f"wrote {target}: {kernel.shape} {kernel.dtype}, {kernel.nbytes:,} bytes")
         return 0
-    from udlbridge.computing import compute_kernel, verify_samples
+    from udlbridge.computing import compute_kernel
     from udlbridge.sizes import show_bytes
 
     store = compute_kernel(
@@ -105,7 +105,7 @@ def command(
         + f", {run['gflops']:.0f} GFLOP/s, peak memory {show_bytes(run['peak_rss_over_baseline'])} over the baseline"
     )
     if verified:
-        worst = verify_samples(store, verified)
+        worst = store.compare_with_float64(verified)
         click.echo(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry")
     if json_file is not None:
         write_json(store.manifest, json_file)

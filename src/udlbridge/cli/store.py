@@ -20,7 +20,7 @@ def info(path: Path) -> int:
     """Print what a store holds: its manifest as JSON."""
     import json
 
-    from udlbridge.storing import KernelStore
+    from udlbridge.computing import KernelStore
 
     store = KernelStore(path)
     click.echo(json.dumps(store.manifest, indent=2))
@@ -33,8 +33,7 @@ def info(path: Path) -> int:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def verify(path: Path, repair: bool, quiet: bool) -> int:
     """Read every tile and its checksum. The exit code is 0 only if all are there and whole (in the end)."""
-    from udlbridge.computing import repair_store
-    from udlbridge.storing import KernelStore
+    from udlbridge.computing import KernelStore
 
     store = KernelStore(path)
     found = store.verify()
@@ -44,7 +43,7 @@ def verify(path: Path, repair: bool, quiet: bool) -> int:
             click.echo(f"  {name}: tile ({row}, {column})")
     if found.ok or not repair:
         return 0 if found.ok else 1
-    click.echo(f"computed {repair_store(store, progress=False if quiet else None)} tiles again")
+    click.echo(f"computed {store.repair(progress=False if quiet else None)} tiles again")
     return 0 if KernelStore(path).verify().ok else 1
 
 
@@ -56,10 +55,9 @@ def append(path: Path, samples: Path, quiet: bool) -> int:
     """Append the samples of a .npy file, (m, *D); only the new rows are computed."""
     import numpy as np
 
-    from udlbridge.computing import append as grow
-    from udlbridge.storing import KernelStore
+    from udlbridge.computing import KernelStore
 
     store = KernelStore(path)
-    grow(store, np.load(samples, allow_pickle=False), progress=False if quiet else None)
+    store.append(np.load(samples, allow_pickle=False), progress=False if quiet else None)
     click.echo(f"{path} is now {store.shape}")
     return 0

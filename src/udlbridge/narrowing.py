@@ -1,0 +1,52 @@
+"""How a stored kernel's entries are written: as they are, or narrower, with the error that this makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from udlbridge.errors import StoreError
+
+STORAGE: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float64": np.dtype("<f8"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+"""How entries may be stored. Zarr has no bfloat16: its 16 bits are stored as an unsigned integer."""
+
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Largest relative error of one stored entry (half a unit in the last place), for storage narrower than the kernel."""
+
+
+def narrowed(block: np.ndarray, storage: str) -> tuple[np.ndarray, float]:
+    """The entries as they are stored, and the largest error that this makes, relative to the largest entry.
+
+    Raises:
+        StoreError: an entry is too large for the storage.
+    """
+    if storage not in ROUNDING:
+        return block, 0.0
+    if storage == "float16":
+        with np.errstate(over="ignore"):
+            raw = block.astype(np.float16)
+    else:
+        bits = np.ascontiguousarray(block, dtype=np.float32).view(np.uint32)
+        # Round to nearest, ties to even: the rounding of a cast, on the upper 16 bits.
+        raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    back = widened(raw, storage, block.dtype)
+    if not np.isfinite(back).all():
+        raise StoreError(
+            f"an entry of {np.abs(block).max():.3g} does not fit into {storage}",
+            remedy='use storage="bfloat16" or float32',
+        )
+    scale = float(np.abs(block).max())
+    return raw, float(np.abs(back - block).max()) / scale if scale > 0 else 0.0
+
+
+def widened(raw: np.ndarray, storage: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Stored entries in the kernel's own dtype."""
+    if storage == "bfloat16":
+        return (raw.astype(np.uint32) << 16).view(np.float32).astype(dtype, copy=False)
+    return raw.astype(dtype, copy=False)
