@@ -6,6 +6,7 @@ file; juliacall's own variables; else juliapkg, which downloads Julia and the pa
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -197,9 +198,11 @@ def run_install() -> None:
         flush=True,
     )
     try:
-        import juliapkg
+        # What juliapkg and Julia's package manager say is not our result: standard output stays clean for --json -.
+        with contextlib.redirect_stdout(sys.stderr):
+            import juliapkg
 
-        juliapkg.resolve()
+            juliapkg.resolve()
     except (Exception, SystemExit) as error:
         raise JuliaUnavailable(
             f"juliapkg could not set up Julia ({type(error).__name__}: {error})",
