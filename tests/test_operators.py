@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import udlbridge as ub
+from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget, dense_models, random_model, samples
 from udlbridge import backends
 from udlbridge.layers import ACTIVATIONS
 
 
-def assert_is_the_kernel(model: ub.Model, x: np.ndarray, backend: str, outputs: int | str, batch: int = 3) -> None:
+def assert_is_the_kernel(model: ub.Model, x: np.ndarray, backend: str, outputs: int | str, at_once: int = 3) -> None:
     kernel = ub.ntk(model, x, outputs=outputs, backend="reference")
-    operator = ub.ntk_operator(model, x, outputs=outputs, backend=backend, batch=batch)
+    operator = ub.ntk_operator(model, x, outputs=outputs, backend=backend, batch=at_once)
     v = np.random.default_rng(5).standard_normal((len(x), 2)).astype(model.dtype)
     assert (operator.shape, operator.dtype) == (kernel.shape, model.dtype)
     assert_within_budget(operator @ v, kernel @ v)
@@ -35,12 +36,12 @@ def test_every_activation(backend: str, activation: str) -> None:
     assert_is_the_kernel(model, samples(model, 5), backend, 1)
 
 
-@given(model=dense_models(), n=st.integers(1, 6), batch=st.integers(1, 7))
+@given(model=dense_models(), n=st.integers(1, 6), at_once=st.integers(1, 7))
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_any_network_and_batch(engine: str, model: ub.Model, n: int, batch: int) -> None:
+def test_any_network_and_batch(engine: str, model: ub.Model, n: int, at_once: int) -> None:
     x = samples(model, n)
     kernel = ub.ntk(model, x, backend="reference")
-    operator = ub.ntk_operator(model, x, backend=engine, batch=batch)
+    operator = ub.ntk_operator(model, x, backend=engine, batch=at_once)
     # A kernel that softmax or a dead ReLU makes vanish is compared on the scale of the Jacobian that it is made of.
     scale = max(sum(float((block**2).sum()) for block in ub.jacobian(model, x, backend="reference").values()), 1e-30)
     np.testing.assert_allclose(operator @ np.eye(n), kernel, rtol=0, atol=1e-12 * scale)
@@ -72,7 +73,7 @@ def test_both_passes_take_the_same_slope_at_a_kink(backend: str) -> None:
 
 
 def test_float32(backend: str, images: np.ndarray) -> None:
-    assert_is_the_kernel(ub.models.three_layer_sigmoid(), images, backend, "trace", batch=4)
+    assert_is_the_kernel(ub.models.three_layer_sigmoid(), images, backend, "trace", at_once=4)
 
 
 def test_layers_without_parameters_and_sequences(backend: str) -> None:
@@ -82,6 +83,13 @@ def test_layers_without_parameters_and_sequences(backend: str) -> None:
     empty = ub.Model([ub.Softmax()], dtype="float64")
     x = np.random.default_rng(0).standard_normal((3, 4))
     np.testing.assert_array_equal(ub.ntk_operator(empty, x, backend=backend) @ np.ones(3), np.zeros(3))
+
+
+@pytest.mark.parametrize("name", EVERY_LAYER | TOKENS)
+def test_every_layer(backend: str, name: str) -> None:
+    layers, shape = (EVERY_LAYER | TOKENS)[name]
+    model = shaken(layers)
+    assert_is_the_kernel(model, batch(model, shape, 4), backend, "trace")
 
 
 def test_spectrum_without_a_kernel(backend: str) -> None:

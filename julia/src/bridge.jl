@@ -47,16 +47,13 @@ end
 
 "J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
 function bridge_pull(chain::Chain, X::AbstractArray, cotangents::AbstractMatrix)
-    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
-    pulled = pull(chain, Array(X), Array(cotangents))
-    return [to_canonical(type, Val(name), value) for ((type, name), (_, value)) in zip(types, pulled)]
+    return bridge_canonical(chain, last.(pull(chain, received(X), Array(cotangents))))
 end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
 function bridge_push(chain::Chain, X::AbstractArray, direction, cotangents::AbstractMatrix)
-    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
-    own = [from_canonical(type, Val(name), value) for ((type, name), value) in zip(types, direction)]
-    return push(chain, Array(X), own, Array(cotangents))
+    own = [from_canonical(type(leaf), Val(leaf.field), value) for (leaf, value) in zip(leaves(chain), direction)]
+    return push(chain, received(X), own, Array(cotangents))
 end
 
 "factors with the reduction that they were made for, so that Python holds one value"

@@ -33,7 +33,7 @@ def pull(model: Model, x: np.ndarray, cotangents: np.ndarray) -> dict[str, np.nd
 
 def push(model: Model, x: np.ndarray, direction: Mapping[str, np.ndarray], cotangents: np.ndarray) -> np.ndarray:
     """<c_i, (J w)_i> = <J_i' c_i, w> for every sample: `direction` w in parameter space -> (n,)."""
-    result = np.zeros(len(x), dtype=x.dtype)
+    result = np.zeros(len(x), dtype=cotangents.dtype)
     for rows, grads in gradients(model, x, cotangents):
         for name, grad in grads.items():
             result[rows] += grad.reshape(len(grad), -1) @ direction[name].reshape(-1)
