@@ -25,7 +25,7 @@ TILE = 2048
 """Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
 
 STRIP = 64 * 1024
-"""Entries that are worked on at once: as float64 they stay in a core's cache."""
+"""Entries, of all kernels together, that are worked on at once: as float64 they stay in a core's cache."""
 
 CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
@@ -327,18 +327,20 @@ def _band_statistics(
         read_already = first if there.start == 0 else None
         blocks = read_already or [_block(kernel, band, there) for kernel in kernels]
         wide = there.stop - there.start
-        height = max(1, min(STRIP // wide, tall))
-        buffer = np.empty((m, height, wide))
-        ones_right, ones_left = np.ones(wide), np.ones(height)
+        height = max(1, min(STRIP // (m * wide), tall))
+        strips = np.empty((m, height, wide))
         for top in range(0, tall, height):
             own = slice(top, min(top + height, tall))
-            strips = buffer[:, : own.stop - own.start]
-            for index, (block, shift) in enumerate(zip(blocks, shifts, strict=True)):
-                np.subtract(block[own], shift, out=strips[index])
-                result.rows[index, own] += strips[index] @ ones_right
-                result.columns[index, there] += ones_left[: own.stop - own.start] @ strips[index]
+            if own.stop - own.start < height:
+                strips = np.empty((m, own.stop - own.start, wide))
+            for strip, block, shift in zip(strips, blocks, shifts, strict=True):
+                np.subtract(block[own], shift, out=strip)
+            result.rows[:, own] += (strips.reshape(-1, wide) @ np.ones(wide)).reshape(m, -1)
+            result.columns[:, there] += np.ones(strips.shape[1]) @ strips
+            flat = strips.reshape(m, -1)
+            for index in range(m):
                 for other in range(index + 1):
-                    result.inner[index, other] += np.dot(strips[index].ravel(), strips[other].ravel())
+                    result.inner[index, other] += np.dot(flat[index], flat[other])
     return result
 
 
