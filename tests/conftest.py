@@ -15,6 +15,7 @@ os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 jaxtyping.install_import_hook(
     [
         "udlbridge.alignments",
+        "udlbridge.streaming",
         "udlbridge.training",
         "udlbridge.backends",
         "udlbridge.kernel",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import udlbridge as ub
-from udlbridge import alignments
+from udlbridge import alignments, streaming
 from udlbridge.errors import DTypeError, InputError, NumericalError, OptionError, ShapeError
 
 
@@ -145,7 +145,7 @@ def test_memory_maps_and_the_number_of_threads(tmp_path: Path, monkeypatch: pyte
     maps = [np.load(path, mmap_mode="r") for path in paths]
     values = []
     for cores in (1, 3):
-        monkeypatch.setattr(alignments.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(streaming.os, "cpu_count", lambda cores=cores: cores)
         values.append(ub.alignment(*maps, tile=128))
     assert values[0] == pytest.approx(values[1], abs=1e-15)
     assert values[0] == pytest.approx(dense_alignment(*(np.asarray(m) for m in maps)), abs=1e-11)
