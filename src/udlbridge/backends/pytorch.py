@@ -126,8 +126,8 @@ def _per_sample_jacobian(
     return {name: block.detach() for name, block in blocks.items()}
 
 
-STRETCH = 128
-"""Samples that go through the network together: what autograd keeps for them has to fit in memory."""
+STRETCH = 32
+"""Samples that go through the network together: enough to fill matrix products, few enough to stay near the caches."""
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFactor]:
