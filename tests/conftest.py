@@ -13,7 +13,15 @@ from hypothesis import settings
 
 os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 jaxtyping.install_import_hook(
-    ["udlbridge.backends", "udlbridge.kernel", "udlbridge.spectra", "udlbridge.checking", "udlbridge.data"],
+    [
+        "udlbridge.alignments",
+        "udlbridge.training",
+        "udlbridge.backends",
+        "udlbridge.kernel",
+        "udlbridge.spectra",
+        "udlbridge.checking",
+        "udlbridge.data",
+    ],
     "beartype.beartype",
 )
 # Deadlines measure the machine; what is random is repeated in CI by its seed.

@@ -202,3 +202,44 @@ def test_bad_kernels_for_a_spectrum() -> None:
 def test_check_wants_two_engines() -> None:
     with pytest.raises(errors.OptionError, match=r"at least two"):
         ub.check(MODEL, GOOD, backends=["torch", "torch"])
+
+
+def test_bad_options_of_a_spectrum() -> None:
+    for options, message in (({"k": 0}, "k=0"), ({"dense_limit": -1}, "dense_limit=-1"), ({"k": 2.5}, r"k=2\.5")):
+        with pytest.raises(errors.OptionError, match=message):
+            ub.spectrum(np.eye(3), **options)
+    with pytest.raises(errors.OptionError, match=r"type ndarray.*Model alone"):
+        ub.spectrum(np.eye(3), x=GOOD)
+    with pytest.raises(errors.OptionError, match=r"without samples"):
+        ub.spectrum(MODEL)
+    with pytest.raises(errors.DTypeError, match=r"float64.*float32"):
+        ub.spectrum(MODEL, x=GOOD.astype(np.float64), backend="reference")
+
+
+@pytest.mark.parametrize("outputs", ["full", "diagonal"])
+def test_operators_are_matrices(outputs: str) -> None:
+    with pytest.raises(errors.OutputsError, match=rf"{outputs}.*keeps the outputs apart.*trace"):
+        ub.ntk_operator(MODEL, GOOD, outputs=outputs, backend="reference")
+    with pytest.raises(errors.OutputsError, match=r"keeps the outputs apart"):
+        ub.spectrum(MODEL, x=GOOD, outputs=outputs, backend="reference")
+
+
+def test_bad_operators() -> None:
+    from scipy.sparse.linalg import LinearOperator
+
+    for shape, dtype, message in (((2, 3), float, r"\(2, 3\)"), ((2, 2), complex, "complex128")):
+        with pytest.raises(errors.InputError, match=message):
+            ub.spectrum(LinearOperator(shape, matvec=lambda v: v, dtype=dtype))
+    with pytest.raises(errors.InputError, match="not finite"):
+        ub.spectrum(LinearOperator((9, 9), matvec=lambda v: v * np.nan, dtype=float))
+    with pytest.raises(errors.OptionError, match="batch=0"):
+        ub.ntk_operator(MODEL, GOOD, backend="reference", batch=0)
+
+
+def test_bad_repairs() -> None:
+    with pytest.raises(errors.OptionError, match=r"'nearest'.*threshold, displace, closest"):
+        ub.repair(np.eye(2), "nearest")
+    with pytest.raises(errors.ShapeError, match=r"\(2, 3\)"):
+        ub.repair(np.ones((2, 3)))
+    with pytest.raises(errors.NumericalError, match=r"-1 at \(1, 1\).*threshold"):
+        ub.repair(np.diag([1.0, -1.0]), "closest")

@@ -156,3 +156,39 @@ def test_julia_use_and_status(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert udlbridge("--version").stdout.strip() == f"udlbridge {ub.__version__}"
+
+
+def test_spectrum_of_a_file_and_of_a_network(tmp_path: Path) -> None:
+    target = tmp_path / "k.npy"
+    x = ub.data.mnist("train", n=30)[0]
+    kernel = ub.ntk(ub.models.three_layer_sigmoid(), x, outputs=0, backend="reference")
+    np.save(target, kernel)
+    results = {}
+    common = ("--k", 4, "--json", "-")
+    model = ("--model", "3ls", "--n", 30, "--outputs", 0, "--backend", "reference")
+    for name, args in {
+        "file": (target, "--rank", 51370),
+        "file by parts": (target, "--dense-limit", 0),
+        "network": model,
+        "network by parts": (*model, "--dense-limit", 0),
+    }.items():
+        done = udlbridge("spectrum", *args, *common)
+        assert done.returncode == 0, done.stderr
+        results[name] = json.loads(done.stdout)
+        assert results[name]["verdict"] in done.stderr
+    whole = ub.spectrum(kernel).eigenvalues
+    for name, result in results.items():
+        assert result["complete"] is ("by parts" not in name)
+        np.testing.assert_allclose(result["eigenvalues"][-4:], whole[-4:], rtol=1e-4)
+    assert results["file"]["rank_bound"] == results["network by parts"]["rank_bound"] == 30
+
+
+def test_spectrum_exits_with_1_for_what_is_no_kernel(tmp_path: Path) -> None:
+    target = tmp_path / "k.npy"
+    np.save(target, np.diag([1.0, -1.0]))
+    done = udlbridge("spectrum", target)
+    assert (done.returncode, done.stdout.split(":")[0]) == (1, "not PSD")
+    target.write_bytes(b"not an array")
+    done = udlbridge("spectrum", target)
+    assert done.returncode == 2
+    assert "is not a .npy file" in done.stderr

@@ -13,14 +13,16 @@ module UDLBridge
 
 using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
     Parallel, SkipConnection
+using ForwardDiff: ForwardDiff
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
 using Printf: @sprintf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, outputs, spectrum, Spectrum, build, parameters,
-    from_flux, to_flux
+export ntk, jacobian, input_jacobian, input_hessian, pull, push, signals, outputs, spectrum, Spectrum, build, parameters
+export Training, epoch!, loss_gradient
+export from_flux, to_flux
 
 include("layout.jl")
 include("layers.jl")
@@ -34,9 +36,15 @@ include("layers/containers.jl")
 include("reduction.jl")
 include("derivatives.jl")
 include("rules.jl")
+include("curvature.jl")
+include("slopes.jl")
+include("signals.jl")
+include("programs.jl")
 include("kernel.jl")
 include("structured.jl")
+include("operator.jl")
 include("spectrum.jl")
+include("training.jl")
 include("translation.jl")
 include("files.jl")
 include("bridge.jl")

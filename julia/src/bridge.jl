@@ -15,10 +15,48 @@ received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
 bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, received(X))
 
+bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
+
+function bridge_slope_gradient(chain::Chain, X::AbstractArray, C::AbstractArray)
+    return bridge_canonical(chain, slope_gradient(chain, received(X), Array(C)))
+end
+
+bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
+
+"steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
+function bridge_steps(rows::AbstractString, constants)
+    left = Iterators.Stateful(constants)
+    return map(JSON.parse(rows)) do (operation, arguments, setting)
+        value = operation == "constant" ? Array(popfirst!(left)) : nothing
+        offset = operation in ("item", "column") ? 1 : 0
+        Step(Symbol(operation), Int.(arguments) .+ 1, value isa Array{<:Any,0} ? only(value) : value, setting + offset)
+    end
+end
+
+bridge_program_value(rows, constants, x::AbstractArray) = fill_scalar(program_value(bridge_steps(rows, constants), Array(x)))
+bridge_program_gradient(rows, constants, x::AbstractArray) = program_gradient(bridge_steps(rows, constants), Array(x))
+
+"numbers travel as arrays without axes"
+fill_scalar(value::Number) = fill(value)
+fill_scalar(value::AbstractArray) = value
+
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
 function bridge_jacobian(chain::Chain, X::AbstractArray)
-    blocks = jacobian(chain, received(X))
-    return [to_canonical(type(leaf), Val(leaf.field), block) for (leaf, (_, block)) in zip(leaves(chain), blocks)]
+    return bridge_canonical(chain, last.(jacobian(chain, received(X))))
+end
+
+"J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
+function bridge_pull(chain::Chain, X::AbstractArray, cotangents::AbstractMatrix)
+    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
+    pulled = pull(chain, Array(X), Array(cotangents))
+    return [to_canonical(type, Val(name), value) for ((type, name), (_, value)) in zip(types, pulled)]
+end
+
+"<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
+function bridge_push(chain::Chain, X::AbstractArray, direction, cotangents::AbstractMatrix)
+    types = [(typeof(layer), name) for layer in chain.layers for name in parameter_names(layer)]
+    own = [from_canonical(type, Val(name), value) for ((type, name), value) in zip(types, direction)]
+    return push(chain, Array(X), own, Array(cotangents))
 end
 
 "factors with the reduction that they were made for, so that Python holds one value"
@@ -43,6 +81,53 @@ function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, ri
     target = unsafe_wrap(Array, Ptr{T}(UInt(address)), Tuple(Int.(dims)))
     rectangle!(target, left.reduction, left.factors, rows[1]:rows[2], right.factors, cols[1]:cols[2])
     return nothing
+end
+
+"arrays in the order of `parameters`, from Flux's layout to the canonical one"
+function bridge_canonical(chain::Chain, arrays)
+    return [to_canonical(type(leaf), Val(leaf.field), array) for (leaf, array) in zip(leaves(chain), arrays)]
+end
+
+"the loss of a batch, and its gradients in the order of `parameters`, in the canonical layout"
+function bridge_loss_gradient(chain::Chain, X::AbstractArray, Y::AbstractArray, loss::AbstractString)
+    value, gradients = loss_gradient(loss_function(loss), chain, received(X), Array(Y))
+    return Float64(value), bridge_canonical(chain, gradients)
+end
+
+"""
+    bridge_training(chain, X, Y, loss, optimiser, names, values, rates, clip_norm)
+
+A training of `chain`, which it changes. `names` and `values` are the optimiser's settings; a `clip_norm` of 0 means none.
+"""
+function bridge_training(chain::Chain, X, Y, loss, name, names, values, rates, clip_norm)
+    settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
+    rule = optimiser(Symbol(name), settings)
+    limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
+    return Training(chain, received(X), Array(Y), loss_function(String(loss)); optimiser=rule, rates, clip_norm=limit)
+end
+
+"go on after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"
+function bridge_resume(t::Training, slot_names, arrays, step::Integer)
+    places = leaves(t.chain)
+    keys = Tuple(Symbol(name) for name in slot_names)
+    own = map(enumerate(places)) do (index, leaf)
+        found = (arrays[(k - 1) * length(places) + index] for k in eachindex(keys))
+        NamedTuple{keys}(Tuple(from_canonical(type(leaf), Val(leaf.field), array) for array in found))
+    end
+    resume!(t, own, step)
+    return nothing
+end
+
+"one epoch; `order` counts from 0, as in Python"
+function bridge_epoch(t::Training, order, batch_size::Integer, factor::Real)
+    return epoch!(t, Array(order) .+ 1, batch_size, factor)
+end
+
+"canonical parameters, then canonical arrays of every slot by its name, then the number of steps"
+function bridge_state(t::Training)
+    kept = [slots(leaf.rule, leaf.state) for leaf in optimiser_leaves(t)]
+    by_slot = Dict(string(key) => bridge_canonical(t.chain, getproperty.(kept, key)) for key in keys(first(kept)))
+    return bridge_canonical(t.chain, last.(parameters(t.chain))), by_slot, t.step
 end
 
 "set the number of BLAS threads; returns the one before"

@@ -73,13 +73,25 @@ memory of a C-order array (rows, cols, trailing...). In place, by BLAS.
 """
 function rectangle!(T::Array, r::Reduction, left::Vector, rows, right::Vector, cols)
     isempty(left) && return fill!(T, 0)
-    scratch, pairs = similar(T), similar(T, length(cols), length(rows))
+    leading = ntuple(_ -> Colon(), ndims(T) - 1)
+    height = min(STRIP, length(rows))
+    scratch = similar(T, size(T)[1:(end - 1)]..., height)
+    pairs = similar(T, length(cols), height)
+    for strip in Iterators.partition(eachindex(rows), STRIP)
+        own = 1:length(strip)
+        strip!(view(T, leading..., strip), view(scratch, leading..., own), view(pairs, :, own), r, left, rows[strip],
+            right, cols)
+    end
+    return T
+end
+
+"How many rows are done at a time: what the elementwise products touch should stay in the cache."
+const STRIP = 512
+
+function strip!(T, scratch, pairs, r::Reduction, left::Vector, rows, right::Vector, cols)
     fresh = true
     for (l, m) in zip(left, right), (f, g) in summands(l, m)
-        target = fresh ? T : scratch
-        errors_product!(target, r, f.d, rows, g.d, cols)
-        f.a === nothing || inputs_product!(target, pairs, f.a, rows, g.a, cols)
-        fresh || add!(T, scratch)
+        add_product!(T, scratch, pairs, r, f, rows, g, cols, fresh)
         fresh = false
     end
     r isa Trace && r.scale != 1 && rmul!(T, eltype(T)(r.scale))
@@ -90,31 +102,35 @@ end
 summands(f::Factor, g::Factor) = ((f, g),)
 summands(f::Positions, g::Positions) = Iterators.product(f.at, g.at)
 
-"target .*= a_left' a_right, spread over the leading (output) axes"
-function inputs_product!(target::Array, pairs::Matrix, a::Matrix, rows, b::Matrix, cols)
-    mul!(pairs, transpose(view(b, :, cols)), view(a, :, rows))
-    spread = reshape(pairs, ntuple(_ -> 1, ndims(target) - 2)..., size(pairs)...)
-    target .*= spread
-    return target
+"T = or += the product of two factors; `fresh` overwrites"
+function add_product!(T, scratch, pairs, r::Reduction, f::Factor{Nothing}, rows, g::Factor{Nothing}, cols, fresh)
+    errors_product!(fresh ? T : scratch, r, f.d, rows, g.d, cols)
+    fresh || (T .+= scratch)
+    return T
+end
+function add_product!(T, scratch, pairs, r::Reduction, f::Factor, rows, g::Factor, cols, fresh)
+    mul!(pairs, transpose(view(g.a, :, cols)), view(f.a, :, rows))
+    spread = reshape(pairs, ntuple(_ -> 1, ndims(T) - 2)..., size(pairs)...) # over the leading (output) axes
+    errors_product!(fresh ? T : scratch, r, f.d, rows, g.d, cols)
+    fresh ? (T .*= spread) : (T .+= scratch .* spread)
+    return T
 end
 
-add!(T::Array, S::Array) = (T .+= S; T)
-
 # One inner product over (parameter, output) together: this is the trace, or the one output that there is.
-function errors_product!(T::Array, ::Union{One,Summed,Trace}, d::Array, rows, e::Array, cols)
+function errors_product!(T::AbstractArray, ::Union{One,Summed,Trace}, d::Array, rows, e::Array, cols)
     D, E = reshape(d, :, size(d, 3)), reshape(e, :, size(e, 3))
     mul!(T, transpose(view(E, :, cols)), view(D, :, rows))
     return T
 end
 
-function errors_product!(T::Array, ::PerOutput, d::Array, rows, e::Array, cols)
+function errors_product!(T::AbstractArray, ::PerOutput, d::Array, rows, e::Array, cols)
     for k in axes(d, 2)
         T[k, :, :] = transpose(e[:, k, cols]) * d[:, k, rows]
     end
     return T
 end
 
-function errors_product!(T::Array, ::Full, d::Array, rows, e::Array, cols)
+function errors_product!(T::AbstractArray, ::Full, d::Array, rows, e::Array, cols)
     D, E = reshape(d[:, :, rows], size(d, 1), :), reshape(e[:, :, cols], size(e, 1), :)
     block = reshape(transpose(E) * D, size(e, 2), length(cols), size(d, 2), length(rows))
     return permutedims!(T, block, (1, 3, 2, 4))

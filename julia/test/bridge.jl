@@ -14,6 +14,15 @@
         @test memory' ≈ ntk(chain, X)[2:3, :]
     end
 
+    @testset "products with the Jacobian" begin
+        C = randn(3, 4)
+        pulled = UDLBridge.bridge_pull(chain, X, C)
+        @test size.(pulled) == [(2, 3), (3,)]
+        @test pulled[2] ≈ [sum(blocks[2][q, a, i] * C[a, i] for a in 1:3, i in 1:4) for q in 1:3]
+        w = [randn(2, 3), randn(3)]
+        @test dot(UDLBridge.bridge_push(chain, X, w, C), ones(4)) ≈ dot(pulled[1], w[1]) + dot(pulled[2], w[2])
+    end
+
     before = BLAS.get_num_threads()
     @test UDLBridge.bridge_threads(before) == before
     @test UDLBridge.bridge_versions()["julia"] == string(VERSION)

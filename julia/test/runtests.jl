@@ -16,8 +16,13 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 @testset "UDLBridge" begin
     include("layers.jl")
     include("derivatives.jl")
+    include("curvature.jl")
+    include("signals.jl")
+    include("programs.jl")
     include("kernel.jl")
+    include("operator.jl")
     include("spectrum.jl")
+    include("training.jl")
     include("translation.jl")
     include("bridge.jl")
 end

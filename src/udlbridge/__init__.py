@@ -11,8 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from udlbridge import backends as backends
     from udlbridge import data as data
+    from udlbridge import decoding as decoding
+    from udlbridge import expressions as expressions
+    from udlbridge import init as init
+    from udlbridge import losses as losses
     from udlbridge import models as models
+    from udlbridge import optimize as optimize
     from udlbridge import testing as testing
+    from udlbridge.alignment_study import AlignmentStudy as AlignmentStudy
+    from udlbridge.alignment_study import study_alignment as study_alignment
+    from udlbridge.alignments import alignment as alignment
+    from udlbridge.alignments import alignment_matrix as alignment_matrix
+    from udlbridge.alignments import centre as centre
+    from udlbridge.alignments import feature_kernel as feature_kernel
+    from udlbridge.alignments import features as features
+    from udlbridge.alignments import label_kernel as label_kernel
+    from udlbridge.alignments import layer_alignments as layer_alignments
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
     from udlbridge.computing import append as append
@@ -22,6 +36,8 @@ if TYPE_CHECKING:
     from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
+    from udlbridge.function import Function as Function
+    from udlbridge.kernel import input_hessian as input_hessian
     from udlbridge.kernel import input_jacobian as input_jacobian
     from udlbridge.kernel import jacobian as jacobian
     from udlbridge.kernel import ntk as ntk
@@ -47,54 +63,90 @@ if TYPE_CHECKING:
     from udlbridge.layers import Softmax as Softmax
     from udlbridge.layers import Take as Take
     from udlbridge.model import Model as Model
+    from udlbridge.operators import NTKOperator as NTKOperator
+    from udlbridge.operators import ntk_operator as ntk_operator
     from udlbridge.planning import plan as plan
+    from udlbridge.repairing import Repair as Repair
+    from udlbridge.repairing import repair as repair
+    from udlbridge.signals import SignalReport as SignalReport
+    from udlbridge.signals import signal_report as signal_report
     from udlbridge.spectra import Spectrum as Spectrum
     from udlbridge.spectra import spectrum as spectrum
     from udlbridge.storing import KernelStore as KernelStore
+    from udlbridge.training.loop import loss_gradient as loss_gradient
+    from udlbridge.training.loop import train as train
+    from udlbridge.training.probes import Probe as Probe
+    from udlbridge.training.runs import TrainingRun as TrainingRun
 
 _HOME = {
     "Activation": "layers",
+    "AlignmentStudy": "alignment_study",
     "BatchNorm": "layers",
     "CheckReport": "checking",
-    "KernelStore": "storing",
     "Conv1d": "layers",
     "Conv2d": "layers",
     "Dense": "layers",
     "Dropout": "layers",
     "Embedding": "layers",
     "Flatten": "layers",
+    "Function": "function",
     "GlobalMeanPool": "layers",
     "GroupNorm": "layers",
     "JuliaUnavailable": "errors",
+    "KernelStore": "storing",
     "LayerNorm": "layers",
     "LearnedPositions": "layers",
     "LogSoftmax": "layers",
     "MaxPool": "layers",
     "MeanPool": "layers",
     "Model": "model",
+    "Probe": "training.probes",
     "Residual": "layers",
     "SelfAttention": "layers",
+    "SignalReport": "signals",
     "SinusoidalPositions": "layers",
+    "NTKOperator": "operators",
+    "Repair": "repairing",
     "Softmax": "layers",
     "Spectrum": "spectra",
     "Take": "layers",
+    "TrainingRun": "training.runs",
     "UDLBridgeError": "errors",
+    "alignment": "alignments",
+    "alignment_matrix": "alignments",
     "append": "computing",
     "backends": "",
+    "centre": "alignments",
     "check": "checking",
     "compute_kernel": "computing",
     "data": "",
+    "decoding": "",
+    "expressions": "",
+    "feature_kernel": "alignments",
+    "features": "alignments",
     "from_flux": "conversion",
     "from_torch": "conversion",
+    "init": "",
+    "input_hessian": "kernel",
     "input_jacobian": "kernel",
     "jacobian": "kernel",
+    "label_kernel": "alignments",
+    "layer_alignments": "alignments",
+    "loss_gradient": "training.loop",
+    "losses": "",
     "models": "",
     "ntk": "kernel",
+    "ntk_operator": "operators",
     "outputs": "kernel",
     "plan": "planning",
     "repair_store": "computing",
+    "repair": "repairing",
+    "optimize": "",
+    "signal_report": "signals",
     "spectrum": "spectra",
+    "study_alignment": "alignment_study",
     "testing": "",
+    "train": "training.loop",
 }
 """Every public name, and the module that it lives in; "" means that it is a module itself.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UDLBridgeWarning(UserWarning):
     """A warning of this package; the test suite turns it into an error."""
@@ -71,6 +73,18 @@ class ConfigError(UDLBridgeError, ValueError):
 
 class NumericalError(UDLBridgeError, ArithmeticError):
     """A quantity that is not defined for these numbers (a vanishing norm, a NaN loss)."""
+
+
+class TrainingDiverged(NumericalError):  # noqa: N818 - reads as the condition that it names
+    """A loss, or a parameter, that is no longer finite. `run` is the training up to the last good epoch."""
+
+    def __init__(self, given: str, *, run: Any, allowed: str = "", remedy: str = "") -> None:
+        super().__init__(given, allowed=allowed, remedy=remedy)
+        self.run = run
+
+
+class RunFileError(UDLBridgeError, ValueError):
+    """A file of a training run that cannot be read, or that belongs to another training."""
 
 
 class StoreError(UDLBridgeError, OSError):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.errors import InputError, LayerError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
@@ -81,6 +81,36 @@ def input_jacobian(
         )
     output_size(model, batch)
     return backends.get(backend).input_jacobian(model, batch)
+
+
+def input_hessian(
+    model: Model, x: np.ndarray, *, backend: str | None = None
+) -> Float[np.ndarray, "n outputs *features_features"]:
+    """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
+
+    Where an activation has no second derivative (relu at 0) it is taken as 0.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        (n, O, *D, *D), of the model's dtype: n O D^2 numbers for samples of D entries.
+
+    Raises:
+        As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
+    """
+    batch = checked_batch(model, x)
+    if model.takes_tokens:
+        raise LayerError(
+            "the derivatives of a model that begins with an Embedding by its input",
+            allowed="models whose inputs are numbers",
+            remedy="leave out the Embedding, and give its outputs as samples",
+        )
+    output_size(model, batch)
+    result = backends.get(backend).input_hessian(model, batch)
+    return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])
 
 
 @overload

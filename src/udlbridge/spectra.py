@@ -1,4 +1,4 @@
-"""Eigenvalues of a kernel matrix, and whether it is positive semidefinite."""
+"""Eigenvalues of a kernel, stored or not, and whether it is positive semidefinite."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from udlbridge.errors import InputError, ShapeError
-from udlbridge.tolerances import relative_difference
+from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.matrices import SlicedMatrix
+from udlbridge.model import Model
+from udlbridge.reduction import Outputs
 
 PSD = "PSD"
 ROUNDING = "rounding"
 NOT_PSD = "not PSD"
+UNDECIDED = "undecided"
+
+DENSE_LIMIT = 1 << 30
+"""Bytes of the float64 copy up to which all eigenvalues are computed: n = 11,585, about two minutes on two cores."""
+
+LAPACK_ORDER = 32_766
+"""The largest order for LAPACK: from 32,767 on the workspace of its symmetric driver with eigenvectors, 1 + 6 n + 2 n^2
+numbers, overflows a 32-bit integer, and what comes back is garbage or a crash. One limit serves all drivers."""
+
+N_SMALLEST = 3
+"""How many of the smallest eigenvalues a partial spectrum holds."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,11 @@ class Spectrum:
 
     `eigenvalues` ascend. `tolerance` is 10 sqrt(n) eps lambda_max with the eps of the kernel's dtype; `units` is
     lambda_min / (eps lambda_max). `rank_bound` is the largest possible rank, min(n, P), where P is known.
+
+    Where `complete` is False, the eigenvalues are the largest ones and, in front of them, the first `n_smallest` from
+    the lower end, from `products` products with vectors. Then each `residuals[i]` is |K u - lambda u| of a unit vector
+    u, measured: there is an eigenvalue no further than that from `eigenvalues[i]`. The smallest one is an upper bound
+    of lambda_min, and `lower_bound` lies below lambda_min, except with a probability of 1e-6 over the start vector.
     """
 
     eigenvalues: tuple[float, ...]
@@ -31,28 +48,59 @@ class Spectrum:
     units: float
     verdict: str
     rank_bound: int | None = None
+    complete: bool = True
+    n_smallest: int = 0
+    residuals: tuple[float, ...] = ()
+    lower_bound: float | None = None
+    products: int = 0
 
     @property
     def negative(self) -> int:
-        """How many eigenvalues are below zero: the notebook's question."""
+        """How many of the eigenvalues are below zero: the notebook's question."""
         return sum(value < 0 for value in self.eigenvalues)
+
+    @property
+    def largest(self) -> tuple[float, ...]:
+        """The eigenvalues of the upper end, ascending; all of them in a complete spectrum."""
+        return self.eigenvalues[self.n_smallest :]
+
+    @property
+    def smallest(self) -> tuple[float, ...]:
+        """The eigenvalues of the lower end, ascending; all of them in a complete spectrum."""
+        return self.eigenvalues if self.complete else self.eigenvalues[: self.n_smallest]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
-        return {**asdict(self), "eigenvalues": list(self.eigenvalues), "negative": self.negative}
+        return {
+            **asdict(self),
+            "eigenvalues": list(self.eigenvalues),
+            "residuals": list(self.residuals),
+            "negative": self.negative,
+        }
 
     def __str__(self) -> str:
         smallest, largest = self.eigenvalues[0], self.eigenvalues[-1]
         shown = [f"{value:.6g}" for value in self.eigenvalues]
         if len(shown) > 8:
             shown = [*shown[:4], "...", *shown[-4:]]
+        count = f"{self.n}" if self.complete else f"{len(self.eigenvalues)} of {self.n}"
         lines = [
-            f"{self.verdict}: {self.n} eigenvalues of a {self.dtype} kernel, {self.negative} negative",
+            f"{self.verdict}: {count} eigenvalues of a {self.dtype} kernel, {self.negative} negative",
             f"  eigenvalues                    {' '.join(shown)}",
             f"  smallest, largest              {smallest:.6g}, {largest:.6g}",
             f"  smallest / (eps largest)       {self.units:.3g}",
             f"  tolerance 10 sqrt(n) eps max   {self.tolerance:.3g}",
         ]
+        if not self.complete:
+            top = max(self.residuals[self.n_smallest :])
+            lines += [
+                f"  residuals                      {self.residuals[0]:.3g} of the smallest, at most {top:.3g} of the "
+                f"{len(self.largest)} largest",
+                f"  lambda_min lies between        {self.lower_bound:.6g} and {smallest:.6g} (Lanczos, "
+                f"{self.products} products; the lower end fails for one start vector in a million)",
+            ]
+        if self.verdict == UNDECIDED:
+            lines.append("  an eigenvalue below the tolerance is neither found nor excluded: allow more products")
         if self.rank_bound is not None and self.rank_bound < self.n:
             lines.append(
                 f"  rank at most {self.rank_bound}: at least {self.n - self.rank_bound} eigenvalues are zero before "
@@ -61,69 +109,182 @@ class Spectrum:
         return "\n".join(lines)
 
 
-def spectrum(kernel: Float[np.ndarray, "n n"], *, rank: int | None = None) -> Spectrum:
-    """All eigenvalues of a kernel matrix, and the verdict on its positivity.
+def spectrum(
+    kernel: object,
+    k: int = 20,
+    *,
+    rank: int | None = None,
+    dense_limit: int = DENSE_LIMIT,
+    max_products: int = 500,
+    seed: int = 0,
+    x: np.ndarray | None = None,
+    outputs: Outputs = "trace",
+    backend: str | None = None,
+) -> Spectrum:
+    """Eigenvalues of a kernel, and the verdict on its positivity.
 
-    The eigenvalues are computed in float64 whatever the dtype of `kernel`, so that what is judged is the kernel's own
-    rounding. "PSD": none is negative. "rounding": none is below -10 sqrt(n) eps lambda_max. "not PSD": otherwise; that
-    is a bug, or the matrix is not a Gram matrix.
+    All eigenvalues by LAPACK where the kernel fits; else the `k` largest and a few of the smallest by Lanczos, from
+    products with vectors: over blocks of an array, over the tiles of a store, or by autodiff without any kernel.
+    Everything is computed in float64 whatever the dtype of `kernel`, so that what is judged is the kernel's own
+    rounding.
+
+    The verdict: "PSD": no eigenvalue is negative. "rounding": none is below -10 sqrt(n) eps lambda_max. "not PSD": one
+    is; that is a bug, or the matrix is not a Gram matrix. In a partial spectrum, "PSD" and "rounding" are said of its
+    `lower_bound`, so that "PSD" is never said of a kernel whose smallest eigenvalues cannot be told from zero; where
+    `max_products` were too few for either, the verdict is "undecided".
 
     Args:
-        kernel: a symmetric matrix (n, n), float32 or float64.
-        rank: an upper bound of its rank, where known: P for a kernel of one output, O P for a trace.
+        kernel: a symmetric matrix (n, n), float32 or float64: an array, a memory map, a kernel store, or anything with
+            `shape`, `dtype` and slices; a scipy LinearOperator, as `ntk_operator` makes (always by Lanczos); or a
+            `Model`, with its samples in `x`.
+        k: how many of the largest eigenvalues, where not all are computed.
+        rank: an upper bound of its rank, where known: P for a kernel of one output, O P for a trace. Models and their
+            operators know it.
+        dense_limit: bytes of the float64 copy, 8 n^2, up to which LAPACK computes all eigenvalues. 0 means never. From
+            n = 32,767 on it is never, whatever the limit.
+        max_products: where Lanczos stops in any case. It keeps a vector of n float64 for each.
+        seed: for the start vector of Lanczos.
+        x: samples (n, *D) of the model, where `kernel` is one.
+        outputs: of the model: an int, "trace", "mean" or "sum".
+        backend: for the model, as for `udlbridge.outputs`.
 
     Raises:
         ShapeError: if it is not square.
         InputError: if it is empty, not finite, not real, or not symmetric.
+        OptionError: an option that cannot be; `x` without a model, or a model without `x`.
+        OutputsError: for a model and a reduction that does not give an (n, n) matrix.
 
     Source: the tolerance is that of numerical rank (Higham, Accuracy and Stability, 2002) with sqrt(n) for n, since
-    rounding in a Gram matrix adds up at random.
+    rounding in a Gram matrix adds up at random. The bounds of a partial spectrum: `udlbridge.krylov`.
     """
-    matrix = checked_kernel(kernel)
-    wide = matrix.astype(np.float64)
-    values = np.linalg.eigvalsh((wide + wide.T) / 2)
-    return judged(values, len(matrix), matrix.dtype, rank)
+    for name, value, least in (("k", k, 1), ("dense_limit", dense_limit, 0), ("max_products", max_products, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise OptionError(
+                f"{name}={value!r}", allowed=f"an integer of at least {least}", remedy="leave it out, or correct it"
+            )
+    bound: int | None
+    if isinstance(kernel, Model):
+        kernel, bound = _of_model(kernel, x, outputs, backend, dense_limit)
+    elif x is not None:
+        raise OptionError(
+            f"x= with a kernel of type {type(kernel).__name__}",
+            allowed="x= with a Model alone",
+            remedy="leave x out: the kernel is there already",
+        )
+    else:
+        bound = getattr(kernel, "rank_bound", None)
+    rank = bound if rank is None else rank
+    if hasattr(kernel, "matvec"):
+        dtype = checked_operator(kernel)
+        return _partial(kernel, dtype, rank, k, max_products, seed)
+    matrix = SlicedMatrix(kernel if hasattr(kernel, "shape") else np.asarray(kernel))
+    fits = fits_lapack(len(matrix), dense_limit)
+    if fits or not matrix.has_product:
+        matrix.check()  # one more pass over all of it, which a store of many gigabytes is spared
+    if fits:
+        return judged(eigenvalues(matrix), len(matrix), matrix.dtype, rank)
+    return _partial(matrix, matrix.dtype, rank, k, max_products, seed)
+
+
+def fits_lapack(n: int, dense_limit: int) -> bool:
+    """Whether all eigenvalues of an (n, n) matrix are to be computed within `dense_limit` bytes."""
+    return n <= LAPACK_ORDER and 8 * n * n <= dense_limit
+
+
+def eigenvalues(matrix: SlicedMatrix) -> np.ndarray:
+    """All eigenvalues, ascending (n,), by LAPACK in float64, in the memory of one float64 copy."""
+    from scipy.linalg import eigh
+
+    # The transpose is in Fortran's order, so that LAPACK works in it without another copy; it equals the matrix.
+    return np.asarray(eigh(matrix.dense().T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="evd"))
 
 
 def judged(values: np.ndarray, n: int, dtype: np.dtype[Any], rank: int | None) -> Spectrum:
-    """The verdict on ascending eigenvalues of an (n, n) kernel that was computed in `dtype`."""
-    smallest, largest = float(values[0]), float(values[-1])
-    unit = float(np.finfo(dtype).eps) * abs(largest)
-    tolerance = 10.0 * np.sqrt(n) * unit
-    verdict = PSD if smallest >= 0 else ROUNDING if smallest >= -tolerance else NOT_PSD
+    """The verdict on all eigenvalues (ascending) of an (n, n) kernel that was computed in `dtype`."""
+    smallest = float(values[0])
+    tolerance, units = _scale(smallest, float(values[-1]), n, dtype)
     return Spectrum(
         eigenvalues=tuple(float(value) for value in values),
         n=n,
         dtype=dtype.name,
-        tolerance=float(tolerance),
-        units=smallest / unit if unit > 0 else 0.0,
-        verdict=verdict,
+        tolerance=tolerance,
+        units=units,
+        verdict=PSD if smallest >= 0 else ROUNDING if smallest >= -tolerance else NOT_PSD,
         rank_bound=None if rank is None else min(rank, n),
     )
 
 
-def checked_kernel(kernel: object) -> np.ndarray:
-    """`kernel` as a finite, real, symmetric float matrix, or an error that says what it is instead."""
-    matrix = np.asarray(kernel)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        remedy = "take one reduction of the kernel"
-        if matrix.ndim > 2:
-            remedy = 'ask ntk for outputs="trace" or for one output: the eigenvalues are those of an (n, n) matrix'
-        raise ShapeError(f"the kernel has shape {matrix.shape}", allowed="(n, n)", remedy=remedy)
-    if matrix.size == 0:
-        raise InputError("the kernel is empty", allowed="n >= 1", remedy="check the selection of samples")
-    if matrix.dtype.kind != "f":
-        raise InputError(
-            f"the kernel has dtype {matrix.dtype}", allowed="float32 or float64", remedy="convert it with .astype"
-        )
-    if not np.isfinite(matrix).all():
-        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(matrix))[0])
-        raise InputError(f"the kernel is {matrix[bad]} at {bad}", allowed="finite numbers", remedy="find its origin")
-    gap = relative_difference(matrix, matrix.T)
-    if gap > 100 * np.finfo(matrix.dtype).eps * np.sqrt(len(matrix)):
-        raise InputError(
-            f"the kernel is not symmetric: K and K' differ by {gap:.2g} of the largest entry",
-            allowed="a symmetric matrix",
-            remedy="a cross kernel (x2=) has no spectrum of this kind; use singular values",
-        )
-    return matrix
+def _scale(smallest: float, largest: float, n: int, dtype: np.dtype[Any]) -> tuple[float, float]:
+    unit = float(np.finfo(dtype).eps) * abs(largest)
+    return float(10.0 * np.sqrt(n) * unit), smallest / unit if unit > 0 else 0.0
+
+
+def _partial(matrix: Any, dtype: np.dtype[Any], rank: int | None, k: int, max_products: int, seed: int) -> Spectrum:
+    """Both ends by Lanczos; residuals are measured by a last product with all of the vectors."""
+    from udlbridge.krylov import lanczos
+
+    n = int(matrix.shape[0])
+    ends = lanczos(
+        lambda vector: matrix @ vector,
+        n,
+        k=min(k, n),
+        n_smallest=min(N_SMALLEST, n),
+        eps=float(np.finfo(dtype).eps),
+        max_products=max(max_products, min(k, n) + N_SMALLEST),
+        seed=seed,
+    )
+    images = np.asarray(matrix @ ends.vectors, dtype=np.float64)
+    residuals = np.linalg.norm(images - ends.vectors * ends.values, axis=0)
+    smallest = float(ends.values[0])
+    tolerance, units = _scale(smallest, float(ends.values[-1]), n, dtype)
+    if smallest < -tolerance:
+        verdict = NOT_PSD
+    elif ends.lower_bound >= -tolerance:
+        verdict = PSD if ends.lower_bound >= 0 else ROUNDING
+    else:
+        verdict = UNDECIDED
+    return Spectrum(
+        eigenvalues=tuple(float(value) for value in ends.values),
+        n=n,
+        dtype=dtype.name,
+        tolerance=tolerance,
+        units=units,
+        verdict=verdict,
+        rank_bound=None if rank is None else min(rank, n),
+        complete=len(ends.values) == n,
+        n_smallest=0 if len(ends.values) == n else ends.n_smallest,
+        residuals=tuple(float(value) for value in residuals),
+        lower_bound=ends.lower_bound,
+        products=ends.products,
+    )
+
+
+def _of_model(
+    model: Model, x: np.ndarray | None, outputs: Outputs, backend: str | None, dense_limit: int
+) -> tuple[object, int]:
+    """The kernel of a model where LAPACK takes it, else the operator; and the bound of its rank."""
+    from udlbridge.kernel import ntk
+    from udlbridge.operators import ntk_operator
+
+    if x is None:
+        raise OptionError("a Model without samples", allowed="spectrum(model, x=samples)", remedy="give x=")
+    operator = ntk_operator(model, x, outputs=outputs, backend=backend)
+    if fits_lapack(operator.shape[0], dense_limit):
+        return ntk(model, x, outputs=outputs, backend=backend), operator.rank_bound
+    return operator, operator.rank_bound
+
+
+def checked_operator(operator: Any) -> np.dtype[Any]:
+    """The dtype of a square, real LinearOperator.
+
+    Raises:
+        ShapeError, InputError: if it is not square, is empty, or not real.
+    """
+    shape, dtype = tuple(operator.shape), np.dtype(operator.dtype)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ShapeError(f"the operator has shape {shape}", allowed="(n, n)", remedy="take a square one")
+    if shape[0] == 0:
+        raise InputError("the operator is empty", allowed="n >= 1", remedy="check the selection of samples")
+    if dtype.kind != "f":
+        raise InputError(f"the operator has dtype {dtype}", allowed="float32 or float64", remedy="state its dtype")
+    return dtype

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from udlbridge.backends.base import Backend, KernelJob
+from udlbridge.backends import pytorch_operator, pytorch_programs
+from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
-from udlbridge.backends.pytorch_layers import Observer, Scope, Site, run_chain
+from udlbridge.backends.pytorch_layers import RULES, Observer, Scope, Site, run_chain
 from udlbridge.errors import OptionError
+from udlbridge.expressions import Program
+from udlbridge.layers import Dense
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
 
@@ -22,8 +26,12 @@ Params = Mapping[str, Tensor]
 
 def evaluate(model: Model, params: Params, x: Tensor, observe: Observer | None = None) -> Tensor:
     """f(x) for a batch (n, *D), with the parameters as torch tensors; the buffers are the model's own."""
-    buffers = {name: torch.tensor(value, device=x.device) for name, value in model.buffers.items()}
-    return run_chain(model.layers, Scope({**buffers, **params}, observe=observe), x)
+    return run_chain(model.layers, Scope({**buffers(model, x.device), **params}, observe=observe), x)
+
+
+def buffers(model: Model, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The model's arrays that are not trained, as tensors of their own."""
+    return {name: torch.tensor(value, device=device) for name, value in model.buffers.items()}
 
 
 def tensor(array: np.ndarray, device: str = "cpu") -> Tensor:
@@ -71,10 +79,63 @@ class TorchBackend(Backend[list[AnyFactor]]):
         result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
         return result.detach().numpy()
 
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
+        params = tensors(model)
+        shape = x.shape[1:]
+
+        def one(sample: Tensor) -> Tensor:
+            return evaluate(model, params, sample.reshape(1, *shape))[0]
+
+        second = torch.func.jacrev(torch.func.jacrev(one))
+        result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
+        return result.detach().numpy()
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Backwards through the backward pass."""
+        params = {name: value.requires_grad_() for name, value in tensors(model).items()}
+        data, weights = torch.tensor(x, requires_grad=True), tensor(cotangent)
+        y = evaluate(model, params, data)
+        total = torch.zeros((), dtype=y.dtype)
+        for a in range(y.shape[1]):
+            (slope,) = torch.autograd.grad(y[:, a].sum(), data, create_graph=True)
+            total = total + (slope * weights[:, a]).sum()
+        if not total.requires_grad:
+            return {name: np.zeros_like(value) for name, value in model.params.items()}
+        found = torch.autograd.grad(total, list(params.values()), allow_unused=True, materialize_grads=True)
+        return {name: g.numpy() for name, g in zip(params, found, strict=True)}
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, by autograd."""
+        # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
+        arrays = {**buffers(model), **{name: value.requires_grad_() for name, value in tensors(model).items()}}
+        h = torch.tensor(x, requires_grad=x.dtype.kind == "f")
+        activations, points = [], []
+        for index, layer in enumerate(model.layers):
+            seen: list[Tensor] = []
+
+            def observe(site: Site, z: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                seen.append(z)
+                return z
+
+            h = RULES[type(layer)](layer, Scope(arrays, f"{index}.", observe), h)
+            activations.append(h)
+            points.append(seen[0] if isinstance(layer, Dense) else h)
+        errors = torch.autograd.grad(((h - tensor(y)) ** 2).sum(), points)
+        return [a.detach().numpy() for a in activations], [e.numpy() for e in errors]
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in torch's functions."""
+        return pytorch_programs.value(program, x)
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's gradient by autograd."""
+        return pytorch_programs.gradient(program, x)
+
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[AnyFactor]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         params = tensors(job.model, checked_device(job.device))
-        with _threads(job.threads):
+        with blas_threads(job.threads):
             data = tensor(x, job.device)
             if job.method == "structured":
                 return _structured_factors(job, params, data)
@@ -89,13 +150,52 @@ class TorchBackend(Backend[list[AnyFactor]]):
         target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=_dtype(out), device=job.device)
         if not left:
             target.zero_()
-        with torch.no_grad(), _threads(job.threads):
-            for index, (f, g) in enumerate(zip(left, right, strict=True)):
-                add_product(job.reduction, f, rows, g, cols, target, first=index == 0)
+        # Strips pay where all is matrix products; other factors would form their gradients anew for every strip.
+        height = STRIP if all(isinstance(f, Factor) for f in left) else max(len(out), 1)
+        with torch.no_grad(), blas_threads(job.threads):
+            for start in range(0, len(out), height):
+                strip = target[start : start + height]
+                own = slice(rows.start + start, rows.start + start + len(strip))
+                for index, (f, g) in enumerate(zip(left, right, strict=True)):
+                    add_product(job.reduction, f, own, g, cols, strip, first=index == 0)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:
             out[...] = target.cpu().numpy()
+
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass."""
+        from udlbridge.backends import pytorch_training
+
+        return pytorch_training.loss_gradient(model, x, y, loss)
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """torch.optim."""
+        from udlbridge.backends.pytorch_training import TorchTraining
+
+        return TorchTraining(job, x, y, state)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """One reverse pass of the batch."""
+        data = tensor(x)
+        pulled = pytorch_operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
+        return {name: value.numpy() for name, value in pulled.items()}
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """One forward-mode pass of the batch."""
+        data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
+        pushed = pytorch_operator.push(
+            lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents)
+        )
+        return pushed.numpy()
 
 
 def _per_sample_jacobian(
@@ -126,16 +226,27 @@ def _per_sample_jacobian(
     return {name: block.detach() for name, block in blocks.items()}
 
 
+STRIP = 512
+"""Rows of a rectangle that are done at a time: what the elementwise products touch should stay in the cache."""
+
 STRETCH = 32
-"""Samples that go through the network together: enough to fill matrix products, few enough to stay near the caches."""
+"""Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
+
+STRETCH_NUMBERS = 2**20
+"""More go together where layers are small: about this many numbers behind the widest one."""
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFactor]:
     """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
     collectors: list[Collector] = []
-    for start in range(0, len(x), STRETCH):
-        samples = slice(start, min(start + STRETCH, len(x)))
+    widest, shape = x[0].numel(), tuple(x.shape[1:])
+    for layer in job.model.layers:
+        shape = layer.output_shape(shape)
+        widest = max(widest, prod(shape))
+    stretch = max(STRETCH, STRETCH_NUMBERS // widest)
+    for start in range(0, len(x), stretch):
+        samples = slice(start, min(start + stretch, len(x)))
         sites: list[Site] = []
         entered: list[Tensor] = []
 
@@ -193,7 +304,7 @@ def checked_device(device: str) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def blas_threads(count: int | None) -> Iterator[None]:
     """torch with `count` threads; the old number comes back afterwards."""
     if count is None:
         yield

@@ -17,7 +17,10 @@ COMMANDS: dict[str, str] = {
     "check": "udlbridge.cli.check",
     "kernel": "udlbridge.cli.kernel",
     "store": "udlbridge.cli.store",
+    "align": "udlbridge.cli.align",
     "convert": "udlbridge.cli.convert",
+    "spectrum": "udlbridge.cli.spectrum",
+    "practicals": "udlbridge.cli.practicals",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",
 }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.backends.base import Backend, KernelJob
+from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
+from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
+from udlbridge.backends.reference.signals import signals
+from udlbridge.backends.reference.slopes import slope_gradient
+from udlbridge.backends.reference.threads import blas_threads
+from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
+from udlbridge.expressions import Program
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
 
@@ -53,6 +58,26 @@ class ReferenceBackend(Backend[list[Factor]]):
             [backward(model, saved, e)[0] for e in cotangents(Reduction("full", -1, y.shape[1]), y)], axis=1
         )
 
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Second derivatives carried forward by hand, (n, O, D, D)."""
+        return curvature.input_hessian(model, x)
+
+    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Tangents forward, then tangents and values back, by hand."""
+        return slope_gradient(model, x, cotangent)
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, from one forward and one backward pass."""
+        return signals(model, x, y)
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in NumPy."""
+        return programs.run(program, x)[-1]
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's backward pass, operation by operation."""
+        return programs.differentiate(program, x)
+
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Factor]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         if job.device != "cpu":
@@ -71,17 +96,32 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> None:
         """Sum the factors' products into `out`."""
         out[...] = 0
-        with _threads(job.threads):
+        with blas_threads(job.threads):
             for f, g in zip(left, right, strict=True):
                 out += product(job.reduction, f, rows, g, cols)
 
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass, summed over the batch."""
+        return loss_gradient(model, x, y, loss)
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    if count is None:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """Per-sample gradients, summed."""
+        return operator.pull(model, x, cotangents)
 
-    with threadpool_limits(limits=count, user_api="blas"):
-        yield
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """Per-sample gradients, multiplied with the direction."""
+        return operator.push(model, x, direction, cotangents)
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """The optimisers' formulas, written out."""
+        if job.device != "cpu":
+            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
+        return ReferenceTraining(job, x, y, state)

@@ -1,0 +1,94 @@
+# Products with the Jacobian that never form it: K v = J (J' v) is one `pull` and one `push`.
+
+"""
+    pull(chain, X, C) -> Vector of name => array
+
+`J' c`, the sum over samples of `J_i' c_i` for cotangents `C` (O, n): one Zygote pullback of the batch. Arrays of the sizes
+of the [`parameters`](@ref), in their order.
+"""
+function pull(chain::Chain, X::AbstractArray, C::AbstractMatrix)
+    _, back = Zygote.pullback(m -> m(X), Flux.testmode!(chain))
+    named = parameters(chain)
+    blocks = [similar(C, size(p)..., 1, 1) for (_, p) in named]
+    store!(blocks, chain, only(back(C)), 1, 1)
+    return [name => reshape(block, size(p)) for ((name, p), block) in zip(named, blocks)]
+end
+
+"""
+    push(chain, X, direction, C) -> Vector
+
+`<c_i, (J w)_i>` for every sample: the transpose of [`pull`](@ref). `direction` holds the arrays of w in the order of
+[`parameters`](@ref).
+
+Where every layer has a rule for tangents ([`has_tangent`](@ref)), one forward pass of the batch carries them. Any other
+chain takes `<J_i' c_i, w>` from one Zygote pullback per sample, which is as exact and slower.
+"""
+function push(chain::Chain, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
+    Flux.testmode!(chain)
+    isempty(direction) && return fill!(similar(C, size(C, 2)), 0)
+    carried(chain, X) || return push_by_sample(chain, X, direction, C)
+    x, dx, taken = X, nothing, 0
+    for layer in chain.layers
+        count = length(parameter_names(layer))
+        x, dx = tangent(layer, direction[(taken + 1):(taken + count)], x, dx)
+        taken += count
+    end
+    return vec(sum(C .* dx; dims=1))
+end
+
+"whether one forward pass can carry tangents through the chain"
+function carried(chain::Chain, X::AbstractArray)
+    x = sample(X, 1)
+    for layer in chain.layers
+        has_tangent(layer, x) || return false
+        x = layer(x)
+    end
+    return true
+end
+
+"""
+    has_tangent(layer, x)
+
+Whether [`tangent`](@ref) has a rule for the layer on a batch like `x`.
+"""
+has_tangent(layer, x) = false
+has_tangent(::Dense, x::AbstractMatrix) = true
+has_tangent(::typeof(NNlib.softmax), x::AbstractMatrix) = true
+has_tangent(::typeof(Flux.flatten), x) = true
+
+"""
+    tangent(layer, direction, x, dx) -> (y, dy)
+
+The layer's output and the derivative of it when its parameters move along `direction` and its input along `dx`;
+`nothing` stands for an input that does not move.
+"""
+function tangent(d::Dense, direction, x, dx)
+    z = d.weight * x .+ d.bias
+    dz = first(direction) * x
+    length(direction) == 2 && (dz .+= direction[2])
+    dx === nothing || mul!(dz, d.weight, dx, true, true)
+    σ = NNlib.fast_act(d.σ, x)
+    # The slope is Zygote's own, so that it is the one of `pull` where a kink leaves the choice.
+    y, back = Zygote.pullback(z -> σ.(z), z)
+    slope = only(back(fill!(similar(y), 1)))
+    return y, dz .* slope
+end
+
+function tangent(::typeof(NNlib.softmax), direction, x, dx)
+    y = NNlib.softmax(x)
+    return y, dx === nothing ? nothing : y .* (dx .- sum(y .* dx; dims=1))
+end
+
+tangent(::typeof(Flux.flatten), direction, x, dx) = Flux.flatten(x), dx === nothing ? nothing : Flux.flatten(dx)
+
+"`push` from per-sample gradients, of a few samples at a time"
+function push_by_sample(chain::Chain, X::AbstractArray, direction, C::AbstractMatrix)
+    result = fill!(similar(C, size(C, 2)), 0)
+    for rows in Iterators.partition(axes(C, 2), 64)
+        blocks = per_sample(chain, copy(selectdim(X, ndims(X), rows)), [C[:, rows]])
+        for ((_, block), w) in zip(blocks, direction)
+            mul!(view(result, rows), transpose(reshape(block, :, length(rows))), vec(w), true, true)
+        end
+    end
+    return result
+end

@@ -1,0 +1,188 @@
+"Flux's function for every loss name. All take outputs and targets (O, n); the last two take logits."
+const LOSSES = Dict{String,Function}(
+    "mse" => Flux.mse,
+    "cross_entropy" => Flux.logitcrossentropy,
+    "binary_cross_entropy" => Flux.logitbinarycrossentropy,
+)
+
+"the loss of that name; `ArgumentError` if there is none"
+function loss_function(name::AbstractString)
+    haskey(LOSSES, name) && return LOSSES[name]
+    throw(ArgumentError("unknown loss \"$name\"; known: $(join(sort!(collect(keys(LOSSES))), ", "))"))
+end
+
+"""
+    optimiser(name, settings) -> rule
+
+The Flux rule of that name (`:sgd`, `:momentum`, `:nesterov`, `:adam`, `:adamw`, `:rmsprop`) with a learning rate of 1.
+`settings` holds `"momentum"`, `"beta1"`, `"beta2"`, `"rho"`, `"eps"`, `"weight_decay"`, as far as the rule has them.
+"""
+optimiser(name::Symbol, settings::AbstractDict) = optimiser(Val(name), settings)
+optimiser(::Val{:sgd}, s) = decayed(Flux.Descent(1.0), s)
+optimiser(::Val{:momentum}, s) = decayed(Flux.Momentum(1.0, s["momentum"]), s)
+optimiser(::Val{:nesterov}, s) = decayed(Flux.Nesterov(1.0, s["momentum"]), s)
+optimiser(::Val{:adam}, s) = decayed(Flux.Adam(1.0, (s["beta1"], s["beta2"]), s["eps"]), s)
+optimiser(::Val{:adamw}, s) = Flux.AdamW(1.0, (s["beta1"], s["beta2"]), s["weight_decay"], s["eps"])
+optimiser(::Val{:rmsprop}, s) = decayed(Flux.RMSProp(1.0, s["rho"], s["eps"]), s)
+optimiser(::Val{name}, s) where {name} = throw(ArgumentError("unknown optimiser :$name"))
+
+"the rule with weight_decay * parameter added to its gradients"
+function decayed(rule, settings)
+    decay = settings["weight_decay"]
+    return iszero(decay) ? rule : Flux.OptimiserChain(Flux.WeightDecay(decay), rule)
+end
+
+"""
+    Training(chain, X, Y, loss; optimiser, rates, clip_norm = nothing)
+
+A training under way. The chain is trained in place.
+
+- `X` (D..., n), `Y` (O, n): all samples and targets.
+- `loss`: a function of outputs and targets, as `Flux.mse`.
+- `optimiser`: a rule, as of [`optimiser`](@ref); its own learning rate is replaced.
+- `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref).
+- `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
+"""
+mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:AbstractMatrix,L}
+    const chain::C
+    const state::S
+    const X::A
+    const Y::B
+    const loss::L
+    const rates::Vector{Float64}
+    const clip_norm::Union{Nothing,Float64}
+    step::Int
+end
+
+function Training(chain::Chain, X::AbstractArray, Y::AbstractMatrix, loss; optimiser, rates, clip_norm=nothing)
+    size(X, ndims(X)) == size(Y, 2) ||
+        throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(size(Y, 2)) targets"))
+    length(rates) == length(parameters(chain)) ||
+        throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
+    state = Flux.setup(optimiser, Flux.testmode!(chain))
+    t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
+    # What is no parameter is not trained, whatever Flux finds in a layer.
+    trained = optimiser_leaves(t)
+    Flux.freeze!(state)
+    foreach(Flux.thaw!, trained)
+    return t
+end
+
+"the optimiser's leaves in the order of `parameters`"
+function optimiser_leaves(t::Training)
+    found = IdDict{Any,Any}()
+    find_leaves!(found, t.chain, t.state)
+    return [found[array] for (_, array) in parameters(t.chain)]
+end
+
+"the leaf of every trained array below `x`, by the array itself; `state` is the optimiser's tree for `x`"
+find_leaves!(found::IdDict, x, leaf::Flux.Optimisers.Leaf) = (found[x] = leaf; nothing)
+function find_leaves!(found::IdDict, x, state)
+    inside = Flux.Functors.children(x)
+    foreach(key -> find_leaves!(found, inside[key], state[key]), keys(state))
+    return nothing
+end
+
+"""
+    epoch!(training, order, batch_size, factor = 1) -> losses
+
+Train on the samples `order`, in batches of `batch_size`; the last may be smaller. Learning rates are multiplied by
+`factor`. Returns the loss of each batch before its step. A loss that is not finite ends the epoch: its step is not made.
+"""
+function epoch!(t::Training, order::AbstractVector{<:Integer}, batch_size::Integer, factor::Real=1)
+    for (leaf, rate) in zip(optimiser_leaves(t), t.rates)
+        Flux.adjust!(leaf, rate * factor)
+    end
+    losses = Float64[]
+    sizehint!(losses, cld(length(order), batch_size))
+    for batch in Iterators.partition(order, batch_size)
+        loss = step!(t, gather(t.X, batch), gather(t.Y, batch))
+        push!(losses, loss)
+        isfinite(loss) || break
+    end
+    return losses
+end
+
+"one step on one batch, unless its loss is not finite; returns the loss before it"
+function step!(t::Training, x::AbstractArray, y::AbstractMatrix)
+    loss, (gradient,) = Flux.withgradient(m -> t.loss(m(x), y), t.chain)
+    isfinite(loss) || return Float64(loss)
+    Flux.update!(t.state, t.chain, clip(gradient, t.chain, t.clip_norm))
+    t.step += 1
+    return Float64(loss)
+end
+
+"the samples of a batch, copied"
+gather(X::AbstractArray{T,N}, batch) where {T,N} = X[ntuple(_ -> Colon(), Val(N - 1))..., batch]
+
+"the gradient times min(1, limit / its norm over all parameters); `nothing` leaves it as it is"
+clip(gradient, chain::Chain, ::Nothing) = gradient
+function clip(gradient, chain::Chain, limit::Real)
+    norm = sqrt(sum(leaf -> square_norm(gradient_of(leaf, gradient)), leaves(chain)))
+    return norm > limit ? rescale(gradient, limit / norm) : gradient
+end
+
+square_norm(::Nothing) = 0.0
+square_norm(g::AbstractArray) = Float64(sum(abs2, g))
+
+rescale(g::AbstractArray, scale) = g .* eltype(g)(scale)
+rescale(g::Union{Tuple,NamedTuple}, scale) = map(part -> rescale(part, scale), g)
+rescale(g::Ref, scale) = rescale(g[], scale)
+rescale(g, scale) = g
+
+"""
+    slots(rule, state) -> NamedTuple
+
+What a rule remembers of one parameter, under the names of `udlbridge`. Flux's Nesterov keeps the velocity with the
+opposite sign. [`remember`](@ref) is the inverse.
+"""
+slots(::Flux.Descent, state) = (;)
+slots(::Flux.Momentum, state) = (; velocity=state)
+slots(::Flux.Nesterov, state) = (; velocity=(-state))
+slots(::Union{Flux.Adam,Flux.AdamW}, state) = (; first=state[1], second=state[2])
+slots(::Flux.RMSProp, state) = (; second=state[1])
+slots(chained::Flux.OptimiserChain, state) = slots(last(chained.opts), last(state))
+
+"""
+    remember(rule, state, slots, step) -> state
+
+The state of a rule after `step` steps, of the type of `state`, from its slots. The powers of Adam's decay rates are
+multiplied up one by one, as its steps do it, so that a resumed run is equal bit for bit.
+"""
+remember(::Flux.Descent, state, slots, step) = state
+remember(::Flux.Momentum, state, slots, step) = slots.velocity
+remember(::Flux.Nesterov, state, slots, step) = -slots.velocity
+remember(::Flux.RMSProp, state, slots, step) = (slots.second, state[2])
+function remember(rule::Union{Flux.Adam,Flux.AdamW}, state, slots, step)
+    beta = oftype(state[3], rule.beta)
+    return (slots.first, slots.second, foldl((powers, _) -> powers .* beta, 1:step; init=beta))
+end
+function remember(chained::Flux.OptimiserChain, state, slots, step)
+    return (Base.front(state)..., remember(last(chained.opts), last(state), slots, step))
+end
+
+"""
+    resume!(training, slots, step)
+
+Go on after `step` steps. `slots`: for each parameter, in the order of [`parameters`](@ref), a NamedTuple of arrays.
+"""
+function resume!(t::Training, slots::AbstractVector, step::Integer)
+    for (leaf, own) in zip(optimiser_leaves(t), slots)
+        leaf.state = remember(leaf.rule, leaf.state, own, step)
+    end
+    t.step = step
+    return t
+end
+
+"""
+    loss_gradient(loss, chain, X, Y) -> (loss, gradients)
+
+The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
+"""
+function loss_gradient(loss, chain::Chain, X::AbstractArray, Y::AbstractMatrix)
+    Flux.testmode!(chain)
+    value, (gradient,) = Flux.withgradient(m -> loss(m(X), Y), chain)
+    blocks = [reshape(similar(p), size(p)..., 1, 1) for (_, p) in parameters(chain)]
+    store!(blocks, chain, gradient, 1, 1)
+    return value, [dropdims(block; dims=(ndims(block) - 1, ndims(block))) for block in blocks]
+end

@@ -1,0 +1,145 @@
+"""Training by hand: three losses with their derivatives, six optimisers, one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import expit
+
+from udlbridge.backends.base import Training, TrainJob, TrainState
+from udlbridge.backends.reference.backpropagation import contributions, forward
+from udlbridge.backends.reference.contributions import Contribution, Direct
+from udlbridge.backends.reference.threads import blas_threads
+from udlbridge.model import Model
+
+Arrays = dict[str, np.ndarray]
+
+
+def mse(f: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean of (f - y)^2 over all entries, and 2 (f - y) / (n O)."""
+    return float(np.mean((f - y) ** 2)), 2 * (f - y) / f.size
+
+
+def cross_entropy(f: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean over samples of -sum_a y_a log softmax(f)_a, and (softmax(f) sum(y) - y) / n."""
+    shifted = f - f.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-(y * log_p).sum() / len(f)), (np.exp(log_p) * y.sum(axis=1, keepdims=True) - y) / len(f)
+
+
+def binary_cross_entropy(f: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean of log(1 + exp(f)) - y f over all entries, and (sigmoid(f) - y) / (n O)."""
+    return float(np.mean(np.logaddexp(f, np.zeros_like(f)) - y * f)), (expit(f) - y) / f.size
+
+
+LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]] = {
+    "mse": mse,
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+}
+"""The loss of a batch and its derivative with respect to the outputs f (n, O)."""
+
+
+def loss_gradient(
+    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean loss of a batch, and its gradient by name: backpropagation, summed over samples on the way."""
+    f, saved = forward(model, x)
+    value, dy = LOSSES[loss](f, y)
+    _, found = contributions(model, saved, dy)
+    grads = {name: g for contribution in found for name, g in summed(contribution).items()}
+    return value, {name: grads[name] for name in model.params}
+
+
+def summed(contribution: Contribution) -> Arrays:
+    """The gradient summed over samples; for an affine map in one product, without forming every sample's own."""
+    if isinstance(contribution, Direct):
+        return {contribution.name: contribution.gradient.sum(axis=0)}
+    groups, p, q = contribution.a.shape[1], contribution.a.shape[3], contribution.d.shape[3]
+    a = contribution.a.transpose(1, 0, 2, 3).reshape(groups, -1, p)
+    d = contribution.d.transpose(1, 0, 2, 3).reshape(groups, -1, q)
+    grads = {contribution.weight: (d.transpose(0, 2, 1) @ a).reshape(contribution.shape)}
+    if contribution.bias is not None:
+        grads[contribution.bias] = d.sum(axis=1).reshape(-1)
+    return grads
+
+
+class ReferenceTraining(Training):
+    """Plain loops over batches and parameters."""
+
+    def __init__(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> None:
+        self._job, self._x, self._y = job, x, y
+        self._params = {name: value.copy() for name, value in state.params.items()}
+        self._step = state.step
+        zeros = {name: np.zeros_like(p) for name, p in self._params.items()}
+        self._slots = {
+            slot: {name: np.array(value) for name, value in state.slots.get(slot, zeros).items()}
+            for slot in job.optimizer.slots
+        }
+
+    def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
+        """One pass over `order`."""
+        losses: list[float] = []
+        with blas_threads(self._job.threads):
+            for start in range(0, len(order), batch_size):
+                losses.append(self._make_step(order[start : start + batch_size], factor))
+                if not np.isfinite(losses[-1]):
+                    break
+        return np.array(losses)
+
+    def _make_step(self, batch: np.ndarray, factor: float) -> float:
+        """One step, unless the loss is not finite; the loss before it."""
+        if not all(np.isfinite(p).all() for p in self._params.values()):
+            return float("nan")  # of such parameters a Model cannot be made
+        model = self._job.model.with_params(self._params)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
+            loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss)
+        if not np.isfinite(loss):
+            return loss
+        self._step += 1
+        scale = self._clip_scale(grads)
+        for name, p in self._params.items():
+            slots = {slot: arrays[name] for slot, arrays in self._slots.items()}
+            update(self._job, p, grads[name] * scale, slots, self._job.rates[name] * factor, self._step)
+        return loss
+
+    def state(self) -> TrainState:
+        """Copies."""
+        return TrainState(
+            {name: p.copy() for name, p in self._params.items()},
+            {slot: {name: a.copy() for name, a in arrays.items()} for slot, arrays in self._slots.items()},
+            self._step,
+        )
+
+    def _clip_scale(self, grads: Arrays) -> float:
+        """min(1, limit / norm over all parameters together)."""
+        if self._job.clip_norm is None:
+            return 1.0
+        norm = float(np.sqrt(sum(np.sum(g**2) for g in grads.values())))
+        return self._job.clip_norm / norm if norm > self._job.clip_norm else 1.0
+
+
+def update(job: TrainJob, p: np.ndarray, g: np.ndarray, slots: Arrays, lr: float, t: int) -> None:
+    """One step of one parameter, in place; the formulas are those of `udlbridge.training.optimisers.OPTIMISERS`."""
+    name, s = job.optimizer.name, job.optimizer.settings
+    if name == "adamw":
+        p -= lr * s["weight_decay"] * p
+    else:
+        g = g + s["weight_decay"] * p
+    if name == "sgd":
+        p -= lr * g
+    elif name in ("momentum", "nesterov"):
+        v = slots["velocity"]
+        v[...] = s["momentum"] * v + lr * g
+        p -= v if name == "momentum" else s["momentum"] * v + lr * g
+    elif name in ("adam", "adamw"):
+        m, v = slots["first"], slots["second"]
+        m[...] = s["beta1"] * m + (1 - s["beta1"]) * g
+        v[...] = s["beta2"] * v + (1 - s["beta2"]) * g**2
+        p -= lr * (m / (1 - s["beta1"] ** t)) / (np.sqrt(v / (1 - s["beta2"] ** t)) + s["eps"])
+    elif name == "rmsprop":
+        v = slots["second"]
+        v[...] = s["rho"] * v + (1 - s["rho"]) * g**2
+        p -= lr * g / (np.sqrt(v) + s["eps"])

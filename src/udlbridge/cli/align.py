@@ -1,0 +1,94 @@
+"""`udlbridge align`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from udlbridge.cli.common import data_option, engines, json_option, report, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@click.command()
+@click.option("--digits", default="8,9", show_default=True, help="Digits to tell apart, with commas.")
+@click.option("--width", default=2000, show_default=True, help="Width of the hidden layer.")
+@click.option("--epochs", default=6, show_default=True)
+@click.option("--batch-size", default=200, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the initial weights and of the batches.")
+@click.option(
+    "--backend", default="torch", show_default=True, help="torch, julia, reference, several with commas, or all."
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--n", default=None, type=int, help="Take N training images alone, and hold out a quarter of them.")
+@data_option
+@json_option
+@click.option("--plot", "plots", type=click.Path(path_type=Path), help="Folder for a PNG plot.")
+@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
+def command(
+    digits: str,
+    width: int,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    backend: str,
+    dtype: str,
+    n: int | None,
+    folder: Path | None,
+    json_file: Path | None,
+    plots: Path | None,
+    no_install: bool,
+) -> int:
+    """Run the kernel alignment study: regular against slow learning of features.
+
+    Two networks learn from the same weights and batches; the slow one has a tenth of the learning rate in its hidden
+    layer. After every epoch, prints error rates and the centred alignment of the kernel of the hidden features and of
+    the neural tangent kernel with the kernel of the labels.
+    """
+    from udlbridge.alignment_study import study_alignment
+
+    names, skipped = engines(backend, install=not no_install)
+    learn, test = _images(_parsed(digits), n, folder, dtype)
+    study = study_alignment(learn, test, backends=names, width=width, epochs=epochs, batch_size=batch_size, seed=seed)
+    report(str(study), json_file)
+    for name, reason in skipped.items():
+        report(f"{name} was left out: {reason}", json_file)
+    if plots is not None:
+        from udlbridge.plots_training import study_figure
+
+        plots.mkdir(parents=True, exist_ok=True)
+        path = plots / "alignment.png"
+        study_figure(study).savefig(path, dpi=110)
+        report(f"wrote {path}", json_file)
+    if json_file is not None:
+        write_json({**study.to_dict(), "skipped": skipped}, json_file)
+    return 0
+
+
+def _parsed(digits: str) -> list[int]:
+    from udlbridge.errors import OptionError
+
+    parts = [part.strip() for part in digits.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < 2:
+        raise OptionError(
+            f"--digits {digits}",
+            allowed="at least two different digits, with commas: the centred kernel of equal labels vanishes",
+            remedy="as --digits 8,9",
+        )
+    return [int(part) for part in parts]
+
+
+def _images(digits: list[int], n: int | None, folder: Path | None, dtype: str) -> tuple[Labelled, Labelled]:
+    """Images and digits to learn from and to test on."""
+    from udlbridge import data
+
+    x, y = data.mnist("train", n=n, digits=digits, folder=folder, dtype=dtype)
+    if n is None:
+        return (x, y), data.mnist("test", digits=digits, folder=folder, dtype=dtype)
+    kept = len(x) - len(x) // 4
+    return (x[:kept], y[:kept]), (x[kept:], y[kept:])

@@ -1,0 +1,85 @@
+"""`udlbridge spectrum`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from udlbridge.cli.common import (
+    data_option,
+    json_option,
+    load_model,
+    model_option,
+    outputs_option,
+    report,
+    samples,
+    write_json,
+)
+
+
+@click.command()
+@click.argument("kernel_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@model_option
+@click.option("--n", default=1000, show_default=True, help="Number of samples, for --model.")
+@outputs_option
+@click.option("--backend", default=None, help="torch, julia or reference, for --model. [UDLBRIDGE_BACKEND]")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--k", default=20, show_default=True, help="Largest eigenvalues, where not all are computed.")
+@click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
+@click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
+@click.option("--max-products", default=500, show_default=True, help="Where Lanczos stops in any case.")
+@data_option
+@json_option
+def command(
+    kernel_file: Path | None,
+    model_name: str,
+    n: int,
+    outputs: str,
+    backend: str | None,
+    dtype: str,
+    k: int,
+    rank: int | None,
+    dense_limit: int | None,
+    max_products: int,
+    folder: Path | None,
+    json_file: Path | None,
+) -> int:
+    """Eigenvalues of a kernel and the verdict on its positivity: PSD, rounding, not PSD.
+
+    The kernel is read from KERNEL_FILE, a .npy file, in blocks; without a file it is that of --model on the first N
+    samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for PSD and for
+    rounding, else 1.
+    """
+    import numpy as np
+
+    from udlbridge.errors import DataError
+    from udlbridge.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
+
+    limit = DENSE_LIMIT if dense_limit is None else dense_limit
+    if kernel_file is None:
+        model = load_model(model_name, dtype)
+        result = spectrum(
+            model,
+            k,
+            x=samples(model, n, folder),
+            outputs=outputs,
+            backend=backend,
+            rank=rank,
+            dense_limit=limit,
+            max_products=max_products,
+        )
+    else:
+        try:
+            kernel = np.load(kernel_file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(
+                f"{kernel_file} is not a .npy file ({error})",
+                allowed="a file that `udlbridge kernel` wrote",
+                remedy="write it again: it may be truncated",
+            ) from error
+        result = spectrum(kernel, k, rank=rank, dense_limit=limit, max_products=max_products)
+    report(str(result), json_file)
+    if json_file is not None:
+        write_json(result.to_dict(), json_file)
+    return 0 if result.verdict in (PSD, ROUNDING) else 1

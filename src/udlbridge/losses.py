@@ -1,0 +1,204 @@
+"""Likelihoods of observations under a network's outputs, and the losses that they imply, in every engine.
+
+A distribution turns outputs f and observations y into one expression, the negative log likelihood; each engine computes
+and differentiates it by itself. Probabilities are never formed: Bernoulli and categorical losses work on logits.
+
+Source: Prince, Understanding Deep Learning (2023), chapter 5.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.expressions import Expression, column, exp, logsumexp, softplus, total
+from udlbridge.function import Function, checked_argument
+from udlbridge.mixed_targets import SobolevFunction
+from udlbridge.model import Model
+
+
+class Distribution(ABC):
+    """How observations are distributed, given the outputs of a network."""
+
+    @abstractmethod
+    def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that observations must have for outputs of this shape."""
+
+    @abstractmethod
+    def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
+        """-log Pr(y | f), summed over the observations."""
+
+    def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
+        """Raise `ShapeError` or `InputError` if `y` cannot be observed together with the outputs `f`."""
+        expected = self.observations_shape(f.shape)
+        if y.shape != expected:
+            raise ShapeError(
+                f"observations of shape {y.shape} for outputs of shape {f.shape} under {self}",
+                allowed=f"shape {expected}",
+                remedy="reshape the observations: nothing is broadcast here",
+            )
+        if not np.isfinite(y).all():
+            raise InputError("observations are NaN or infinite", allowed="finite numbers", remedy="clean the data")
+
+
+@dataclass(frozen=True)
+class Gaussian(Distribution):
+    """Normal observations around the outputs, y ~ N(f, sigma^2), equations 5.7 to 5.11.
+
+    `sigma=None` is the heteroscedastic case: f (..., 2) holds the mean and the logarithm of the variance.
+    """
+
+    sigma: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise OptionError(
+                f"Gaussian(sigma={self.sigma})", allowed="a positive number, or None", remedy="correct it"
+            )
+
+    def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """As the outputs; without the last axis, which must be 2, in the heteroscedastic case."""
+        if self.sigma is not None:
+            return shape
+        return _without_last(shape, 2, self)
+
+    def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
+        """sum (y - f)^2 / (2 sigma^2) + log(sigma sqrt(2 pi))."""
+        if self.sigma is not None:
+            fixed = y.size * math.log(self.sigma * math.sqrt(2 * math.pi))
+            return total((f - y) ** 2) / (2 * self.sigma**2) + fixed
+        mean, log_variance = column(f, 0), column(f, 1)
+        return 0.5 * total((mean - y) ** 2 * exp(-log_variance) + log_variance + math.log(2 * math.pi))
+
+
+@dataclass(frozen=True)
+class Bernoulli(Distribution):
+    """Observations 0 or 1, where the output f is the logit: Pr(y = 1) = sigmoid(f). Equations 5.17 to 5.20."""
+
+    def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """As the outputs."""
+        return shape
+
+    def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
+        """As for every distribution; observations are 0 or 1."""
+        super().check_observations(f, y)
+        if not np.isin(y, (0, 1)).all():
+            raise InputError("an observation that is neither 0 nor 1", allowed="0, 1", remedy="encode the two classes")
+
+    def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
+        """sum softplus(f) - y f."""
+        return total(softplus(f) - y * f)
+
+
+@dataclass(frozen=True)
+class Categorical(Distribution):
+    """Observations 0 ... K-1, where the outputs f (..., K) are logits: Pr(y = k) = softmax(f)_k. Equation 5.24."""
+
+    def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """As the outputs, without the axis of the classes."""
+        return _without_last(shape, None, self)
+
+    def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
+        """As for every distribution; observations are class numbers."""
+        super().check_observations(f, y)
+        if not np.isin(y, np.arange(f.shape[-1])).all():
+            raise InputError(
+                f"a class that is not among the {f.shape[-1]} of the outputs",
+                allowed=f"0 to {f.shape[-1] - 1}",
+                remedy="number the classes from 0",
+            )
+
+    def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
+        """sum logsumexp(f) - f_y."""
+        chosen = [total(column(f, k) * np.equal(y, k)) for k in range(int(y.max()) + 1)]
+        return total(logsumexp(f)) - sum(chosen[1:], start=chosen[0])
+
+
+def _without_last(shape: tuple[int, ...], size: int | None, distribution: Distribution) -> tuple[int, ...]:
+    if not shape or (size is not None and shape[-1] != size):
+        raise ShapeError(
+            f"outputs of shape {shape} under {distribution}",
+            allowed=f"a last axis of {size or 'the classes'}",
+            remedy="give the network that many outputs",
+        )
+    return shape[:-1]
+
+
+def negative_log_likelihood(
+    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None
+) -> float:
+    """-log of the probability (density) of all observations together.
+
+    Args:
+        distribution: `Gaussian(sigma)`, `Gaussian(None)`, `Bernoulli()` or `Categorical()`.
+        f: outputs of a network, float32 or float64; logits for the last two.
+        y: observations: shaped as `f`, but without the last axis for `Gaussian(None)` and `Categorical()`.
+        backend: the engine; None is the default one.
+
+    Raises:
+        ShapeError, InputError, DTypeError: what is wrong with `f` or `y`.
+    """
+    f, y = _checked(distribution, f, y)
+    return Function(lambda out: distribution.negative_log(out, y), backend=backend).value(f)
+
+
+def negative_log_likelihood_gradient(
+    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None
+) -> np.ndarray:
+    """d(negative log likelihood)/df, shaped as `f`. Arguments and errors as `negative_log_likelihood`."""
+    f, y = _checked(distribution, f, y)
+    return Function(lambda out: distribution.negative_log(out, y), backend=backend).gradient(f)
+
+
+def likelihood(distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
+    """The probability (density) of all observations together; 0 where it is too small for a float.
+
+    Computed from its logarithm. Arguments and errors as `negative_log_likelihood`.
+    """
+    return math.exp(-negative_log_likelihood(distribution, f, y, backend=backend))
+
+
+def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
+    """sum (f - y)^2 (equation 5.10). Arguments and errors as `negative_log_likelihood`."""
+    f, y = _checked(Gaussian(), f, y)
+    return Function(lambda out: total((out - y) ** 2), backend=backend).value(f)
+
+
+def sobolev(
+    model: Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    slopes: np.ndarray,
+    *,
+    weight: float = 1.0,
+    backend: str | None = None,
+) -> SobolevFunction:
+    """sum (f - y)^2 + weight sum (df/dx - slopes)^2 as a function of the parameters: values here, slopes there.
+
+    Args:
+        model: the network, with one vector of O outputs per sample; `reference` needs Dense, Activation, Flatten.
+        x: samples (n, *D), of the model's dtype.
+        y: values (n, O), NaN where none was observed.
+        slopes: derivatives by the input (n, O, *D), NaN where none was observed.
+        weight: of the slopes.
+        backend: the engine; None is the default one.
+
+    Returns:
+        A function for `udlbridge.optimize.descend` and its kin.
+
+    Raises:
+        ShapeError, InputError, OptionError: what is wrong with targets or weight.
+
+    Source: Czarnecki et al. (2017), equation 1.
+    """
+    return SobolevFunction(model, x, y, slopes, weight, backend)
+
+
+def _checked(distribution: Distribution, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    outputs, observations = checked_argument(f), np.asarray(y, dtype=np.float64)
+    distribution.check_observations(outputs, observations)
+    return outputs, observations

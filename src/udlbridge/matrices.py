@@ -1,0 +1,100 @@
+"""Symmetric matrices that are read a block of rows at a time: arrays, memory maps, and whatever slices like them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from udlbridge.errors import InputError, ShapeError
+
+BLOCK_BYTES = 1 << 26
+"""Bytes of float64 that a block of rows takes while it is worked on."""
+
+
+class SlicedMatrix:
+    """The symmetric part of something with `shape`, `dtype` and slices `[i:j, p:q]`, in float64.
+
+    If it has a product of its own (`@`, as a kernel store has) that one is used (`has_product`), and symmetry is taken
+    for granted: such a thing stores one triangle. Otherwise rows are read in blocks, each once per product.
+
+    Raises:
+        ShapeError, InputError: if it is not square, is empty, or holds no floats.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.shape: tuple[int, ...] = tuple(source.shape)
+        self.dtype: np.dtype[Any] = np.dtype(source.dtype)
+        self.has_product = hasattr(source, "__matmul__") and not isinstance(source, np.ndarray)
+        if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
+            remedy = "take one reduction of the kernel"
+            if len(self.shape) > 2:
+                remedy = 'ask ntk for outputs="trace" or for one output: the eigenvalues are those of an (n, n) matrix'
+            raise ShapeError(f"the kernel has shape {self.shape}", allowed="(n, n)", remedy=remedy)
+        if self.shape[0] == 0:
+            raise InputError("the kernel is empty", allowed="n >= 1", remedy="check the selection of samples")
+        if self.dtype.kind != "f":
+            raise InputError(
+                f"the kernel has dtype {self.dtype}", allowed="float32 or float64", remedy="convert it with .astype"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def check(self) -> None:
+        """Read everything once.
+
+        Raises:
+            InputError: if an entry is not finite, or the matrix is not symmetric up to rounding.
+        """
+        largest = gap = 0.0
+        for rows in self._blocks():
+            block = np.asarray(self._source[rows, :])
+            if not np.isfinite(block).all():
+                i, j = (int(axis) for axis in np.argwhere(~np.isfinite(block))[0])
+                raise InputError(
+                    f"the kernel is {block[i, j]} at {(rows.start + i, j)}",
+                    allowed="finite numbers",
+                    remedy="find its origin",
+                )
+            largest = max(largest, float(np.abs(block).max()))
+            if not self.has_product:
+                mirrored = np.asarray(self._source[:, rows]).T
+                gap = max(gap, float(np.abs(block.astype(np.float64) - mirrored).max()))
+        relative = gap / largest if largest > 0 else 0.0
+        if relative > 100 * np.finfo(self.dtype).eps * np.sqrt(len(self)):
+            raise InputError(
+                f"the kernel is not symmetric: K and K' differ by {relative:.2g} of the largest entry",
+                allowed="a symmetric matrix",
+                remedy="a cross kernel (x2=) has no spectrum of this kind; use singular values",
+            )
+
+    def dense(self) -> np.ndarray:
+        """All of it, (n, n) float64, in memory of its own."""
+        wide = np.empty(self.shape)
+        for rows in self._blocks():
+            wide[rows] = self._source[rows, :]
+        for rows in self._blocks():
+            mean = (wide[rows, rows.start :] + wide[rows.start :, rows].T) / 2
+            wide[rows, rows.start :] = mean
+            wide[rows.start :, rows] = mean.T
+        return wide
+
+    def __matmul__(self, block: np.ndarray) -> np.ndarray:
+        """The symmetric part times a vector (n,) or a block of them (n, m), in float64, by one pass over the rows."""
+        if self.has_product:
+            return np.asarray(self._source @ block, dtype=np.float64)
+        result = np.zeros(block.shape)
+        for rows in self._blocks():
+            part = np.asarray(self._source[rows, :], dtype=np.float64)
+            result[rows] += part @ block
+            result += part.T @ block[rows]
+        return result / 2
+
+    def _blocks(self) -> Iterator[slice]:
+        n = len(self)
+        step = max(1, BLOCK_BYTES // (8 * n))
+        for start in range(0, n, step):
+            yield slice(start, min(n, start + step))

@@ -1,0 +1,253 @@
+"""Minimising a function of a parameter vector: line search and gradient descent, with the whole path kept.
+
+The functions come from `udlbridge.Function` or `ModelFunction`, so their gradients come from the chosen engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge.errors import NumericalError, OptionError, ShapeError
+from udlbridge.expressions import Expression
+from udlbridge.function import Function, checked_argument
+from udlbridge.kernel import jacobian, outputs
+from udlbridge.model import Model
+
+
+class Differentiable(Protocol):
+    """Anything with a value and a gradient at a vector."""
+
+    def value(self, x: np.ndarray, /) -> float:
+        """f(x)."""
+
+    def gradient(self, x: np.ndarray, /) -> np.ndarray:
+        """df/dx."""
+
+
+@dataclass(frozen=True)
+class LineSearch:
+    """Where a line search ended, and the four points (a, b, c, d) of each iteration, (k, 4)."""
+
+    minimum: float
+    brackets: Float[np.ndarray, "k 4"]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The path of a descent: `points` (steps + 1, p) and the function's `values` (steps + 1,) there."""
+
+    points: Float[np.ndarray, "k p"]
+    values: Float[np.ndarray, " k"]
+
+    @property
+    def minimum(self) -> np.ndarray:
+        """The last point, (p,)."""
+        return self.points[-1]
+
+
+class ParameterVector:
+    """The parameters of a model in one vector: in their order, each in C order."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def start(self) -> Float[np.ndarray, " p"]:
+        """The model's own parameters as a vector."""
+        return np.concatenate([value.ravel() for value in self.model.params.values()])
+
+    def at(self, vector: np.ndarray) -> Model:
+        """The model with the parameters of `vector`.
+
+        Raises:
+            ShapeError: another number of parameters.
+        """
+        if vector.shape != (self.model.n_params,):
+            raise ShapeError(
+                f"a parameter vector of shape {vector.shape}", allowed=f"({self.model.n_params},)", remedy="use start()"
+            )
+        params, first = {}, 0
+        for name, value in self.model.params.items():
+            params[name] = vector[first : first + value.size].reshape(value.shape).astype(self.model.dtype)
+            first += value.size
+        return self.model.with_params(params)
+
+
+class ModelFunction(ParameterVector):
+    """The loss of a model as a function of all its parameters in one vector.
+
+    Args:
+        model: the network.
+        x: samples (n, *D).
+        loss: from the symbol of the outputs (n, O) to a scalar expression.
+        backend: the engine for outputs and derivatives; None is the default one.
+    """
+
+    def __init__(
+        self, model: Model, x: np.ndarray, loss: Callable[[Expression], Expression], *, backend: str | None = None
+    ) -> None:
+        super().__init__(model)
+        self.x, self.backend = x, backend
+        self._loss = Function(loss, backend=backend)
+
+    def value(self, x: np.ndarray) -> float:
+        """The loss of the model with parameters `x` (P,)."""
+        return self._loss.value(outputs(self.at(x), self.x, backend=self.backend))
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,)."""
+        model = self.at(x)
+        slope = self._loss.gradient(outputs(model, self.x, backend=self.backend))
+        blocks = jacobian(model, self.x, backend=self.backend)
+        return np.concatenate([np.tensordot(slope, block, axes=2).ravel() for block in blocks.values()])
+
+
+def line_search(
+    f: Callable[[float], float], *, maximum: float = 1.0, threshold: float = 1e-4, iterations: int = 10
+) -> LineSearch:
+    """The minimum of `f` on [0, maximum] by bracketing with four points a < b < c < d.
+
+    Three rules: (1) if a is the lowest, halve b, c and d; (2) if b is lower than c, d moves to c; (3) otherwise a moves
+    to b. After (2) and (3), b and c go to one and two thirds of [a, d]. Ends when b and c are closer than `threshold`.
+
+    Args:
+        f: function of one number.
+        maximum: right end of the interval.
+        threshold: distance of b and c at which to stop.
+        iterations: largest number of them.
+
+    Returns:
+        The middle between the last b and c, and all brackets.
+
+    Raises:
+        OptionError: a `maximum` or `threshold` that is not positive, or no iterations.
+
+    Source: Prince, Understanding Deep Learning (2023), practical "Training I".
+    """
+    if not (maximum > 0 and threshold > 0 and iterations > 0):
+        raise OptionError(
+            f"maximum={maximum}, threshold={threshold}, iterations={iterations}",
+            allowed="positive numbers",
+            remedy="correct them",
+        )
+    a, b, c, d = 0.0, 0.33 * maximum, 0.66 * maximum, maximum
+    brackets: list[tuple[float, float, float, float]] = []
+    while abs(b - c) > threshold and len(brackets) < iterations:
+        brackets.append((a, b, c, d))
+        losses = [f(point) for point in (a, b, c, d)]
+        if losses[0] < min(losses[1:]):
+            b, c, d = b / 2, c / 2, d / 2
+            continue
+        if losses[1] < losses[2]:
+            d = c
+        else:
+            a = b
+        b, c = a + (d - a) / 3, a + 2 * (d - a) / 3
+    return LineSearch((b + c) / 2, np.array(brackets).reshape(-1, 4))
+
+
+def descend(function: Differentiable, start: np.ndarray, *, steps: int, step_size: float) -> Descent:
+    """Gradient descent with a fixed step: x <- x - step_size * gradient.
+
+    Args:
+        function: what to minimise.
+        start: first point (p,), float32 or float64; the whole path has its dtype.
+        steps: number of them.
+        step_size: the learning rate.
+
+    Raises:
+        OptionError: no steps, or a `step_size` that is not positive.
+        NumericalError: the path left the finite numbers.
+    """
+    _check_steps(steps, step_size)
+    return _walk(start, steps, function.value, lambda x, step: x - step_size * function.gradient(x))
+
+
+def descend_by_line_search(
+    function: Differentiable, start: np.ndarray, *, steps: int, maximum: float = 1.0, iterations: int = 15
+) -> Descent:
+    """Gradient descent that finds the length of each step by `line_search` along the negative gradient.
+
+    Args:
+        function, start, steps: as for `descend`.
+        maximum: largest step size that is tried.
+        iterations: of each line search; it stops earlier at a bracket of 1e-5.
+
+    Raises:
+        As `descend` and `line_search`.
+    """
+    _check_steps(steps, maximum)
+
+    def move(x: np.ndarray, step: int) -> np.ndarray:
+        slope = function.gradient(x)
+
+        def along(distance: float) -> float:
+            return function.value((x - distance * slope).astype(x.dtype))
+
+        found = line_search(along, maximum=maximum, threshold=1e-5, iterations=iterations)
+        return x - found.minimum * slope
+
+    return _walk(start, steps, function.value, move)
+
+
+def descend_stochastically(
+    function_of: Callable[[np.ndarray], Differentiable],
+    start: np.ndarray,
+    *,
+    n: int,
+    batch_size: int,
+    steps: int,
+    step_size: float,
+    seed: int = 0,
+) -> Descent:
+    """Gradient descent on a new random batch at every step, drawn by NumPy so that all engines see the same ones.
+
+    Args:
+        function_of: the function restricted to the data of the given indices.
+        start, steps, step_size: as for `descend`.
+        n: number of data.
+        batch_size: number of data in a batch, drawn without replacement.
+        seed: for `numpy.random.default_rng`.
+
+    Returns:
+        The path, with the values of the function of all data.
+
+    Raises:
+        As `descend`; OptionError if the batch is empty or larger than the data.
+    """
+    _check_steps(steps, step_size)
+    if not 1 <= batch_size <= n:
+        raise OptionError(f"batch_size={batch_size} of n={n}", allowed=f"1 to {n}", remedy="take a smaller batch")
+    generator = np.random.default_rng(seed)
+    batches = [generator.permutation(n)[:batch_size] for _ in range(steps)]
+
+    def move(x: np.ndarray, step: int) -> np.ndarray:
+        return x - step_size * function_of(batches[step]).gradient(x)
+
+    return _walk(start, steps, function_of(np.arange(n)).value, move)
+
+
+def _check_steps(steps: int, size: float) -> None:
+    if steps < 1 or not size > 0:
+        raise OptionError(f"steps={steps}, size={size}", allowed="at least one step of positive size", remedy="correct")
+
+
+def _walk(
+    start: np.ndarray, steps: int, value: Callable[[np.ndarray], float], move: Callable[[np.ndarray, int], np.ndarray]
+) -> Descent:
+    first = checked_argument(start)
+    if first.ndim != 1:
+        raise ShapeError(f"a start of shape {first.shape}", allowed="a vector (p,)", remedy="start.ravel()")
+    points = [first]
+    for step in range(steps):
+        point = move(points[-1], step).astype(first.dtype)
+        if not np.isfinite(point).all():
+            raise NumericalError(
+                f"step {step} leads to {point}", allowed="finite points", remedy="take smaller steps or another start"
+            )
+        points.append(point)
+    return Descent(np.stack(points), np.array([value(point) for point in points]))

@@ -1,0 +1,257 @@
+"""`train`: the loop over epochs, the same for every engine; the steps are the engine's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import Int
+
+from udlbridge import backends
+from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
+from udlbridge.errors import OptionError, ParameterError, TrainingDiverged
+from udlbridge.inputs import checked_batch, output_size
+from udlbridge.model import Model
+from udlbridge.training.ledger import Ledger
+from udlbridge.training.losses import checked_loss, checked_targets, classes, predicted
+from udlbridge.training.optimisers import checked_number, checked_optimizer, group_rates
+from udlbridge.training.plans import (
+    Data,
+    Plan,
+    checked_callbacks,
+    checked_count,
+    checked_data,
+    describe,
+    take_over,
+)
+from udlbridge.training.probes import Callback, Measure
+from udlbridge.training.progress import progress_bar
+from udlbridge.training.runs import EpochErrors, TrainingRun
+from udlbridge.training.schedules import checked_schedule
+
+CHUNK = 4096
+"""Samples that are classified at once."""
+
+
+def loss_gradient(
+    model: Model, x: np.ndarray, y: np.ndarray, *, loss: str = "cross_entropy", backend: str | None = None
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean loss of a batch, and its derivative with respect to every parameter.
+
+    Args:
+        model, x, y, loss, backend: as for `train`.
+
+    Returns:
+        The loss, and an array of each parameter's shape by its name.
+
+    Raises:
+        As `train`.
+    """
+    batch = checked_batch(model, x)
+    targets = checked_targets(checked_loss(loss), y, len(batch), output_size(model, batch), model.dtype)
+    return backends.get(backend).loss_gradient(model, batch, targets, loss)
+
+
+def train(
+    model: Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int | None = None,
+    backend: str | None = None,
+    loss: str = "cross_entropy",
+    optimizer: Any = ("sgd", {"lr": 0.01}),
+    seed: int = 0,
+    lr_groups: Mapping[str, float] | None = None,
+    schedule: Any = None,
+    clip_norm: float | None = None,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    evaluate_every: int = 1,
+    checkpoints: Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
+    resume: TrainingRun | str | os.PathLike[str] | None = None,
+    save_to: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> TrainingRun:
+    """Train a network by minibatch descent; the same batches in the same order on every engine.
+
+    The network is evaluated in inference mode here too: Dropout passes everything on, and BatchNorm keeps its
+    statistics.
+
+    Args:
+        model: where training starts; it is not changed.
+        x: samples (n, *D), of the model's dtype.
+        y: class numbers (n,), or targets (n, O); see `udlbridge.training.losses.checked_targets`.
+        epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
+        batch_size: samples in a batch; the last of an epoch may be smaller. None means all.
+        backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
+        loss: "mse" (mean over all entries), "cross_entropy" or "binary_cross_entropy", both from logits.
+        optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
+            `udlbridge.training.optimisers.OPTIMISERS`.
+        seed: of the order of the samples, which NumPy draws anew for every epoch.
+        lr_groups: learning rates by glob pattern on parameter names; the first match counts, and the optimiser's lr
+            serves the rest: {"0.*": 1e-3} slows the first layer.
+        schedule: None, ("step", {"every": 2, "factor": 0.5}) or ("cosine", {"epochs": 10, "floor": 0.0}): a factor on
+            all learning rates, for each epoch.
+        clip_norm: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
+        validation: (x, y) whose error rate is reported too.
+        evaluate_every: epochs between two evaluations of the error rates; 0 means never.
+        checkpoints: epochs after which the model is kept in the run; 0 is the start.
+        callbacks: measurements in the course of training, as `udlbridge.Probe`.
+        resume: a run, or its file, to go on from; all other settings must be those of that run. The engine may differ.
+        save_to: file to which the run is saved after every epoch.
+        progress: a bar with loss, error and remaining time; None shows it on a terminal.
+        threads: for the engine's BLAS; None leaves it alone.
+        device: where torch computes: "cpu", "cuda", "mps".
+
+    Returns:
+        The run. On the same engine, a run that was resumed equals one that was not interrupted, bit for bit.
+
+    Raises:
+        TrainingDiverged: a loss or a parameter is no longer finite; `.run` is the run up to the last good epoch.
+        OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing.
+        RunFileError: `resume` belongs to another model, or was made with other settings.
+        InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
+        UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+    """
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    optimiser = checked_optimizer(optimizer)
+    rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)
+    if not model.params:
+        raise OptionError("a model without parameters", allowed="at least one layer with some", remedy="add one")
+    clip = None if clip_norm is None else checked_number("clip_norm", clip_norm)
+    if clip == 0:
+        raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
+    job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device)
+    data = checked_data(job, x, y)
+    held_out = None if validation is None else checked_data(job, *validation, "validation ")
+    plan = Plan(
+        epochs=checked_count("epochs", epochs, 0),
+        batch_size=len(data.x) if batch_size is None else min(checked_count("batch_size", batch_size, 1), len(data.x)),
+        seed=checked_count("seed", seed, 0),
+        schedule=checked_schedule(schedule),
+        evaluate_every=checked_count("evaluate_every", evaluate_every, 0),
+        checkpoints=tuple(checkpoints),
+        callbacks=checked_callbacks(callbacks),
+    )
+    engine = backends.get(name)
+    versions = {"udlbridge": metadata.version("udlbridge"), **engine.versions()}
+    ledger = Ledger(describe(job, plan, data), name, versions, model)
+    if resume is not None:
+        take_over(ledger, resume, plan)
+    session = engine.training(job, data.x, data.y, ledger.state)
+    trainer = Trainer(job, plan, engine, session, data, held_out, ledger, save_to)
+    with progress_bar(f"training ({name})", ledger.epochs, plan.epochs, progress) as show:
+        trainer.begin(fresh=resume is None)
+        while ledger.epochs < plan.epochs:
+            last = trainer.run_epoch()
+            show(ledger.epochs, last, ledger.last_error())
+    return ledger.run()
+
+
+def batch_order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    """The order of `n` samples in one epoch (counted from 0): a permutation that seed and epoch alone determine."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+class Trainer:
+    """One training: what is common to all engines between their native calls."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        plan: Plan,
+        engine: Backend[Any],
+        session: Training,
+        data: Data,
+        held_out: Data | None,
+        ledger: Ledger,
+        save_to: str | os.PathLike[str] | None,
+    ) -> None:
+        self._job, self._plan, self._engine, self._session = job, plan, engine, session
+        self._data, self._held_out, self._ledger, self._save_to = data, held_out, ledger, save_to
+        self._measures: list[tuple[Callback, Measure]] = []
+
+    def begin(self, fresh: bool) -> None:
+        """Let the callbacks begin at the start of the run; a fresh run is measured and evaluated there."""
+        start = self._job.model
+        self._measures = [(callback, callback.begin(start, self._engine.name)) for callback in self._plan.callbacks]
+        if fresh:
+            self._measure(0, start)
+            self._close_epoch(0)
+
+    def run_epoch(self) -> float:
+        """One epoch, in one native call, or in as many as the measurements cut it into. Returns the last loss."""
+        epoch, size, n = self._ledger.epochs, self._plan.batch_size, len(self._data.x)
+        order = batch_order(n, self._plan.seed, epoch)
+        factor = self._plan.schedule.factor(epoch)
+        steps = -(-n // size)
+        before = epoch * steps
+        start = 0
+        for stop in self._cuts(before, steps):
+            losses = self._session.epoch(order[start * size : stop * size], size, factor)
+            if not np.isfinite(losses).all():
+                self._diverged(before + start + len(losses), f"the loss is {losses[-1]}")
+            self._ledger.add_losses(losses)
+            due = [callback for callback, _ in self._measures if (before + stop) % callback.every == 0]
+            if due:
+                self._measure(before + stop, self._model(before + stop, self._session.state()))
+            start = stop
+        self._close_epoch(epoch + 1)
+        return float(losses[-1])
+
+    def _cuts(self, before: int, steps: int) -> list[int]:
+        """Steps of the epoch after which the engine hands back: where a callback is due, and at the end."""
+        cuts = {steps}
+        for callback in self._plan.callbacks:
+            cuts |= {step - before for step in range(before + 1, before + steps + 1) if step % callback.every == 0}
+        return sorted(cuts)
+
+    def _measure(self, step: int, model: Model) -> None:
+        for callback, measure in self._measures:
+            if step % callback.every == 0:
+                self._ledger.add_record(callback.name, step, measure(model))
+
+    def _model(self, step: int, state: TrainState) -> Model:
+        try:
+            return self._job.model.with_params(state.params)
+        except ParameterError as error:
+            self._diverged(step, error.given)
+
+    def _close_epoch(self, epochs: int) -> None:
+        steps = -(-len(self._data.x) // self._plan.batch_size)
+        state = self._session.state() if epochs else self._ledger.state
+        model = self._model(epochs * steps, state) if epochs else self._job.model
+        every = self._plan.evaluate_every
+        if every and epochs % every == 0:
+            held_out = None if self._held_out is None else self._error_rate(model, self._held_out)
+            self._ledger.add_errors(EpochErrors(epochs, self._error_rate(model, self._data), held_out))
+        if epochs in self._plan.checkpoints:
+            self._ledger.keep(epochs, model)
+        self._ledger.close_epoch(epochs, model, state)
+        if self._save_to is not None:
+            self._ledger.run().save(self._save_to)
+
+    def _error_rate(self, model: Model, data: Data) -> float | None:
+        """The share of samples whose class is not the one that the network gives; None for regression."""
+        wanted = classes(self._job.loss, data.y)
+        if wanted is None:
+            return None
+        parts = [self._engine.outputs(model, data.x[i : i + CHUNK]) for i in range(0, len(data.x), CHUNK)]
+        given = predicted(self._job.loss, np.concatenate(parts), data.y)
+        return float(np.mean(given != wanted))
+
+    def _diverged(self, step: int, what: str) -> NoReturn:
+        run = self._ledger.run()
+        raise TrainingDiverged(
+            f"training stopped at step {step} (epoch {self._ledger.epochs + 1}): {what}",
+            run=run,
+            allowed="finite losses and parameters",
+            remedy=f"lower the learning rate or clip the gradients; the error's .run stands after epoch {run.epochs}",
+        )

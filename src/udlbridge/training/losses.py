@@ -1,0 +1,122 @@
+"""Losses by name, the targets that they take, and what counts as an error. Each engine computes them by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from udlbridge.errors import InputError, OptionError, ShapeError
+
+LOSSES: dict[str, str] = {
+    "mse": "mean over samples and outputs of (f - y)^2",
+    "cross_entropy": "mean over samples of -sum_a y_a log softmax(f)_a",
+    "binary_cross_entropy": "mean over samples and outputs of log(1 + exp(f)) - y f",
+}
+"""Name of every loss, and its formula; f are the network's outputs, so the last two take logits."""
+
+
+def checked_loss(name: object) -> str:
+    """`name`, if there is such a loss.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    if isinstance(name, str) and name in LOSSES:
+        return name
+    remedy = "choose one of these names"
+    if name in ("logitcrossentropy", "logitbinarycrossentropy"):
+        remedy = f'use "{"binary_" if "binary" in str(name) else ""}cross_entropy": it takes logits'
+    raise OptionError(f"unknown loss {name!r}", allowed=", ".join(LOSSES), remedy=remedy)
+
+
+def checked_targets(
+    loss: str, y: object, n: int, n_outputs: int, dtype: np.dtype[np.floating], name: str = "y"
+) -> Float[np.ndarray, "n outputs"]:
+    """`y` as an array (n, O) of the model's dtype.
+
+    Args:
+        loss: one of `LOSSES`.
+        y: class numbers (n,) from 0 to O - 1 (0 and 1 for a single output); or values (n, O), or (n,) for O = 1.
+        n, n_outputs: what the network gives.
+        dtype: the model's.
+        name: what the error calls it.
+
+    Raises:
+        ShapeError: of another length, or not one row of O values for each sample.
+        InputError: not finite, class numbers that do not exist, or values that the loss does not take.
+    """
+    array = np.asarray(y)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has dtype {array.dtype}", allowed="numbers", remedy="convert the labels to numbers")
+    if array.ndim == 0 or len(array) != n:
+        raise ShapeError(
+            f"{name} has shape {array.shape} for {n} samples",
+            allowed=f"{n} class numbers, or ({n}, {n_outputs})",
+            remedy="one label for each sample, in their order",
+        )
+    if array.ndim == 1 and n_outputs > 1:
+        return _one_hot(array, n_outputs, name).astype(dtype)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.shape != (n, n_outputs):
+        raise ShapeError(
+            f"{name} has shape {array.shape} for {n} samples and {n_outputs} outputs",
+            allowed=f"({n},) class numbers, or ({n}, {n_outputs})",
+            remedy="np.eye(n_outputs)[labels] makes one-hot rows",
+        )
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} contains NaN or infinity", allowed="finite numbers", remedy="clean the labels")
+    values = array.astype(dtype)
+    if loss == "cross_entropy":
+        if n_outputs == 1:
+            raise InputError(
+                "cross_entropy of a single output is zero for every network",
+                allowed="at least two outputs",
+                remedy='use "binary_cross_entropy", or a second output',
+            )
+        if (array < 0).any() or not np.allclose(array.sum(axis=1), 1.0, atol=1e-5):
+            raise InputError(
+                f"rows of {name} that are not probabilities",
+                allowed="class numbers, one-hot rows, or rows that sum to 1",
+                remedy="np.eye(n_outputs)[labels]",
+            )
+    if loss == "binary_cross_entropy" and ((array < 0) | (array > 1)).any():
+        raise InputError(
+            f"{name} has values from {array.min()} to {array.max()}",
+            allowed="0 to 1 for binary_cross_entropy",
+            remedy="(y + 1) / 2 for labels of -1 and +1",
+        )
+    return values
+
+
+def _one_hot(labels: np.ndarray, n_outputs: int, name: str) -> Float[np.ndarray, "n outputs"]:
+    if (labels != np.floor(labels)).any() or (labels < 0).any() or (labels >= n_outputs).any():
+        raise InputError(
+            f"{name} has the values {np.unique(labels)[:10].tolist()}",
+            allowed=f"class numbers from 0 to {n_outputs - 1}, or an array (n, {n_outputs})",
+            remedy="np.unique(labels, return_inverse=True)[1] numbers the classes from 0",
+        )
+    return np.eye(n_outputs)[labels.astype(np.int64)]
+
+
+def classes(loss: str, targets: Float[np.ndarray, "n outputs"]) -> Int[np.ndarray, " n"] | None:
+    """The class of every sample, None where the targets are not classes (regression)."""
+    if loss == "cross_entropy":
+        return np.argmax(targets, axis=1)
+    low = targets.min()
+    marked = (targets == 1).astype(np.int64)
+    if low not in (0, -1) or not np.isin(targets, (low, 1.0)).all():
+        return None
+    if targets.shape[1] == 1:
+        return marked[:, 0]
+    return np.argmax(marked, axis=1) if (marked.sum(axis=1) == 1).all() else None
+
+
+def predicted(
+    loss: str, outputs: Float[np.ndarray, "n outputs"], targets: Float[np.ndarray, "n outputs"]
+) -> Int[np.ndarray, " n"]:
+    """The class that the network gives to every sample: the largest output, or which side of the middle it is on."""
+    if outputs.shape[1] > 1:
+        return np.argmax(outputs, axis=1)
+    middle = 0.0 if loss == "binary_cross_entropy" or targets.min() < 0 else 0.5
+    return (outputs[:, 0] > middle).astype(np.int64)

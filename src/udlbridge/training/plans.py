@@ -1,0 +1,143 @@
+"""What a training is asked to do, checked; and whether a run to go on from was asked the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from udlbridge.backends.base import TrainJob
+from udlbridge.errors import OptionError, RunFileError
+from udlbridge.inputs import checked_batch, output_size
+from udlbridge.training.ledger import Ledger
+from udlbridge.training.losses import checked_targets
+from udlbridge.training.probes import Callback
+from udlbridge.training.runs import TrainingRun
+from udlbridge.training.schedules import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples (n, *D) and their targets (n, O)."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How the loop runs; the arguments of `train` of the same names."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    schedule: Schedule
+    evaluate_every: int
+    checkpoints: tuple[int, ...]
+    callbacks: tuple[Callback, ...]
+
+
+def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
+    """Samples and targets as the job's model and loss need them.
+
+    Raises:
+        InputError, ShapeError, DTypeError: see `checked_batch` and `checked_targets`.
+    """
+    batch = checked_batch(job.model, x, f"{prefix}x")
+    width = output_size(job.model, batch)
+    return Data(batch, checked_targets(job.loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
+
+
+def checked_count(what: str, value: object, least: int) -> int:
+    """`value` as an int of at least `least`.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise OptionError(f"{what}={value!r}", allowed=f"a whole number, at least {least}", remedy=f"correct {what}")
+
+
+def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    """The callbacks, with names of their own and at least one step between measurements.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    for callback in callbacks:
+        checked_count(f"every of callback {callback.name!r}", callback.every, 1)
+    names = [callback.name for callback in callbacks]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            f"callbacks with the names {', '.join(names)}",
+            allowed="a name of its own for each",
+            remedy='name them: Probe(..., name="test")',
+        )
+    return tuple(callbacks)
+
+
+def describe(job: TrainJob, plan: Plan, data: Data) -> dict[str, Any]:
+    """All that determines a training, JSON-ready: two with equal descriptions take the same steps."""
+    return {
+        "model": job.model.spec(),
+        "start": job.model.hash(),
+        "data": {"n": len(data.x), "x": _checksum(data.x), "y": _checksum(data.y)},
+        "loss": job.loss,
+        "optimizer": job.optimizer.spec(),
+        "rates": dict(job.rates),
+        "schedule": plan.schedule.spec(),
+        "clip_norm": job.clip_norm,
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+        "callbacks": {callback.name: callback.every for callback in plan.callbacks},
+    }
+
+
+def take_over(ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan: Plan) -> None:
+    """Let the ledger go on from a run.
+
+    Raises:
+        RunFileError: the run is of another model, of another start, or was made with other settings or data.
+        OptionError: it is longer than what is asked for.
+    """
+    run = resume if isinstance(resume, TrainingRun) else TrainingRun.load(resume)
+    asked = json.loads(json.dumps(ledger.plan))
+    if run.plan["model"] != asked["model"]:
+        raise RunFileError(
+            f"the run to resume is of another model: {_layers(run.plan)}",
+            allowed=_layers(asked),
+            remedy="give the model that this run started from",
+        )
+    differing = [key for key in asked if run.plan.get(key) != asked[key]]
+    if differing:
+        words = "; ".join(f"{key}: {run.plan.get(key)!r} in the run, {asked[key]!r} asked for" for key in differing)
+        raise RunFileError(
+            f"the run to resume was made with other settings ({words})",
+            allowed="the same start, data and settings, but for the number of epochs and the engine",
+            remedy="give the settings of that run, or begin a new one",
+        )
+    if run.epochs > plan.epochs:
+        raise OptionError(
+            f"epochs={plan.epochs}, but the run to resume has {run.epochs}",
+            allowed=f"at least {run.epochs}: epochs count from the start of the run",
+            remedy="ask for more epochs",
+        )
+    ledger.take_over(run)
+
+
+def _layers(plan: Any) -> str:
+    return f"{plan['model']['dtype']} " + ", ".join(
+        f"{layer['kind']}({', '.join(str(v) for k, v in layer.items() if k != 'kind')})"
+        for layer in plan["model"]["layers"]
+    )
+
+
+def _checksum(array: np.ndarray) -> str:
+    """Enough to notice other data by accident."""
+    return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"

@@ -1,0 +1,116 @@
+"""Measurements in the course of a training: kernels and alignments on a fixed set of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from udlbridge.alignments import alignment, feature_kernel
+from udlbridge.errors import NumericalError, OptionError
+from udlbridge.inputs import checked_batch
+from udlbridge.kernel import ntk
+from udlbridge.model import Model
+from udlbridge.reduction import Outputs
+
+Measurement = Mapping[str, np.ndarray | float]
+Measure = Callable[[Model], Measurement]
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """What `udlbridge.train` calls before the first step and then after every `every` steps.
+
+    Measurements of one callback have the same names and shapes each time; `TrainingRun.records[name]` stacks them.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key in `TrainingRun.records`; no two callbacks of a training share it."""
+
+    @property
+    def every(self) -> int:
+        """How many steps lie between two measurements."""
+
+    def begin(self, start: Model, backend: str) -> Measure:
+        """What measures a model, given the model before training and the engine that trains."""
+
+
+QUANTITIES: dict[str, str] = {
+    "ntk": "the neural tangent kernel, (n, n)",
+    "feature_kernel": "phi phi' of one layer, (n, n)",
+    "ntk_alignment": "centred alignment of the neural tangent kernel with `target`",
+    "feature_alignment": "centred alignment of the feature kernel with `target`",
+    "ntk_change": "|K_t - K_0|_F / |K_0|_F of the neural tangent kernel: small if training is lazy, large if rich",
+}
+"""What a `Probe` can measure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Measures kernels on the samples `x` every `every` steps.
+
+    Args:
+        x: samples (n, *D), of the model's dtype.
+        every: steps between two measurements.
+        quantities: some of `QUANTITIES`.
+        target: (n, n), what the alignments are taken with, as `label_kernel(y)`.
+        layer: whose features; -2 is what a linear readout sees.
+        outputs: the reduction of the neural tangent kernel; one that gives (n, n).
+        name: the key in `TrainingRun.records`.
+
+    Source of ntk_change: Chizat, Oyallon, Bach (2019), on lazy training.
+    """
+
+    x: np.ndarray
+    every: int
+    quantities: tuple[str, ...] = ("ntk_change",)
+    target: np.ndarray | None = None
+    layer: int = -2
+    outputs: Outputs = "trace"
+    name: str = "probe"
+
+    def __post_init__(self) -> None:
+        unknown = [quantity for quantity in self.quantities if quantity not in QUANTITIES]
+        if unknown or not self.quantities:
+            raise OptionError(
+                f"quantities={self.quantities!r}", allowed=", ".join(QUANTITIES), remedy="name some of these"
+            )
+        if self.target is None and any(quantity.endswith("_alignment") for quantity in self.quantities):
+            raise OptionError(
+                "an alignment without a target", allowed="target=(n, n)", remedy="target=ub.label_kernel(y)"
+            )
+
+    def begin(self, start: Model, backend: str) -> Measure:
+        """The measurements, with K_0 computed once if it is needed."""
+        checked_batch(start, self.x, "the probe's x")
+        first = self._ntk(start, backend) if "ntk_change" in self.quantities else None
+        size = None if first is None else float(np.linalg.norm(first.astype(np.float64)))
+        if size == 0.0:
+            raise NumericalError("the neural tangent kernel of the start is zero", remedy="start from other weights")
+
+        def measure(model: Model) -> Measurement:
+            found: dict[str, np.ndarray | float] = {}
+            wanted = {quantity.split("_")[0] for quantity in self.quantities}
+            kernel = self._ntk(model, backend) if "ntk" in wanted else None
+            phi = feature_kernel(model, self.x, layer=self.layer, backend=backend) if "feature" in wanted else None
+            for quantity in self.quantities:
+                own = kernel if quantity.startswith("ntk") else phi
+                assert own is not None
+                if quantity == "ntk_change":
+                    assert first is not None
+                    assert size is not None
+                    found[quantity] = float(np.linalg.norm(own.astype(np.float64) - first)) / size
+                elif quantity.endswith("_alignment"):
+                    assert self.target is not None
+                    found[quantity] = alignment(own, self.target)
+                else:
+                    found[quantity] = own
+            return found
+
+        return measure
+
+    def _ntk(self, model: Model, backend: str) -> np.ndarray:
+        return ntk(model, self.x, outputs=self.outputs, backend=backend)

@@ -1,0 +1,180 @@
+"""`TrainingRun`: what a training gave, and everything that is needed to go on with it exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from udlbridge.backends.base import TrainState
+from udlbridge.errors import RunFileError
+from udlbridge.layers import layer_from_spec
+from udlbridge.model import Model
+
+RUN_FORMAT = 1
+"""Version of the run file. It grows when an older reader could misread a newer file."""
+
+
+@dataclass(frozen=True)
+class EpochErrors:
+    """Shares of wrongly classified samples after `epoch` epochs (0: before training); None where not known."""
+
+    epoch: int
+    train: float | None
+    validation: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A training up to the end of an epoch.
+
+    `losses` (steps,): mean loss of every batch before its step. `errors`: one entry for each epoch that was evaluated.
+    `checkpoints`: models by the number of epochs after which they were kept. `records`: by the name of a callback, its
+    measurements stacked along the first axis, with the steps under "step". `plan`: the settings of the training, JSON-
+    ready. `state`: parameters and optimiser. `seconds`: wall time, over all sittings. `versions`: of what computed.
+    """
+
+    model: Model
+    losses: np.ndarray
+    errors: tuple[EpochErrors, ...]
+    checkpoints: Mapping[int, Model]
+    records: Mapping[str, Mapping[str, np.ndarray]]
+    plan: Mapping[str, Any]
+    state: TrainState
+    epochs: int
+    backend: str
+    seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: everything but parameters and optimiser arrays."""
+        return {
+            "plan": dict(self.plan),
+            "epochs": self.epochs,
+            "backend": self.backend,
+            "seconds": self.seconds,
+            "versions": dict(self.versions),
+            "losses": self.losses.tolist(),
+            "errors": [[e.epoch, e.train, e.validation] for e in self.errors],
+            "records": {
+                name: {key: value.tolist() for key, value in series.items()} for name, series in self.records.items()
+            },
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the run to one safetensors file: arrays as tensors, the rest as JSON in the metadata."""
+        from safetensors.numpy import save_file
+
+        tensors = {"losses": self.losses}
+        tensors |= {f"state/{name}": value for name, value in self.model.arrays.items()}
+        for slot, arrays in self.state.slots.items():
+            tensors |= {f"slot/{slot}/{name}": value for name, value in arrays.items()}
+        for epoch, model in self.checkpoints.items():
+            tensors |= {f"checkpoint/{epoch}/{name}": value for name, value in model.arrays.items()}
+        for callback, series in self.records.items():
+            tensors |= {f"record/{callback}/{key}": value for key, value in series.items()}
+        words = self.to_dict()
+        del words["losses"], words["records"]
+        about = {
+            **words,
+            "format": RUN_FORMAT,
+            "model": self.model.spec(),
+            "step": self.state.step,
+            "slots": list(self.state.slots),
+            "checkpoints": list(self.checkpoints),
+            "records": {name: list(series) for name, series in self.records.items()},
+        }
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            save_file(
+                {name: np.ascontiguousarray(value) for name, value in tensors.items()},
+                partial,
+                metadata={"udlbridge_run": json.dumps(about)},
+            )
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> TrainingRun:
+        """Read a run that `save` wrote. Nothing in the file can execute code.
+
+        Raises:
+            RunFileError: missing, truncated, of another program or of another format version.
+        """
+        about, tensors = _read(Path(path))
+        try:
+            return _assemble(about, tensors)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise RunFileError(
+                f"{path} does not hold a whole run ({type(error).__name__}: {error})",
+                allowed="a file written by TrainingRun.save",
+                remedy="save it again",
+            ) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise RunFileError(f"there is no run file {path}", remedy="check the path") from None
+    except (SafetensorError, OSError) as error:
+        raise RunFileError(
+            f"{path} is not a readable safetensors file ({error})",
+            allowed="a whole file written by TrainingRun.save",
+            remedy="copy or save it again: it may be truncated",
+        ) from error
+    try:
+        about = json.loads(metadata["udlbridge_run"])
+        version = about["format"]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        hint = ": it is a model" if "udlbridge" in metadata else ""
+        raise RunFileError(
+            f"{path} is not the file of a training run{hint}",
+            allowed="a file written by TrainingRun.save",
+            remedy="Model.load reads models",
+        ) from None
+    if version != RUN_FORMAT:
+        raise RunFileError(
+            f"{path} has format version {version}", allowed=f"version {RUN_FORMAT}", remedy="update udlbridge"
+        )
+    return about, tensors
+
+
+def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> TrainingRun:
+    layers = [layer_from_spec(layer) for layer in about["model"]["layers"]]
+    dtype = about["model"]["dtype"]
+
+    def part(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    model = Model(layers, part("state/"), dtype=dtype)
+    return TrainingRun(
+        model=model,
+        losses=tensors["losses"],
+        errors=tuple(EpochErrors(*row) for row in about["errors"]),
+        checkpoints={epoch: Model(layers, part(f"checkpoint/{epoch}/"), dtype=dtype) for epoch in about["checkpoints"]},
+        records={
+            name: {key: tensors[f"record/{name}/{key}"] for key in keys} for name, keys in about["records"].items()
+        },
+        plan=about["plan"],
+        state=TrainState(
+            dict(model.params),
+            {slot: {name: tensors[f"slot/{slot}/{name}"] for name in model.params} for slot in about["slots"]},
+            about["step"],
+        ),
+        epochs=about["epochs"],
+        backend=about["backend"],
+        seconds=about["seconds"],
+        versions=about["versions"],
+    )

@@ -1,0 +1,136 @@
+"""The alignment study, on the few images that need no download: what it measures, prints, writes and draws."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import udlbridge as ub
+from udlbridge.cli import group
+from udlbridge.errors import InputError, OptionError
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+def halves(n: int = 160, dtype: str = "float32", digits: tuple[int, ...] = (8, 9)) -> tuple[Labelled, Labelled]:
+    x, y = ub.data.mnist("train", n=n, digits=digits, dtype=dtype)
+    cut = n * 3 // 4
+    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+
+
+def test_regular_moves_its_features_more_than_slow(backend: str) -> None:
+    study = ub.study_alignment(*halves(), backends=[backend], width=64, epochs=4, batch_size=10)
+    regular, slow = (study.table(backend, variant) for variant in ("regular", "slow"))
+    assert [row["epoch"] for row in regular] == [0, 1, 2, 3, 4]
+    assert regular[0] == slow[0]
+    for quantity in ("feature_alignment", "ntk_change"):
+        moved = [rows[-1][quantity] - rows[0][quantity] for rows in (regular, slow)]
+        assert moved[0] > 2 * moved[1] > 0
+    assert regular[-1]["test_error"] < 0.2
+    run = study.runs[backend, "slow"]
+    assert run.plan["rates"] == {"0.weight": 0.001, "0.bias": 0.001, "1.weight": 0.01, "1.bias": 0.01}
+
+
+def test_what_is_measured_is_what_is_said(backend: str) -> None:
+    (x, y), (x_test, y_test) = halves()
+    study = ub.study_alignment((x, y), (x_test, y_test), backends=[backend], width=16, epochs=2, batch_size=50)
+    signs = ub.label_kernel(np.where(y_test == 9, 1, -1))
+    for variant in ("regular", "slow"):
+        model = study.runs[backend, variant].model
+        last = study.table(backend, variant)[-1]
+        f = ub.outputs(model, x_test, backend="reference")
+        assert last["test_error"] == pytest.approx(np.mean((f[:, 1] > f[:, 0]) != (y_test == 9)))
+        phi = ub.feature_kernel(model, x_test, backend="reference")
+        assert last["feature_alignment"] == pytest.approx(ub.alignment(phi, signs), rel=1e-5)
+        kernel = ub.ntk(model, x_test, backend="reference")
+        assert last["ntk_alignment"] == pytest.approx(ub.alignment(kernel, signs), rel=1e-5)
+
+
+def test_engines_agree_and_their_drift_is_reported(backend: str) -> None:
+    other = "torch" if backend == "reference" else "reference"
+    study = ub.study_alignment(*halves(dtype="float64"), backends=[backend, other], width=32, epochs=2, batch_size=40)
+    drifts = study.drift()
+    assert [(d.variant, d.first, d.second) for d in drifts] == [(v, backend, other) for v in ("regular", "slow")]
+    for d in drifts:
+        assert max(d.losses, d.weights) < 1e-12
+        assert d.alignments < 1e-10
+        line = f"{d.first} and {d.second}: losses {d.losses:.1e}, weights {d.weights:.1e}"
+        assert line in str(study)
+    broken = study.runs[other, "slow"]
+    object.__setattr__(broken, "losses", broken.losses * 1.5)
+    assert study.drift()[1].losses == pytest.approx(0.5)
+
+
+def test_more_than_two_digits() -> None:
+    study = ub.study_alignment(
+        *halves(200, digits=(1, 4, 7)), backends=["reference"], width=32, epochs=2, batch_size=10
+    )
+    assert study.digits == (1, 4, 7)
+    assert study.table("reference", "regular")[-1]["test_error"] < 0.3
+
+
+def test_one_digit_is_refused() -> None:
+    learn, test = halves()
+    only = learn[1] == 8
+    with pytest.raises(InputError, match="all training images show the digit 8"):
+        ub.study_alignment((learn[0][only], learn[1][only]), test, backends=["reference"])
+    with pytest.raises(InputError, match="test images of the digit 7"):
+        ub.study_alignment(learn, (test[0], np.where(test[1] == 9, 7, test[1])), backends=["reference"])
+    with pytest.raises(OptionError, match="no backend"):
+        ub.study_alignment(learn, test, backends=[])
+
+
+def test_the_command_prints_writes_and_draws(backend: str, tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    words = ["align", "--n", "120", "--width", "20", "--epochs", "2", "--batch-size", "30", "--backend", backend]
+    done = CliRunner().invoke(group, [*words, "--json", str(target), "--plot", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "MNIST 8 against 9: 90 images to learn, 30 to test; 784-20-2 ReLU" in done.output
+    found = json.loads(target.read_text())
+    assert [(run["backend"], run["model"]) for run in found["runs"]] == [(backend, "regular"), (backend, "slow")]
+    for run in found["runs"]:
+        assert len(run["losses"]) == 6
+        for row in run["epochs"]:
+            assert f"{row['feature_alignment']:.4f}" in done.output
+            assert f"{row['test_error']:.2%}" in done.output
+    picture = (tmp_path / "alignment.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(picture) > 20_000
+
+
+@pytest.mark.parametrize("digits", ["8", "8,8", "8,x", "", "-1,2"])
+def test_the_command_refuses_digits(digits: str) -> None:
+    with pytest.raises(OptionError, match="at least two different digits"):
+        CliRunner().invoke(group, ["align", "--digits", digits], catch_exceptions=False, standalone_mode=False)
+
+
+def test_the_figure_shows_every_model_and_engine() -> None:
+    from udlbridge.plots_training import study_figure
+
+    study = ub.study_alignment(*halves(), backends=["torch", "reference"], width=8, epochs=2)
+    figure = study_figure(study)
+    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    assert labels == {f"{v}, {b}" for v in ("regular", "slow") for b in ("torch", "reference")}
+    for ax, quantity in ((figure.axes[1], "feature_alignment"), (figure.axes[2], "ntk_alignment")):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        for backend, variant in study.runs:
+            np.testing.assert_array_equal(
+                drawn[f"{variant}, {backend}"], [row[quantity] for row in study.table(backend, variant)]
+            )
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "examples" / "alignment.py"
+    assert len(path.read_text().splitlines()) < 60
+    command = [sys.executable, str(path), "--n", "120", "--backends", "torch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MNIST 8 against 9: 90 images to learn, 30 to test" in done.stdout
+    assert "layer 0: alignment with the labels 0." in done.stdout
+    assert (tmp_path / "alignment.png").stat().st_size > 20_000

@@ -1,0 +1,74 @@
+"""Decoding from logits: each rule on a distribution that one can check by hand."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import log_softmax
+
+import udlbridge as ub
+from udlbridge.errors import InputError, OptionError
+
+LOGITS = np.log([0.1, 0.5, 0.15, 0.25])
+
+
+def test_ranks() -> None:
+    assert ub.decoding.greedy(LOGITS) == 1
+    assert [ub.decoding.kth_most_likely(LOGITS, k) for k in range(4)] == [1, 3, 2, 0]
+    assert ub.decoding.kth_most_likely(np.zeros(3), 1) == 1  # ties: the smaller number first
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    drawn = [ub.decoding.sample(LOGITS, generator) for _ in range(4000)]
+    assert stats.chisquare(np.bincount(drawn, minlength=4), 4000 * np.exp(LOGITS)).pvalue > 1e-4
+
+
+def test_top_k_and_nucleus_draw_from_the_right_tokens() -> None:
+    generator = np.random.default_rng(0)
+    drawn = np.bincount([ub.decoding.top_k(LOGITS, 2, generator) for _ in range(3000)], minlength=4)
+    assert drawn[[0, 2]].sum() == 0
+    assert stats.chisquare(drawn[[1, 3]], [2000, 1000]).pvalue > 1e-4
+    assert list(ub.decoding.nucleus_tokens(LOGITS, 0.4)) == [1]
+    assert list(ub.decoding.nucleus_tokens(LOGITS, 0.7)) == [1, 3]
+    assert list(ub.decoding.nucleus_tokens(LOGITS, 1.0)) == [1, 3, 2, 0]
+    assert {ub.decoding.nucleus(LOGITS, 0.7, generator) for _ in range(100)} == {1, 3}
+
+
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_wide_beams_find_the_best_sequence(seed: int, length: int) -> None:
+    table = np.random.default_rng(seed).standard_normal((3, 3))
+
+    def next_logits(tokens: np.ndarray) -> np.ndarray:
+        return table[tokens[:, -1]]
+
+    def score(tokens: tuple[int, ...]) -> float:
+        steps = zip((0, *tokens), tokens, strict=False)
+        return float(sum(log_softmax(table[a])[b] for a, b in steps))
+
+    beams = ub.decoding.beam_search(next_logits, [0], beams=27, length=length)
+    best = max(product(range(3), repeat=length), key=score)
+    assert beams[0].tokens == (0, *best)
+    assert beams[0].log_probability == pytest.approx(score(best), rel=1e-12)
+    assert len(beams) == 3**length
+    one = ub.decoding.beam_search(next_logits, [0], beams=1, length=length)[0]
+    assert list(one.tokens) == ub.decoding.generate(next_logits, [0], ub.decoding.greedy, length=length)
+
+
+def test_bad_settings_are_named() -> None:
+    generator = np.random.default_rng(0)
+    with pytest.raises(OptionError, match="k=4"):
+        ub.decoding.kth_most_likely(LOGITS, 4)
+    with pytest.raises(OptionError, match="k=0"):
+        ub.decoding.top_k(LOGITS, 0, generator)
+    with pytest.raises(OptionError, match="threshold=0"):
+        ub.decoding.nucleus(LOGITS, 0, generator)
+    with pytest.raises(InputError, match="logits of shape"):
+        ub.decoding.greedy(np.zeros((2, 3)))
+    with pytest.raises(OptionError, match="beams=0"):
+        ub.decoding.beam_search(lambda t: t, [0], beams=0, length=1)

@@ -1,0 +1,146 @@
+"""Every figure of every practical, in every engine; the commands; the pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+import pytest
+from click.testing import CliRunner
+
+from udlbridge import practicals
+from udlbridge.cli.practicals import command
+from udlbridge.errors import OptionError
+from udlbridge.practicals import Row
+
+matplotlib.use("Agg")
+
+PRINTED = {
+    "02_losses": (
+        "0.119",
+        "0.800",
+        "0.000010624",
+        "11.452419564",
+        "2.020992572",
+        "0.000070237",
+        "9.563639387",
+        "0.000000041",
+        "17.015457867",
+    ),
+    "03_line_search": ("12.367",),
+    "04_gabor": ("16.419",),
+    "05_backpropagation": ("1.230", "2.372", "-0.646", "4.830", "2.415", "4.552", "-0.139", "1.907"),
+    "09_high_dimensions": ("1036.321",),
+    "11_input_derivatives": ("0.0903533",),
+    "12_tensors_and_descent": ("6.0",),
+}
+"""Figures that the sources print, which have to be among those that a practical checks."""
+
+
+@pytest.mark.parametrize("name", practicals.names())
+def test_every_figure_holds(name: str, backend: str) -> None:
+    rows = practicals.run(name, backend)
+    assert rows
+    wrong = [row for row in rows if not row.ok]
+    assert not wrong, "\n" + practicals.table(wrong)
+    checked = {row.expected for row in rows if row.origin == practicals.PRINTED}
+    assert {float(text) for text in PRINTED.get(name, ())} <= checked
+
+
+@pytest.mark.parametrize("name", practicals.names())
+def test_every_practical_draws(name: str, tmp_path: Path) -> None:
+    path = practicals.save_picture(name, tmp_path, "reference")
+    assert path.name == f"{name}.png"
+    assert 1_000 < path.stat().st_size < 60_000
+
+
+def test_pictures_and_index_are_complete() -> None:
+    folder = practicals.folder()
+    index = (folder.parent / "README.md").read_text(encoding="utf-8")
+    for name in practicals.names():
+        assert (folder / "images" / f"{name}.png").is_file()
+        assert f"practicals/{name}.py" in index
+        assert f"practicals/images/{name}.png" in index
+        assert len((folder / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 135
+
+
+def test_a_printed_figure_is_judged_by_its_digits() -> None:
+    assert practicals.printed("a", "0.119", 0.11949).ok
+    assert practicals.printed("a", "0.119", 0.1185).ok
+    assert not practicals.printed("a", "0.119", 0.1196).ok
+    assert not practicals.printed("a", "0.119", float("nan")).ok
+    assert not Row("a", practicals.BELOW, 37.45, 37.45).ok
+    assert not practicals.closed_form("a", 1e-13, 1.2e-12).ok
+    assert "DIFFERS" in practicals.table([practicals.closed_form("a", 1.0, 2.0)])
+
+
+def test_names_numbers_and_unknown_practicals() -> None:
+    assert practicals.full_name("2") == practicals.full_name("02") == practicals.full_name("losses") == "02_losses"
+    with pytest.raises(OptionError, match="02_losses"):
+        practicals.load("nothing")
+
+
+def test_command_lists_and_runs(tmp_path: Path) -> None:
+    listing = CliRunner().invoke(command, [])
+    assert listing.exit_code == 0
+    assert all(name in listing.output for name in practicals.names())
+    target = tmp_path / "result.json"
+    arguments = ["run", "losses", "--backend", "reference", "--json", str(target)]
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert result.return_value == 0
+    assert "11.45241956" in result.output
+    written = json.loads(target.read_text())
+    assert written["ok"] is True
+    assert len(written["practicals"]["02_losses"]["rows"]) > 10
+
+
+def test_command_fails_when_a_figure_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [practicals.closed_form("a", 1.0, 1.5)]
+    monkeypatch.setattr(practicals.load("losses"), "rows", lambda backend: wrong)
+    result = CliRunner().invoke(command, ["run", "losses", "--backend", "reference"], standalone_mode=False)
+    assert result.return_value == 1
+    assert "0 of 1 figures hold" in result.output
+
+
+def test_gpt2_is_skipped_without_weights_and_decoded_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    endings = {"greedy": " that it's a place where you can go to", "beam": " that it's a place where you don't have to"}
+
+    class Weights:
+        """Stands in for GPT-2: token t is always followed by t + 1, or by t + 2 with a little less probability."""
+
+        @classmethod
+        def from_pretrained(cls, name: str, local_files_only: bool) -> Weights:
+            assert (name, local_files_only) == ("gpt2", True)
+            return cls()
+
+        def eval(self) -> Weights:
+            return self
+
+        def __call__(self, tokens: Any) -> Any:
+            logits = torch.zeros(*tokens.shape, 50)
+            logits.scatter_(-1, (tokens + 1)[..., None], 9.0)
+            return SimpleNamespace(logits=logits.scatter_(-1, (tokens + 2)[..., None], 8.0))
+
+    class Tokenizer(Weights):
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            assert text == "The best thing about Bath is"
+            return {"input_ids": [3, 4]}
+
+        def decode(self, tokens: Any) -> str:
+            assert list(tokens) == list(range(5, 15))
+            return endings["greedy"]
+
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(GPT2LMHeadModel=Weights, GPT2Tokenizer=Tokenizer))
+    decoded = practicals.load("decoding").gpt2()
+    assert [row.figure for row in decoded] == [1, 0]  # the stand-in says the same thing twice
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (skipped,) = practicals.load("decoding").gpt2()
+    assert skipped.ok
+    assert skipped.origin == practicals.SKIPPED
+    assert skipped.to_dict()["figure"] is None
+    assert "skipped: GPT-2: no transformers" in practicals.table([skipped])
