@@ -52,15 +52,6 @@
         @test T' ≈ ntk(chain, X)[2:5, 7:9]
     end
 
-    @testset "dense layers on sequences take the plain method" begin
-        inner = random_chain(rng, (3, 4), tanh)
-        chain = Chain(inner[1], Flux.flatten, Dense(randn(rng, 2, 8), randn(rng, 2)))
-        X = randn(rng, 3, 2, 5)
-        @test UDLBridge.default_method(chain, X) == :plain
-        @test size(ntk(chain, X)) == (5, 5)
-        @test_throws ArgumentError ntk(chain, X; method=:structured)
-    end
-
     @testset "a chain without parameters has kernel zero" begin
         @test ntk(Chain(softmax), randn(rng, 3, 4)) == zeros(4, 4)
         @test ntk(Chain(softmax), randn(rng, 3, 4); method=:plain) == zeros(4, 4)

@@ -299,6 +299,8 @@ class Model:
                 hint = ""
                 if len(shape) == 2 and value.shape == shape[::-1]:
                     hint = " (it looks transposed: the layout is (out, in))"
+                elif len(shape) > 2 and sorted(value.shape) == sorted(shape):
+                    hint = " (its axes are in another order: the layout is (out, in/groups, *kernel), as in PyTorch)"
                 raise ParameterError(
                     f"parameter {name} has shape {value.shape}{hint}", allowed=listing, remedy=f"reshape it to {shape}"
                 )

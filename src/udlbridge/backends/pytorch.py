@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 import torch
@@ -228,18 +229,22 @@ def _per_sample_jacobian(
 STRIP = 512
 """Rows of a rectangle that are done at a time: what the elementwise products touch should stay in the cache."""
 
-STRETCH = 128
+STRETCH = 32
 """Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
 
 STRETCH_NUMBERS = 2**20
-"""More go together where samples are small: about this many numbers of input."""
+"""More go together where layers are small: about this many numbers behind the widest one."""
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFactor]:
     """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
     collectors: list[Collector] = []
-    stretch = max(STRETCH, STRETCH_NUMBERS // x[0].numel())
+    widest, shape = x[0].numel(), tuple(x.shape[1:])
+    for layer in job.model.layers:
+        shape = layer.output_shape(shape)
+        widest = max(widest, prod(shape))
+    stretch = max(STRETCH, STRETCH_NUMBERS // widest)
     for start in range(0, len(x), stretch):
         samples = slice(start, min(start + stretch, len(x)))
         sites: list[Site] = []

@@ -57,7 +57,7 @@ class Gradients:
         d = self.d[samples, k]
         parts = [d.transpose(1, 2) @ self.inputs(self.x[samples])[:, 0]] if self.weight else []
         parts += [d.sum(1)] if self.bias else []
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+        return parts[0].flatten(1) if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], dim=1)
 
     @property
     def size(self) -> int:
@@ -115,21 +115,26 @@ class _Flat(Collector):
     def begin(self, samples: slice, site: Site) -> None:
         self._samples, self._site = samples, site
         # One cut into positions serves all cotangents.
-        self._inputs = site.inputs(site.x) if isinstance(site, Affine) and self._chosen[0] else None
+        needed = self._chosen[0] and isinstance(site, Affine) and site.gradient is None
+        self._inputs = site.inputs(site.x) if needed and isinstance(site, Affine) else None
 
     def add(self, k: int, delta: Tensor) -> None:
         if isinstance(self._site, Affine):
             d = self._site.errors(delta)
             parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
+            if self._chosen[0] and self._site.gradient is not None:
+                parts = [self._site.gradient(self._site.x, delta)]
             parts += [d.sum(2)] if self._chosen[1] else []
         else:
             assert self._site is not None
             parts = [part for part, wanted in zip(self._site.gradients(delta), self._chosen, strict=True) if wanted]
         flat = [part.flatten(1) for part in parts]
-        g = torch.cat(flat, dim=1)
         if self._g is None:
-            self._g = g.new_empty((self._n, self._count, g.shape[1]))
-        self._g[self._samples, k] = g
+            self._g = delta.new_empty((self._n, self._count, sum(part.shape[1] for part in flat)))
+        start = 0
+        for part in flat:
+            self._g[self._samples, k, start : start + part.shape[1]] = part
+            start += part.shape[1]
 
     def factor(self) -> Factor:
         assert self._g is not None
