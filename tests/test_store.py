@@ -442,6 +442,22 @@ def test_julia_writes_the_same_store(tmp_path: Path) -> None:
     assert "Flux" in store.manifest["versions"]
 
 
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("outputs", [0, "trace"])
+def test_spectrum_of_a_store_by_products(tmp_path: Path, outputs: int | str) -> None:
+    """Both ends of the spectrum from the store's own products, against LAPACK on the whole matrix."""
+    store = store_of(tmp_path / "K.zarr", n=60, outputs=outputs)
+    assert store.rank_bound == MODEL.n_params * (1 if outputs == 0 else 3)
+    whole = ub.spectrum(np.asarray(store))
+    partial = ub.spectrum(store, 5, dense_limit=1)
+    assert partial.rank_bound == min(60, store.rank_bound)
+    assert whole.complete
+    assert not partial.complete
+    np.testing.assert_allclose(partial.eigenvalues[-5:], whole.eigenvalues[-5:], rtol=1e-9)
+    assert partial.verdict in ("PSD", "rounding")
+    assert ub.spectrum(store).eigenvalues == whole.eigenvalues
+
+
 def test_command_line(tmp_path: Path) -> None:
     def run(*args: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "udlbridge", *map(str, args)]
@@ -463,6 +479,7 @@ def test_command_line(tmp_path: Path) -> None:
     np.save(tmp_path / "new.npy", ub.data.mnist("train", n=60)[0][50:])
     assert "(60, 60)" in run("store", "append", target, tmp_path / "new.npy").stdout
     assert run("store", "info", target).returncode == 0
+    assert run("spectrum", target).stdout.startswith("PSD: 60 eigenvalues")
     x = ub.data.mnist("train", n=60)[0]
     expected = ub.ntk(ub.models.three_layer_sigmoid(), x, outputs=0, backend="torch")
     ub.testing.assert_kernels_close(np.asarray(ub.KernelStore(target)), expected)

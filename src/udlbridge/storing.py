@@ -186,6 +186,12 @@ class StoredKernel:
         """The network."""
         return Model.load(self.path / "model.safetensors")
 
+    @property
+    def rank_bound(self) -> int:
+        """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
+        chosen = self.reduction
+        return self.model().n_params * chosen.n_cotangents
+
     def samples(self) -> np.ndarray:
         """The samples, (n, *D)."""
         array: Any = self._group["x"]

@@ -19,7 +19,7 @@ from udlbridge.cli.common import (
 
 
 @click.command()
-@click.argument("kernel_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.argument("kernel_file", type=click.Path(exists=True, path_type=Path), required=False)
 @model_option
 @click.option("--n", default=1000, show_default=True, help="Number of samples, for --model.")
 @outputs_option
@@ -47,9 +47,9 @@ def command(
 ) -> int:
     """Eigenvalues of a kernel and the verdict on its positivity: PSD, rounding, not PSD.
 
-    The kernel is read from KERNEL_FILE, a .npy file, in blocks; without a file it is that of --model on the first N
-    samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for PSD and for
-    rounding, else 1.
+    The kernel is read from KERNEL_FILE, a .npy file or a .zarr store, in blocks; without a file it is that of --model
+    on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
+    PSD and for rounding, else 1.
     """
     import numpy as np
 
@@ -69,6 +69,10 @@ def command(
             dense_limit=limit,
             max_products=max_products,
         )
+    elif kernel_file.is_dir():
+        from udlbridge.computing import KernelStore
+
+        result = spectrum(KernelStore(kernel_file), k, rank=rank, dense_limit=limit, max_products=max_products)
     else:
         try:
             kernel = np.load(kernel_file, mmap_mode="r", allow_pickle=False)
