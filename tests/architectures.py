@@ -27,6 +27,8 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     ),
     "conv2d same": ([ub.Conv2d(2, 3, (3, 1), "swish", padding="same"), ub.Flatten(), ub.Dense(36, 2)], (2, 3, 4)),
     "conv2d depthwise": ([ub.Conv2d(3, 6, (2, 3), "elu", groups=3), ub.Flatten(), ub.Dense(36, 2)], (3, 4, 4)),
+    "conv2d wide": ([ub.Conv2d(12, 16, 2, "tanh", stride=2), ub.Flatten(), ub.Dense(64, 2)], (12, 4, 4)),
+    "dense wide tokens": ([ub.Dense(16, 24, "tanh"), ub.Flatten(), ub.Dense(48, 2)], (2, 16)),
     "conv2d output alone": ([ub.Conv2d(2, 3, (4, 3)), ub.Flatten()], (2, 4, 3)),
     "maxpool1d": ([ub.MaxPool(3, stride=2, padding=1, dims=1), ub.Flatten(), ub.Dense(8, 2)], (2, 8)),
     "maxpool2d": (

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken
 from helpers import assert_within_budget, load_golden
+from udlbridge.costs import places
 from udlbridge.layers import LAYERS, Layer, layer_from_spec
+from udlbridge.reduction import reduction
 
 ALL = EVERY_LAYER | TOKENS
 REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
@@ -75,6 +77,16 @@ def test_reference_derivatives_are_finite_differences(name: str) -> None:
         for i in range(len(x)):
             expected = differences(lambda one: ub.outputs(model, one[None], backend="reference"), x[i])
             np.testing.assert_allclose(found[i], expected[0], rtol=1e-6, atol=1e-7)
+
+
+def test_the_networks_take_both_forms_of_structured_kernels() -> None:
+    """Pairs of positions pay where layers are wide and positions few: these networks must have such a place."""
+    for name in ("conv2d wide", "dense wide tokens"):
+        layers, shape = ALL[name]
+        first = places(ub.Model(layers), shape)[0]
+        assert first.positions > 1
+        assert first.by_pairs(reduction("trace", 2))
+    assert not places(ub.Model(ALL["conv2d"][0]), ALL["conv2d"][1])[0].by_pairs(reduction("trace", 2))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -4,7 +4,7 @@
     names = ["few wide positions", "many narrow ones", "groups and norms", "tokens"]
     attention = UDLBridge.SelfAttention(randn(rng, 4, 12), randn(rng, 12), randn(rng, 4, 4), randn(rng, 4), 2, true)
     cases = [
-        (Chain(Conv((2, 2), 6 => 8, tanh; stride=2), Flux.flatten, Dense(32 => 2)), randn(rng, 4, 4, 6, 4)),
+        (Chain(Conv((2, 2), 24 => 32, tanh; stride=2), Flux.flatten, Dense(128 => 2)), randn(rng, 4, 4, 24, 4)),
         (Chain(Conv((2, 3), 1 => 2, tanh; pad=1), UDLBridge.FirstMaxPool((2, 2)), Flux.flatten, Dense(24 => 2)),
             randn(rng, 7, 6, 1, 4)),
         (Chain(Conv((3,), 4 => 4; groups=2), BatchNorm(4, tanh), GroupNorm(4, 2), Flux.flatten, Dense(16 => 2)),

@@ -256,7 +256,7 @@ class Model:
 
     def to_torch(self) -> nn.Sequential:
         """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
-        from udlbridge.backends.pytorch_convert import to_torch
+        from udlbridge.backends.pytorch_export import to_torch
 
         return to_torch(self)
 
