@@ -73,8 +73,8 @@ class Statistics:
 def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Statistics:
     """One pass over all kernels together; every entry is read once.
 
-    Centring is blind to a constant added to a kernel. So the mean of the first block is taken off, or else a large
-    common offset would eat the digits of the centred sums.
+    Centring is blind to a constant added to a kernel. So a large common offset is taken off, or else it would eat the
+    digits of the centred sums.
 
     Args:
         kernels: m of size (n, n).
@@ -92,7 +92,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
         raise OptionError(f"tile={tile}", allowed="at least 1", remedy="leave it at its default")
     corner = slice(0, min(tile, n))
     first = [_block(kernel, corner, corner) for kernel in kernels]
-    shifts = np.array([float(block.mean(dtype=np.float64)) for block in first])
+    shifts = np.array([_offset(block[: max(1, STRIP // len(block))]) for block in first])
     eps = np.array([np.finfo(block.dtype if block.dtype.kind == "f" else np.float64).eps for block in first])
     bands = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
 
@@ -113,6 +113,13 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     rows = np.concatenate([part.rows for part in parts], axis=1)
     columns = np.sum([part.columns for part in parts], axis=0)
     return Statistics(np.tril(inner) + np.tril(inner, -1).T, rows, columns, shifts, eps)
+
+
+def _offset(block: np.ndarray) -> float:
+    """The mean of some entries where it is ten times the spread; else 0, which costs at most two of sixteen digits."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, spread = float(block.mean(dtype=np.float64)), float(block.std(dtype=np.float64))
+    return mean if abs(mean) > 10 * spread else 0.0
 
 
 class Band(NamedTuple):
@@ -147,7 +154,10 @@ def _band_statistics(
             if own.stop - own.start < height:
                 strips = np.empty((m, own.stop - own.start, wide))
             for strip, block, shift in zip(strips, blocks, shifts, strict=True):
-                np.subtract(block[own], shift, out=strip)
+                if shift:
+                    np.subtract(block[own], shift, out=strip)
+                else:
+                    strip[...] = block[own]
             result.rows[:, own] += (strips.reshape(-1, wide) @ np.ones(wide)).reshape(m, -1)
             result.columns[:, there] += np.ones(strips.shape[1]) @ strips
             flat = strips.reshape(m, -1)
