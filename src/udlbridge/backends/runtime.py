@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import sys
 import tomllib
@@ -19,9 +20,6 @@ from typing import Any
 from udlbridge import config
 from udlbridge.backends.base import Availability
 from udlbridge.errors import ConfigError, JuliaUnavailable
-
-NEEDED = ("Flux", "Zygote", "NNlib", "JSON", "PythonCall")
-"""Julia packages that the project must have."""
 
 NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
 """Set to 1, it forbids setting Julia up at first use."""
@@ -111,12 +109,18 @@ def availability() -> Availability:
         return Availability(False, "Julia is not set up for this Python environment", REMEDIES, installable=allowed)
     if not named.exe.is_file():
         return Availability(False, f"there is no Julia at {named.exe}, which {named.source} names", REMEDIES)
-    missing = sorted(set(NEEDED) - set(project_versions(named.project)))
+    missing = sorted(needed_packages() - set(project_versions(named.project)))
     if missing:
         words = f"the Julia project {named.project}, which {named.source} names, lacks {', '.join(missing)}"
         adds = ", ".join(f'"{name}"' for name in missing)
         return Availability(False, words, f"{named.exe} --project={named.project} -e 'using Pkg; Pkg.add([{adds}])'")
     return Availability(True)
+
+
+def needed_packages() -> set[str]:
+    """Names of the Julia packages that a project must have: those that juliapkg would install, and PythonCall."""
+    listed = json.loads((Path(__file__).resolve().parent.parent / "juliapkg.json").read_text(encoding="utf-8"))
+    return {*listed["packages"], "PythonCall"}
 
 
 def project_versions(project: Path) -> dict[str, str]:

@@ -49,7 +49,7 @@ def status() -> int:
     "--project",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     required=True,
-    help="An environment with Flux, Zygote, NNlib, JSON and PythonCall.",
+    help="An environment with Flux, Zygote, NNlib, ForwardDiff, JSON and PythonCall.",
 )
 def use(exe: Path, project: Path) -> int:
     """Point to an existing Julia and environment, for machines without a network; kept in the configuration file."""
