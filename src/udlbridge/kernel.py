@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,7 +17,7 @@ from udlbridge.model import Model
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
-from udlbridge.tiling import TileComputer, mirror
+from udlbridge.tiling import TileComputer, place
 
 
 def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
@@ -208,15 +209,19 @@ def ntk(
     made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
     engine = backends.get(name)
     names = selected_parameters(model, params)
+    entries = prod(chosen.trailing)
 
     def kernel(own: tuple[str, ...]) -> np.ndarray:
         job = KernelJob(model, chosen, made.method, threads, device, own)
         computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
         result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
+        buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
         for tile in made.grid.tiles():
-            computer.compute(tile, result[tile.rows, tile.columns])
-            if made.symmetric:
-                mirror(result, tile)
+            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
+            shape = (*tile.shape, *chosen.trailing)
+            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
+            computer.compute(tile, block)
+            place(result, tile, block, symmetric=made.symmetric)
         return result
 
     if per_layer:

@@ -89,12 +89,13 @@ class TileComputer:
         return found
 
 
-def mirror(kernel: np.ndarray, tile: Tile) -> None:
-    """Copy a computed tile of a symmetric kernel (n, n, ...) to the other side of the diagonal."""
-    if tile.row == tile.column:
-        symmetrise(kernel[tile.rows, tile.columns])
-    else:
-        kernel[tile.columns, tile.rows] = transposed(kernel[tile.rows, tile.columns])
+def place(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
+    """Copy a computed tile into a kernel (n, m, ...), and to the other side of the diagonal if it is symmetric."""
+    if symmetric and tile.row == tile.column:
+        symmetrise(block)
+    kernel[tile.rows, tile.columns] = block
+    if symmetric and tile.row != tile.column:
+        kernel[tile.columns, tile.rows] = transposed(block)
 
 
 def symmetrise(block: np.ndarray) -> None:
