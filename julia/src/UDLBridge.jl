@@ -17,6 +17,7 @@ using ForwardDiff: ForwardDiff
 using JSON: JSON
 using LinearAlgebra
 using NNlib: NNlib
+using PrecompileTools: @compile_workload
 using Printf: @sprintf
 using Zygote: Zygote
 
@@ -48,5 +49,6 @@ include("training.jl")
 include("translation.jl")
 include("files.jl")
 include("bridge.jl")
+include("precompile.jl")
 
 end
