@@ -12,7 +12,7 @@ import numpy as np
 from udlbridge.checking import CheckReport, check
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs
-from udlbridge.spectra import PSD, ROUNDING, Spectrum, spectrum
+from udlbridge.spectra import NOT_PSD, PSD, ROUNDING, Spectrum, spectrum
 from udlbridge.tolerances import budget
 
 
@@ -72,7 +72,8 @@ def assert_psd(k: np.ndarray, rank: int | None = None) -> Spectrum:
     __tracebackhide__ = True
     result = spectrum(k, rank=rank)
     if result.verdict not in (PSD, ROUNDING):
-        raise AssertionError(f"the kernel is not shown to be positive semidefinite\n{result}")
+        word = "is not" if result.verdict == NOT_PSD else "is not shown to be"
+        raise AssertionError(f"the kernel {word} positive semidefinite\n{result}")
     if rank is not None and rank < result.n and result.complete:
         beyond = max(abs(value) for value in result.eigenvalues[: result.n - rank])
         if beyond > result.tolerance:
