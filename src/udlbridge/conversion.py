@@ -118,14 +118,9 @@ def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
 
 
 def _read_pt(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
-    import torch
+    from udlbridge.backends.pytorch_files import read_state
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError("it is no state dict")
-    # A counter of training steps, which plays no part in the outputs.
-    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    return None, {name: value.numpy() for name, value in kept.items()}
+    return None, read_state(path)
 
 
 def _write_npz(model: Model, path: Path) -> None:
@@ -134,9 +129,9 @@ def _write_npz(model: Model, path: Path) -> None:
 
 
 def _write_pt(model: Model, path: Path) -> None:
-    import torch
+    from udlbridge.backends.pytorch_files import write_state
 
-    torch.save({name: torch.tensor(value) for name, value in model.arrays.items()}, path)
+    write_state(model.arrays, path)
 
 
 def _write_json(model: Model, path: Path) -> None:
