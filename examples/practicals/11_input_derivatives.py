@@ -42,15 +42,15 @@ def mixed_network():
     return ub.Model(layers, seed=3, dtype="float64")
 
 
-def mixed_task(backend):
-    """The loss of a network on y = sin(x1) x2: values at 12 points, one slope each at 24 others."""
+def mixed_task():
+    """A network, samples, targets and loss for y = sin(x1) x2: values at 12 points, one slope each at 24 others."""
     x = np.random.default_rng(1).uniform(-2, 2, (36, 2))
     y, slopes = np.full((36, 1), np.nan), np.full((36, 1, 2), np.nan)
     y[:12, 0] = np.sin(x[:12, 0]) * x[:12, 1]
     slopes[12:24, 0, 0] = np.cos(x[12:24, 0]) * x[12:24, 1]
     slopes[24:, 0, 1] = np.sin(x[24:, 0])
     model = ub.Model([ub.Dense(2, 12, "tanh"), ub.Dense(12, 1)], seed=2, dtype="float64")
-    return ub.losses.sobolev(model, x, y, slopes, backend=backend)
+    return model, x, y, ub.losses.sobolev(slopes)
 
 
 def rows(backend=None):
@@ -88,18 +88,19 @@ def rows(backend=None):
         found.append(
             practicals.closed_form(f"deeper network: sum of {order} derivatives", 0.0, np.abs(values.sum(1)).max())
         )
-    loss = mixed_task(backend)
-    path = ub.optimize.descend(loss, loss.start(), steps=400, step_size=0.01)
+    model, x, y, loss = mixed_task()
+    run = ub.train(model, x, y, loss=loss, optimizer=("sgd", {"lr": 0.36}), epochs=400, backend=backend)
     held = np.random.default_rng(2).uniform(-1.5, 1.5, (200, 2))
     truth = np.sin(held[:, :1]) * held[:, 1:]
-    error = ub.outputs(loss.at(path.minimum), held, backend=backend) - truth
-    e = 1e-6 * np.eye(loss.model.n_params)[7]
-    difference = (loss.value(path.minimum + e) - loss.value(path.minimum - e)) / 2e-6
-    gradient = loss.gradient(path.minimum)[7]
+    error = ub.outputs(run.model, held, backend=backend) - truth
+    fitted = ub.optimize.LossFunction(run.model, x, y, loss=loss, backend=backend)
+    end, e = fitted.start(), 1e-6 * np.eye(model.n_params)[7]
+    difference = (fitted.value(end + e) - fitted.value(end - e)) / 2e-6
+    gradient = fitted.gradient(end)[7]
     return [
         *found,
         practicals.differences("mixed data: gradient by one weight", difference, gradient, 1e-6),
-        practicals.below("mixed data: loss, a twentieth of the first", path.values[0] / 20, path.values[-1]),
+        practicals.below("mixed data: loss, a twentieth of the first", run.losses[0] / 20, run.losses[-1]),
         practicals.below("mixed data: error elsewhere / spread", 0.3, np.sqrt((error**2).mean()) / truth.std()),
     ]
 

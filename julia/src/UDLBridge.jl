@@ -22,7 +22,7 @@ using Printf: @sprintf
 using Zygote: Zygote
 
 export ntk, jacobian, input_jacobian, input_hessian, pull, push, signals, outputs, spectrum, Spectrum, build, parameters
-export Training, epoch!, loss_gradient
+export Training, Sobolev, Observed, epoch!, loss_gradient
 export from_flux, to_flux
 
 include("layout.jl")

@@ -17,10 +17,6 @@ bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, re
 
 bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
 
-function bridge_slope_gradient(chain::Chain, X::AbstractArray, C::AbstractArray)
-    return bridge_canonical(chain, slope_gradient(chain, received(X), Array(C)))
-end
-
 bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
@@ -85,22 +81,28 @@ function bridge_canonical(chain::Chain, arrays)
     return [to_canonical(type(leaf), Val(leaf.field), array) for (leaf, array) in zip(leaves(chain), arrays)]
 end
 
+"targets, or targets and slopes, as Julia's own arrays"
+targets(Y::AbstractArray) = Array(Y)
+targets(Y) = Observed(Array(Y[1]), Array(Y[2]))
+
 "the loss of a batch, and its gradients in the order of `parameters`, in the canonical layout"
-function bridge_loss_gradient(chain::Chain, X::AbstractArray, Y::AbstractArray, loss::AbstractString)
-    value, gradients = loss_gradient(loss_function(loss), chain, received(X), Array(Y))
+function bridge_loss_gradient(chain::Chain, X::AbstractArray, Y, loss::AbstractString, weight::Real)
+    value, gradients = loss_gradient(loss_function(loss, weight), chain, received(X), targets(Y))
     return Float64(value), bridge_canonical(chain, gradients)
 end
 
 """
-    bridge_training(chain, X, Y, loss, optimiser, names, values, rates, clip_norm)
+    bridge_training(chain, X, Y, loss, weight, optimiser, names, values, rates, clip_norm)
 
-A training of `chain`, which it changes. `names` and `values` are the optimiser's settings; a `clip_norm` of 0 means none.
+A training of `chain`, which it changes. `weight` is that of slopes in the loss. `names` and `values` are the optimiser's
+settings; a `clip_norm` of 0 means none.
 """
-function bridge_training(chain::Chain, X, Y, loss, name, names, values, rates, clip_norm)
+function bridge_training(chain::Chain, X, Y, loss, weight, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
-    return Training(chain, received(X), Array(Y), loss_function(String(loss)); optimiser=rule, rates, clip_norm=limit)
+    known = loss_function(String(loss), weight)
+    return Training(chain, received(X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
 end
 
 "go on after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"

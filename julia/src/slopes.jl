@@ -30,3 +30,40 @@ function flat_gradient(chain::Chain, X::AbstractArray, seed)
         vec(found === nothing ? zeros(eltype(X), size(value(leaf))) : found)
     end)
 end
+
+"""
+    Sobolev(weight)
+
+The loss of a network's values and of its slopes: the mean over samples of
+`sum(abs2, f - y) + weight * sum(abs2, df/dx - s)`, over what was observed. Its targets are [`Observed`](@ref).
+"""
+struct Sobolev
+    weight::Float64
+end
+
+"""
+    Observed(values, slopes)
+
+Targets of [`Sobolev`](@ref): values (O, n) and derivatives by the input (D..., O, n), `NaN` where nothing was observed.
+"""
+struct Observed{A<:AbstractMatrix,B<:AbstractArray}
+    values::A
+    slopes::B
+end
+
+count_samples(Y::Observed) = count_samples(Y.values)
+gather(Y::Observed, batch) = Observed(gather(Y.values, batch), gather(Y.slopes, batch))
+
+# Derivatives by the input are backward passes themselves; dual numbers go through those of the parameters, since Zygote
+# does not go through itself.
+function value_and_gradient(loss::Sobolev, chain::Chain, x::AbstractArray{T}, y::Observed) where {T}
+    n, weight = size(x, ndims(x)), T(loss.weight)
+    value, (tree,) = Flux.withgradient(m -> sum(abs2, gaps(m(x), y.values)) / n, chain)
+    gap = gaps(input_jacobian(chain, x), y.slopes)
+    by_slope = slope_gradient(chain, x, (2 * weight / n) .* gap)
+    return value + weight * sum(abs2, gap) / n, map(+, gradient_arrays(chain, tree), by_slope)
+end
+
+"found - wanted, and 0 where nothing is wanted"
+gaps(found, wanted) = gap.(found, wanted)
+gap(found, wanted) = isnan(wanted) ? zero(found) : found - wanted

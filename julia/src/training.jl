@@ -5,10 +5,15 @@ const LOSSES = Dict{String,Function}(
     "binary_cross_entropy" => Flux.logitbinarycrossentropy,
 )
 
-"the loss of that name; `ArgumentError` if there is none"
-function loss_function(name::AbstractString)
+"the number of samples that targets are for"
+count_samples(Y::AbstractMatrix) = size(Y, 2)
+
+"the loss of that name (`weight` is that of slopes, for \"sobolev\" alone); `ArgumentError` if there is none"
+function loss_function(name::AbstractString, weight::Real=1)
+    name == "sobolev" && return Sobolev(weight)
     haskey(LOSSES, name) && return LOSSES[name]
-    throw(ArgumentError("unknown loss \"$name\"; known: $(join(sort!(collect(keys(LOSSES))), ", "))"))
+    known = sort!([collect(keys(LOSSES)); "sobolev"])
+    throw(ArgumentError("unknown loss \"$name\"; known: $(join(known, ", "))"))
 end
 
 """
@@ -38,12 +43,12 @@ end
 A training under way. The chain is trained in place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
-- `loss`: a function of outputs and targets, as `Flux.mse`.
+- `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
 - `optimiser`: a rule, as of [`optimiser`](@ref); its own learning rate is replaced.
 - `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref).
 - `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
 """
-mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:AbstractMatrix,L}
+mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
     const chain::C
     const state::S
     const X::A
@@ -54,9 +59,9 @@ mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:AbstractMatrix,L}
     step::Int
 end
 
-function Training(chain::Chain, X::AbstractArray, Y::AbstractMatrix, loss; optimiser, rates, clip_norm=nothing)
-    size(X, ndims(X)) == size(Y, 2) ||
-        throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(size(Y, 2)) targets"))
+function Training(chain::Chain, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+    size(X, ndims(X)) == count_samples(Y) ||
+        throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
     length(rates) == length(parameters(chain)) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
     state = Flux.setup(optimiser, Flux.testmode!(chain))
@@ -104,10 +109,10 @@ function epoch!(t::Training, order::AbstractVector{<:Integer}, batch_size::Integ
 end
 
 "one step on one batch, unless its loss is not finite; returns the loss before it"
-function step!(t::Training, x::AbstractArray, y::AbstractMatrix)
-    loss, (gradient,) = Flux.withgradient(m -> t.loss(m(x), y), t.chain)
+function step!(t::Training, x::AbstractArray, y)
+    loss, gradient = value_and_gradient(t.loss, t.chain, x, y)
     isfinite(loss) || return Float64(loss)
-    Flux.update!(t.state, t.chain, clip(gradient, t.chain, t.clip_norm))
+    descend!(t, clip(gradient, t.chain, t.clip_norm))
     t.step += 1
     return Float64(loss)
 end
@@ -115,11 +120,41 @@ end
 "the samples of a batch, copied"
 gather(X::AbstractArray{T,N}, batch) where {T,N} = X[ntuple(_ -> Colon(), Val(N - 1))..., batch]
 
+"""
+    value_and_gradient(loss, chain, x, y) -> (value, gradient)
+
+The loss of a batch and its gradient: Flux's tree, or for [`Sobolev`](@ref) arrays in the order of [`parameters`](@ref).
+"""
+function value_and_gradient(loss, chain::Chain, x::AbstractArray, y)
+    value, (gradient,) = Flux.withgradient(m -> loss(m(x), y), chain)
+    return value, gradient
+end
+
+"Flux's tree as arrays in the order of [`parameters`](@ref)"
+function gradient_arrays(chain::Chain, gradient)
+    return map(leaves(chain), last.(parameters(chain))) do leaf, p
+        found = gradient_of(leaf, gradient)
+        found === nothing ? zero(p) : copyto!(similar(p), found)
+    end
+end
+
+"let the optimiser take its step"
+descend!(t::Training, gradient) = Flux.update!(t.state, t.chain, gradient)
+function descend!(t::Training, gradients::Vector{<:AbstractArray})
+    for (leaf, (_, p), g) in zip(optimiser_leaves(t), parameters(t.chain), gradients)
+        Flux.update!(leaf, p, g)
+    end
+end
+
 "the gradient times min(1, limit / its norm over all parameters); `nothing` leaves it as it is"
 clip(gradient, chain::Chain, ::Nothing) = gradient
 function clip(gradient, chain::Chain, limit::Real)
     norm = sqrt(sum(leaf -> square_norm(gradient_of(leaf, gradient)), leaves(chain)))
     return norm > limit ? rescale(gradient, limit / norm) : gradient
+end
+function clip(gradients::Vector{<:AbstractArray}, ::Chain, limit::Real)
+    norm = sqrt(sum(square_norm, gradients))
+    return norm > limit ? rescale.(gradients, limit / norm) : gradients
 end
 
 square_norm(::Nothing) = 0.0
@@ -179,10 +214,8 @@ end
 
 The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
 """
-function loss_gradient(loss, chain::Chain, X::AbstractArray, Y::AbstractMatrix)
+function loss_gradient(loss, chain::Chain, X::AbstractArray, Y)
     Flux.testmode!(chain)
-    value, (gradient,) = Flux.withgradient(m -> loss(m(X), Y), chain)
-    blocks = [reshape(similar(p), size(p)..., 1, 1) for (_, p) in parameters(chain)]
-    store!(blocks, chain, gradient, 1, 1)
-    return value, [dropdims(block; dims=(ndims(block) - 1, ndims(block))) for block in blocks]
+    value, gradient = value_and_gradient(loss, chain, X, Y)
+    return value, gradient isa Vector ? gradient : gradient_arrays(chain, gradient)
 end

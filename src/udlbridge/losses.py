@@ -17,8 +17,7 @@ import numpy as np
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.function import Function, checked_argument
-from udlbridge.mixed_targets import SobolevFunction
-from udlbridge.model import Model
+from udlbridge.training.losses import Sobolev
 
 
 class Distribution(ABC):
@@ -168,34 +167,26 @@ def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) 
     return Function(lambda out: total((out - y) ** 2), backend=backend).value(f)
 
 
-def sobolev(
-    model: Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    slopes: np.ndarray,
-    *,
-    weight: float = 1.0,
-    backend: str | None = None,
-) -> SobolevFunction:
-    """sum (f - y)^2 + weight sum (df/dx - slopes)^2 as a function of the parameters: values here, slopes there.
+def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
+    """Values of a network at some samples, derivatives by the input at others: a loss for `udlbridge.train`.
+
+    It is the mean over samples of sum_a (f_a - y_a)^2 + weight sum_ad (d f_a / d x_d - slopes_ad)^2, over what was
+    observed. The targets y (n, O) of `train` are NaN where no value was. The engine `reference` has it for Dense,
+    Activation, Flatten and Dropout.
 
     Args:
-        model: the network, with one vector of O outputs per sample; `reference` needs Dense, Activation, Flatten.
-        x: samples (n, *D), of the model's dtype.
-        y: values (n, O), NaN where none was observed.
         slopes: derivatives by the input (n, O, *D), NaN where none was observed.
         weight: of the slopes.
-        backend: the engine; None is the default one.
 
     Returns:
-        A function for `udlbridge.optimize.descend` and its kin.
+        What `train`, `loss_gradient` and `optimize.LossFunction` take as `loss=`.
 
     Raises:
-        ShapeError, InputError, OptionError: what is wrong with targets or weight.
+        OptionError: a weight that is not positive.
 
     Source: Czarnecki et al. (2017), equation 1.
     """
-    return SobolevFunction(model, x, y, slopes, weight, backend)
+    return Sobolev(slopes, weight)
 
 
 def _checked(distribution: Distribution, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,8 @@ from udlbridge.expressions import Expression
 from udlbridge.function import Function, checked_argument
 from udlbridge.kernel import jacobian, outputs
 from udlbridge.model import Model
+from udlbridge.training.loop import loss_gradient
+from udlbridge.training.losses import Loss
 
 
 class Differentiable(Protocol):
@@ -104,6 +106,40 @@ class ModelFunction(ParameterVector):
         slope = self._loss.gradient(outputs(model, self.x, backend=self.backend))
         blocks = jacobian(model, self.x, backend=self.backend)
         return np.concatenate([np.tensordot(slope, block, axes=2).ravel() for block in blocks.values()])
+
+
+class LossFunction(ParameterVector):
+    """A training loss over all samples as a function of all the parameters in one vector.
+
+    Args:
+        model, x, y, loss, backend: as for `udlbridge.train`.
+
+    Raises:
+        As `udlbridge.train`, when it is evaluated.
+    """
+
+    def __init__(
+        self, model: Model, x: np.ndarray, y: np.ndarray, *, loss: Loss = "cross_entropy", backend: str | None = None
+    ) -> None:
+        super().__init__(model)
+        self.x, self.y, self.loss, self.backend = x, y, loss, backend
+        self._last: tuple[bytes, float, np.ndarray] | None = None
+
+    def value(self, x: np.ndarray) -> float:
+        """The loss of the model with parameters `x` (P,)."""
+        return self._at(x)[0]
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Its derivative by them, (P,)."""
+        return self._at(x)[1]
+
+    def _at(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Engines give both at once, and descents ask for both at the same point: the last one is kept."""
+        key = x.tobytes()
+        if self._last is None or self._last[0] != key:
+            value, blocks = loss_gradient(self.at(x), self.x, self.y, loss=self.loss, backend=self.backend)
+            self._last = key, value, np.concatenate([block.ravel() for block in blocks.values()])
+        return self._last[1:]
 
 
 def line_search(

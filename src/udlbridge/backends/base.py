@@ -45,12 +45,28 @@ class KernelJob:
         return tuple(self.model.params) if self.params is None else self.params
 
 
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """What was observed of the derivatives by the input, for the loss "sobolev".
+
+    `values` (n, O, *D): d f_a(x_i) / d x_i, NaN where nothing was observed. `weight`: of their squared errors.
+    """
+
+    values: np.ndarray
+    weight: float
+
+    def of(self, samples: Int[np.ndarray, " samples"]) -> Slopes:
+        """Those of some samples."""
+        return Slopes(self.values[samples], self.weight)
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """What is trained, and how; all of it checked.
 
     `rates`: learning rate by parameter name. `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm
-    over all parameters together). `threads` and `device` as for `KernelJob`.
+    over all parameters together). `slopes`: of all samples, for the loss "sobolev" alone. `threads` and `device` as for
+    `KernelJob`.
     """
 
     model: Model
@@ -60,6 +76,7 @@ class TrainJob:
     clip_norm: float | None = None
     threads: int | None = None
     device: str = "cpu"
+    slopes: Slopes | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +140,6 @@ class Backend(ABC, Generic[F]):
         """d2 f_a(x_i) / d x_i d x_i, (n, O, D, D), with the D entries of a sample in one axis, in C order."""
 
     @abstractmethod
-    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradient by every parameter of sum_iad c[i, a, d] d f_a(x_i) / d x_id, for a cotangent c (n, O, *D)."""
-
-    @abstractmethod
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Per layer, its output (n, *shape), and the gradient of sum (f(x) - y)^2 at the layer.
 
@@ -168,9 +181,12 @@ class Backend(ABC, Generic[F]):
 
     @abstractmethod
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
-        """The mean loss of a batch, and its derivative with respect to every parameter, by name."""
+        """The mean loss of a batch, and its derivative with respect to every parameter, by name.
+
+        `slopes` comes with the loss "sobolev" alone; for it, `y` is NaN where nothing was observed.
+        """
 
     @abstractmethod
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from udlbridge.backends import runtime
-from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
+from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
 from udlbridge.errors import BackendError, OptionError
 from udlbridge.expressions import Program
 from udlbridge.inputs import output_size
@@ -48,11 +48,6 @@ class JuliaBackend(Backend[Any]):
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
         return _array(self.call("bridge_input_hessian", self._build(model), x.T))
-
-    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """A dual number through the Zygote gradient by the parameters."""
-        gradients = self.call("bridge_slope_gradient", self._build(model), x.T, cotangent.T)
-        return {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
@@ -95,10 +90,12 @@ class JuliaBackend(Backend[Any]):
             self.call("bridge_fill", element, out.ctypes.data, out.shape[::-1], left, first[0], right, first[1])
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
-        """One `Flux.withgradient`."""
-        value, gradients = self.call("bridge_loss_gradient", self._build(model), x.T, y.T, loss)
+        """One `Flux.withgradient`; for slopes, a dual number through another one besides."""
+        value, gradients = self.call(
+            "bridge_loss_gradient", self._build(model), x.T, _targets(y, slopes), *_loss(loss, slopes)
+        )
         return float(value), {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
@@ -175,8 +172,8 @@ class JuliaTraining(Training):
             "bridge_training",
             engine.new_chain(job.model.with_params(state.params)),
             x.T,
-            y.T,
-            job.loss,
+            _targets(y, job.slopes),
+            *_loss(job.loss, job.slopes),
             job.optimizer.name,
             list(settings),
             list(settings.values()),
@@ -201,6 +198,16 @@ class JuliaTraining(Training):
             return {name: _array(array) for name, array in zip(names, arrays, strict=True)}
 
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
+
+
+def _targets(y: np.ndarray, slopes: Slopes | None) -> Any:
+    """Targets for Julia: values, or values and slopes."""
+    return y.T if slopes is None else (y.T, slopes.values.T)
+
+
+def _loss(name: str, slopes: Slopes | None) -> tuple[str, float]:
+    """A loss for Julia: its name, and the weight of slopes."""
+    return name, 1.0 if slopes is None else slopes.weight
 
 
 def _steps(program: Program, x: np.ndarray) -> tuple[str, list[np.ndarray]]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from udlbridge.backends import pytorch_operator, pytorch_programs
-from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
+from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
 from udlbridge.backends.pytorch_layers import RULES, Observer, Scope, Site, run_chain
 from udlbridge.errors import OptionError
@@ -91,20 +91,6 @@ class TorchBackend(Backend[list[AnyFactor]]):
         result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
         return result.detach().numpy()
 
-    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """Backwards through the backward pass."""
-        params = {name: value.requires_grad_() for name, value in tensors(model).items()}
-        data, weights = torch.tensor(x, requires_grad=True), tensor(cotangent)
-        y = evaluate(model, params, data)
-        total = torch.zeros((), dtype=y.dtype)
-        for a in range(y.shape[1]):
-            (slope,) = torch.autograd.grad(y[:, a].sum(), data, create_graph=True)
-            total = total + (slope * weights[:, a]).sum()
-        if not total.requires_grad:
-            return {name: np.zeros_like(value) for name, value in model.params.items()}
-        found = torch.autograd.grad(total, list(params.values()), allow_unused=True, materialize_grads=True)
-        return {name: g.numpy() for name, g in zip(params, found, strict=True)}
-
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
         # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
@@ -164,12 +150,12 @@ class TorchBackend(Backend[list[AnyFactor]]):
             out[...] = target.cpu().numpy()
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
-        """One backward pass."""
+        """One backward pass; for slopes, one through the backward passes that they are."""
         from udlbridge.backends import pytorch_training
 
-        return pytorch_training.loss_gradient(model, x, y, loss)
+        return pytorch_training.loss_gradient(model, x, y, loss, slopes)
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """torch.optim."""

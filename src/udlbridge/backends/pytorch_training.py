@@ -10,7 +10,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from udlbridge.backends.base import Training, TrainJob, TrainState
+from udlbridge.backends.base import Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.pytorch import blas_threads, checked_device, evaluate, tensor
 from udlbridge.model import Model
 from udlbridge.training.optimisers import Optimiser
@@ -34,13 +34,38 @@ SLOTS: dict[str, dict[str, str]] = {
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch and its gradient, by one backward pass."""
     params = _leaves(model.params, "cpu")
-    value = LOSSES[loss](evaluate(model, params, tensor(x)), tensor(y))
-    gradients = torch.autograd.grad(value, list(params.values()))
+    if slopes is None:
+        value = LOSSES[loss](evaluate(model, params, tensor(x)), tensor(y))
+    else:
+        value = sobolev(model, params, tensor(x), tensor(y), tensor(slopes.values), slopes.weight)
+    gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
     return value.item(), {name: g.numpy() for name, g in zip(params, gradients, strict=True)}
+
+
+def sobolev(model: Model, params: Mapping[str, Tensor], x: Tensor, y: Tensor, slopes: Tensor, weight: float) -> Tensor:
+    """The mean over samples of sum (f - y)^2 + weight sum (df/dx - slopes)^2; what is NaN was not observed.
+
+    The slopes are backward passes that keep their graph, so that the gradient goes backwards through them.
+    """
+    data = x.detach().requires_grad_()
+    f = evaluate(model, params, data)
+    total = _squares(f, y)
+    for a in range(f.shape[1]):
+        (slope,) = torch.autograd.grad(
+            f[:, a].sum(), data, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        total = total + weight * _squares(slope, slopes[:, a])
+    return total / len(x)
+
+
+def _squares(found: Tensor, wanted: Tensor) -> Tensor:
+    """The sum of (found - wanted)^2 where something is wanted; NaN must not enter, nor its derivative."""
+    seen = ~wanted.isnan()
+    return ((found[seen] - wanted[seen]) ** 2).sum()
 
 
 class TorchTraining(Training):
@@ -56,6 +81,7 @@ class TorchTraining(Training):
         self._job = job
         self._params = _leaves(state.params, device)
         self._x, self._y = tensor(x, device), tensor(y, device)
+        self._slopes = None if job.slopes is None else tensor(job.slopes.values, device)
         self._step = state.step
         self._scaled = job.optimizer.name in ("momentum", "nesterov")
         rates = sorted(set(job.rates.values()))
@@ -72,8 +98,7 @@ class TorchTraining(Training):
         losses: list[float] = []
         with blas_threads(self._job.threads):
             for batch in torch.split(indices, batch_size):
-                outputs = evaluate(self._job.model, self._params, self._x[batch])
-                loss = LOSSES[self._job.loss](outputs, self._y[batch])
+                loss = self._loss(batch)
                 losses.append(loss.item())
                 if not np.isfinite(losses[-1]):
                     break
@@ -91,6 +116,12 @@ class TorchTraining(Training):
             for slot, key in SLOTS[self._job.optimizer.name].items()
         }
         return TrainState({name: _copy(p) for name, p in self._params.items()}, slots, self._step)
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        model, params, x, y = self._job.model, self._params, self._x[batch], self._y[batch]
+        if self._slopes is not None and self._job.slopes is not None:
+            return sobolev(model, params, x, y, self._slopes[batch], self._job.slopes.weight)
+        return LOSSES[self._job.loss](evaluate(model, params, x), y)
 
     def _set_rates(self, factor: float) -> None:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -16,7 +17,15 @@ from udlbridge.errors import OptionError, ParameterError, TrainingDiverged
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.training.ledger import Ledger
-from udlbridge.training.losses import checked_loss, checked_targets, classes, predicted
+from udlbridge.training.losses import (
+    Loss,
+    Sobolev,
+    checked_loss,
+    checked_slopes,
+    checked_targets,
+    classes,
+    predicted,
+)
 from udlbridge.training.optimisers import checked_number, checked_optimizer, group_rates
 from udlbridge.training.plans import (
     Data,
@@ -37,7 +46,7 @@ CHUNK = 4096
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: np.ndarray, *, loss: str = "cross_entropy", backend: str | None = None
+    model: Model, x: np.ndarray, y: np.ndarray, *, loss: Loss = "cross_entropy", backend: str | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch, and its derivative with respect to every parameter.
 
@@ -50,9 +59,10 @@ def loss_gradient(
     Raises:
         As `train`.
     """
-    batch = checked_batch(model, x)
-    targets = checked_targets(checked_loss(loss), y, len(batch), output_size(model, batch), model.dtype)
-    return backends.get(backend).loss_gradient(model, batch, targets, loss)
+    batch, name = checked_batch(model, x), checked_loss(loss)
+    targets = checked_targets(name, y, len(batch), output_size(model, batch), model.dtype)
+    slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
+    return backends.get(backend).loss_gradient(model, batch, targets, name, slopes)
 
 
 def train(
@@ -63,7 +73,7 @@ def train(
     epochs: int,
     batch_size: int | None = None,
     backend: str | None = None,
-    loss: str = "cross_entropy",
+    loss: Loss = "cross_entropy",
     optimizer: Any = ("sgd", {"lr": 0.01}),
     seed: int = 0,
     lr_groups: Mapping[str, float] | None = None,
@@ -91,7 +101,8 @@ def train(
         epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
         batch_size: samples in a batch; the last of an epoch may be smaller. None means all.
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
-        loss: "mse" (mean over all entries), "cross_entropy" or "binary_cross_entropy", both from logits.
+        loss: "mse" (mean over all entries), "cross_entropy" or "binary_cross_entropy", both from logits; or
+            `udlbridge.losses.sobolev(slopes)`, for values of some samples and derivatives by the input of others.
         optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
             `udlbridge.training.optimisers.OPTIMISERS`.
         seed: of the order of the samples, which NumPy draws anew for every epoch.
@@ -130,6 +141,8 @@ def train(
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
     job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device)
     data = checked_data(job, x, y)
+    if isinstance(loss, Sobolev):
+        job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
     held_out = None if validation is None else checked_data(job, *validation, "validation ")
     plan = Plan(
         epochs=checked_count("epochs", epochs, 0),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.backends.base import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
 
 LOSSES: dict[str, str] = {
@@ -15,15 +19,41 @@ LOSSES: dict[str, str] = {
 """Name of every loss, and its formula; f are the network's outputs, so the last two take logits."""
 
 
-def checked_loss(name: object) -> str:
-    """`name`, if there is such a loss.
+@dataclass(frozen=True, eq=False)
+class Sobolev:
+    """Values of a network at some samples and slopes at others; `udlbridge.losses.sobolev` makes one.
+
+    The loss is the mean over samples of sum_a (f_a - y_a)^2 + weight sum_ad (d f_a / d x_d - s_ad)^2, where the sums go
+    over what was observed: NaN in `slopes` (n, O, *D), and in the targets y (n, O), means nothing was.
+
+    Source: Czarnecki et al. (2017), equation 1.
+    """
+
+    slopes: np.ndarray
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise OptionError(f"weight={self.weight}", allowed="a positive number", remedy="correct it")
+
+
+Loss = str | Sobolev
+
+
+def checked_loss(loss: object) -> str:
+    """The name of the loss, if there is such a one.
 
     Raises:
         OptionError: otherwise.
     """
+    if isinstance(loss, Sobolev):
+        return "sobolev"
+    name = loss
     if isinstance(name, str) and name in LOSSES:
         return name
     remedy = "choose one of these names"
+    if name == "sobolev":
+        remedy = "it has targets of its own: loss=ub.losses.sobolev(slopes)"
     if name in ("logitcrossentropy", "logitbinarycrossentropy"):
         remedy = f'use "{"binary_" if "binary" in str(name) else ""}cross_entropy": it takes logits'
     raise OptionError(f"unknown loss {name!r}", allowed=", ".join(LOSSES), remedy=remedy)
@@ -35,8 +65,9 @@ def checked_targets(
     """`y` as an array (n, O) of the model's dtype.
 
     Args:
-        loss: one of `LOSSES`.
-        y: class numbers (n,) from 0 to O - 1 (0 and 1 for a single output); or values (n, O), or (n,) for O = 1.
+        loss: one of `LOSSES`, or "sobolev".
+        y: class numbers (n,) from 0 to O - 1 (0 and 1 for a single output); or values (n, O), or (n,) for O = 1. For
+            "sobolev", NaN where no value was observed.
         n, n_outputs: what the network gives.
         dtype: the model's.
         name: what the error calls it.
@@ -54,7 +85,7 @@ def checked_targets(
             allowed=f"{n} class numbers, or ({n}, {n_outputs})",
             remedy="one label for each sample, in their order",
         )
-    if array.ndim == 1 and n_outputs > 1:
+    if array.ndim == 1 and n_outputs > 1 and loss != "sobolev":
         return _one_hot(array, n_outputs, name).astype(dtype)
     if array.ndim == 1:
         array = array[:, None]
@@ -64,6 +95,8 @@ def checked_targets(
             allowed=f"({n},) class numbers, or ({n}, {n_outputs})",
             remedy="np.eye(n_outputs)[labels] makes one-hot rows",
         )
+    if loss == "sobolev":
+        return _observed(name, array, dtype)
     if not np.isfinite(array).all():
         raise InputError(f"{name} contains NaN or infinity", allowed="finite numbers", remedy="clean the labels")
     values = array.astype(dtype)
@@ -89,6 +122,45 @@ def checked_targets(
     return values
 
 
+def checked_slopes(
+    loss: Sobolev, y: Float[np.ndarray, "n outputs"], x: np.ndarray, dtype: np.dtype[np.floating]
+) -> Slopes:
+    """The slopes of a loss for samples `x` (n, *D) with targets `y`, of the model's dtype.
+
+    Raises:
+        ShapeError: not (n, O, *D).
+        InputError: infinite, or neither a value nor a slope was observed; or samples that are tokens.
+    """
+    if x.dtype.kind != "f":
+        raise InputError(
+            "slopes of a model that begins with an Embedding: there is no derivative by the number of a token",
+            allowed="models of real numbers",
+            remedy='fit values alone, with loss="mse"',
+        )
+    given = np.asarray(loss.slopes)
+    shape = (*y.shape, *x.shape[1:])
+    if given.shape != shape:
+        raise ShapeError(
+            f"slopes of shape {given.shape}",
+            allowed=f"{shape}: of every sample, every output by every input; NaN where none was observed",
+            remedy="reshape them",
+        )
+    values = _observed("slopes", given, dtype)
+    if np.isnan(y).all() and np.isnan(values).all():
+        raise InputError(
+            "targets without any observation", allowed="at least one number in y or slopes", remedy="NaN means none"
+        )
+    return Slopes(values, float(loss.weight))
+
+
+def _observed(name: str, array: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:
+    """Numbers, or NaN where nothing was observed."""
+    if array.dtype.kind not in "biuf" or np.isinf(array).any():
+        raise InputError(f"{name} with entries that are no numbers, or infinite", allowed="numbers, NaN where none",
+                         remedy="clean the data")  # fmt: skip
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
 def _one_hot(labels: np.ndarray, n_outputs: int, name: str) -> Float[np.ndarray, "n outputs"]:
     if (labels != np.floor(labels)).any() or (labels < 0).any() or (labels >= n_outputs).any():
         raise InputError(
@@ -103,6 +175,8 @@ def classes(loss: str, targets: Float[np.ndarray, "n outputs"]) -> Int[np.ndarra
     """The class of every sample, None where the targets are not classes (regression)."""
     if loss == "cross_entropy":
         return np.argmax(targets, axis=1)
+    if loss == "sobolev":
+        return None
     low = targets.min()
     marked = (targets == 1).astype(np.int64)
     if low not in (0, -1) or not np.isin(targets, (low, 1.0)).all():

@@ -89,6 +89,7 @@ def describe(job: TrainJob, plan: Plan, data: Data) -> dict[str, Any]:
         "start": job.model.hash(),
         "data": {"n": len(data.x), "x": _checksum(data.x), "y": _checksum(data.y)},
         "loss": job.loss,
+        **({} if job.slopes is None else {"slopes": _checksum(job.slopes.values), "weight": job.slopes.weight}),
         "optimizer": job.optimizer.spec(),
         "rates": dict(job.rates),
         "schedule": plan.schedule.spec(),

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.backends.base import Backend, KernelJob, Training, TrainJob, TrainState
+from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.reference import curvature, operator, programs
-from udlbridge.backends.reference.backpropagation import backward, contributions, forward
+from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
 from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
 from udlbridge.backends.reference.signals import signals
-from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.errors import OptionError
@@ -53,18 +52,11 @@ class ReferenceBackend(Backend[list[Factor]]):
 
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One backward pass per output, (n, O, *D)."""
-        y, saved = forward(model, x)
-        return np.stack(
-            [backward(model, saved, e)[0] for e in cotangents(Reduction("full", -1, y.shape[1]), y)], axis=1
-        )
+        return input_jacobian(model, x)
 
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Second derivatives carried forward by hand, (n, O, D, D)."""
         return curvature.input_hessian(model, x)
-
-    def slope_gradient(self, model: Model, x: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
-        """Tangents forward, then tangents and values back, by hand."""
-        return slope_gradient(model, x, cotangent)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, from one forward and one backward pass."""
@@ -101,10 +93,10 @@ class ReferenceBackend(Backend[list[Factor]]):
                 out += product(job.reduction, f, rows, g, cols)
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
-        """One backward pass, summed over the batch."""
-        return loss_gradient(model, x, y, loss)
+        """One backward pass, summed over the batch; for slopes, tangents forward and back besides."""
+        return loss_gradient(model, x, y, loss, slopes)
 
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """Per-sample gradients, summed."""

@@ -137,3 +137,14 @@ def backward(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray
     dx, found = contributions(model, saved, dy)
     grads = {name: value for contribution in found for name, value in contribution.gradients().items()}
     return dx, {name: grads[name] for name in model.params}
+
+
+def input_jacobian(model: Model, x: np.ndarray) -> np.ndarray:
+    """d f_a(x_i) / d x_i, (n, O, *D): one backward pass for each output."""
+    y, saved = forward(model, x)
+    passes = []
+    for a in range(y.shape[1]):
+        e = np.zeros_like(y)
+        e[:, a] = 1
+        passes.append(contributions(model, saved, e)[0])
+    return np.stack(passes, axis=1)

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
-from udlbridge.backends.base import Training, TrainJob, TrainState
-from udlbridge.backends.reference.backpropagation import contributions, forward
+from udlbridge.backends.base import Slopes, Training, TrainJob, TrainState
+from udlbridge.backends.reference.backpropagation import contributions, forward, input_jacobian
 from udlbridge.backends.reference.contributions import Contribution, Direct
+from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.model import Model
 
@@ -43,14 +44,26 @@ LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]] 
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str
-) -> tuple[float, dict[str, np.ndarray]]:
+    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+) -> tuple[float, Arrays]:
     """The mean loss of a batch, and its gradient by name: backpropagation, summed over samples on the way."""
     f, saved = forward(model, x)
-    value, dy = LOSSES[loss](f, y)
+    value, dy = LOSSES[loss](f, y) if slopes is None else squares(f, y)
     _, found = contributions(model, saved, dy)
     grads = {name: g for contribution in found for name, g in summed(contribution).items()}
+    if slopes is not None:
+        # Derivatives by the input are a second kind of outputs, with a second kind of backpropagation.
+        more, ds = squares(input_jacobian(model, x), slopes.values)
+        value += slopes.weight * more
+        for name, g in slope_gradient(model, x, slopes.weight * ds).items():
+            grads[name] = grads[name] + g
     return value, {name: grads[name] for name in model.params}
+
+
+def squares(found: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean over samples of the sum of (found - wanted)^2, and its derivative; 0 where wanted is NaN."""
+    gap = np.where(np.isnan(wanted), 0, found - wanted)
+    return float((gap**2).sum() / len(gap)), 2 * gap / len(gap)
 
 
 def summed(contribution: Contribution) -> Arrays:
@@ -95,7 +108,8 @@ class ReferenceTraining(Training):
             return float("nan")  # of such parameters a Model cannot be made
         model = self._job.model.with_params(self._params)
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
-            loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss)
+            slopes = None if self._job.slopes is None else self._job.slopes.of(batch)
+            loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss, slopes)
         if not np.isfinite(loss):
             return loss
         self._step += 1
