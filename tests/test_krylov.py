@@ -195,3 +195,11 @@ def test_a_partial_spectrum_exports_its_evidence(kernel: np.ndarray) -> None:
     assert exported["rank_bound"] == 300
     assert "7 of 300 eigenvalues" in str(result)
     assert "lambda_min lies between" in str(result)
+
+
+def test_progress_says_what_is_known(kernel: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = ub.spectrum(kernel, 3, dense_limit=0)
+    assert capsys.readouterr().err == ""
+    shown = ub.spectrum(kernel, 3, dense_limit=0, progress=True)
+    assert f"{shown.products} products, lambda_min >" in capsys.readouterr().err
+    assert shown == quiet

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget, dense_models, random_model, samples
 from udlbridge import backends
+from udlbridge.errors import OptionError
 from udlbridge.layers import ACTIVATIONS
 
 
@@ -118,3 +121,36 @@ def test_rank_bound_counts_outputs() -> None:
     assert ub.ntk_operator(two, x, outputs="trace", backend="reference").rank_bound == 12
     assert ub.spectrum(two, x=x, outputs="mean", backend="reference").rank_bound == 12
     assert ub.spectrum(two, x=x, outputs=0, backend="reference", rank=3).rank_bound == 3
+
+
+def test_threads_are_set_for_the_product_and_given_back(backend: str) -> None:
+    model = random_model([4, 5, 3], ["tanh", "sigmoid"])
+    x = samples(model, 7)
+    engine = backends.get(backend)
+    seen: list[int | None] = []
+    before = engine.blas_threads
+
+    def noted(count: int | None) -> AbstractContextManager[None]:
+        seen.append(count)
+        return before(count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "blas_threads", noted)
+        product = ub.ntk_operator(model, x, backend=backend, threads=1) @ np.ones(7)
+    assert seen == [1]
+    assert_within_budget(product, ub.ntk(model, x, backend="reference").sum(axis=1))
+
+
+def test_torch_uses_that_many_threads() -> None:
+    torch = pytest.importorskip("torch")
+    engine, before = backends.get("torch"), torch.get_num_threads()
+    with engine.blas_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5])
+def test_numbers_of_threads_that_cannot_be(threads: object) -> None:
+    model = random_model([4, 3], ["tanh"])
+    with pytest.raises(OptionError, match="threads="):
+        ub.ntk_operator(model, samples(model, 2), threads=threads)  # type: ignore[arg-type]

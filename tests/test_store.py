@@ -222,6 +222,23 @@ def test_opening_with_another_model_or_other_data(tmp_path: Path) -> None:
         ub.KernelStore(tmp_path / "absent.zarr")
 
 
+@pytest.mark.parametrize(("storage", "eps"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7), (None, 2.0**-23)])
+def test_the_spectrum_of_a_narrow_store_is_judged_by_its_rounding(
+    tmp_path: Path, storage: str | None, eps: float
+) -> None:
+    """Stored narrowly, eigenvalues are negative by far more than by float32's rounding: no verdict on the kernel."""
+    x = samples(MODEL, 60).astype(np.float32)
+    store = ub.compute_kernel(
+        MODEL.astype("float32"), x, tmp_path / "K.zarr", outputs=0, backend="reference", storage=storage
+    )
+    for found in (ub.spectrum(store), ub.spectrum(store, 5, dense_limit=0)):
+        assert (found.eps, found.dtype) == (eps, "float32")
+        assert found.tolerance == pytest.approx(10 * 60**0.5 * eps * found.eigenvalues[-1])
+        assert found.verdict in ("PSD", "rounding")
+        assert (f"stored to eps = {eps:.2g}" in str(found)) == (storage is not None)
+    assert (ub.spectrum(np.asarray(store)).verdict == "not PSD") == (storage is not None)
+
+
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize(("storage", "bound"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8), ("float32", 2.0**-24)])
 def test_narrow_storage_states_its_error(tmp_path: Path, storage: str, bound: float) -> None:

@@ -22,6 +22,9 @@ from udlbridge.errors import InputError
 
 Product = Callable[[np.ndarray], np.ndarray]
 
+Watch = Callable[[int, float, float], None]
+"""Takes the number of products, and the lower bound of the smallest eigenvalue and the tolerance, as far as known."""
+
 RISK = 1e-6
 """Accepted probability, over the start vector, that the lower bound of the smallest eigenvalue does not hold."""
 
@@ -45,7 +48,17 @@ class Ends:
     products: int
 
 
-def lanczos(product: Product, n: int, *, k: int, n_smallest: int, eps: float, max_products: int, seed: int = 0) -> Ends:
+def lanczos(
+    product: Product,
+    n: int,
+    *,
+    k: int,
+    n_smallest: int,
+    eps: float,
+    max_products: int,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Ends:
     """The `k` largest and `n_smallest` smallest eigenvalues of a symmetric (n, n) matrix.
 
     It stops when the largest have converged and the smallest is decided against the tolerance 10 sqrt(n) eps
@@ -59,6 +72,7 @@ def lanczos(product: Product, n: int, *, k: int, n_smallest: int, eps: float, ma
         eps: the unit of rounding that the tolerance is measured in.
         max_products: where to stop in any case; at least k + n_smallest.
         seed: for the start vector.
+        watch: is told of every product.
 
     Raises:
         InputError: if a product is not finite.
@@ -71,11 +85,13 @@ def lanczos(product: Product, n: int, *, k: int, n_smallest: int, eps: float, ma
     basis = np.empty((steps, n))  # rows are touched, and so take memory, only when they come
     diagonal, off = np.zeros(steps), np.zeros(steps)
     vector = _unit(generator.standard_normal(n))
-    closed, lowest = False, -np.inf
+    closed, lowest, tolerance = False, -np.inf, np.nan
     check_at = min(steps, k + n_smallest)
     for step in range(steps):
         basis[step] = vector
         image = np.asarray(product(vector), dtype=np.float64)
+        if watch is not None:
+            watch(step + 1, lowest, tolerance)
         if not np.isfinite(image).all():
             raise InputError(
                 "a product of the kernel with a vector is not finite",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.errors import InputError, ShapeError
+from udlbridge.tolerances import rounding_unit
 
 BLOCK_BYTES = 1 << 26
 """Bytes of float64 that a block of rows takes while it is worked on."""
@@ -27,6 +28,7 @@ class SlicedMatrix:
         self._source = source
         self.shape: tuple[int, ...] = tuple(source.shape)
         self.dtype: np.dtype[Any] = np.dtype(source.dtype)
+        self.eps = rounding_unit(source, self.dtype) if self.dtype.kind == "f" else 0.0
         self.has_product = hasattr(source, "__matmul__") and not isinstance(source, np.ndarray)
         if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
             remedy = "take one reduction of the kernel"
@@ -64,7 +66,7 @@ class SlicedMatrix:
                 mirrored = np.asarray(self._source[:, rows]).T
                 gap = max(gap, float(np.abs(block.astype(np.float64) - mirrored).max()))
         relative = gap / largest if largest > 0 else 0.0
-        if relative > 100 * np.finfo(self.dtype).eps * np.sqrt(len(self)):
+        if relative > 100 * self.eps * np.sqrt(len(self)):
             raise InputError(
                 f"the kernel is not symmetric: K and K' differ by {relative:.2g} of the largest entry",
                 allowed="a symmetric matrix",

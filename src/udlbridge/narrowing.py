@@ -20,6 +20,11 @@ ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of one stored entry (half a unit in the last place), for storage narrower than the kernel."""
 
 
+def storage_eps(storage: str) -> float:
+    """Spacing of the stored numbers behind 1: the eps of the storage."""
+    return 2 * ROUNDING[storage] if storage in ROUNDING else float(np.finfo(STORAGE[storage]).eps)
+
+
 def narrowed(block: np.ndarray, storage: str) -> tuple[np.ndarray, float]:
     """The entries as they are stored, and the largest error that this makes, relative to the largest entry.
 

@@ -27,7 +27,13 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, model: Model, x: np.ndarray, chosen: Reduction, engine: Backend[Any], batch: int = BATCH
+        self,
+        model: Model,
+        x: np.ndarray,
+        chosen: Reduction,
+        engine: Backend[Any],
+        batch: int = BATCH,
+        threads: int | None = None,
     ) -> None:
         super().__init__(model.dtype, (len(x), len(x)))
         self.model = model
@@ -36,9 +42,14 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         self._x = x
         self._engine = engine
         self._batch = batch
+        self._threads = threads
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64."""
+        with self._engine.blas_threads(self._threads):
+            return self._product(v)
+
+    def _product(self, v: np.ndarray) -> np.ndarray:
         result = np.zeros(len(self._x))
         if not self.model.params:
             return result.astype(self.dtype)
@@ -78,7 +89,13 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
 
 
 def ntk_operator(
-    model: Model, x: np.ndarray, *, outputs: Outputs = "trace", backend: str | None = None, batch: int = BATCH
+    model: Model,
+    x: np.ndarray,
+    *,
+    outputs: Outputs = "trace",
+    backend: str | None = None,
+    batch: int = BATCH,
+    threads: int | None = None,
 ) -> NTKOperator:
     """The empirical neural tangent kernel as a scipy LinearOperator (n, n) that is never formed.
 
@@ -94,6 +111,7 @@ def ntk_operator(
         outputs: an int, "trace", "mean" or "sum": a reduction that gives an (n, n) kernel.
         backend: as for `udlbridge.outputs`.
         batch: how many samples an engine gets at a time; it bounds the memory.
+        threads: for the engine's BLAS; None leaves it alone.
 
     Returns:
         `op` with `op @ v` and `op @ block`, in the model's dtype: vectors are taken and given in it, sums over batches
@@ -106,9 +124,10 @@ def ntk_operator(
     """
     data = checked_batch(model, x)
     chosen = matrix_reduction(outputs, output_size(model, data))
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise OptionError(f"batch={batch!r}", allowed="an integer of at least 1", remedy="leave it out")
-    return NTKOperator(model, data, chosen, backends.get(backend), batch)
+    for name, value in (("batch", batch), ("threads", 1 if threads is None else threads)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise OptionError(f"{name}={value!r}", allowed="an integer of at least 1", remedy="leave it out")
+    return NTKOperator(model, data, chosen, backends.get(backend), batch, threads)
 
 
 def matrix_reduction(outputs: object, n_outputs: int) -> Reduction:

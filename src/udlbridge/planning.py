@@ -21,6 +21,9 @@ from udlbridge.tiling import Grid
 
 DEFAULT_MEMORY = "2GB"
 LARGEST_TILE, SMALLEST_TILE = 2048, 64
+SHORTEST_BLOCK = 256
+"""Tiles are no smaller for want of samples: a small store may be appended to."""
+
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
@@ -159,6 +162,10 @@ def make_plan(
             allowed=f"at least {show_bytes(need(size, 2))} for this network, method and reduction",
             remedy='allow more, or ask for one output instead of "full"',
         )
+    if tile is None:
+        # Blocks of equal size: a last one that is nearly empty would cost a whole chunk on disk.
+        blocks = -(-max(n, columns) // size)
+        size = max(min(size, SHORTEST_BLOCK), -(-max(n, columns) // blocks))
     every = -(-n // size) + (0 if m is None else -(-columns // size))
     room = bound - need(size, 0)
     block_bytes = max(min(size, max(n, columns)) * per_sample, 1)

@@ -1,9 +1,9 @@
-"""A progress bar for long computations: rate, time left, bytes written. Quiet where nobody watches."""
+"""Progress of long computations: rate, time left, bytes written. Quiet where nobody watches."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -44,3 +44,26 @@ def kernel_progress(total_flops: float, *, show: bool | None) -> Iterator[Advanc
             bar.update(task, advance=flops, rate=f"{rate:,.0f} GFLOP/s", written=text)
 
         yield advance
+
+
+@contextmanager
+def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, float], None] | None]:
+    """A line on standard error that says how many products were taken, and what is known of the smallest eigenvalue.
+
+    How many will be needed is not known before. `show` None means: if standard error is a terminal.
+    """
+    if not (sys.stderr.isatty() if show is None else show):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("spectrum: {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as line:
+        task = line.add_task("first product", total=None)
+
+        def watch(products: int, lowest: float, tolerance: float) -> None:
+            known = f", lambda_min > {lowest:.3g} (tolerance {tolerance:.3g})" if lowest > float("-inf") else ""
+            line.update(task, description=f"{products} products{known}")
+
+        yield watch

@@ -10,7 +10,9 @@ import numpy as np
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.matrices import SlicedMatrix
 from udlbridge.model import Model
+from udlbridge.progress import spectrum_progress
 from udlbridge.reduction import Outputs
+from udlbridge.tolerances import rounding_unit
 
 PSD = "PSD"
 ROUNDING = "rounding"
@@ -32,8 +34,9 @@ N_SMALLEST = 3
 class Spectrum:
     """Eigenvalues of an (n, n) kernel and the verdict on its positivity, with the evidence.
 
-    `eigenvalues` ascend. `tolerance` is 10 sqrt(n) eps lambda_max with the eps of the kernel's dtype; `units` is
-    lambda_min / (eps lambda_max). `rank_bound` is the largest possible rank, min(n, P), where P is known.
+    `eigenvalues` ascend. `tolerance` is 10 sqrt(n) eps lambda_max with the `eps` of the kernel's dtype, or of a store's
+    narrower storage; `units` is lambda_min / (eps lambda_max). `rank_bound` is the largest possible rank, min(n, P),
+    where P is known.
 
     Where `complete` is False, the eigenvalues are the largest ones and, in front of them, the first `n_smallest` from
     the lower end, from `products` products with vectors. Then each `residuals[i]` is |K u - lambda u| of a unit vector
@@ -47,6 +50,7 @@ class Spectrum:
     tolerance: float
     units: float
     verdict: str
+    eps: float
     rank_bound: int | None = None
     complete: bool = True
     n_smallest: int = 0
@@ -84,8 +88,9 @@ class Spectrum:
         if len(shown) > 8:
             shown = [*shown[:4], "...", *shown[-4:]]
         count = f"{self.n}" if self.complete else f"{len(self.eigenvalues)} of {self.n}"
+        stored = "" if self.eps == np.finfo(self.dtype).eps else f" stored to eps = {self.eps:.2g}"
         lines = [
-            f"{self.verdict}: {count} eigenvalues of a {self.dtype} kernel, {self.negative} negative",
+            f"{self.verdict}: {count} eigenvalues of a {self.dtype} kernel{stored}, {self.negative} negative",
             f"  eigenvalues                    {' '.join(shown)}",
             f"  smallest, largest              {smallest:.6g}, {largest:.6g}",
             f"  smallest / (eps largest)       {self.units:.3g}",
@@ -120,6 +125,8 @@ def spectrum(
     x: np.ndarray | None = None,
     outputs: Outputs = "trace",
     backend: str | None = None,
+    threads: int | None = None,
+    progress: bool | None = None,
 ) -> Spectrum:
     """Eigenvalues of a kernel, and the verdict on its positivity.
 
@@ -147,6 +154,8 @@ def spectrum(
         x: samples (n, *D) of the model, where `kernel` is one.
         outputs: of the model: an int, "trace", "mean" or "sum".
         backend: for the model, as for `udlbridge.outputs`.
+        threads: for the engine's BLAS, where `kernel` is a model; None leaves it alone.
+        progress: tell of the products of a partial spectrum; None means: if standard error is a terminal.
 
     Raises:
         ShapeError: if it is not square.
@@ -164,7 +173,7 @@ def spectrum(
             )
     bound: int | None
     if isinstance(kernel, Model):
-        kernel, bound = _of_model(kernel, x, outputs, backend, dense_limit)
+        kernel, bound = _of_model(kernel, x, outputs, backend, dense_limit, threads)
     elif x is not None:
         raise OptionError(
             f"x= with a kernel of type {type(kernel).__name__}",
@@ -176,14 +185,14 @@ def spectrum(
     rank = bound if rank is None else rank
     if hasattr(kernel, "matvec"):
         dtype = checked_operator(kernel)
-        return _partial(kernel, dtype, rank, k, max_products, seed)
+        return _partial(kernel, dtype, rounding_unit(kernel, dtype), rank, k, max_products, seed, progress)
     matrix = SlicedMatrix(kernel if hasattr(kernel, "shape") else np.asarray(kernel))
     fits = fits_lapack(len(matrix), dense_limit)
     if fits or not matrix.has_product:
         matrix.check()  # one more pass over all of it, which a store of many gigabytes is spared
     if fits:
-        return judged(eigenvalues(matrix), len(matrix), matrix.dtype, rank)
-    return _partial(matrix, matrix.dtype, rank, k, max_products, seed)
+        return judged(eigenvalues(matrix), len(matrix), matrix.dtype, matrix.eps, rank)
+    return _partial(matrix, matrix.dtype, matrix.eps, rank, k, max_products, seed, progress)
 
 
 def fits_lapack(n: int, dense_limit: int) -> bool:
@@ -199,10 +208,10 @@ def eigenvalues(matrix: SlicedMatrix) -> np.ndarray:
     return np.asarray(eigh(matrix.dense().T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="evd"))
 
 
-def judged(values: np.ndarray, n: int, dtype: np.dtype[Any], rank: int | None) -> Spectrum:
-    """The verdict on all eigenvalues (ascending) of an (n, n) kernel that was computed in `dtype`."""
+def judged(values: np.ndarray, n: int, dtype: np.dtype[Any], eps: float, rank: int | None) -> Spectrum:
+    """The verdict on all eigenvalues (ascending) of an (n, n) kernel whose entries are rounded to `eps`."""
     smallest = float(values[0])
-    tolerance, units = _scale(smallest, float(values[-1]), n, dtype)
+    tolerance, units = _scale(smallest, float(values[-1]), n, eps)
     return Spectrum(
         eigenvalues=tuple(float(value) for value in values),
         n=n,
@@ -210,33 +219,45 @@ def judged(values: np.ndarray, n: int, dtype: np.dtype[Any], rank: int | None) -
         tolerance=tolerance,
         units=units,
         verdict=PSD if smallest >= 0 else ROUNDING if smallest >= -tolerance else NOT_PSD,
+        eps=eps,
         rank_bound=None if rank is None else min(rank, n),
     )
 
 
-def _scale(smallest: float, largest: float, n: int, dtype: np.dtype[Any]) -> tuple[float, float]:
-    unit = float(np.finfo(dtype).eps) * abs(largest)
+def _scale(smallest: float, largest: float, n: int, eps: float) -> tuple[float, float]:
+    unit = eps * abs(largest)
     return float(10.0 * np.sqrt(n) * unit), smallest / unit if unit > 0 else 0.0
 
 
-def _partial(matrix: Any, dtype: np.dtype[Any], rank: int | None, k: int, max_products: int, seed: int) -> Spectrum:
+def _partial(
+    matrix: Any,
+    dtype: np.dtype[Any],
+    eps: float,
+    rank: int | None,
+    k: int,
+    max_products: int,
+    seed: int,
+    progress: bool | None,
+) -> Spectrum:
     """Both ends by Lanczos; residuals are measured by a last product with all of the vectors."""
     from udlbridge.krylov import lanczos
 
     n = int(matrix.shape[0])
-    ends = lanczos(
-        lambda vector: matrix @ vector,
-        n,
-        k=min(k, n),
-        n_smallest=min(N_SMALLEST, n),
-        eps=float(np.finfo(dtype).eps),
-        max_products=max(max_products, min(k, n) + N_SMALLEST),
-        seed=seed,
-    )
+    with spectrum_progress(show=progress) as watch:
+        ends = lanczos(
+            lambda vector: matrix @ vector,
+            n,
+            k=min(k, n),
+            n_smallest=min(N_SMALLEST, n),
+            eps=eps,
+            max_products=max(max_products, min(k, n) + N_SMALLEST),
+            seed=seed,
+            watch=watch,
+        )
     images = np.asarray(matrix @ ends.vectors, dtype=np.float64)
     residuals = np.linalg.norm(images - ends.vectors * ends.values, axis=0)
     smallest = float(ends.values[0])
-    tolerance, units = _scale(smallest, float(ends.values[-1]), n, dtype)
+    tolerance, units = _scale(smallest, float(ends.values[-1]), n, eps)
     if smallest < -tolerance:
         verdict = NOT_PSD
     elif ends.lower_bound >= -tolerance:
@@ -250,6 +271,7 @@ def _partial(matrix: Any, dtype: np.dtype[Any], rank: int | None, k: int, max_pr
         tolerance=tolerance,
         units=units,
         verdict=verdict,
+        eps=eps,
         rank_bound=None if rank is None else min(rank, n),
         complete=len(ends.values) == n,
         n_smallest=0 if len(ends.values) == n else ends.n_smallest,
@@ -260,7 +282,7 @@ def _partial(matrix: Any, dtype: np.dtype[Any], rank: int | None, k: int, max_pr
 
 
 def _of_model(
-    model: Model, x: np.ndarray | None, outputs: Outputs, backend: str | None, dense_limit: int
+    model: Model, x: np.ndarray | None, outputs: Outputs, backend: str | None, dense_limit: int, threads: int | None
 ) -> tuple[object, int]:
     """The kernel of a model where LAPACK takes it, else the operator; and the bound of its rank."""
     from udlbridge.kernel import ntk
@@ -268,9 +290,9 @@ def _of_model(
 
     if x is None:
         raise OptionError("a Model without samples", allowed="spectrum(model, x=samples)", remedy="give x=")
-    operator = ntk_operator(model, x, outputs=outputs, backend=backend)
+    operator = ntk_operator(model, x, outputs=outputs, backend=backend, threads=threads)
     if fits_lapack(operator.shape[0], dense_limit):
-        return ntk(model, x, outputs=outputs, backend=backend), operator.rank_bound
+        return ntk(model, x, outputs=outputs, backend=backend, threads=threads), operator.rank_bound
     return operator, operator.rank_bound
 
 

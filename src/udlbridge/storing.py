@@ -22,7 +22,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.model import Model
-from udlbridge.narrowing import STORAGE, narrowed, widened
+from udlbridge.narrowing import STORAGE, narrowed, storage_eps, widened
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tiling import Grid, Tile, transposed
@@ -165,6 +165,11 @@ class StoredKernel:
     def dtype(self) -> np.dtype[Any]:
         """The dtype that reads give: that of the computation, whatever the storage."""
         return np.dtype(self.manifest["dtype"])
+
+    @property
+    def eps(self) -> float:
+        """The unit of rounding of the entries: that of the storage, which may be narrower than `dtype`."""
+        return storage_eps(self.manifest["storage"])
 
     @property
     def complete(self) -> bool:

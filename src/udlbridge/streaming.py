@@ -16,6 +16,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from udlbridge.errors import DTypeError, OptionError, ShapeError
+from udlbridge.tolerances import rounding_unit
 
 TILE = 2048
 """Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
@@ -41,7 +42,7 @@ class Statistics:
     """What centring and alignment need of m kernels, after a constant was taken off each.
 
     `inner` (m, m): sums of products; `rows`, `columns` (m, n): sums over the other axis; `shifts` (m,): the constants;
-    `eps` (m,): the rounding unit of each kernel's dtype.
+    `eps` (m,): the rounding unit of each kernel's entries.
     """
 
     inner: np.ndarray
@@ -93,7 +94,12 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     corner = slice(0, min(tile, n))
     first = [_block(kernel, corner, corner) for kernel in kernels]
     shifts = np.array([_offset(block[: max(1, STRIP // len(block))]) for block in first])
-    eps = np.array([np.finfo(block.dtype if block.dtype.kind == "f" else np.float64).eps for block in first])
+    eps = np.array(
+        [
+            rounding_unit(kernel, block.dtype if block.dtype.kind == "f" else np.dtype(np.float64))
+            for kernel, block in zip(kernels, first, strict=True)
+        ]
+    )
     bands = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
 
     def one(band: slice) -> Band:

@@ -28,6 +28,12 @@ def budget(dtype: np.dtype[Any] | str) -> float:
     return BUDGETS[name]
 
 
+def rounding_unit(kernel: object, dtype: np.dtype[Any]) -> float:
+    """The unit of rounding of a kernel's entries: its own `eps`, as a store in narrow storage has, or the dtype's."""
+    own = getattr(kernel, "eps", None)
+    return float(np.finfo(dtype).eps) if own is None else float(own)
+
+
 def relative_difference(value: np.ndarray, reference: np.ndarray) -> float:
     """max |value - reference| / max |reference|, in float64; 0 if both are zero, inf if either is not finite.
 

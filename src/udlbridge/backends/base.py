@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -178,6 +179,10 @@ class Backend(ABC, Generic[F]):
 
         It gives the cotangents' share of J w and not all of J w, so that an engine may go forward or backward.
         """
+
+    @abstractmethod
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
+        """Within it, the engine's BLAS uses `count` threads; afterwards as many as before. None changes nothing."""
 
     @abstractmethod
     def loss_gradient(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
 
 import numpy as np
@@ -162,6 +162,10 @@ class TorchBackend(Backend[list[AnyFactor]]):
         from udlbridge.backends.pytorch_training import TorchTraining
 
         return TorchTraining(job, x, y, state)
+
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
+        """torch with `count` threads."""
+        return blas_threads(count)
 
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One reverse pass of the batch."""

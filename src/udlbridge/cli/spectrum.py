@@ -29,6 +29,8 @@ from udlbridge.cli.common import (
 @click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
 @click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
 @click.option("--max-products", default=500, show_default=True, help="Where Lanczos stops in any case.")
+@click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS, for --model.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 @data_option
 @json_option
 def command(
@@ -42,6 +44,8 @@ def command(
     rank: int | None,
     dense_limit: int | None,
     max_products: int,
+    threads: int | None,
+    quiet: bool,
     folder: Path | None,
     json_file: Path | None,
 ) -> int:
@@ -57,6 +61,7 @@ def command(
     from udlbridge.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
 
     limit = DENSE_LIMIT if dense_limit is None else dense_limit
+    progress = False if quiet else None
     if kernel_file is None:
         model = load_model(model_name, dtype)
         result = spectrum(
@@ -68,11 +73,14 @@ def command(
             rank=rank,
             dense_limit=limit,
             max_products=max_products,
+            threads=threads,
+            progress=progress,
         )
     elif kernel_file.is_dir():
         from udlbridge.computing import KernelStore
 
-        result = spectrum(KernelStore(kernel_file), k, rank=rank, dense_limit=limit, max_products=max_products)
+        store = KernelStore(kernel_file)
+        result = spectrum(store, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
     else:
         try:
             kernel = np.load(kernel_file, mmap_mode="r", allow_pickle=False)
@@ -82,7 +90,7 @@ def command(
                 allowed="a file that `udlbridge kernel` wrote",
                 remedy="write it again: it may be truncated",
             ) from error
-        result = spectrum(kernel, k, rank=rank, dense_limit=limit, max_products=max_products)
+        result = spectrum(kernel, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
     report(str(result), json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 from jaxtyping import Float
@@ -97,6 +98,10 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One backward pass, summed over the batch; for slopes, tangents forward and back besides."""
         return loss_gradient(model, x, y, loss, slopes)
+
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
+        """NumPy's BLAS with `count` threads."""
+        return blas_threads(count)
 
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """Per-sample gradients, summed."""
