@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from udlbridge.alignments import layer_alignments as layer_alignments
     from udlbridge.checking import CheckReport as CheckReport
     from udlbridge.checking import check as check
+    from udlbridge.comparing import compare_models as compare_models
     from udlbridge.computing import KernelStore as KernelStore
     from udlbridge.computing import compute_kernel as compute_kernel
     from udlbridge.conversion import from_flux as from_flux
@@ -115,6 +116,7 @@ _HOME = {
     "backends": "",
     "centre": "alignments",
     "check": "checking",
+    "compare_models": "comparing",
     "compute_kernel": "computing",
     "data": "",
     "decoding": "",

@@ -20,6 +20,7 @@ from udlbridge.cli.common import (
 
 @click.command()
 @model_option
+@click.option("--against", "other_name", help="Another network: are the two the same, and where do they part?")
 @click.option("--n", default=10, show_default=True, help="Number of samples.")
 @click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
 @click.option("--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it.")
@@ -29,6 +30,7 @@ from udlbridge.cli.common import (
 @click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
 def command(
     model_name: str,
+    other_name: str | None,
     n: int,
     backends: str,
     shape: str | None,
@@ -37,18 +39,27 @@ def command(
     json_file: Path | None,
     no_install: bool,
 ) -> int:
-    """Compare engines on one network: outputs, Jacobians, kernel, eigenvalues, input derivatives.
+    """Is my port of this network right? Compares engines on one network, or one network with another.
 
-    Every engine computes everything by itself, and every pair is held against the error budget of the dtype. The exit
-    code is 0 only if all are within it. Where outputs differ, the first layer behind which they do is named: so this
-    answers whether the port of a network is right.
+    Every engine computes outputs, Jacobians, kernel, eigenvalues and input derivatives by itself, and every pair is
+    held against the error budget of the dtype. With --against FILE, two networks are compared instead, layer by layer,
+    on the first of the engines. The exit code is 0 only if all is within the budget; where outputs differ, the first
+    layer behind which they do is named.
     """
     from dataclasses import replace
 
     from udlbridge.checking import check
+    from udlbridge.comparing import compare_models
 
-    names, skipped = engines(backends, install=not no_install)
     model = load_model(model_name, dtype)
+    if other_name is not None:
+        engine = None if backends == "all" else engines(backends, install=not no_install)[0][0]
+        port = compare_models(model, load_model(other_name, dtype), samples(model, n, folder, shape), backend=engine)
+        report(str(port), json_file)
+        if json_file is not None:
+            write_json(port.to_dict(), json_file)
+        return 0 if port.ok else 1
+    names, skipped = engines(backends, install=not no_install)
     result = replace(check(model, samples(model, n, folder, shape), backends=names), skipped=skipped)
     report(str(result), json_file)
     if json_file is not None:
