@@ -382,9 +382,9 @@ def test_full_disk_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("small_tiles")
 def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = storing.StoredKernel.write_tile, 0
+    write, count = storing.WritableStore.write_tile, 0
 
-    def full(self: storing.StoredKernel, tile: tiling.Tile, block: np.ndarray) -> float:
+    def full(self: storing.WritableStore, tile: tiling.Tile, block: np.ndarray) -> float:
         nonlocal count
         count += 1
         if count == 3:
@@ -395,7 +395,7 @@ def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storing.StoredKernel, "write_tile", full)
+        patch.setattr(storing.WritableStore, "write_tile", full)
         with pytest.raises(errors.StoreError, match=r"No space left.*--resume"):
             store_of(tmp_path / "K.zarr")
     monkeypatch.undo()

@@ -65,14 +65,14 @@ function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Inte
 end
 
 """
-    bridge_fill(address, dims, left, rows, right, cols)
+    bridge_fill(T, address, dims, left, rows, right, cols, lower)
 
 Fill the rectangle into memory that Python owns: `dims` elements from `address` on, of the type of the factors. `rows`
 and `cols` are (first, last), counted from 1.
 """
-function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, right::Prepared, cols) where {T}
+function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, right::Prepared, cols, lower::Bool) where {T}
     target = unsafe_wrap(Array, Ptr{T}(UInt(address)), Tuple(Int.(dims)))
-    rectangle!(target, left.reduction, left.factors, rows[1]:rows[2], right.factors, cols[1]:cols[2])
+    rectangle!(target, left.reduction, left.factors, rows[1]:rows[2], right.factors, cols[1]:cols[2]; lower)
     return nothing
 end
 

@@ -45,7 +45,8 @@ function ntk(chain::Chain, X::AbstractArray, X2=nothing; outputs=:trace, method:
     n, m = size(X, ndims(X)), X2 === nothing ? size(X, ndims(X)) : size(X2, ndims(X2))
     O = size(UDLBridge.outputs(chain, sample(X, 1)), 1)
     T = Array{eltype(UDLBridge.outputs(chain, sample(X, 1)))}(undef, trailing(r, O)..., m, n)
-    rectangle!(T, r, left, 1:n, right, 1:m)
+    rectangle!(T, r, left, 1:n, right, 1:m; lower=X2 === nothing)
+    X2 === nothing && mirror!(T)
     return permutedims(T, ndims(T):-1:1)
 end
 
@@ -66,24 +67,42 @@ function factors(chain::Chain, X::AbstractArray, r::Reduction, method::Symbol, p
 end
 
 """
-    rectangle!(T, reduction, left, rows, right, cols)
+    rectangle!(T, reduction, left, rows, right, cols; lower = false)
 
 Write the kernel of samples `left[rows]` against `right[cols]` into `T` (trailing..., length(cols), length(rows)): the
-memory of a C-order array (rows, cols, trailing...). In place, by BLAS.
+memory of a C-order array (rows, cols, trailing...). In place, by BLAS. `lower` says that both are the same samples, and
+that the columns behind those of a row are not needed; [`mirror!`](@ref) puts them in.
 """
-function rectangle!(T::Array, r::Reduction, left::Vector, rows, right::Vector, cols)
+function rectangle!(T::Array, r::Reduction, left::Vector, rows, right::Vector, cols; lower::Bool=false)
     isempty(left) && return fill!(T, 0)
-    leading = ntuple(_ -> Colon(), ndims(T) - 1)
+    leading = ntuple(_ -> Colon(), ndims(T) - 2)
     height = min(STRIP, length(rows))
     scratch = similar(T, size(T)[1:(end - 1)]..., height)
     pairs = similar(T, length(cols), height)
     for strip in Iterators.partition(eachindex(rows), STRIP)
         own = 1:length(strip)
-        strip!(view(T, leading..., strip), view(scratch, leading..., own), view(pairs, :, own), r, left, rows[strip],
-            right, cols)
+        across = lower ? (1:last(strip)) : (1:length(cols))
+        strip!(view(T, leading..., across, strip), view(scratch, leading..., across, own), view(pairs, across, own), r,
+            left, rows[strip], right, cols[across])
     end
     return T
 end
+
+"""
+    mirror!(T)
+
+Copy the columns before those of each row, in `T` (trailing..., n, n), to the other side of the diagonal; with two leading
+axes these change places too.
+"""
+function mirror!(T::Array)
+    for i in axes(T, ndims(T)), j in 1:(i - 1)
+        mirror!(T, i, j)
+    end
+    return T
+end
+mirror!(T::Matrix, i, j) = T[i, j] = T[j, i]
+mirror!(T::Array{<:Any,3}, i, j) = (view(T, :, i, j) .= view(T, :, j, i))
+mirror!(T::Array{<:Any,4}, i, j) = (view(T, :, :, i, j) .= transpose(view(T, :, :, j, i)))
 
 "How many rows are done at a time: what the elementwise products touch should stay in the cache."
 const STRIP = 512

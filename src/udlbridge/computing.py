@@ -22,8 +22,8 @@ from udlbridge.narrowing import STORAGE
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
-from udlbridge.storing import StoredKernel, check_room
-from udlbridge.tiling import Tile, TileComputer, symmetrise
+from udlbridge.storing import WritableStore, check_room
+from udlbridge.tiling import Tile, TileComputer
 
 QUEUE = 2
 """Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
@@ -41,11 +41,11 @@ class Figures:
     storage_error: float
 
 
-class KernelStore(StoredKernel):
+class KernelStore(WritableStore):
     """A kernel on disk that reads like an array, and that can be appended to, repaired and verified.
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
-    upper triangle is mirrored on reading. See `storing.StoredKernel` for the arguments.
+    upper triangle is mirrored on reading. See `stored.StoredKernel` for the arguments.
     """
 
     def append(
@@ -230,8 +230,6 @@ def _fill(
         for tile in todo:
             buffer = np.empty((*tile.shape, *job.reduction.trailing), dtype=job.model.dtype)
             computer.compute(tile, buffer)
-            if tile.row == tile.column:
-                symmetrise(buffer)
             writer.put(tile, buffer)
             advance(per_entry * buffer.shape[0] * buffer.shape[1], buffer.nbytes)
     seconds = time.perf_counter() - start
@@ -250,7 +248,7 @@ def _fill(
 class _Writer:
     """Writes tiles in a thread of its own, so that the disk and the engine work at the same time."""
 
-    def __init__(self, store: StoredKernel) -> None:
+    def __init__(self, store: WritableStore) -> None:
         self._store = store
         self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
         self._failure: BaseException | None = None

@@ -70,11 +70,14 @@ class TileComputer:
         self._limit = max(kept_blocks, 2)  # a tile needs the factors of its rows and those of its columns
 
     def compute(self, tile: Tile, out: np.ndarray) -> None:
-        """Fill `out` (r, c, *trailing) with the kernel of one tile."""
+        """Fill `out` (r, c, *trailing) with the kernel of one tile; both sides of the diagonal where it has one."""
         left = self._factors(False, tile.row)
         right = self._factors(self._x2 is not None, tile.column)
         r, c = tile.shape
-        self._engine.fill(self._job, left, slice(0, r), right, slice(0, c), out)
+        mirrored = self._grid.symmetric and tile.row == tile.column
+        self._engine.fill(self._job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
+        if mirrored:
+            symmetrise(out)
 
     def _factors(self, second: bool, block: int) -> Any:
         key = (second, block)
@@ -91,15 +94,13 @@ class TileComputer:
 
 def place(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
     """Copy a computed tile into a kernel (n, m, ...), and to the other side of the diagonal if it is symmetric."""
-    if symmetric and tile.row == tile.column:
-        symmetrise(block)
     kernel[tile.rows, tile.columns] = block
     if symmetric and tile.row != tile.column:
         kernel[tile.columns, tile.rows] = transposed(block)
 
 
 def symmetrise(block: np.ndarray) -> None:
-    """Copy the lower triangle of a diagonal tile (r, r, ...) to its upper one: a matrix product differs by rounding."""
+    """Copy the lower triangle of a diagonal tile (r, r, ...) to its upper one, which need not have been computed."""
     for i in range(len(block)):
         block[i, i + 1 :] = transposed(block[i + 1 :, i : i + 1])[0]
     if block.ndim == 4:

@@ -160,8 +160,14 @@ class Backend(ABC, Generic[F]):
         """The factors of the kernel that belong to the samples `x`: one forward and K backward passes."""
 
     @abstractmethod
-    def fill(self, job: KernelJob, left: F, rows: slice, right: F, cols: slice, out: np.ndarray) -> None:
-        """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order."""
+    def fill(
+        self, job: KernelJob, left: F, rows: slice, right: F, cols: slice, out: np.ndarray, *, lower: bool = False
+    ) -> None:
+        """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order.
+
+        `lower` says that both are the same samples, and that what lies above the diagonal is not needed: an engine may
+        leave it undefined.
+        """
 
     @abstractmethod
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:

@@ -77,17 +77,19 @@ class JuliaBackend(Backend[Any]):
                 "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
             )
 
-    def fill(self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray) -> None:
+    def fill(
+        self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray, *, lower: bool = False
+    ) -> None:
         """Julia's BLAS writes straight into `out`."""
         if not out.flags.c_contiguous:
             buffer = np.empty_like(out, order="C")
-            self.fill(job, left, rows, right, cols, buffer)
+            self.fill(job, left, rows, right, cols, buffer, lower=lower)
             out[...] = buffer
             return
         element = getattr(runtime.julia_base(), "Float32" if out.dtype == np.float32 else "Float64")
         first = (rows.start + 1, rows.stop), (cols.start + 1, cols.stop)
         with self.blas_threads(job.threads):
-            self.call("bridge_fill", element, out.ctypes.data, out.shape[::-1], left, first[0], right, first[1])
+            self.call("bridge_fill", element, out.ctypes.data, out.shape[::-1], left, first[0], right, first[1], lower)
 
     def loss_gradient(
         self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None

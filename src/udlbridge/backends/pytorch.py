@@ -129,21 +129,31 @@ class TorchBackend(Backend[list[AnyFactor]]):
             return [Factor(None, block.flatten(2)) for block in blocks.values()]
 
     def fill(
-        self, job: KernelJob, left: list[AnyFactor], rows: slice, right: list[AnyFactor], cols: slice, out: np.ndarray
+        self,
+        job: KernelJob,
+        left: list[AnyFactor],
+        rows: slice,
+        right: list[AnyFactor],
+        cols: slice,
+        out: np.ndarray,
+        *,
+        lower: bool = False,
     ) -> None:
         """Sum the factors' products straight into `out` (on the CPU, without a copy)."""
         direct = job.device == "cpu"
         target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=_dtype(out), device=job.device)
         if not left:
             target.zero_()
-        # Strips pay where all is matrix products; other factors would form their gradients anew for every strip.
-        height = STRIP if all(isinstance(f, Factor) for f in left) else max(len(out), 1)
+        # Other factors than matrices would form their gradients anew for every strip.
+        height = STRIP if lower and all(isinstance(f, Factor) for f in left) else max(len(out), 1)
         with torch.no_grad(), blas_threads(job.threads):
             for start in range(0, len(out), height):
-                strip = target[start : start + height]
-                own = slice(rows.start + start, rows.start + start + len(strip))
+                stop = min(start + height, len(out))
+                own = slice(rows.start + start, rows.start + stop)
+                across = slice(cols.start, cols.start + stop) if lower else cols
+                strip = target[start:stop, : across.stop - across.start]
                 for index, (f, g) in enumerate(zip(left, right, strict=True)):
-                    add_product(job.reduction, f, own, g, cols, strip, first=index == 0)
+                    add_product(job.reduction, f, own, g, across, strip, first=index == 0)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:
@@ -217,7 +227,7 @@ def _per_sample_jacobian(
 
 
 STRIP = 512
-"""Rows of a rectangle that are done at a time: what the elementwise products touch should stay in the cache."""
+"""Rows of a square on the diagonal that are done at a time, up to the diagonal: a rest above it is wasted."""
 
 STRETCH = 32
 """Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""

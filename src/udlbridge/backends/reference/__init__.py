@@ -85,9 +85,17 @@ class ReferenceBackend(Backend[list[Factor]]):
         return [one for one in factors if one is not None]
 
     def fill(
-        self, job: KernelJob, left: list[Factor], rows: slice, right: list[Factor], cols: slice, out: np.ndarray
+        self,
+        job: KernelJob,
+        left: list[Factor],
+        rows: slice,
+        right: list[Factor],
+        cols: slice,
+        out: np.ndarray,
+        *,
+        lower: bool = False,
     ) -> None:
-        """Sum the factors' products into `out`."""
+        """Sum the factors' products into `out`, above the diagonal too."""
         out[...] = 0
         with blas_threads(job.threads):
             for f, g in zip(left, right, strict=True):
