@@ -21,6 +21,7 @@ from udlbridge.narrowing import storage_eps, widened
 from udlbridge.products import triangle_product
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.sizes import parse_bytes, show_bytes
+from udlbridge.tile_files import TileFiles
 from udlbridge.tiling import Grid, Tile, transposed
 
 FORMAT = 1
@@ -61,7 +62,7 @@ class StoredKernel:
         self.path = Path(path)
         self._memory = parse_bytes(memory)
         try:
-            self._group = zarr.open_group(self.path, mode="r+")
+            self._group = zarr.open_group(TileFiles(self.path), mode="r+")
             self.manifest: dict[str, Any] = dict(self._group.attrs["udlbridge"])
         except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
             raise StoreError(

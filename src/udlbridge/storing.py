@@ -21,6 +21,7 @@ from udlbridge.narrowing import STORAGE, narrowed
 from udlbridge.reduction import Reduction
 from udlbridge.sizes import show_bytes
 from udlbridge.stored import FORMAT, StoredKernel, data_hash
+from udlbridge.tile_files import PARTIAL, TileFiles
 from udlbridge.tiling import Tile
 
 
@@ -61,7 +62,7 @@ class WritableStore(StoredKernel):
                 remedy="leave it out to store the kernel's own dtype",
             )
         folder = Path(path)
-        group = zarr.create_group(folder, overwrite=False)
+        group = zarr.create_group(TileFiles(folder), overwrite=False)
         n = len(x)
         trailing = chosen.trailing
         group.create_array(
@@ -167,7 +168,12 @@ class WritableStore(StoredKernel):
         self.update(n=n + len(x_new), data=data_hash(self.samples()))
 
     def _settle(self) -> None:
-        """Undo a growth that was interrupted: the manifest, which is written last, says how many samples count."""
+        """Undo what a writer that died left: files that it had not finished, and a growth.
+
+        The manifest, which is written last, says how many samples count.
+        """
+        for left in self.path.rglob(f"*{PARTIAL}"):
+            left.unlink(missing_ok=True)
         n = int(self.manifest["n"])
         samples: Any = self._group["x"]
         if samples.shape[0] != n:

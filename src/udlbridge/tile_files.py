@@ -1,0 +1,117 @@
+"""How the tiles of a store reach the disk: whole or not at all, past the page cache, and there before they count.
+
+A kernel may be larger than memory, and its tiles are written once and read much later, if at all. Through the page
+cache they push out what others need, and on a virtual machine that gets its memory page by page this costs more time
+than computing them. So a tile goes from a buffer straight to the disk where the file system can do that (O_DIRECT),
+into a file of another name that takes the tile's place when all of it is on the disk: not even a power failure leaves
+half a tile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+import os
+import threading
+import uuid
+from pathlib import Path
+
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
+
+SECTOR = 4096
+"""What lengths and addresses of direct writes are multiples of; no disk that is in use needs more."""
+
+BUFFER = 4 << 20
+"""Bytes that are written at a time."""
+
+SMALL = 1 << 16
+"""Files up to this size are written as usual: metadata, and tiles of small kernels."""
+
+PARTIAL = ".partial"
+"""What names of files end with that are being written; a writer that died leaves some."""
+
+
+class TileFiles(LocalStore):  # type: ignore[misc]
+    """Zarr's store in a folder, with another way of writing large files."""
+
+    def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self._writer: DirectWriter | None = None
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write one file; called by Zarr."""
+        if len(value) <= SMALL:
+            await super().set(key, value)
+            return
+        await asyncio.to_thread(self._write, key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """As `set`, for the part of Zarr that is not asynchronous."""
+        if len(value) <= SMALL:
+            super().set_sync(key, value)
+            return
+        self._write(key, value)
+
+    def _write(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        if self._writer is None:
+            self._writer = DirectWriter()
+        self._writer.write(self.root / key, memoryview(value.as_numpy_array()))
+
+
+class DirectWriter:
+    """Writes files through one buffer, which begins at a multiple of `SECTOR`. One file at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = mmap.mmap(-1, BUFFER)
+        self._turn = threading.Lock()
+
+    def write(self, path: Path, data: memoryview) -> None:
+        """Put a file with these bytes at `path`, whole and on the disk.
+
+        Raises:
+            OSError: as of writing; nothing is left then.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        raw = data.cast("B")
+        try:
+            try:
+                self._write_direct(partial, raw)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                _write_buffered(partial, raw)  # the file system does not do it, as that of a memory disk
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def _write_direct(self, path: Path, data: memoryview) -> None:
+        flag = getattr(os, "O_DIRECT", None)
+        if flag is None:
+            raise OSError(errno.EOPNOTSUPP, "no O_DIRECT on this system")
+        with self._turn, memoryview(self._buffer) as buffer:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flag, 0o666)
+            try:
+                for start in range(0, len(data), BUFFER):
+                    piece = data[start : start + BUFFER]
+                    buffer[: len(piece)] = piece
+                    _write_all(file, buffer[: -(-len(piece) // SECTOR) * SECTOR])
+                os.ftruncate(file, len(data))
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+
+def _write_buffered(path: Path, data: memoryview) -> None:
+    with path.open("wb", buffering=0) as file:
+        _write_all(file.fileno(), data)
+        os.fsync(file.fileno())
+
+
+def _write_all(file: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(file, data) :]
