@@ -8,7 +8,7 @@ Forward mode over reverse mode: the Zygote pullback of each output is differenti
 sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all.
 """
 function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
-    chain = without_dropout(Flux.testmode!(chain))
+    chain = without_dropout(inference(chain))
     seeds = cotangents(Full(), chain(X))
     n = size(X, ndims(X))
     D = length(X) ÷ n

@@ -8,7 +8,7 @@ Forward over reverse: all samples move along their own direction at once, and a 
 the Zygote gradient along the way; one pass for each output.
 """
 function slope_gradient(chain::Chain, X::AbstractArray{T}, C::AbstractArray) where {T}
-    chain = without_dropout(Flux.testmode!(chain))
+    chain = without_dropout(inference(chain))
     total = zeros(T, sum(length, last.(parameters(chain)); init=0))
     for (k, seed) in enumerate(cotangents(Full(), chain(X)))
         direction = selectdim(C, ndims(C) - 1, k)
