@@ -111,6 +111,10 @@ REFUSED = {
     ),
     "own forward": (Twice(), r"the module itself: Twice has no translation"),
     "softplus": (nn.Sequential(nn.Softplus(beta=2)), r"0: Softplus with.*beta.*2"),
+    "softplus threshold": (
+        nn.Sequential(nn.Linear(2, 2), nn.Softplus(threshold=1.0)),
+        r"1: Softplus with.*threshold.*1\.0.*20",
+    ),
     "softmax": (nn.Sequential(nn.Softmax(dim=1)), r"0: Softmax\(dim=1\).*dim=-1"),
     "padding": (nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")), r"0: Conv1d.*circular"),
     "ceil": (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), r"0: MaxPool2d with.*ceil_mode"),
@@ -142,6 +146,20 @@ def test_shared_parameters_are_refused_in_translation_and_right_without() -> Non
     total = [blocks["0.weight"] + blocks["2.weight"], blocks["0.bias"] + blocks["2.bias"]]
     expected = sum(np.einsum("iap,jap->ij", *[block.reshape(4, 3, -1)] * 2) for block in total)
     assert_within_budget(ub.ntk(shared, x), expected)
+
+
+def test_a_module_without_parameters_may_be_used_twice() -> None:
+    relu, norm = nn.ReLU(), nn.BatchNorm1d(5, affine=False).eval()
+    norm.running_mean += 0.3
+    inner = nn.Sequential(nn.Linear(5, 5), relu)
+    module = nn.Sequential(nn.Linear(3, 5), relu, norm, inner, norm, relu, nn.Linear(5, 2)).double()
+    model = ub.from_torch(module)
+    assert [layer.kind for layer in model.layers].count("activation") == 3
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    assert_within_budget(ub.outputs(model, x, backend="reference"), on_torch(module, x))
+    twice = nn.Sequential(inner, nn.Tanh(), inner)
+    with pytest.raises(errors.ConversionError, match=r"2\.0\.weight and 0\.0\.weight are one shared parameter"):
+        ub.from_torch(twice)
 
 
 def test_frozen_parameters_are_refused_in_translation_and_left_out_without() -> None:

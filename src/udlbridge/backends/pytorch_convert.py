@@ -80,7 +80,8 @@ def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
             remedy="remove the hooks, or use ub.ntk(module, x, backend='torch')",
         )
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for name, child in module.named_children():
+        # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
+        for name, child in module._modules.items():
             yield from _translated(child, f"{path}.{name}" if path else name)
         return
     rule = MODULES.get(type(module))
@@ -201,6 +202,13 @@ def _activation(name: str, **settings: Any) -> Callable[[Any], Translated]:
     return translate
 
 
+def _softplus(m: nn.Softplus) -> Translated:
+    # Above its threshold torch takes z itself, which from 20 on (the default) is less by up to 2e-9.
+    exact = m.beta == 1 and m.threshold >= 20
+    _need(exact, f"Softplus with beta={m.beta} and threshold={m.threshold}: only 1 and at least 20 are exact")
+    return Activation("softplus"), {}
+
+
 def _gelu(m: nn.GELU) -> Translated:
     return Activation("gelu_tanh" if m.approximate == "tanh" else "gelu_erf"), {}
 
@@ -241,8 +249,7 @@ MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
     nn.Sigmoid: _activation("sigmoid"),
     nn.Tanh: _activation("tanh"),
     nn.GELU: _gelu,
-    # Above its threshold, 20 by default, torch takes z itself, which is less by up to 2e-9; the exact is meant.
-    nn.Softplus: _activation("softplus", beta=1.0),
+    nn.Softplus: _softplus,
     nn.SiLU: _activation("swish"),
     nn.ELU: _activation("elu", alpha=1.0),
     nn.LeakyReLU: _activation("leakyrelu", negative_slope=0.01),
