@@ -46,6 +46,27 @@ def test_a_state_dict_of_torch_is_read(tmp_path: Path) -> None:
     assert read_network(tmp_path / "weights.pt", tmp_path / "model.json") == model
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])
+def test_statistics_have_to_be_in_a_file(ending: str, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    model = ub.Model([ub.Dense(2, 3), ub.BatchNorm(3)])
+    arrays = {name: value for name, value in model.arrays.items() if name != "1.running_var"}
+    path, spec = tmp_path / f"model{ending}", tmp_path / "model.json"
+    write_network(model, spec)
+    if ending == ".safetensors":
+        save_file(arrays, path, metadata={"udlbridge": spec.read_text()})
+    elif ending == ".npz":
+        np.savez(path, **arrays)
+    else:
+        torch.save({name: torch.tensor(value) for name, value in arrays.items()}, path)
+    with pytest.raises(errors.ParameterError, match=r"model\.\w+ lacks 1\.running_var.*save"):
+        read_network(path, spec)
+    if ending == ".safetensors":
+        with pytest.raises(errors.ParameterError, match=r"model\.safetensors lacks 1\.running_var"):
+            ub.Model.load(path)
+
+
 def test_convert(tmp_path: Path) -> None:
     RESIDUAL.save(tmp_path / "a.safetensors")
     done = udlbridge("convert", tmp_path / "a.safetensors", tmp_path / "b.npz", "--dtype", "float64")

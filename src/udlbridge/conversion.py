@@ -15,6 +15,7 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.errors import ModelFileError, TorchUnavailable
 from udlbridge.model import Model
+from udlbridge.specs import parsed_spec, require_buffers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +85,9 @@ def read_network(path: Path, spec: Path | None = None) -> Model:
         found = spec.read_text(encoding="utf-8")
     if found is None:
         raise ModelFileError(f"{path} has arrays and no layers", allowed="--spec FILE.json", remedy="name the layers")
-    return Model.from_spec(found, arrays, str(spec or path))
+    layers, dtype = parsed_spec(found, str(spec or path))
+    require_buffers(layers, arrays, str(path))
+    return Model(layers, arrays, dtype=dtype)
 
 
 def write_network(model: Model, path: Path) -> None:

@@ -14,13 +14,11 @@ import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
 from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
-from udlbridge.layers import Embedding, Layer, Shape, check_chain, layer_from_spec, shape_behind
+from udlbridge.layers import Embedding, Layer, Shape, check_chain, shape_behind
+from udlbridge.specs import parsed_spec, require_buffers, spec_of
 
 if TYPE_CHECKING:
     from torch import nn
-
-FORMAT_VERSION = 1
-"""Version of the spec in a model file. It grows when an older reader could misread a newer file."""
 
 
 def _checked_dtype(dtype: object) -> str:
@@ -187,11 +185,7 @@ class Model:
 
     def spec(self) -> dict[str, Any]:
         """The architecture as JSON-ready data, without parameters."""
-        return {
-            "format": FORMAT_VERSION,
-            "dtype": self._dtype,
-            "layers": [layer.spec() for layer in self._layers],
-        }
+        return spec_of(self._layers, self._dtype)
 
     def hash(self) -> str:
         """SHA-256 of the spec and of the bytes of all parameters and buffers."""
@@ -235,24 +229,11 @@ class Model:
 
         Raises:
             ModelFileError: no spec, an unknown kind of layer, or another format version; it names `source`.
-            ParameterError: arrays that do not fit the layers.
+            ParameterError: arrays that do not fit the layers, or parameters or buffers that are missing.
         """
-        try:
-            found = json.loads(spec)
-            version, dtype, described = found["format"], found["dtype"], list(found["layers"])
-        except (KeyError, TypeError, json.JSONDecodeError):
-            raise ModelFileError(
-                f"{source} has no udlbridge spec",
-                allowed="a file written by model.save or UDLBridge.save",
-                remedy="build the Model from its layers and pass the tensors as params=",
-            ) from None
-        if version != FORMAT_VERSION:
-            raise ModelFileError(
-                f"{source} has format version {version}",
-                allowed=f"version {FORMAT_VERSION}",
-                remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
-            )
-        return Model([layer_from_spec(layer) for layer in described], params, dtype=str(dtype))
+        layers, dtype = parsed_spec(spec, source)
+        require_buffers(layers, params, source)
+        return Model(layers, params, dtype=dtype)
 
     def to_torch(self) -> nn.Sequential:
         """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""

@@ -15,6 +15,7 @@ from udlbridge.backends.base import TrainState
 from udlbridge.errors import RunFileError
 from udlbridge.layers import layer_from_spec
 from udlbridge.model import Model
+from udlbridge.specs import require_buffers
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""
@@ -158,19 +159,24 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Training
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    model = Model(layers, part("state/"), dtype=dtype)
+    def model(prefix: str) -> Model:
+        arrays = part(prefix)
+        require_buffers(layers, arrays, prefix)
+        return Model(layers, arrays, dtype=dtype)
+
+    last = model("state/")
     return TrainingRun(
-        model=model,
+        model=last,
         losses=tensors["losses"],
         errors=tuple(EpochErrors(*row) for row in about["errors"]),
-        checkpoints={epoch: Model(layers, part(f"checkpoint/{epoch}/"), dtype=dtype) for epoch in about["checkpoints"]},
+        checkpoints={epoch: model(f"checkpoint/{epoch}/") for epoch in about["checkpoints"]},
         records={
             name: {key: tensors[f"record/{name}/{key}"] for key in keys} for name, keys in about["records"].items()
         },
         plan=about["plan"],
         state=TrainState(
-            dict(model.params),
-            {slot: {name: tensors[f"slot/{slot}/{name}"] for name in model.params} for slot in about["slots"]},
+            dict(last.params),
+            {slot: {name: tensors[f"slot/{slot}/{name}"] for name in last.params} for slot in about["slots"]},
             about["step"],
         ),
         epochs=about["epochs"],
