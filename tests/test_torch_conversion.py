@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,50 @@ def test_hooks_are_refused() -> None:
     module = nn.Sequential(nn.Linear(3, 2))
     module[0].register_forward_hook(lambda m, args, out: 2 * out)
     with pytest.raises(errors.ConversionError, match=r"0 \(Linear\) has forward hooks"):
+        ub.from_torch(module)
+
+
+def test_a_forward_of_an_instance_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.Tanh()))
+    for part, path in ((module[1], "1"), (module[1][0], r"1\.0"), (module, "the module itself")):
+        part.forward = lambda z: z * 0
+        with pytest.raises(errors.ConversionError, match=rf"^{path} \(\w+\) has a forward of its own"):
+            ub.from_torch(module)
+        del part.forward
+    block = ub.Model([ub.Dense(2, 2), ub.Residual([ub.Dense(2, 2, "tanh")])]).to_torch()
+    block[1].layers[1].forward = lambda z: z * 0
+    with pytest.raises(errors.ConversionError, match=r"^1\.layers\.1 \(Tanh\) has a forward of its own"):
+        ub.from_torch(block)
+
+
+def broken(change: Callable[[nn.Sequential], object]) -> nn.Sequential:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
+    change(module)
+    return module
+
+
+UNFIT = {
+    "dropout": (broken(lambda m: m[1].append(nn.Dropout(1.0))).eval(), r"^1\.2: Dropout has p=1\.0"),
+    "same": (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), r'^0: Conv2d has padding="same"'),
+    "eps": (nn.Sequential(nn.ReLU(), nn.BatchNorm1d(2, eps=0.0)).eval(), r"^1: BatchNorm has eps=0\.0"),
+    "late": (broken(lambda m: m[1].append(nn.Embedding(5, 2))), r"^1\.2 is an Embedding.*first layer"),
+    "chain": (broken(lambda m: m[1].append(nn.Linear(4, 2))), r"^1\.2 \(dense\) does not fit behind 1\.1: it gets 2"),
+    "float16": (broken(lambda m: m[1].half()), r"^1\.1\.weight has dtype float16.*float32.*module\.float\(\)"),
+    "bfloat16": (broken(lambda m: m.bfloat16()), r"^0\.weight has dtype bfloat16"),
+    "mixed": (broken(lambda m: m[1].double()), r"^1\.1\.weight has dtype float64, 0\.weight float32"),
+    "meta": (broken(lambda m: m[1].to("meta")), r"^1\.1\.weight is on the meta device.*load"),
+    "nan": (broken(lambda m: nn.init.constant_(m[1][1].bias, float("nan"))), r"^1\.1\.bias is not finite"),
+    "statistics": (
+        broken(lambda m: m[1].append(nn.BatchNorm1d(2, dtype=torch.bfloat16))).eval(),
+        r"^1\.2\.weight has dtype bfloat16",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_named_by_its_path(name: str) -> None:
+    module, words = UNFIT[name]
+    with pytest.raises(errors.ConversionError, match=words):
         ub.from_torch(module)
 
 

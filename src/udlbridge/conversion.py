@@ -35,9 +35,10 @@ def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
         inference: take a network in training mode as it is in inference.
 
     Raises:
-        ConversionError: a module that has no translation, by its path inside `module`; shared or frozen parameters; a
-            network in training mode whose outputs differ there from inference.
-        ParameterError: weights of a dtype that is neither float32 nor float64.
+        ConversionError: a module that has no translation, or does not fit behind the others, by its path inside
+            `module`; shared or frozen parameters; weights that are neither float32 nor float64, of several dtypes,
+            without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
+            from inference.
         TorchUnavailable: PyTorch is not installed.
     """
     state = backends.availability("torch")

@@ -14,7 +14,7 @@ import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
 from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
-from udlbridge.layers import Embedding, Layer, Shape, check_chain, shape_behind
+from udlbridge.layers import Layer, Shape, check_chain, shape_behind
 from udlbridge.specs import parsed_spec, require_buffers, spec_of
 
 if TYPE_CHECKING:
@@ -83,12 +83,6 @@ class Model:
                     allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
                     remedy="describe the network with them",
                 )
-            if isinstance(layer, Embedding) and index > 0:
-                raise LayerError(
-                    f"layer {index} is an Embedding",
-                    allowed="an Embedding as layer 0",
-                    remedy="start the model with it",
-                )
         check_chain(self._layers)
         if params is None:
             self._dtype = _checked_dtype(dtype)
@@ -122,7 +116,7 @@ class Model:
     @property
     def takes_tokens(self) -> bool:
         """Whether samples are integers, the numbers of tokens: the model begins with an Embedding."""
-        return isinstance(self._layers[0], Embedding)
+        return self._layers[0].of_tokens
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from udlbridge.backends.pytorch_export import BatchStatistics, LayerModule, ResidualModule
 from udlbridge.backends.pytorch_modules import check_inference
-from udlbridge.errors import ConversionError
+from udlbridge.errors import ConversionError, UDLBridgeError
+from udlbridge.initialise import FLOATS
 from udlbridge.layers import (
     Activation,
     BatchNorm,
@@ -29,6 +31,7 @@ from udlbridge.layers import (
     MeanPool,
     Residual,
     Softmax,
+    check_chain,
 )
 from udlbridge.model import Model
 
@@ -44,12 +47,20 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
     if not inference:
         check_inference(module)
     _check_parameters(module)
+    paths: list[str] = []
     layers: list[Layer] = []
     params: dict[str, np.ndarray] = {}
-    for layer, arrays in _translated(module, ""):
+    found = list(_translated(module, ""))
+    _check_numbers(module)
+    for path, layer, arrays in found:
         for name, value in arrays.items():
             params[f"{len(layers)}.{name}"] = value.detach().cpu().numpy()
         layers.append(layer)
+        paths.append(path)
+    try:
+        check_chain(layers, paths)
+    except UDLBridgeError as error:
+        raise ConversionError(error.given, allowed=error.allowed, remedy=error.remedy) from None
     return Model(layers, params) if params else Model(layers)
 
 
@@ -71,21 +82,49 @@ def _check_parameters(module: nn.Module) -> None:
             )
 
 
-def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
+def _check_numbers(module: nn.Module) -> None:
+    """Refuse weights and statistics that no model can have."""
+    first: tuple[str, torch.dtype] | None = None
+    statistics = [item for item in module.named_buffers() if item[1].is_floating_point()]  # the others are counters
+    for name, value in [*module.named_parameters(), *statistics]:
+        if value.is_meta:
+            raise ConversionError(
+                f"{name} is on the meta device, where there are no numbers",
+                allowed="weights on a real device",
+                remedy="load them first: module.load_state_dict(state, assign=True)",
+            )
+        first = first or (name, value.dtype)
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in FLOATS:
+            raise ConversionError(
+                f"{name} has dtype {dtype}",
+                allowed=f"{', '.join(FLOATS)}, the same for all",
+                remedy="convert the module with module.float(), or module.double()",
+            )
+        if value.dtype != first[1]:
+            raise ConversionError(
+                f"{name} has dtype {dtype}, {first[0]} {str(first[1]).removeprefix('torch.')}",
+                allowed="one dtype for all",
+                remedy="convert the module with module.float(), or module.double()",
+            )
+        if not torch.isfinite(value).all():
+            raise ConversionError(f"{name} is not finite", allowed="finite numbers", remedy="clean the weights")
+
+
+def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict[str, Tensor]]]:
+    """Path, layer and arrays of everything inside that computes, in order of evaluation."""
     where = path or "the module itself"
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ConversionError(
-            f"{where} ({type(module).__name__}) has forward hooks, which change what it computes",
-            allowed="modules without hooks",
-            remedy="remove the hooks, or use ub.ntk(module, x, backend='torch')",
-        )
+    _check_call(module, where)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
         for name, child in module._modules.items():
             yield from _translated(child, f"{path}.{name}" if path else name)
         return
-    rule = MODULES.get(type(module))
     try:
+        if isinstance(module, ResidualModule):
+            yield where, *_residual(module, path)
+            return
+        rule = MODULES.get(type(module))
         if rule is None:
             raise _UnfitError(f"{type(module).__name__} has no translation")
         found = rule(module)
@@ -95,10 +134,27 @@ def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
             allowed="nn.Sequential of " + ", ".join(sorted(cls.__name__ for cls in MODULES)),
             remedy="rewrite that part, or use ub.ntk(module, x, backend='torch'), which takes any module",
         ) from None
-    except ConversionError as error:
-        raise ConversionError(f"{where}, {error.given}", allowed=error.allowed, remedy=error.remedy) from None
+    except ConversionError:
+        raise  # it has a path already, of a module inside
+    except UDLBridgeError as error:
+        raise ConversionError(f"{where}: {error.given}", allowed=error.allowed, remedy=error.remedy) from None
     if found is not None:
-        yield found
+        yield where, *found
+
+
+def _check_call(module: nn.Module, where: str) -> None:
+    """Refuse what changes a module's outputs from outside its class."""
+    if "forward" in vars(module):
+        reason = "a forward of its own, set on the instance, which replaces that of its class"
+    elif module._forward_hooks or module._forward_pre_hooks:
+        reason = "forward hooks, which change what it computes"
+    else:
+        return
+    raise ConversionError(
+        f"{where} ({type(module).__name__}) has {reason}",
+        allowed="modules that compute what their class does",
+        remedy="remove it, or use ub.ntk(module, x, backend='torch')",
+    )
 
 
 class _UnfitError(Exception):
@@ -213,11 +269,11 @@ def _gelu(m: nn.GELU) -> Translated:
     return Activation("gelu_tanh" if m.approximate == "tanh" else "gelu_erf"), {}
 
 
-def _residual(m: ResidualModule) -> Translated:
+def _residual(m: ResidualModule, path: str) -> Translated:
     parts: dict[str, list[Layer]] = {"layers": [], "shortcut": []}
     arrays: dict[str, Tensor] = {}
     for part, layers in parts.items():
-        for layer, own in _translated(getattr(m, part), part):
+        for _, layer, own in _translated(getattr(m, part), f"{path}.{part}" if path else part):
             prefix = f"{len(layers)}" if part == "layers" else f"shortcut.{len(layers)}"
             arrays |= {f"{prefix}.{name}": value for name, value in own.items()}
             layers.append(layer)
@@ -255,7 +311,6 @@ MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
     nn.LeakyReLU: _activation("leakyrelu", negative_slope=0.01),
     nn.SELU: _activation("selu"),
     nn.Mish: _activation("mish"),
-    ResidualModule: _residual,
     LayerModule: lambda m: (m.layer, m.arrays()),
 }
 """The registry: a class of modules, and what makes a layer of one. None stands for a module that does nothing."""
