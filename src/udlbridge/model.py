@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
+from udlbridge.files import read_safetensors, write_safetensors
 from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
 from udlbridge.layers import Layer, Shape, check_chain, shape_behind
 from udlbridge.specs import parsed_spec, require_buffers, spec_of
@@ -195,17 +196,11 @@ class Model:
         The format is that of safetensors, and UDLBridge in Julia writes and reads the same: 8 bytes with the length of
         the header (little-endian), a JSON header that gives dtype ("F32", "F64"), shape and place of every tensor by
         name, and the raw numbers in C order. `__metadata__` has the spec as JSON text under the key "udlbridge".
-        """
-        from safetensors.numpy import save_file
 
-        tensors = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors, partial, metadata={"udlbridge": json.dumps(self.spec())})
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        Raises:
+            ModelFileError: the folder is missing, or the disk refuses.
+        """
+        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -214,8 +209,8 @@ class Model:
         Raises:
             ModelFileError: if the file is missing, truncated, of another program or of another format version.
         """
-        spec, tensors = _read_safetensors(Path(path))
-        return Model.from_spec(spec, tensors, str(path))
+        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
     @staticmethod
     def from_spec(spec: str, params: Mapping[str, np.ndarray], source: str = "the spec") -> Model:
@@ -230,7 +225,14 @@ class Model:
         return Model(layers, params, dtype=dtype)
 
     def to_torch(self) -> nn.Sequential:
-        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
+        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers.
+
+        Raises:
+            TorchUnavailable: PyTorch is not installed.
+        """
+        from udlbridge.backends import require_torch
+
+        require_torch()
         from udlbridge.backends.pytorch_export import to_torch
 
         return to_torch(self)
@@ -306,22 +308,3 @@ class Model:
         name_of_dtype = dtypes.pop() if dtypes else dtype
         kept = initial_buffers(self._layers, name_of_dtype) | {name: values[name] for name in buffers if name in values}
         return {name: values[name] for name in trained}, kept, name_of_dtype
-
-
-def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """The spec as text ("" if there is none) and the arrays."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise ModelFileError(f"there is no model file {path}", remedy="check the path") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path} is not a readable safetensors file ({error})",
-            allowed="a whole file written by model.save or UDLBridge.save",
-            remedy="copy or save it again: it may be truncated",
-        ) from error
-    return metadata.get("udlbridge", ""), tensors

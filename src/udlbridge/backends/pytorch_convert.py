@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from udlbridge.backends.pytorch_checks import check_call, check_inference, check_numbers, check_parameters
 from udlbridge.backends.pytorch_export import BatchStatistics, LayerModule, ResidualModule
-from udlbridge.backends.pytorch_modules import check_inference
 from udlbridge.errors import ConversionError, UDLBridgeError
-from udlbridge.initialise import FLOATS
 from udlbridge.layers import (
     Activation,
     BatchNorm,
@@ -46,12 +44,12 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
         )
     if not inference:
         check_inference(module)
-    _check_parameters(module)
+    check_parameters(module)
     paths: list[str] = []
     layers: list[Layer] = []
     params: dict[str, np.ndarray] = {}
     found = list(_translated(module, ""))
-    _check_numbers(module)
+    check_numbers(module)
     for path, layer, arrays in found:
         for name, value in arrays.items():
             params[f"{len(layers)}.{name}"] = value.detach().cpu().numpy()
@@ -64,57 +62,10 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
     return Model(layers, params) if params else Model(layers)
 
 
-def _check_parameters(module: nn.Module) -> None:
-    seen: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        if id(parameter) in seen:
-            raise ConversionError(
-                f"{name} and {seen[id(parameter)]} are one shared parameter",
-                allowed="a parameter of its own for every layer: copies would have another kernel than the shared one",
-                remedy="use ub.ntk(module, x, backend='torch'), which keeps it shared",
-            )
-        seen[id(parameter)] = name
-        if not parameter.requires_grad:
-            raise ConversionError(
-                f"{name} is frozen (requires_grad=False)",
-                allowed="trainable parameters: a model's kernel is about all of them",
-                remedy="call module.requires_grad_(True), and restrict the kernel by params=",
-            )
-
-
-def _check_numbers(module: nn.Module) -> None:
-    """Refuse weights and statistics that no model can have."""
-    first: tuple[str, torch.dtype] | None = None
-    statistics = [item for item in module.named_buffers() if item[1].is_floating_point()]  # the others are counters
-    for name, value in [*module.named_parameters(), *statistics]:
-        if value.is_meta:
-            raise ConversionError(
-                f"{name} is on the meta device, where there are no numbers",
-                allowed="weights on a real device",
-                remedy="load them first: module.load_state_dict(state, assign=True)",
-            )
-        first = first or (name, value.dtype)
-        dtype = str(value.dtype).removeprefix("torch.")
-        if dtype not in FLOATS:
-            raise ConversionError(
-                f"{name} has dtype {dtype}",
-                allowed=f"{', '.join(FLOATS)}, the same for all",
-                remedy="convert the module with module.float(), or module.double()",
-            )
-        if value.dtype != first[1]:
-            raise ConversionError(
-                f"{name} has dtype {dtype}, {first[0]} {str(first[1]).removeprefix('torch.')}",
-                allowed="one dtype for all",
-                remedy="convert the module with module.float(), or module.double()",
-            )
-        if not torch.isfinite(value).all():
-            raise ConversionError(f"{name} is not finite", allowed="finite numbers", remedy="clean the weights")
-
-
 def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict[str, Tensor]]]:
     """Path, layer and arrays of everything inside that computes, in order of evaluation."""
     where = path or "the module itself"
-    _check_call(module, where)
+    check_call(module, where)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
         for name, child in module._modules.items():
@@ -140,21 +91,6 @@ def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict
         raise ConversionError(f"{where}: {error.given}", allowed=error.allowed, remedy=error.remedy) from None
     if found is not None:
         yield where, *found
-
-
-def _check_call(module: nn.Module, where: str) -> None:
-    """Refuse what changes a module's outputs from outside its class."""
-    if "forward" in vars(module):
-        reason = "a forward of its own, set on the instance, which replaces that of its class"
-    elif module._forward_hooks or module._forward_pre_hooks:
-        reason = "forward hooks, which change what it computes"
-    else:
-        return
-    raise ConversionError(
-        f"{where} ({type(module).__name__}) has {reason}",
-        allowed="modules that compute what their class does",
-        remedy="remove it, or use ub.ntk(module, x, backend='torch')",
-    )
 
 
 class _UnfitError(Exception):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from udlbridge.backends.pytorch_checks import check_inference
 from udlbridge.backends.pytorch_factors import errors_product
 from udlbridge.errors import ConversionError, DTypeError, InputError, ShapeError
 from udlbridge.reduction import Outputs, Reduction, reduction
@@ -15,32 +16,6 @@ from udlbridge.selection import Selection, selected_names
 
 MEMORY = 2**30
 """Bytes of per-sample Jacobians that are held at a time, about."""
-
-
-def check_inference(module: nn.Module) -> None:
-    """Refuse a module whose samples touch each other, or whose outputs are random, in its present mode.
-
-    Raises:
-        ConversionError: BatchNorm without inference statistics, or active Dropout; it names them by path.
-    """
-    for path, part in module.named_modules():
-        batch = isinstance(part, nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm)
-        if batch and (part.training or part.running_mean is None) and _mixes(part):
-            reason = "takes its statistics from the batch, so a sample has no gradient of its own"
-        elif isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
-            reason = "is active, so the outputs are random"
-        else:
-            continue
-        raise ConversionError(
-            f"{path or 'the module'} ({type(part).__name__}) {reason}",
-            allowed="networks in inference mode",
-            remedy="call module.eval() first, or pass inference=True to from_torch",
-        )
-
-
-def _mixes(part: nn.Module) -> bool:
-    # InstanceNorm with batch statistics stays inside each sample.
-    return isinstance(part, nn.modules.batchnorm._BatchNorm)
 
 
 def module_kernel(
