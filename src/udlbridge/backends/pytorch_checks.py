@@ -13,26 +13,36 @@ def check_inference(module: nn.Module) -> None:
     """Refuse a module whose samples touch each other, or whose outputs are random, in its present mode.
 
     Raises:
-        ConversionError: BatchNorm without inference statistics, or active Dropout; it names them by path.
+        ConversionError: BatchNorm without inference statistics, or something that is random; it names them by path.
     """
     for path, part in module.named_modules():
-        batch = isinstance(part, nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm)
-        if batch and (part.training or part.running_mean is None) and _mixes(part):
+        remedy = "call module.eval() first, or pass inference=True to from_torch"
+        norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
+        if norm and part.running_mean is None:
+            reason = "has no running statistics and takes those of the batch, so a sample has no gradient of its own"
+            remedy = "build it with track_running_stats=True and train it so, or use a GroupNorm"
+        elif norm and part.training:
             reason = "takes its statistics from the batch, so a sample has no gradient of its own"
-        elif isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+        elif part.training and _draws(part):
             reason = "is active, so the outputs are random"
         else:
             continue
         raise ConversionError(
             f"{path or 'the module'} ({type(part).__name__}) {reason}",
             allowed="networks in inference mode",
-            remedy="call module.eval() first, or pass inference=True to from_torch",
+            remedy=remedy,
         )
 
 
-def _mixes(part: nn.Module) -> bool:
-    # InstanceNorm with batch statistics stays inside each sample.
-    return isinstance(part, nn.modules.batchnorm._BatchNorm)
+def _draws(part: nn.Module) -> bool:
+    """Whether a module of torch draws random numbers in training mode."""
+    if isinstance(part, nn.modules.dropout._DropoutNd):
+        return part.p > 0
+    if isinstance(part, nn.MultiheadAttention):
+        return part.dropout > 0
+    if isinstance(part, nn.RNNBase):
+        return part.dropout > 0 and part.num_layers > 1
+    return isinstance(part, nn.RReLU)
 
 
 def check_parameters(module: nn.Module) -> None:

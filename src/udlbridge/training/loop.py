@@ -16,7 +16,7 @@ from udlbridge import backends
 from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
 from udlbridge.errors import OptionError, ParameterError, RunFileError, TrainingDiverged
 from udlbridge.files import check_folder
-from udlbridge.inputs import checked_batch, output_size
+from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import (
@@ -133,6 +133,7 @@ def train(
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
+    check_model(model)
     if save_to is not None:
         check_folder(Path(save_to), RunFileError)
     name = backends.checked_name(backends.default_name() if backend is None else backend)
