@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.model import Model
+
+
+def check_model(model: object) -> None:
+    """Raise `OptionError` for what is no `Model`, saying how a module of PyTorch becomes one."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"a {type(model).__name__} in the place of the model",
+            allowed="a udlbridge.Model",
+            remedy="translate a torch.nn.Module by ub.from_torch(module), or describe the network with ub.Model([...])",
+        )
 
 
 def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
@@ -17,7 +27,9 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
         DTypeError: another dtype than the model's.
         ShapeError: fewer than two axes, or samples that the layers cannot take.
         InputError: no samples, NaN or infinity.
+        OptionError: something else in the place of the model.
     """
+    check_model(model)
     array = np.asarray(x)
     if model.takes_tokens:
         return _checked_tokens(model, array, name)

@@ -12,7 +12,7 @@ from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
 from udlbridge.costs import places
 from udlbridge.errors import OptionError
-from udlbridge.inputs import output_size, plausible_shape, random_batch
+from udlbridge.inputs import check_model, output_size, plausible_shape, random_batch
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.rules import gradients_cost
@@ -113,6 +113,7 @@ def plan(
     Raises:
         OptionError: an unknown method, one that the model does not have, or too little memory for the smallest tile.
     """
+    check_model(model)
     if sample_shape is None:
         sample_shape = plausible_shape(model)
         if sample_shape is None:
@@ -140,6 +141,7 @@ def make_plan(
 ) -> Plan:
     """The plan without a calibration; `tile` fixes the tile size (a store has one already)."""
     way = chosen_method(method)
+    check_threads(threads)
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
@@ -226,6 +228,12 @@ def chosen_method(method: str) -> Method:
     if method not in ("auto", "structured"):
         raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
     return "structured"
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise `OptionError` unless `threads` is None or an integer of at least 1."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise OptionError(f"threads={threads!r}", allowed="an integer of at least 1", remedy="leave it out")
 
 
 def multiply_adds(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> float:

@@ -34,6 +34,7 @@ from udlbridge.layers import (
     Take,
 )
 from udlbridge.model import Model
+from udlbridge.statenames import activates_behind
 
 
 class LayerModule(nn.Module):
@@ -107,9 +108,8 @@ def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
     for index, layer in enumerate(layers):
         own = {name.removeprefix(f"{index}."): value for name, value in arrays.items() if name.startswith(f"{index}.")}
         modules.append(_module(layer, own))
-        activation = getattr(layer, "activation", "identity")
-        if activation != "identity" and not isinstance(layer, Activation):
-            modules.append(ACTIVATIONS[activation]())
+        if activates_behind(layer):
+            modules.append(ACTIVATIONS[layer.activation]())
     return nn.Sequential(*modules)
 
 

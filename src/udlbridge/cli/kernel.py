@@ -6,15 +6,25 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import data_option, json_option, load_model, model_option, outputs_option, samples, write_json
+from udlbridge.cli.common import (
+    count_option,
+    data_option,
+    dtype_option,
+    json_option,
+    load_model,
+    model_option,
+    outputs_option,
+    samples,
+    write_json,
+)
 
 
 @click.command()
 @model_option
-@click.option("--n", default=1000, show_default=True, help="Number of samples.")
+@count_option(1000, "Number of samples.")
 @outputs_option
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@dtype_option
 @click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
 @click.option("--out", "target", type=click.Path(path_type=Path), help="A .npy file, or a .zarr store for any size.")
 @click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
@@ -34,7 +44,7 @@ def command(
     n: int,
     outputs: str,
     backend: str | None,
-    dtype: str,
+    dtype: str | None,
     method: str,
     target: Path | None,
     memory: str,
