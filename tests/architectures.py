@@ -47,6 +47,7 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "layernorm two axes": ([ub.LayerNorm((3, 4)), ub.Flatten(), ub.Dense(24, 2)], (2, 3, 4)),
     "layernorm plain": ([ub.Dense(3, 4), ub.LayerNorm(4, affine=False), ub.Dense(4, 2)], (3,)),
     "groupnorm": ([ub.Conv2d(1, 4, 2), ub.GroupNorm(2, 4, eps=0.01), ub.Flatten(), ub.Dense(24, 2)], (1, 3, 4)),
+    "groupnorm of single numbers": ([ub.Dense(3, 4), ub.GroupNorm(4, 4), ub.Dense(4, 2)], (3,)),
     "groupnorm 1d plain": ([ub.GroupNorm(1, 4, affine=False), ub.Flatten(), ub.Dense(12, 2)], (4, 3)),
     "batchnorm": (
         [ub.Conv2d(1, 4, 2), ub.BatchNorm(4), ub.Activation("relu"), ub.Flatten(), ub.Dense(24, 2)],

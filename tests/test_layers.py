@@ -153,6 +153,17 @@ def test_buffers_are_not_parameters_but_belong_to_the_model() -> None:
     assert moved.astype("float32").buffers["1.running_mean"].dtype == np.float32
 
 
+def test_a_group_of_one_number_is_zero_also_for_one_sample(backend: str) -> None:
+    """torch's own function takes a batch that is one number for a mistake of training."""
+    model = shaken([ub.GroupNorm(2, 2), ub.Dense(2, 1)])
+    x = batch(model, (2,), 1)
+    expected = model.params["1.weight"] @ model.params["0.bias"] + model.params["1.bias"]
+    assert_within_budget(ub.outputs(model, x, backend=backend)[0], expected)
+    for method in ("structured", "plain"):
+        kernel = ub.ntk(model, x, backend=backend, method=method)
+        assert_within_budget(kernel, ub.ntk(model, x, backend="reference", method="plain"))
+
+
 def test_max_pooling_gives_ties_to_the_first(backend: str) -> None:
     model = ub.Model([ub.MaxPool(2), ub.Flatten()], dtype="float64")
     x = np.array([[[[1.0, 1.0], [1.0, 1.0]]], [[[0.0, 2.0], [2.0, 2.0]]]])

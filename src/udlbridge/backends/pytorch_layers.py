@@ -260,7 +260,8 @@ def _channelwise(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
     """torch's own normalisation, then scale and shift."""
-    return _scaled(scope, nnf.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
+    # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
+    return _scaled(scope, torch.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
 
 
 def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
