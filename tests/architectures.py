@@ -47,7 +47,6 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "layernorm two axes": ([ub.LayerNorm((3, 4)), ub.Flatten(), ub.Dense(24, 2)], (2, 3, 4)),
     "layernorm plain": ([ub.Dense(3, 4), ub.LayerNorm(4, affine=False), ub.Dense(4, 2)], (3,)),
     "groupnorm": ([ub.Conv2d(1, 4, 2), ub.GroupNorm(2, 4, eps=0.01), ub.Flatten(), ub.Dense(24, 2)], (1, 3, 4)),
-    "groupnorm of single numbers": ([ub.Dense(3, 4), ub.GroupNorm(4, 4), ub.Dense(4, 2)], (3,)),
     "groupnorm 1d plain": ([ub.GroupNorm(1, 4, affine=False), ub.Flatten(), ub.Dense(12, 2)], (4, 3)),
     "batchnorm": (
         [ub.Conv2d(1, 4, 2), ub.BatchNorm(4), ub.Activation("relu"), ub.Flatten(), ub.Dense(24, 2)],
@@ -76,6 +75,7 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
 
 TOKENS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "embedding": ([ub.Embedding(7, 3), ub.Dense(3, 2, "tanh"), ub.Flatten()], (4,)),
+    "embedding of few tokens": ([ub.Embedding(2, 3), ub.Dense(3, 2, "tanh"), ub.Flatten()], (5,)),
     "transformer": (
         [
             ub.Embedding(7, 4),
@@ -156,7 +156,9 @@ def sequence_networks(draw: st.DrawFn) -> tuple[ub.Model, tuple[int, ...]]:
     heads = draw(st.integers(1, 2))
     width, tokens = heads * draw(st.integers(1, 3)), draw(st.integers(1, 4))
     with_tokens = draw(st.booleans())
-    layers: list[Layer] = [ub.Embedding(5, width)] if with_tokens else [ub.Dense(2, width)]
+    layers: list[Layer] = (
+        [ub.Embedding(draw(st.sampled_from([2, 5, 40])), width)] if with_tokens else [ub.Dense(2, width)]
+    )
     layers.append(draw(st.sampled_from([ub.SinusoidalPositions(), ub.LearnedPositions(4, width)])))
     for _ in range(draw(st.integers(1, 2))):
         attention = ub.SelfAttention(width, heads, causal=draw(st.booleans()), bias=draw(st.booleans()))

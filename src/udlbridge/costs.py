@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from udlbridge.layers import Conv1d, Conv2d, Dense, Layer, Residual, SelfAttention, Shape
+from udlbridge.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
-from udlbridge.rules import affine_rule, gradients_cost, pairs_cost
+from udlbridge.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tokens_cost
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Place:
     groups: int
     size: int
     seen: int
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return max(self.positions, 1) * self.size
 
     def by_pairs(self, chosen: Reduction) -> bool:
         """Whether its share of the kernel comes from pairs of positions, and not from per-sample gradients."""
@@ -48,9 +53,39 @@ class Place:
         return gradients if self.positions == 0 else min(gradients, errors + self.seen)
 
 
-def places(model: Model, sample_shape: Shape) -> list[Place]:
+@dataclass(frozen=True)
+class Table:
+    """One place where a row of `rows` enters at each of `positions`: `outputs` parameters in a row."""
+
+    positions: int
+    rows: int
+    outputs: int
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return self.positions * self.outputs
+
+    def by_tokens(self, chosen: Reduction) -> bool:
+        """Whether its share of the kernel comes from equal tokens, and not from gradients of the whole table."""
+        return lookup_rule(self.positions, self.rows, self.outputs, chosen) == "tokens"
+
+    def multiply_adds(self, chosen: Reduction) -> float:
+        """Multiply-adds for one entry of the kernel, by the cheaper form."""
+        if self.by_tokens(chosen):
+            return float(tokens_cost(self.positions, self.rows, self.outputs, chosen))
+        return float(gradients_cost(self.rows, self.outputs, chosen))
+
+    def kept(self, chosen: Reduction) -> int:
+        """Numbers that one sample's factor holds: for every token its errors, its number and that of its sample."""
+        if self.by_tokens(chosen):
+            return self.positions * (self.outputs * chosen.n_cotangents + 4)
+        return self.rows * self.outputs * chosen.n_cotangents
+
+
+def places(model: Model, sample_shape: Shape) -> list[Place | Table]:
     """All places of a network for samples of this shape, in order."""
-    found: list[Place] = []
+    found: list[Place | Table] = []
     shape = sample_shape
     for layer in model.layers:
         found += _of_layer(layer, shape)
@@ -58,7 +93,7 @@ def places(model: Model, sample_shape: Shape) -> list[Place]:
     return found
 
 
-def _of_layer(layer: Layer, shape: Shape) -> Iterator[Place]:
+def _of_layer(layer: Layer, shape: Shape) -> Iterator[Place | Table]:
     size = sum(prod(one) for one in layer.param_shapes().values())
     seen = prod(shape)
     if isinstance(layer, Dense):
@@ -66,6 +101,8 @@ def _of_layer(layer: Layer, shape: Shape) -> Iterator[Place]:
     elif isinstance(layer, Conv1d | Conv2d):
         windows = prod(layer.output_shape(shape)[1:])
         yield Place(windows, layer.patch_size, layer.out_channels // layer.groups, layer.groups, size, seen)
+    elif isinstance(layer, Embedding):
+        yield Table(shape[0], layer.num_embeddings, layer.embedding_dim)
     elif isinstance(layer, SelfAttention):
         e, bias = layer.embed_dim, int(layer.bias)
         yield Place(shape[0], e, 3 * e, 1, 3 * e * (e + bias), seen)

@@ -253,5 +253,5 @@ def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
 
 def passes_flops(model: Model, sample_shape: tuple[int, ...], chosen: Reduction) -> float:
     """Operations of one forward and K backward passes of one sample."""
-    forward = sum(max(place.positions, 1) * place.size for place in places(model, sample_shape))
+    forward = sum(place.forward for place in places(model, sample_shape))
     return 2.0 * forward * (1 + chosen.n_cotangents)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from udlbridge.backends import pytorch_operator, pytorch_programs
 from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
-from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
-from udlbridge.backends.pytorch_layers import RULES, Observer, Scope, Site, run_chain
+from udlbridge.backends.pytorch_collectors import Collector, collector
+from udlbridge.backends.pytorch_factors import AnyFactor, Factor, add_product
+from udlbridge.backends.pytorch_layers import RULES, run_chain
+from udlbridge.backends.pytorch_sites import Observer, Scope, Site
 from udlbridge.errors import OptionError
 from udlbridge.expressions import Program
 from udlbridge.layers import Dense

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from udlbridge.backends.pytorch_factors import errors_product
+from udlbridge.backends.pytorch_products import errors_product
 from udlbridge.errors import ConversionError, DTypeError, InputError, ShapeError
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.selection import Selection, selected_names
