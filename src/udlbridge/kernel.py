@@ -211,22 +211,19 @@ def ntk(
     names = selected_parameters(model, params)
     entries = prod(chosen.trailing)
 
-    def kernel(own: tuple[str, ...]) -> np.ndarray:
-        job = KernelJob(model, chosen, made.method, threads, device, own)
-        computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
-        result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
-        buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-        for tile in made.grid.tiles():
-            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-            shape = (*tile.shape, *chosen.trailing)
-            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
-            computer.compute(tile, block)
-            place(result, tile, block, symmetric=made.symmetric)
-        return result
-
-    if per_layer:
-        return {layer: kernel(own) for layer, own in names_by_layer(names).items()}
-    return kernel(names)
+    job = KernelJob(model, chosen, made.method, threads, device, names)
+    computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+    parts = names_by_layer(names) if per_layer else {"": names}
+    results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
+    buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
+    for tile in made.grid.tiles():
+        # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
+        shape = (*tile.shape, *chosen.trailing)
+        block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
+        for part, own in parts.items():
+            computer.compute(tile, block, own)
+            place(results[part], tile, block, symmetric=made.symmetric)
+    return results if per_layer else results[""]
 
 
 def _module_kernel(

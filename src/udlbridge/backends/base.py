@@ -161,7 +161,11 @@ class Backend(ABC, Generic[F]):
 
     @abstractmethod
     def fill(self, job: KernelJob, left: F, rows: slice, right: F, cols: slice, out: np.ndarray) -> None:
-        """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order."""
+        """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order.
+
+        `job.params` may be the parameters of some of the layers that the factors were prepared for: then only their
+        part is written.
+        """
 
     @abstractmethod
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:

@@ -67,6 +67,14 @@ class Gradients:
 AnyFactor = Factor | Pairs | Gradients | Tokens
 
 
+@dataclass(frozen=True)
+class Summand:
+    """A factor, and the names of the parameters whose share of the kernel it holds; all of them are in one layer."""
+
+    names: tuple[str, ...]
+    factor: AnyFactor
+
+
 def add_product(
     reduction: Reduction, f: AnyFactor, rows: slice, g: AnyFactor, cols: slice, target: Tensor, *, first: bool
 ) -> None:

@@ -48,15 +48,25 @@ class Tokens:
 Factor = Pairs | Gradients | Tokens
 
 
-def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Factor | None:
-    """One factor from the K contributions that one affine map or parameter made, one per backward pass.
+@dataclass(frozen=True)
+class Summand:
+    """A factor, and the names of the parameters whose share of the kernel it holds; all of them are in one layer."""
+
+    names: tuple[str, ...]
+    factor: Factor
+
+
+def summand(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Summand | None:
+    """What one affine map, table or parameter adds, from the K contributions that it made, one per backward pass.
 
     `names` are the parameters that count; None if this one has none of them.
     """
+    chosen = tuple(name for name in passes[0].parameters if name in names)
+    return Summand(chosen, _factor(passes, reduction, chosen)) if chosen else None
+
+
+def _factor(passes: Sequence[Contribution], reduction: Reduction, names: tuple[str, ...]) -> Factor:
     first = passes[0]
-    chosen = [name for name in first.parameters if name in names]
-    if not chosen:
-        return None
     if isinstance(first, Affine) and first.weight in names:
         n, groups, positions, inputs = first.a.shape
         if affine_rule(positions, inputs, first.d.shape[-1], groups, reduction) == "pairs":
@@ -69,7 +79,7 @@ def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozense
         if lookup_rule(positions, first.rows, outputs, reduction) == "tokens":
             return Tokens(first.tokens, np.stack([one.d for one in passes if isinstance(one, Rows)], axis=1))
     blocks = [one.gradients() for one in passes]
-    flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in chosen]
+    flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in names]
     return Gradients(np.concatenate(flat, axis=2))
 
 
