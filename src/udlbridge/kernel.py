@@ -206,9 +206,9 @@ def ntk(
     chosen = reduction(outputs, output_size(model, rows))
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     other = None if x2 is None else len(columns)
-    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
-    engine = backends.get(name)
     names = selected_parameters(model, params)
+    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads, params=names)
+    engine = backends.get(name)
     entries = prod(chosen.trailing)
 
     job = KernelJob(model, chosen, made.method, threads, device, names)

@@ -20,6 +20,7 @@ import zarr
 from filelock import FileLock, Timeout
 from zarr.codecs import BytesCodec, Crc32cCodec
 
+from udlbridge.costs import chosen_size
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE, narrowed, storage_eps, widened
@@ -192,10 +193,16 @@ class StoredKernel:
         return Model.load(self.path / "model.safetensors")
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the kernel sums over; stores of older versions sum over all."""
+        found = self.manifest.get("params")
+        return tuple(self.model().params) if found is None else tuple(found)
+
+    @property
     def rank_bound(self) -> int:
         """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
         chosen = self.reduction
-        return self.model().n_params * chosen.n_cotangents
+        return chosen_size(self.model(), self.parameters) * chosen.n_cotangents
 
     def samples(self) -> np.ndarray:
         """The samples, (n, *D)."""
