@@ -208,27 +208,24 @@ def ntk(
     chosen = reduction(outputs, output_size(model, rows))
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     other = None if x2 is None else len(columns)
-    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
-    engine = backends.get(name)
     names = selected_parameters(model, params)
+    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads, params=names)
+    engine = backends.get(name)
     entries = prod(chosen.trailing)
 
-    def kernel(own: tuple[str, ...]) -> np.ndarray:
-        job = KernelJob(model, chosen, made.method, threads, device, own)
-        computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
-        result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
-        buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-        for tile in made.grid.tiles():
-            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-            shape = (*tile.shape, *chosen.trailing)
-            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
-            computer.compute(tile, block)
-            place(result, tile, block, symmetric=made.symmetric)
-        return result
-
-    if per_layer:
-        return {layer: kernel(own) for layer, own in names_by_layer(names).items()}
-    return kernel(names)
+    job = KernelJob(model, chosen, made.method, threads, device, names)
+    computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+    parts = names_by_layer(names) if per_layer else {"": names}
+    results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
+    buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
+    for tile in made.grid.tiles():
+        # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
+        shape = (*tile.shape, *chosen.trailing)
+        block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
+        for part, own in parts.items():
+            computer.compute(tile, block, own)
+            place(results[part], tile, block, symmetric=made.symmetric)
+    return results if per_layer else results[""]
 
 
 def _module_kernel(

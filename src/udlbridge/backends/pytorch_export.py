@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.backends import pytorch_layers
+from udlbridge.backends.pytorch_sites import Scope
 from udlbridge.errors import ConversionError
 from udlbridge.layers import (
     Activation,
@@ -54,7 +55,7 @@ class LayerModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the torch engine evaluates the layer."""
-        return pytorch_layers.RULES[type(self.layer)](self.layer, pytorch_layers.Scope(self.arrays()), x)
+        return pytorch_layers.RULES[type(self.layer)](self.layer, Scope(self.arrays()), x)
 
 
 class BatchStatistics(nn.modules.batchnorm._BatchNorm):

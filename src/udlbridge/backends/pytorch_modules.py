@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from udlbridge.backends.pytorch import blas_threads, checked_device
 from udlbridge.backends.pytorch_checks import check_inference
-from udlbridge.backends.pytorch_factors import errors_product
+from udlbridge.backends.pytorch_products import errors_product
 from udlbridge.errors import ConversionError, DTypeError, InputError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.selection import Selection, selected_names

@@ -23,6 +23,12 @@ from udlbridge.cli.common import (
 @model_option
 @count_option(1000, "Number of samples.")
 @outputs_option
+@click.option(
+    "--params",
+    multiple=True,
+    metavar="PATTERN",
+    help="Sum over these parameters alone: names, *.bias, readout, hidden.",
+)
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
 @dtype_option
 @click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
@@ -43,6 +49,7 @@ def command(
     model_name: str,
     n: int,
     outputs: str,
+    params: tuple[str, ...],
     backend: str | None,
     dtype: str | None,
     method: str,
@@ -66,8 +73,19 @@ def command(
     from udlbridge.planning import plan
 
     model = load_model(model_name, dtype)
+    # A word ("readout") is a word only by itself.
+    chosen = (params[0] if len(params) == 1 else params) or None
     if only_plan:
-        made = plan(model, n, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads)
+        made = plan(
+            model,
+            n,
+            outputs=outputs,
+            params=chosen,
+            backend=backend,
+            method=method,
+            memory=memory,
+            threads=threads,
+        )
         click.echo(str(made))
         if json_file is not None:
             write_json(made.to_dict(), json_file)
@@ -81,7 +99,15 @@ def command(
         from udlbridge.kernel import ntk
 
         kernel = ntk(
-            model, x, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads, device=device
+            model,
+            x,
+            outputs=outputs,
+            params=chosen,
+            backend=backend,
+            method=method,
+            memory=memory,
+            threads=threads,
+            device=device,
         )
         with target.open("wb") as file:
             np.save(file, kernel)
@@ -95,6 +121,7 @@ def command(
         x,
         target,
         outputs=outputs,
+        params=chosen,
         backend=backend,
         method=method,
         memory=memory,
