@@ -81,6 +81,24 @@ def test_from_torch(backend: str) -> None:
     assert_within_budget(ub.ntk(model, x, outputs="full", backend=backend), ub.ntk(module, x, outputs="full"))
 
 
+@pytest.mark.parametrize("cls", [nn.Softmax, nn.LogSoftmax])
+def test_a_softmax_over_axis_one_of_vectors_is_one_over_the_last(cls: type[nn.Module]) -> None:
+    parts = [nn.Conv1d(2, 3, 2), nn.Dropout1d(0.3), nn.Tanh(), nn.Sequential(nn.Flatten(), nn.Linear(9, 4)), cls(dim=1)]
+    module = nn.Sequential(*parts).double().eval()
+    x = np.random.default_rng(0).standard_normal((3, 2, 4))
+    assert_within_budget(ub.outputs(ub.from_torch(module), x, backend="reference"), on_torch(module, x))
+    with pytest.raises(errors.ConversionError, match=rf"1: {cls.__name__}\(dim=1\).*behind a Flatten"):
+        ub.from_torch(nn.Sequential(nn.Linear(4, 4), cls(dim=1), nn.Flatten()))
+
+
+@pytest.mark.parametrize("cls", [nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout])
+def test_every_dropout_is_the_identity_in_inference(cls: type[nn.Module]) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), cls(0.3))
+    assert ub.from_torch(module.eval()).layers[1] == ub.Dropout(0.3)
+    with pytest.raises(errors.ConversionError, match=rf"1 \({cls.__name__}\) is active"):
+        ub.from_torch(module.train())
+
+
 def test_names_of_a_flat_sequence_are_those_of_torch() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     model = ub.from_torch(module)
