@@ -68,29 +68,31 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
     return Model(layers, params) if params else Model(layers)
 
 
-def _translate(module: nn.Module, path: str, parts: list[Part]) -> None:
+def _translate(module: nn.Module | None, path: str, parts: list[Part]) -> None:
     """Append everything inside that computes, in order of evaluation, to the parts before it."""
     where = path or "the module itself"
-    check_call(module, where)
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
-        for name, child in module._modules.items():
-            _translate(child, f"{path}.{name}" if path else name, parts)
-        return
     try:
+        sequential = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+        known = (ResidualModule, nn.Softmax, nn.LogSoftmax, *MODULES)
+        if module is None or not (sequential or type(module) in known):
+            raise _UnfitError(f"{type(module).__name__} has no translation")
+        check_call(module, where)
+        if sequential:
+            # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
+            for name, child in module._modules.items():
+                _translate(child, f"{path}.{name}" if path else name, parts)
+            return
         if isinstance(module, ResidualModule):
             found: Translated | None = _residual(module, path)
-        elif type(module) in (nn.Softmax, nn.LogSoftmax):
+        elif isinstance(module, nn.Softmax | nn.LogSoftmax):
             found = _softmax(module, [part.layer for part in parts])
-        elif type(module) in MODULES:
-            found = MODULES[type(module)](module)
         else:
-            raise _UnfitError(f"{type(module).__name__} has no translation")
+            found = MODULES[type(module)](module)
     except _UnfitError as reason:
-        known: list[type[nn.Module]] = [nn.Softmax, nn.LogSoftmax, *MODULES]
         raise ConversionError(
             f"{where}: {reason}",
-            allowed="nn.Sequential of " + ", ".join(sorted(cls.__name__ for cls in known)),
+            allowed="nn.Sequential of "
+            + ", ".join(sorted(c.__name__ for c in known if c.__module__.startswith("torch."))),
             remedy="rewrite that part, or use ub.ntk(module, x, backend='torch'), which takes any module",
         ) from None
     except ConversionError:
@@ -185,7 +187,7 @@ def _flatten(m: nn.Flatten) -> Translated:
     return Flatten(), {}
 
 
-def _softmax(m: Any, before: list[Layer]) -> Translated:
+def _softmax(m: nn.Softmax | nn.LogSoftmax, before: list[Layer]) -> Translated:
     # Behind a Flatten a sample is a vector, whatever its shape was, and stays one.
     last = m.dim == -1 or (m.dim == 1 and any(isinstance(layer, Flatten) for layer in before))
     _need(last, f"{type(m).__name__}(dim={m.dim}): the last axis is only dim=-1, or dim=1 behind a Flatten")
