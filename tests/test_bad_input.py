@@ -103,7 +103,7 @@ def test_unknown_activation(name: str, hint: str) -> None:
         ub.Dense(2, 2, name)
 
 
-@pytest.mark.parametrize(("a", "b"), [(0, 2), (2, -1), (2.0, 2), (True, 2)])
+@pytest.mark.parametrize(("a", "b"), [(0, 2), (2, -1), (2.0, 2), (True, 2), (np.int64(0), 2), (2, np.bool_(True))])
 def test_impossible_widths(a: object, b: object) -> None:
     with pytest.raises(errors.LayerError, match=r"at least 1"):
         ub.Dense(a, b)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 
 import numpy as np
@@ -182,3 +183,27 @@ def test_max_pooling_tells_close_entries_apart(backend: str) -> None:
     model = ub.Model([ub.MaxPool(2, dims=1), ub.Flatten()], dtype="float64")
     x = np.array([[[1.0, 1.0 + 1e-10]]])
     np.testing.assert_array_equal(ub.input_jacobian(model, x, backend=backend), [[[[0.0, 1.0]]]])
+
+
+def test_settings_are_integers_of_numpy_too() -> None:
+    one, two, four = np.int64(1), np.int32(2), np.uint8(4)
+    pairs: list[tuple[Layer, Layer]] = [
+        (ub.Dense(3, four), ub.Dense(3, 4)),
+        (
+            ub.Conv2d(two, four, (np.int64(3), 1), stride=one, padding=two, groups=two),
+            ub.Conv2d(2, 4, (3, 1), stride=1, padding=2, groups=2),
+        ),
+        (ub.MaxPool(two, dims=one), ub.MaxPool(2, dims=1)),
+        (ub.LayerNorm((two, four), eps=np.float32(0.5)), ub.LayerNorm((2, 4), eps=0.5)),
+        (ub.LayerNorm(four), ub.LayerNorm(4)),
+        (ub.GroupNorm(two, four), ub.GroupNorm(2, 4)),
+        (ub.BatchNorm(four), ub.BatchNorm(4)),
+        (ub.Dropout(np.float32(0.5)), ub.Dropout(0.5)),
+        (ub.Embedding(four, two), ub.Embedding(4, 2)),
+        (ub.LearnedPositions(four, two), ub.LearnedPositions(4, 2)),
+        (ub.SelfAttention(four, two), ub.SelfAttention(4, 2)),
+        (ub.Take(np.int64(-1)), ub.Take(-1)),
+    ]
+    for layer, plain in pairs:
+        assert layer == plain
+        assert json.dumps(layer.spec()) == json.dumps(plain.spec())

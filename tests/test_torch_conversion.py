@@ -81,6 +81,24 @@ def test_from_torch(backend: str) -> None:
     assert_within_budget(ub.ntk(model, x, outputs="full", backend=backend), ub.ntk(module, x, outputs="full"))
 
 
+@pytest.mark.parametrize("cls", [nn.Softmax, nn.LogSoftmax])
+def test_a_softmax_over_axis_one_of_vectors_is_one_over_the_last(cls: type[nn.Module]) -> None:
+    parts = [nn.Conv1d(2, 3, 2), nn.Dropout1d(0.3), nn.Tanh(), nn.Sequential(nn.Flatten(), nn.Linear(9, 4)), cls(dim=1)]
+    module = nn.Sequential(*parts).double().eval()
+    x = np.random.default_rng(0).standard_normal((3, 2, 4))
+    assert_within_budget(ub.outputs(ub.from_torch(module), x, backend="reference"), on_torch(module, x))
+    with pytest.raises(errors.ConversionError, match=rf"1: {cls.__name__}\(dim=1\).*behind a Flatten"):
+        ub.from_torch(nn.Sequential(nn.Linear(4, 4), cls(dim=1), nn.Flatten()))
+
+
+@pytest.mark.parametrize("cls", [nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout])
+def test_every_dropout_is_the_identity_in_inference(cls: type[nn.Module]) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), cls(0.3))
+    assert ub.from_torch(module.eval()).layers[1] == ub.Dropout(0.3)
+    with pytest.raises(errors.ConversionError, match=rf"1 \({cls.__name__}\) is active"):
+        ub.from_torch(module.train())
+
+
 def test_names_of_a_flat_sequence_are_those_of_torch() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     model = ub.from_torch(module)
@@ -108,6 +126,12 @@ class Twice(nn.Module):
         return self.inner(torch.relu(self.inner(x)))
 
 
+def broken_by(change: Callable[[nn.Sequential], object]) -> nn.Sequential:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
+    change(module)
+    return module
+
+
 REFUSED = {
     "unknown": (
         nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Bilinear(2, 2, 2))),
@@ -125,6 +149,8 @@ REFUSED = {
     "adaptive": (nn.Sequential(nn.AdaptiveAvgPool2d(2)), r"0: AdaptiveAvgPool2d\(2\).*global mean"),
     "flatten": (nn.Sequential(nn.Flatten(2)), r"0: Flatten\(2, -1\)"),
     "statistics": (nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)).eval(), r"0 \(BatchNorm1d\).*batch"),
+    "nothing": (broken_by(lambda m: m.add_module("gap", None)), r"gap: NoneType has no translation"),
+    "lazy": (nn.Sequential(nn.LazyLinear(2)), r"0: LazyLinear has no translation"),
     "not a module": ("resnet", r"from_torch got a str.*nn\.Module"),
 }
 
@@ -196,25 +222,22 @@ def test_a_forward_of_an_instance_is_refused() -> None:
         ub.from_torch(block)
 
 
-def broken(change: Callable[[nn.Sequential], object]) -> nn.Sequential:
-    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
-    change(module)
-    return module
-
-
 UNFIT = {
-    "dropout": (broken(lambda m: m[1].append(nn.Dropout(1.0))).eval(), r"^1\.2: Dropout has p=1\.0"),
+    "dropout": (broken_by(lambda m: m[1].append(nn.Dropout(1.0))).eval(), r"^1\.2: Dropout has p=1\.0"),
     "same": (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), r'^0: Conv2d has padding="same"'),
     "eps": (nn.Sequential(nn.ReLU(), nn.BatchNorm1d(2, eps=0.0)).eval(), r"^1: BatchNorm has eps=0\.0"),
-    "late": (broken(lambda m: m[1].append(nn.Embedding(5, 2))), r"^1\.2 is an Embedding.*first layer"),
-    "chain": (broken(lambda m: m[1].append(nn.Linear(4, 2))), r"^1\.2 \(dense\) does not fit behind 1\.1: it gets 2"),
-    "float16": (broken(lambda m: m[1].half()), r"^1\.1\.weight has dtype float16.*float32.*module\.float\(\)"),
-    "bfloat16": (broken(lambda m: m.bfloat16()), r"^0\.weight has dtype bfloat16"),
-    "mixed": (broken(lambda m: m[1].double()), r"^1\.1\.weight has dtype float64, 0\.weight float32"),
-    "meta": (broken(lambda m: m[1].to("meta")), r"^1\.1\.weight is on the meta device.*load"),
-    "nan": (broken(lambda m: nn.init.constant_(m[1][1].bias, float("nan"))), r"^1\.1\.bias is not finite"),
+    "late": (broken_by(lambda m: m[1].append(nn.Embedding(5, 2))), r"^1\.2 is an Embedding.*first layer"),
+    "chain": (
+        broken_by(lambda m: m[1].append(nn.Linear(4, 2))),
+        r"^1\.2 \(dense\) does not fit behind 1\.1: it gets 2",
+    ),
+    "float16": (broken_by(lambda m: m[1].half()), r"^1\.1\.weight has dtype float16.*float32.*module\.float\(\)"),
+    "bfloat16": (broken_by(lambda m: m.bfloat16()), r"^0\.weight has dtype bfloat16"),
+    "mixed": (broken_by(lambda m: m[1].double()), r"^1\.1\.weight has dtype float64, 0\.weight float32"),
+    "meta": (broken_by(lambda m: m[1].to("meta")), r"^1\.1\.weight is on the meta device.*load"),
+    "nan": (broken_by(lambda m: nn.init.constant_(m[1][1].bias, float("nan"))), r"^1\.1\.bias is not finite"),
     "statistics": (
-        broken(lambda m: m[1].append(nn.BatchNorm1d(2, dtype=torch.bfloat16))).eval(),
+        broken_by(lambda m: m[1].append(nn.BatchNorm1d(2, dtype=torch.bfloat16))).eval(),
         r"^1\.2\.weight has dtype bfloat16",
     ),
 }
@@ -347,6 +370,23 @@ def test_modules_without_a_kernel(name: str) -> None:
         ub.ntk(module, x)
 
 
+@pytest.mark.parametrize("cls", [nn.Linear, nn.GRU])
+def test_modules_in_inference_mode(cls: type[nn.Module]) -> None:
+    module = nn.Linear(3, 2) if cls is nn.Linear else Recurrent(cls)
+    x = FLAT + 1 if cls is nn.Linear else SERIES + 1
+    expected = ub.ntk(module, x)
+    with torch.inference_mode():
+        assert_within_budget(ub.ntk(module, x), expected)
+
+
+def test_a_module_that_changes_its_state_starts_from_the_same_for_every_sample() -> None:
+    module = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)).double()
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    expected = ub.ntk(module, x)
+    assert_within_budget(ub.ntk(module, x, memory=4 * 64 * 8), expected)
+    assert_within_budget(ub.ntk(module, x[:1]), expected[:1, :1])
+
+
 def test_a_module_stays_as_it_is() -> None:
     class Stateful(nn.Module):
         def __init__(self) -> None:
@@ -375,6 +415,8 @@ def test_modules_and_options() -> None:
         ub.ntk(module, x, backend="julia")
     with pytest.raises(errors.DTypeError, match=r"float64.*module has float32"):
         ub.ntk(module, x.astype(np.float64))
+    with pytest.raises(errors.DTypeError, match=r"the module has float32.*What to do: convert x"):
+        ub.ntk(module, x.astype(np.longdouble))
     with pytest.raises(errors.OptionError, match=r"a str in the place of the model"):
         ub.ntk("module", x)
     for name in ("1.*", "readout"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 
 from udlbridge.backends.pytorch_checks import check_call, check_inference, check_numbers, check_parameters
@@ -36,6 +35,14 @@ from udlbridge.model import Model
 Translated = tuple[Layer, dict[str, Tensor]]
 
 
+class Part(NamedTuple):
+    """A translated module: its path, its layer, and the layer's arrays by name."""
+
+    path: str
+    layer: Layer
+    arrays: dict[str, Tensor]
+
+
 def from_torch(module: object, *, inference: bool = False) -> Model:
     """As `udlbridge.conversion.from_torch`."""
     if not isinstance(module, nn.Module):
@@ -45,44 +52,47 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
     if not inference:
         check_inference(module)
     check_parameters(module)
-    paths: list[str] = []
-    layers: list[Layer] = []
-    params: dict[str, np.ndarray] = {}
-    found = list(_translated(module, ""))
+    parts: list[Part] = []
+    _translate(module, "", parts)
     check_numbers(module)
-    for path, layer, arrays in found:
-        for name, value in arrays.items():
-            params[f"{len(layers)}.{name}"] = value.detach().cpu().numpy()
-        layers.append(layer)
-        paths.append(path)
+    layers = [part.layer for part in parts]
     try:
-        check_chain(layers, paths)
+        check_chain(layers, [part.path for part in parts])
     except UDLBridgeError as error:
         raise ConversionError(error.given, allowed=error.allowed, remedy=error.remedy) from None
+    params = {
+        f"{index}.{name}": value.detach().cpu().numpy()
+        for index, part in enumerate(parts)
+        for name, value in part.arrays.items()
+    }
     return Model(layers, params) if params else Model(layers)
 
 
-def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict[str, Tensor]]]:
-    """Path, layer and arrays of everything inside that computes, in order of evaluation."""
+def _translate(module: nn.Module | None, path: str, parts: list[Part]) -> None:
+    """Append everything inside that computes, in order of evaluation, to the parts before it."""
     where = path or "the module itself"
-    check_call(module, where)
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
-        for name, child in module._modules.items():
-            yield from _translated(child, f"{path}.{name}" if path else name)
-        return
     try:
-        if isinstance(module, ResidualModule):
-            yield where, *_residual(module, path)
-            return
-        rule = MODULES.get(type(module))
-        if rule is None:
+        sequential = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+        known = (ResidualModule, nn.Softmax, nn.LogSoftmax, *MODULES)
+        if module is None or not (sequential or type(module) in known):
             raise _UnfitError(f"{type(module).__name__} has no translation")
-        found = rule(module)
+        check_call(module, where)
+        if sequential:
+            # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
+            for name, child in module._modules.items():
+                _translate(child, f"{path}.{name}" if path else name, parts)
+            return
+        if isinstance(module, ResidualModule):
+            found: Translated | None = _residual(module, path)
+        elif isinstance(module, nn.Softmax | nn.LogSoftmax):
+            found = _softmax(module, [part.layer for part in parts])
+        else:
+            found = MODULES[type(module)](module)
     except _UnfitError as reason:
         raise ConversionError(
             f"{where}: {reason}",
-            allowed="nn.Sequential of " + ", ".join(sorted(cls.__name__ for cls in MODULES)),
+            allowed="nn.Sequential of "
+            + ", ".join(sorted(c.__name__ for c in known if c.__module__.startswith("torch."))),
             remedy="rewrite that part, or use ub.ntk(module, x, backend='torch'), which takes any module",
         ) from None
     except ConversionError:
@@ -90,7 +100,7 @@ def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict
     except UDLBridgeError as error:
         raise ConversionError(f"{where}: {error.given}", allowed=error.allowed, remedy=error.remedy) from None
     if found is not None:
-        yield where, *found
+        parts.append(Part(where, *found))
 
 
 class _UnfitError(Exception):
@@ -177,12 +187,11 @@ def _flatten(m: nn.Flatten) -> Translated:
     return Flatten(), {}
 
 
-def _softmax(layer: Layer) -> Callable[[Any], Translated]:
-    def translate(m: nn.Softmax | nn.LogSoftmax) -> Translated:
-        _need(m.dim == -1, f"{type(m).__name__}(dim={m.dim}): only dim=-1 is the same for every shape")
-        return layer, {}
-
-    return translate
+def _softmax(m: nn.Softmax | nn.LogSoftmax, before: list[Layer]) -> Translated:
+    # Behind a Flatten a sample is a vector, whatever its shape was, and stays one.
+    last = m.dim == -1 or (m.dim == 1 and any(isinstance(layer, Flatten) for layer in before))
+    _need(last, f"{type(m).__name__}(dim={m.dim}): the last axis is only dim=-1, or dim=1 behind a Flatten")
+    return Softmax() if isinstance(m, nn.Softmax) else LogSoftmax(), {}
 
 
 def _activation(name: str, **settings: Any) -> Callable[[Any], Translated]:
@@ -206,14 +215,20 @@ def _gelu(m: nn.GELU) -> Translated:
 
 
 def _residual(m: ResidualModule, path: str) -> Translated:
-    parts: dict[str, list[Layer]] = {"layers": [], "shortcut": []}
-    arrays: dict[str, Tensor] = {}
-    for part, layers in parts.items():
-        for _, layer, own in _translated(getattr(m, part), f"{path}.{part}" if path else part):
-            prefix = f"{len(layers)}" if part == "layers" else f"shortcut.{len(layers)}"
-            arrays |= {f"{prefix}.{name}": value for name, value in own.items()}
-            layers.append(layer)
-    return Residual(parts["layers"], parts["shortcut"]), arrays
+    inside: dict[str, list[Part]] = {"layers": [], "shortcut": []}
+    for name, parts in inside.items():
+        _translate(getattr(m, name), f"{path}.{name}" if path else name, parts)
+    arrays = {
+        f"{prefix}{index}.{name}": value
+        for prefix, parts in (("", inside["layers"]), ("shortcut.", inside["shortcut"]))
+        for index, part in enumerate(parts)
+        for name, value in part.arrays.items()
+    }
+    return Residual(*([part.layer for part in parts] for parts in inside.values())), arrays
+
+
+def _dropout(m: nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.AlphaDropout) -> Translated:
+    return Dropout(m.p), {}
 
 
 MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
@@ -234,9 +249,10 @@ MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
     nn.Embedding: _embedding,
     nn.Flatten: _flatten,
     nn.Identity: lambda m: None,
-    nn.Dropout: lambda m: (Dropout(m.p), {}),
-    nn.Softmax: _softmax(Softmax()),
-    nn.LogSoftmax: _softmax(LogSoftmax()),
+    nn.Dropout: _dropout,
+    nn.Dropout1d: _dropout,
+    nn.Dropout2d: _dropout,
+    nn.AlphaDropout: _dropout,
     nn.ReLU: _activation("relu"),
     nn.Sigmoid: _activation("sigmoid"),
     nn.Tanh: _activation("tanh"),
@@ -249,4 +265,6 @@ MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
     nn.Mish: _activation("mish"),
     LayerModule: lambda m: (m.layer, m.arrays()),
 }
-"""The registry: a class of modules, and what makes a layer of one. None stands for a module that does nothing."""
+"""The registry: a class of modules, and what makes a layer of one; softmax, which minds what comes before, aside.
+
+None stands for a module that does nothing."""

@@ -59,26 +59,28 @@ def module_kernel(
         DTypeError, ShapeError, InputError, OutputsError, ParameterError, OptionError: what is wrong with the rest.
     """
     check_inference(module)
-    params, rest = _values(module, selection, checked_device(device))
-    left = _checked(params, x, "x", device)
-    right = left if x2 is None else _checked(params, x2, "x2", device)
-    if right.shape[1:] != left.shape[1:]:
-        raise ShapeError(
-            f"the samples of x2 have shape {tuple(right.shape[1:])}, those of x {tuple(left.shape[1:])}",
-            allowed="the same shape",
-            remedy="prepare both in the same way",
-        )
+    # Tensors made in inference mode have no gradients, and it may be the caller's mode.
+    with torch.inference_mode(False), blas_threads(threads):
+        params, frozen, buffers = _values(module, selection, checked_device(device))
+        left = _checked(params, x, "x", device)
+        right = left if x2 is None else _checked(params, x2, "x2", device)
+        if right.shape[1:] != left.shape[1:]:
+            raise ShapeError(
+                f"the samples of x2 have shape {tuple(right.shape[1:])}, those of x {tuple(left.shape[1:])}",
+                allowed="the same shape",
+                remedy="prepare both in the same way",
+            )
 
-    def run(values: dict[str, Tensor], sample: Tensor) -> Any:
-        return torch.func.functional_call(module, {**rest, **values}, (sample[None],))
+        def run(values: dict[str, Tensor], sample: Tensor) -> Any:
+            # Buffers are copied: a module that overwrites its own starts from the same ones each time.
+            own = {name: value.clone() for name, value in buffers.items()}
+            return torch.func.functional_call(module, {**frozen, **own, **values}, (sample[None],))
 
-    with blas_threads(threads):
         first = _first_output(module, lambda: run(params, left[0]), left)
         chosen = reduction(outputs, len(first))
         size = sum(value.numel() for value in params.values()) * chosen.n_cotangents * first.element_size()
+        steps = _steps(memory, size, prod(chosen.trailing) * first.element_size(), len(left))
         jacobian = _PerSample(lambda values, sample: _wanted(chosen, run(values, sample)[0]), params)
-        pair = prod(chosen.trailing) * first.element_size()
-        steps = _steps(memory, size, pair, len(left))
         dtype = reduce(torch.promote_types, (value.dtype for value in params.values()))
         out = torch.empty((len(left), len(right), *chosen.trailing), dtype=dtype, device=device)
         if x2 is None:
@@ -193,8 +195,10 @@ def _steps(memory: int, size: int, pair: int, n: int) -> Steps:
     return Steps(rows, columns)
 
 
-def _values(module: nn.Module, selection: Selection, device: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The parameters that the kernel is about, and copies of all other arrays, which a module may overwrite."""
+def _values(
+    module: nn.Module, selection: Selection, device: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters that the kernel is about, the other parameters, and the buffers, on the device."""
     for name, value in module.named_parameters():
         if isinstance(value, nn.parameter.UninitializedParameter):
             raise ConversionError(
@@ -212,9 +216,9 @@ def _values(module: nn.Module, selection: Selection, device: str) -> tuple[dict[
             "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
         )
     chosen = selected_names(trainable, selection)
-    every = {name: value.detach() for name, value in [*module.named_parameters(), *module.named_buffers()]}
-    params = {name: every[name].to(device) for name in chosen}
-    return params, {name: value.to(device, copy=True) for name, value in every.items() if name not in params}
+    every = {name: value.detach().to(device) for name, value in module.named_parameters()}
+    params = {name: every.pop(name) for name in chosen}
+    return params, every, {name: value.detach().to(device) for name, value in module.named_buffers()}
 
 
 def _first_output(module: nn.Module, run: Callable[[], Any], samples: Tensor) -> Tensor:
@@ -230,7 +234,7 @@ def _first_output(module: nn.Module, run: Callable[[], Any], samples: Tensor) ->
         raise InputError(
             f"{name} cannot take a sample of shape {tuple(samples.shape[1:])} ({type(error).__name__}: {error})",
             allowed="samples x that module(x[:1]) takes",
-            remedy="correct the shape or the dtype of x",
+            remedy="correct x; take a module that is scripted, or in DataParallel, out of its wrapping",
         ) from error
     if not all(torch.equal(*pair) for pair in zip(before, _random_states(samples.device), strict=True)):
         raise ConversionError(
@@ -289,6 +293,6 @@ def _checked(params: dict[str, Tensor], x: np.ndarray, name: str, device: str) -
         raise DTypeError(
             f"{name} has dtype {array.dtype}, the module has {', '.join(sorted(dtypes))}",
             allowed="one dtype for both: it is never changed silently",
-            remedy=f"module.to(torch.{array.dtype}), or convert {name}",
+            remedy=f"convert {name}" + (f", or module.to(torch.{array.dtype})" if array.itemsize <= 8 else ""),
         )
     return torch.tensor(array, device=device)

@@ -16,7 +16,6 @@ from udlbridge.layers.base import Shape as Shape
 from udlbridge.layers.base import Start as Start
 from udlbridge.layers.base import check_activation as check_activation
 from udlbridge.layers.base import check_chain as check_chain
-from udlbridge.layers.base import check_positive as check_positive
 from udlbridge.layers.base import shape_behind as shape_behind
 from udlbridge.layers.containers import Residual as Residual
 from udlbridge.layers.convolution import Conv1d as Conv1d

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 from udlbridge.errors import LayerError, ShapeError
@@ -41,13 +42,34 @@ def check_activation(name: str) -> None:
     raise LayerError(f"unknown activation {name!r}", allowed=", ".join(ACTIVATIONS), remedy=remedy)
 
 
-def check_positive(layer: str, **settings: int) -> None:
-    """Raise `LayerError` unless every named setting is an integer of at least 1."""
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def whole(value: Any) -> int | None:
+    """`value` as an int if it is an integer of Python or of NumPy, else None; a truth value is none."""
+    if isinstance(value, bool):
+        return None
+    return int(value) if isinstance(value, Integral) else None
+
+
+def real(value: Any) -> float | None:
+    """`value` as a number of Python if it is one, or one of NumPy, else None; a truth value is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    return float(value) if isinstance(value, Real) else None
+
+
+def take_positive(layer: Layer, *names: str) -> None:
+    """Keep the named settings of a new layer as ints; `LayerError` unless every one is an integer of at least 1."""
+    for name in names:
+        given = getattr(layer, name)
+        value = whole(given)
+        if value is None or value < 1:
             raise LayerError(
-                f"{layer} has {name}={value!r}", allowed="an integer of at least 1", remedy=f"correct {name}"
+                f"{type(layer).__name__} has {name}={given!r}",
+                allowed="an integer of at least 1",
+                remedy=f"correct {name}",
             )
+        object.__setattr__(layer, name, value)
 
 
 def check_flag(layer: str, **settings: bool) -> None:
@@ -57,10 +79,15 @@ def check_flag(layer: str, **settings: bool) -> None:
             raise LayerError(f"{layer} has {name}={value!r}", allowed="True or False", remedy=f"correct {name}")
 
 
-def check_eps(layer: str, eps: float) -> None:
-    """Raise `LayerError` unless `eps` is a positive number."""
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < float("inf"):
-        raise LayerError(f"{layer} has eps={eps!r}", allowed="a positive number, as 1e-5", remedy="correct eps")
+def take_eps(layer: Any) -> None:
+    """Keep `eps` of a new layer as a number of Python; `LayerError` unless it is a positive number."""
+    given = layer.eps
+    value = real(given)
+    if value is None or not 0 < value < float("inf"):
+        raise LayerError(
+            f"{type(layer).__name__} has eps={given!r}", allowed="a positive number, as 1e-5", remedy="correct eps"
+        )
+    object.__setattr__(layer, "eps", value)
 
 
 def per_axis(layer: str, name: str, value: int | Sequence[int], axes: int, least: int = 1) -> Shape:
@@ -69,8 +96,9 @@ def per_axis(layer: str, name: str, value: int | Sequence[int], axes: int, least
     Raises:
         LayerError: not integers of at least `least`, or not as many as there are axes.
     """
-    values = (value,) * axes if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
-    if len(values) == axes and all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
+    given = value if isinstance(value, list | tuple) else (value,) * axes
+    values = tuple(number for number in map(whole, given) if number is not None and number >= least)
+    if len(values) == len(given) == axes:
         return values
     raise LayerError(
         f"{layer} has {name}={value!r}",

@@ -7,7 +7,7 @@ from math import prod
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.layers.base import Layer, Shape, check_activation, check_flag, check_positive, per_axis
+from udlbridge.layers.base import Layer, Shape, check_activation, check_flag, per_axis, take_positive
 
 Extent = int | tuple[int, ...]
 """One integer for all spatial axes, or one for each."""
@@ -39,7 +39,7 @@ class _Convolution(Layer):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        check_positive(name, in_channels=self.in_channels, out_channels=self.out_channels, groups=self.groups)
+        take_positive(self, "in_channels", "out_channels", "groups")
         check_activation(self.activation)
         check_flag(name, bias=self.bias)
         for setting in ("kernel_size", "stride", "dilation"):

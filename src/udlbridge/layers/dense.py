@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.layers.base import Layer, Shape, check_activation, check_flag, check_positive
+from udlbridge.layers.base import Layer, Shape, check_activation, check_flag, real, take_positive
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Dense(Layer):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        check_positive("Dense", in_features=self.in_features, out_features=self.out_features)
+        take_positive(self, "in_features", "out_features")
         check_activation(self.activation)
         check_flag("Dense", bias=self.bias)
 
@@ -114,5 +114,7 @@ class Dropout(Layer):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0 <= self.p < 1:
+        p = real(self.p)
+        if p is None or not 0 <= p < 1:
             raise LayerError(f"Dropout has p={self.p!r}", allowed="a probability, 0 <= p < 1", remedy="correct p")
+        object.__setattr__(self, "p", p)

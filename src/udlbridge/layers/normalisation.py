@@ -6,12 +6,11 @@ The variance is the biased one (divided by the count). All three use PyTorch's f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.layers.base import Layer, Shape, Start, check_eps, check_flag, check_positive
+from udlbridge.layers.base import Layer, Shape, Start, check_flag, take_eps, take_positive, whole
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,16 @@ class LayerNorm(Layer):
 
     def __post_init__(self) -> None:
         shape = self.normalized_shape
-        axes = (shape,) if isinstance(shape, int) else tuple(shape) if isinstance(shape, Sequence) else ()
-        if not axes or not all(isinstance(a, int) and not isinstance(a, bool) and a >= 1 for a in axes):
+        given = shape if isinstance(shape, list | tuple) else (shape,)
+        axes = tuple(number for number in map(whole, given) if number is not None and number >= 1)
+        if not axes or len(axes) != len(given):
             raise LayerError(
                 f"LayerNorm has normalized_shape={shape!r}",
                 allowed="an integer of at least 1, or several",
                 remedy="give the size of the last axis",
             )
         object.__setattr__(self, "normalized_shape", axes)
-        check_eps("LayerNorm", self.eps)
+        take_eps(self)
         check_flag("LayerNorm", affine=self.affine)
 
     @property
@@ -107,8 +107,8 @@ class GroupNorm(_ChannelNorm):
     affine: bool = True
 
     def __post_init__(self) -> None:
-        check_positive("GroupNorm", num_groups=self.num_groups, num_channels=self.num_channels)
-        check_eps("GroupNorm", self.eps)
+        take_positive(self, "num_groups", "num_channels")
+        take_eps(self)
         check_flag("GroupNorm", affine=self.affine)
         if self.num_channels % self.num_groups:
             raise LayerError(
@@ -141,8 +141,8 @@ class BatchNorm(_ChannelNorm):
     affine: bool = True
 
     def __post_init__(self) -> None:
-        check_positive("BatchNorm", num_features=self.num_features)
-        check_eps("BatchNorm", self.eps)
+        take_positive(self, "num_features")
+        take_eps(self)
         check_flag("BatchNorm", affine=self.affine)
 
     def _channels(self) -> int:

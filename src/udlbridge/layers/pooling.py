@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.layers.base import Layer, Shape, per_axis
+from udlbridge.layers.base import Layer, Shape, per_axis, whole
 from udlbridge.layers.convolution import Extent, window_count
 
 
@@ -29,8 +29,9 @@ class _Pool(Layer):
         dims = self.dims
         if dims is None:
             dims = len(self.kernel_size) if isinstance(self.kernel_size, list | tuple) else 2
+        dims = whole(dims)
         if dims not in (1, 2):
-            raise LayerError(f"{name} has dims={dims!r}", allowed="1 or 2", remedy="correct dims or kernel_size")
+            raise LayerError(f"{name} has dims={self.dims!r}", allowed="1 or 2", remedy="correct dims or kernel_size")
         object.__setattr__(self, "dims", dims)
         object.__setattr__(self, "kernel_size", per_axis(name, "kernel_size", self.kernel_size, dims))
         stride = self.kernel_size if self.stride is None else self.stride

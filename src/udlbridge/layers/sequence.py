@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.layers.base import Layer, Shape, Start, check_flag, check_positive
+from udlbridge.layers.base import Layer, Shape, Start, check_flag, take_positive, whole
 
 
 def _check_sequence(name: str, shape: Shape, features: int | None) -> None:
@@ -31,7 +31,7 @@ class Embedding(Layer):
     embedding_dim: int
 
     def __post_init__(self) -> None:
-        check_positive("Embedding", num_embeddings=self.num_embeddings, embedding_dim=self.embedding_dim)
+        take_positive(self, "num_embeddings", "embedding_dim")
 
     def param_shapes(self) -> dict[str, Shape]:
         """`weight` (num_embeddings, embedding_dim)."""
@@ -79,7 +79,7 @@ class LearnedPositions(Layer):
     features: int
 
     def __post_init__(self) -> None:
-        check_positive("LearnedPositions", length=self.length, features=self.features)
+        take_positive(self, "length", "features")
 
     def param_shapes(self) -> dict[str, Shape]:
         """`weight` (length, features)."""
@@ -121,7 +121,7 @@ class SelfAttention(Layer):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        check_positive("SelfAttention", embed_dim=self.embed_dim, num_heads=self.num_heads)
+        take_positive(self, "embed_dim", "num_heads")
         check_flag("SelfAttention", causal=self.causal, bias=self.bias)
         if self.embed_dim % self.num_heads:
             raise LayerError(
@@ -161,8 +161,10 @@ class Take(Layer):
     index: int = -1
 
     def __post_init__(self) -> None:
-        if isinstance(self.index, bool) or not isinstance(self.index, int):
+        index = whole(self.index)
+        if index is None:
             raise LayerError(f"Take has index={self.index!r}", allowed="an integer", remedy="correct index")
+        object.__setattr__(self, "index", index)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(T, *rest) -> rest."""
