@@ -16,6 +16,7 @@ from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
 from udlbridge.errors import OptionError, ParameterError, TrainingDiverged
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.options import checked_count
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import (
     Loss,
@@ -31,7 +32,6 @@ from udlbridge.training.plans import (
     Data,
     Plan,
     checked_callbacks,
-    checked_count,
     checked_data,
     describe,
     take_over,
