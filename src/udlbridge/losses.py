@@ -172,8 +172,8 @@ def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
 
     It is the mean over samples of sum_a (f_a - y_a)^2 + weight sum_ad (d f_a / d x_d - slopes_ad)^2, over what was
     observed. The targets y (n, O) of `train` are NaN where no value was. The engine `reference` has it for Dense,
-    Activation, Flatten and Dropout. Its gradient contains second derivatives of activations; at kinks every engine takes 0,
-    as in `udlbridge.input_hessian`.
+    Activation, Flatten and Dropout. Its gradient contains second derivatives of activations; at kinks
+    every engine takes 0, as in `udlbridge.input_hessian`.
 
     Args:
         slopes: derivatives by the input (n, O, *D), NaN where none was observed.
