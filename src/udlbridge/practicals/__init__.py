@@ -69,9 +69,14 @@ def printed(quantity: str, text: str, figure: float) -> Row:
     return Row(quantity, PRINTED, float(text), float(figure), 0.5 * 10.0**-digits * (1 + 1e-9))
 
 
+def asserted(quantity: str, expected: float, figure: float) -> Row:
+    """A figure that the source compares by `==`."""
+    return Row(quantity, PRINTED, float(expected), float(figure))
+
+
 def closed_form(quantity: str, expected: float, figure: float, tolerance: float = 1e-12) -> Row:
     """A figure that another computation gives; `tolerance` is relative to values above 1, absolute below."""
-    return Row(quantity, CLOSED_FORM, float(expected), float(figure), tolerance * max(1.0, abs(float(expected))))
+    return Row(quantity, CLOSED_FORM, float(expected), float(figure), float(tolerance) * max(1.0, abs(float(expected))))
 
 
 def largest_gap(quantity: str, value: np.ndarray, reference: np.ndarray, tolerance: float = 1e-12) -> Row:
