@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 
 from udlbridge import practicals
 from udlbridge.cli.practicals import command
-from udlbridge.errors import OptionError
+from udlbridge.errors import DataError, OptionError
 from udlbridge.practicals import Row
 
 matplotlib.use("Agg")
@@ -102,6 +104,71 @@ def test_command_fails_when_a_figure_differs(monkeypatch: pytest.MonkeyPatch) ->
     result = CliRunner().invoke(command, ["run", "losses", "--backend", "reference"], standalone_mode=False)
     assert result.return_value == 1
     assert "0 of 1 figures hold" in result.output
+
+
+def test_an_error_fails_one_practical_and_the_others_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(backend: str) -> list[Row]:
+        raise DataError("the package mnist1d is not installed", remedy="install it")
+
+    monkeypatch.setattr(practicals, "names", lambda: ["02_losses", "08_mnist1d", "09_high_dimensions"])
+    monkeypatch.setattr(practicals.load("mnist1d"), "rows", fails)
+    for other in ("losses", "high_dimensions"):
+        monkeypatch.setattr(practicals.load(other), "rows", lambda backend: [practicals.closed_form("a", 1.0, 1.0)])
+    target = tmp_path / "all.json"
+    arguments = ["run", "all", "--backend", "reference", "--json", str(target)]
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert result.return_value == 2
+    assert "2 of 2 figures hold with backend reference; could not run: 08_mnist1d" in result.output
+    assert "mnist1d is not installed" in result.output
+    written = json.loads(target.read_text())
+    assert written["ok"] is False
+    assert list(written["practicals"]) == practicals.names()
+    assert "not installed" in written["practicals"]["08_mnist1d"]["error"]
+    assert written["practicals"]["09_high_dimensions"]["rows"][0]["ok"] is True
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_targets_are_looked_at_before_computing(option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def computes(backend: str) -> list[Row]:
+        raise AssertionError("computed before looking at the target")
+
+    monkeypatch.setattr(practicals.load("losses"), "rows", computes)
+    (tmp_path / "file").touch()
+    target = tmp_path / ("absent/x.json" if option == "--json" else "file/x")
+    result = CliRunner().invoke(command, ["run", "losses", "--backend", "reference", option, str(target)])
+    assert isinstance(result.exception, OptionError)
+    assert str(target) in str(result.exception)
+
+
+def test_skipped_figures_are_not_counted_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(practicals.load("losses"), "rows", lambda backend: [practicals.skipped("a", "no weights")])
+    result = CliRunner().invoke(command, ["run", "losses", "--backend", "reference"], standalone_mode=False)
+    assert result.return_value == 0
+    assert "0 of 0 figures hold with backend reference, 1 skipped" in result.output
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("02_losses", ["--backend", "nonsense"], "nonsense"),
+        ("02_losses", ["--backend", "reference", "--plot", "PLACE/file/x"], "cannot be made"),
+        ("08_mnist1d", ["--backend", "reference"], "mnist1d is not installed"),
+    ],
+)
+def test_scripts_say_what_is_wrong_without_a_traceback(
+    script: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "mnist1d").mkdir()
+    (tmp_path / "mnist1d" / "__init__.py").write_text("raise ImportError")
+    path = [str(tmp_path), str(Path(practicals.__file__).parents[2])]
+    done = subprocess.run(
+        [sys.executable, practicals.folder() / f"{script}.py", *(a.replace("PLACE", str(tmp_path)) for a in arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class StandIn:
