@@ -165,8 +165,20 @@ def test_model_function_gradient_equals_differences(backend: str) -> None:
         function.value(start[1:])
 
 
+@pytest.mark.usefixtures("untyped")
 def test_bad_settings_are_named() -> None:
     function = ub.Function(lambda p: p[0] ** 2, backend="reference")
+    settings = {"n": 2, "batch_size": 1, "steps": 1, "step_size": 0.1}
+    for bad in ({"batch_size": 1.5}, {"seed": -1}, {"n": 2.5}, {"steps": 2.5}, {"step_size": np.inf}):
+        with pytest.raises(OptionError, match=str(next(iter(bad.values())))):
+            ub.optimize.descend_stochastically(lambda rows: function, np.ones(1), **{**settings, **bad})
+    for descend in (
+        lambda: ub.optimize.descend(lambda p: p[0], np.ones(1), steps=1, step_size=0.1),
+        lambda: ub.optimize.descend_by_line_search(lambda p: p[0], np.ones(1), steps=1),
+        lambda: ub.optimize.descend_stochastically(lambda rows: np.sum, np.ones(1), **settings),
+    ):
+        with pytest.raises(OptionError, match=r"without value.*ub\.Function"):
+            descend()
     with pytest.raises(OptionError, match="steps=0"):
         ub.optimize.descend(function, np.ones(1), steps=0, step_size=0.1)
     with pytest.raises(OptionError, match="threshold=0"):

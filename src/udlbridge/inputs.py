@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.model import Model
 
 
@@ -14,10 +14,17 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
     For a model that begins with an Embedding, x (n, T) holds tokens, integers of any width; they come back as int64.
 
     Raises:
+        OptionError: `model` is none of ours.
         DTypeError: another dtype than the model's.
         ShapeError: fewer than two axes, or samples that the layers cannot take.
         InputError: no samples, NaN or infinity.
     """
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"a {type(model).__name__} in the place of the model",
+            allowed="a udlbridge.Model",
+            remedy="translate a torch module, ub.from_torch(module), or describe the network, ub.Model([...])",
+        )
     array = np.asarray(x)
     if model.takes_tokens:
         return _checked_tokens(model, array, name)

@@ -20,6 +20,7 @@ from udlbridge.kernel import jacobian, outputs
 from udlbridge.linesearch import LineSearch as LineSearch
 from udlbridge.linesearch import line_search as line_search
 from udlbridge.model import Model
+from udlbridge.options import checked_count, checked_positive
 from udlbridge.training.loop import loss_gradient
 from udlbridge.training.losses import Loss
 
@@ -147,10 +148,11 @@ def descend(function: Differentiable, start: np.ndarray, *, steps: int, step_siz
         step_size: the learning rate.
 
     Raises:
-        OptionError: no steps, or a `step_size` that is not positive.
+        OptionError: no steps, a `step_size` that is not positive, or a `function` without value and gradient.
         NumericalError: the path left the finite numbers.
     """
     _check_steps(steps, step_size)
+    _checked_function(function)
     return _walk(start, steps, function.value, lambda x, step: x - step_size * function.gradient(x))
 
 
@@ -172,6 +174,7 @@ def descend_by_line_search(
         As `descend` and `line_search`; NumericalError if no step that was tried leads downhill.
     """
     _check_steps(steps, maximum)
+    _checked_function(function)
 
     def move(x: np.ndarray, step: int) -> np.ndarray:
         slope = function.gradient(x)
@@ -240,20 +243,30 @@ def descend_stochastically(
         As `descend`; OptionError if the batch is empty or larger than the data.
     """
     _check_steps(steps, step_size)
-    if not 1 <= batch_size <= n:
-        raise OptionError(f"batch_size={batch_size} of n={n}", allowed=f"1 to {n}", remedy="take a smaller batch")
-    generator = np.random.default_rng(seed)
+    n = checked_count("n", n, 1)
+    batch_size = checked_count("batch_size", batch_size, 1, n)
+    generator = np.random.default_rng(checked_count("seed", seed, 0))
     batches = [generator.permutation(n)[:batch_size] for _ in range(steps)]
 
     def move(x: np.ndarray, step: int) -> np.ndarray:
         return x - step_size * function_of(batches[step]).gradient(x)
 
-    return _walk(start, steps, function_of(np.arange(n)).value, move)
+    return _walk(start, steps, _checked_function(function_of(np.arange(n))).value, move)
 
 
 def _check_steps(steps: int, size: float) -> None:
-    if steps < 1 or not size > 0:
-        raise OptionError(f"steps={steps}, size={size}", allowed="at least one step of positive size", remedy="correct")
+    checked_count("steps", steps, 1)
+    checked_positive("the size of a step", size)
+
+
+def _checked_function(function: Differentiable) -> Differentiable:
+    if callable(getattr(function, "value", None)) and callable(getattr(function, "gradient", None)):
+        return function
+    raise OptionError(
+        f"a {type(function).__name__} without value(x) and gradient(x)",
+        allowed="a udlbridge.Function, ModelFunction or LossFunction",
+        remedy="ub.Function(lambda p: ...), with the functions of udlbridge.expressions",
+    )
 
 
 def _walk(
