@@ -75,6 +75,7 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
 
 TOKENS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "embedding": ([ub.Embedding(7, 3), ub.Dense(3, 2, "tanh"), ub.Flatten()], (4,)),
+    "embedding of few tokens": ([ub.Embedding(2, 3), ub.Dense(3, 2, "tanh"), ub.Flatten()], (5,)),
     "transformer": (
         [
             ub.Embedding(7, 4),
@@ -155,7 +156,9 @@ def sequence_networks(draw: st.DrawFn) -> tuple[ub.Model, tuple[int, ...]]:
     heads = draw(st.integers(1, 2))
     width, tokens = heads * draw(st.integers(1, 3)), draw(st.integers(1, 4))
     with_tokens = draw(st.booleans())
-    layers: list[Layer] = [ub.Embedding(5, width)] if with_tokens else [ub.Dense(2, width)]
+    layers: list[Layer] = (
+        [ub.Embedding(draw(st.sampled_from([2, 5, 40])), width)] if with_tokens else [ub.Dense(2, width)]
+    )
     layers.append(draw(st.sampled_from([ub.SinusoidalPositions(), ub.LearnedPositions(4, width)])))
     for _ in range(draw(st.integers(1, 2))):
         attention = ub.SelfAttention(width, heads, causal=draw(st.booleans()), bias=draw(st.booleans()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import udlbridge as ub
-from udlbridge import alignments, streaming
+from udlbridge import alignments, planning, streaming
 from udlbridge.errors import DTypeError, InputError, NumericalError, OptionError, ShapeError
+from udlbridge.tiling import Tile
 
 
 @st.composite
@@ -163,12 +163,43 @@ def test_kernel_stores_are_aligned(tmp_path: Path) -> None:
     assert ub.alignment(stores[0], kernels[1], tile=11) == pytest.approx(dense_alignment(*kernels), abs=1e-12)
 
 
-def test_a_store_is_read_by_its_own_tiles() -> None:
-    f = np.random.default_rng(7).standard_normal((30, 4))
-    store = OnlySlices(f @ f.T)
-    store.grid = SimpleNamespace(tile=8)  # type: ignore[attr-defined]
-    assert ub.alignment(store, f @ f.T) == pytest.approx(1, abs=1e-12)
-    assert store.blocks == {(i, j) for i in range(0, 30, 8) for j in range(0, 30, 8)}
+@pytest.fixture
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ub.KernelStore]:
+    """Three kernels of 30 samples in tiles of 8; the last in float16."""
+    monkeypatch.setattr(planning, "LARGEST_TILE", 8)
+    x = np.random.default_rng(3).standard_normal((30, 4)).astype(np.float32)
+    return [
+        ub.compute_kernel(
+            ub.Model([ub.Dense(4, 5, "tanh"), ub.Dense(5, 2)], seed=seed), x, tmp_path / f"{seed}.zarr",
+            backend="reference", storage=storage,
+        )
+        for seed, storage in enumerate([None, None, "float16"])
+    ]  # fmt: skip
+
+
+def test_stores_are_read_by_their_triangle_once(stores: list[ub.KernelStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = [np.asarray(store) for store in stores]
+    read: list[tuple[Path, int, int]] = []
+    read_tile = ub.KernelStore.read_tile
+
+    def noted(self: ub.KernelStore, tile: Tile) -> np.ndarray:
+        read.append((self.path, tile.row, tile.column))
+        return read_tile(self, tile)
+
+    monkeypatch.setattr(ub.KernelStore, "read_tile", noted)
+    found = ub.alignment(stores[0], stores[1])
+    assert sorted(read) == sorted((s.path, i, j) for s in stores[:2] for i in range(4) for j in range(i + 1))
+    assert found == pytest.approx(dense_alignment(dense[0], dense[1]), abs=1e-12)
+    for centred in (True, False):
+        matrix = ub.alignment_matrix(dict(zip("abc", stores, strict=True)), centred=centred)
+        expected = ub.alignment_matrix(dict(zip("abc", dense, strict=True)), centred=centred)
+        np.testing.assert_allclose(matrix, expected, rtol=1e-12)
+
+
+def test_a_store_and_an_array(stores: list[ub.KernelStore]) -> None:
+    dense = np.asarray(stores[0])
+    assert ub.alignment(stores[0], dense) == pytest.approx(1, abs=1e-12)
+    assert ub.alignment(stores[0], dense, tile=5) == pytest.approx(1, abs=1e-12)
 
 
 def test_the_matrix_holds_all_pairs() -> None:

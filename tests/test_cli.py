@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 import udlbridge as ub
 from helpers import random_model
+from udlbridge.cli import group
 
 
 def udlbridge(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,6 +121,55 @@ def test_errors_have_no_traceback(tmp_path: Path) -> None:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert udlbridge("frobnicate").returncode == 2
+
+
+def test_a_file_is_looked_for_before_engines_are_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engines(*_: object, **__: object) -> None:
+        raise AssertionError("engines are set up for nothing")
+
+    monkeypatch.setattr("udlbridge.cli.check.engines", engines)
+    good, absent = tmp_path / "good.safetensors", tmp_path / "absent.safetensors"
+    random_model([3, 2], ["identity"]).save(good)
+    for args, words in (
+        (["--model", absent], "no model file"),
+        (["--model", good, "--against", absent], "no model file"),
+        (["--model", good, "--shape", "4"], "last axis of 3"),
+    ):
+        result = CliRunner().invoke(group, ["check", *map(str, args)], standalone_mode=False)
+        assert isinstance(result.exception, ub.UDLBridgeError)
+        assert words in str(result.exception)
+
+
+def test_a_file_keeps_its_dtype(tmp_path: Path) -> None:
+    path, narrow = tmp_path / "m.safetensors", tmp_path / "narrow.safetensors"
+    model = random_model([3, 2], ["tanh"])
+    model.save(path)
+    model.astype("float32").save(narrow)
+
+    def run(*args: object) -> Result:
+        return CliRunner().invoke(group, [str(arg) for arg in args], standalone_mode=False)
+
+    for options, dtype in (((), "float64"), (("--dtype", "float32"), "float32")):
+        done = run("check", "--model", path, "--n", 3, "--backends", "torch,reference", *options)
+        assert f"({dtype}, n = 3)" in done.output
+        done = run("spectrum", "--model", path, "--n", 3, "--backend", "reference", "--json", tmp_path / "s", *options)
+        assert json.loads((tmp_path / "s").read_text())["dtype"] == dtype
+        run("kernel", "--model", path, "--n", 3, "--backend", "reference", "--out", tmp_path / "K.npy", *options)
+        assert np.load(tmp_path / "K.npy").dtype == dtype
+    by_name = run("kernel", "--model", "notebook1", "--n", 2, "--backend", "reference", "--out", tmp_path / "K.npy")
+    assert by_name.exception is None
+    assert np.load(tmp_path / "K.npy").dtype == np.float32
+    mixed = ("check", "--model", path, "--against", narrow, "--backends", "reference")
+    assert re.search(r"float64.*float32.*--dtype float64", str(run(*mixed).exception))
+    assert run(*mixed, "--dtype", "float32").return_value == 0
+
+
+@pytest.mark.parametrize("words", ["check", "kernel --out K.npy", "spectrum", "align"])
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_samples_are_no_number_of_samples(words: str, n: int) -> None:
+    result = CliRunner().invoke(group, [*words.split(), "--n", str(n)])
+    assert result.exit_code == 2
+    assert f"{n} is not in the range x>=1" in result.output
 
 
 def test_doctor() -> None:

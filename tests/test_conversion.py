@@ -46,6 +46,77 @@ def test_a_state_dict_of_torch_is_read(tmp_path: Path) -> None:
     assert read_network(tmp_path / "weights.pt", tmp_path / "model.json") == model
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])
+def test_statistics_have_to_be_in_a_file(ending: str, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    model = ub.Model([ub.Dense(2, 3), ub.BatchNorm(3)])
+    arrays = {name: value for name, value in model.arrays.items() if name != "1.running_var"}
+    path, spec = tmp_path / f"model{ending}", tmp_path / "model.json"
+    write_network(model, spec)
+    if ending == ".safetensors":
+        save_file(arrays, path, metadata={"udlbridge": spec.read_text()})
+    elif ending == ".npz":
+        np.savez(path, **arrays)
+    else:
+        torch.save({name: torch.tensor(value) for name, value in arrays.items()}, path)
+    with pytest.raises(errors.ParameterError, match=r"model\.\w+ lacks 1\.running_var.*save"):
+        read_network(path, spec)
+    if ending == ".safetensors":
+        with pytest.raises(errors.ParameterError, match=r"model\.safetensors lacks 1\.running_var"):
+            ub.Model.load(path)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt", ".json"])
+def test_files_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent.*create it"):
+        write_network(RESIDUAL, tmp_path / "absent" / f"model{ending}")
+    taken = tmp_path / f"folder{ending}"
+    taken.mkdir()
+    with pytest.raises(errors.ModelFileError, match=rf"folder\{ending} cannot be written"):
+        write_network(RESIDUAL, taken)
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_model_save_into_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent"):
+        RESIDUAL.save(tmp_path / "absent" / "model.safetensors")
+
+
+def test_an_npz_holds_the_arrays_and_the_spec_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: (given.extend(arrays), savez(file, **arrays)))
+    write_network(RESIDUAL, tmp_path / "model.npz")
+    assert given == ["spec", *RESIDUAL.arrays]  # NumPy 1.26 would store allow_pickle=False as one more array
+
+
+def test_convert_of_an_empty_file_is_no_interruption(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"")
+    done = udlbridge("convert", tmp_path / "a.npz", tmp_path / "b.npz")
+    assert done.returncode == 2
+    assert "a.npz cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("name", EVERY_LAYER | TOKENS)
+def test_a_pt_is_the_state_dict_of_the_module(name: str, tmp_path: Path) -> None:
+    model = shaken((EVERY_LAYER | TOKENS)[name][0])
+    spec = tmp_path / "model.json"
+    write_network(model, spec)
+    write_network(model, tmp_path / "ours.pt")
+    module = model.astype("float64").to_torch()
+    for parameter in module.parameters():
+        torch.nn.init.zeros_(parameter)
+    module.load_state_dict(torch.load(tmp_path / "ours.pt", weights_only=True))
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in model.to_torch().state_dict().items())
+    torch.save(model.to_torch().state_dict(), tmp_path / "theirs.pth")
+    assert read_network(tmp_path / "theirs.pth", spec) == model
+    assert read_network(tmp_path / "ours.pt", spec) == model
+    # As versions before wrote it: by the model's own names.
+    torch.save({key: torch.tensor(value) for key, value in model.arrays.items()}, tmp_path / "before.pt")
+    assert read_network(tmp_path / "before.pt", spec) == model
+
+
 def test_convert(tmp_path: Path) -> None:
     RESIDUAL.save(tmp_path / "a.safetensors")
     done = udlbridge("convert", tmp_path / "a.safetensors", tmp_path / "b.npz", "--dtype", "float64")
@@ -59,27 +130,58 @@ def test_convert(tmp_path: Path) -> None:
 
 
 def test_what_is_no_network_file(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
     def bad(name: str, content: bytes) -> Path:
         (tmp_path / name).write_bytes(content)
         return tmp_path / name
 
+    half = torch.nn.Linear(2, 2).bfloat16().state_dict()
     torch.save({"layers": [1, 2]}, tmp_path / "no_state.pt")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "pickled.pt")
+    torch.save(half, tmp_path / "half.pt")
+    save_file({"weight": torch.zeros(2).to(torch.float8_e5m2)}, tmp_path / "quarter.safetensors")
+    save_file(half, tmp_path / "half.safetensors")
     np.savez(tmp_path / "alone.npz", **{"0.weight": np.ones((2, 2))})
     np.savez(tmp_path / "objects.npz", spec=np.array([{}], dtype=object))
+    np.save(tmp_path / "renamed.npy", np.ones((2, 2)))
+    (tmp_path / "renamed.npy").rename(tmp_path / "renamed.npz")
     cases = {
         tmp_path / "model.onnx": r"'\.onnx'.*\.safetensors, \.npz, \.pt",
         tmp_path / "missing.npz": r"no file .*missing\.npz",
         bad("cut.npz", b"PK\x03\x04"): r"cannot be read",
         bad("cut.pt", b"nothing"): r"cannot be read",
+        bad("empty.npz", b""): r"empty\.npz cannot be read",
+        bad("empty.pt", b""): r"empty\.pt cannot be read",
+        bad("empty.safetensors", b""): r"empty\.safetensors is not a readable safetensors file",
+        bad("garbage.safetensors", b"garbage" * 9): r"garbage\.safetensors is not a readable safetensors file",
         tmp_path / "no_state.pt": r"no state dict.*state_dict\(\)",
         tmp_path / "pickled.pt": r"cannot be read",
+        tmp_path / "half.pt": r"weight has dtype bfloat16.*float32, float64.*module\.float\(\)",
+        tmp_path / "half.safetensors": r"(bias|weight) has dtype BF16.*float\(\)",
+        tmp_path / "quarter.safetensors": r"weight has dtype F8_E5M2",
         tmp_path / "alone.npz": r"arrays and no layers.*--spec",
         tmp_path / "objects.npz": r"cannot be read",
+        tmp_path / "renamed.npz": r"renamed\.npz cannot be read.*a single array",
+        tmp_path: r"ends in 'nothing'",
     }
-    for path, words in cases.items():
+    for spec in (None, bad("model.json", json.dumps(RESIDUAL.spec()).encode())):
+        for path, words in cases.items():
+            if spec is None or path.stem not in ("alone", "tmp"):
+                with pytest.raises(errors.ModelFileError, match=words):
+                    read_network(path, spec)
+    RESIDUAL.save(tmp_path / "good.safetensors")
+    for spec, words in {
+        tmp_path / "missing.json": r"no file .*missing\.json",
+        bad("binary.json", b"\xff\xfe\x00"): r"binary\.json cannot be read",
+        bad("other.json", b"[1, 2]"): r"other\.json has no udlbridge spec",
+        tmp_path: r"cannot be read",
+    }.items():
         with pytest.raises(errors.ModelFileError, match=words):
-            read_network(path)
+            read_network(tmp_path / "good.safetensors", spec)
+    for path, words in {tmp_path / "half.safetensors": "BF16", tmp_path: "is not a readable"}.items():
+        with pytest.raises(errors.ModelFileError, match=words):
+            ub.Model.load(path)
     newer = {**RESIDUAL.spec(), "format": 2}
     with pytest.raises(errors.ModelFileError, match=r"format version 2.*version 1.*update udlbridge"):
         ub.Model.from_spec(json.dumps(newer), RESIDUAL.arrays)

@@ -87,6 +87,9 @@ def test_the_networks_take_both_forms_of_structured_kernels() -> None:
         assert first.positions > 1
         assert first.by_pairs(reduction("trace", 2))
     assert not places(ub.Model(ALL["conv2d"][0]), ALL["conv2d"][1])[0].by_pairs(reduction("trace", 2))
+    few, many = (places(ub.Model(ALL[name][0]), ALL[name][1])[0] for name in ("embedding of few tokens", "embedding"))
+    assert many.by_tokens(reduction("trace", 8))
+    assert not few.by_tokens(reduction("trace", 10))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -151,6 +154,20 @@ def test_buffers_are_not_parameters_but_belong_to_the_model() -> None:
     assert moved != model
     assert moved.with_params(model.params) == moved
     assert moved.astype("float32").buffers["1.running_mean"].dtype == np.float32
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_group_of_one_number_is_zero(n: int, backend: str) -> None:
+    """torch's own function takes such a batch for a mistake of training."""
+    model = shaken([ub.Dense(3, 4), ub.GroupNorm(4, 4)])
+    x = batch(model, (3,), n)
+    assert_within_budget(ub.outputs(model, x, backend=backend), np.tile(model.params["1.bias"], (n, 1)))
+    blocks = ub.jacobian(model, x, backend=backend)
+    assert_within_budget(blocks["1.bias"], np.tile(np.eye(4), (n, 1, 1)))
+    np.testing.assert_allclose(blocks["0.weight"], 0, atol=1e-12)
+    for method in ("structured", "plain"):
+        kernel = ub.ntk(model, x, backend=backend, method=method)
+        assert_within_budget(kernel, np.full((n, n), 4.0))
 
 
 def test_max_pooling_gives_ties_to_the_first(backend: str) -> None:

@@ -28,6 +28,11 @@ SETTINGS = {
     "residual": (lambda: ub.Residual([]), r"Residual without layers"),
     "not a layer": (lambda: ub.Residual([ub.Dense(2, 2), "relu"]), r"Residual has a str among its layers"),
     "late embedding": (lambda: ub.Model([ub.Flatten(), ub.Embedding(3, 2)]), r"layer 1 is an Embedding.*layer 0"),
+    "embedding inside": (
+        lambda: ub.Model([ub.Residual([ub.Embedding(3, 2)], [ub.Embedding(3, 2)])]),
+        r"Residual has an Embedding among its layers.*before the block",
+    ),
+    "embedding beside": (lambda: ub.Residual([ub.Dense(2, 2)], ub.Embedding(2, 2)), r"Embedding among its shortcut"),
     "index": (lambda: ub.Take(0.5), r"Take has index=0\.5"),
 }
 

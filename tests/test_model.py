@@ -10,6 +10,9 @@ from hypothesis import given
 
 import udlbridge as ub
 from helpers import dense_models, load_golden
+from udlbridge import backends, errors
+from udlbridge.backends.base import Availability
+from udlbridge.conversion import read_network, write_network
 
 
 def test_parameters_are_named_by_the_index_of_their_layer() -> None:
@@ -79,6 +82,21 @@ def test_a_model_without_parameters_keeps_its_dtype(tmp_path: Path) -> None:
     model.save(tmp_path / "m.safetensors")
     assert ub.Model.load(tmp_path / "m.safetensors").dtype == np.float64
     assert model.astype("float32").dtype == np.float32
+
+
+def test_without_torch_a_model_cannot_become_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Availability(False, "PyTorch is not installed", "pip install torch")
+    monkeypatch.setattr(backends, "availability", lambda name: missing)
+    model = ub.models.notebook_method1()
+    for call in (
+        model.to_torch,
+        lambda: ub.from_torch(model),
+        lambda: write_network(model, tmp_path / "model.pt"),
+        lambda: read_network(tmp_path / "model.pt"),
+    ):
+        with pytest.raises(errors.TorchUnavailable, match=r"not installed.*pip install torch"):
+            call()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hash_sees_weights_and_architecture() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget
 from udlbridge import errors
+from udlbridge.backends.pytorch_modules import Steps, triangle
+from udlbridge.reduction import reduction
 
 ALL = EVERY_LAYER | TOKENS
 
@@ -111,6 +115,10 @@ REFUSED = {
     ),
     "own forward": (Twice(), r"the module itself: Twice has no translation"),
     "softplus": (nn.Sequential(nn.Softplus(beta=2)), r"0: Softplus with.*beta.*2"),
+    "softplus threshold": (
+        nn.Sequential(nn.Linear(2, 2), nn.Softplus(threshold=1.0)),
+        r"1: Softplus with.*threshold.*1\.0.*20",
+    ),
     "softmax": (nn.Sequential(nn.Softmax(dim=1)), r"0: Softmax\(dim=1\).*dim=-1"),
     "padding": (nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")), r"0: Conv1d.*circular"),
     "ceil": (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), r"0: MaxPool2d with.*ceil_mode"),
@@ -144,6 +152,20 @@ def test_shared_parameters_are_refused_in_translation_and_right_without() -> Non
     assert_within_budget(ub.ntk(shared, x), expected)
 
 
+def test_a_module_without_parameters_may_be_used_twice() -> None:
+    relu, norm = nn.ReLU(), nn.BatchNorm1d(5, affine=False).eval()
+    norm.running_mean += 0.3
+    inner = nn.Sequential(nn.Linear(5, 5), relu)
+    module = nn.Sequential(nn.Linear(3, 5), relu, norm, inner, norm, relu, nn.Linear(5, 2)).double()
+    model = ub.from_torch(module)
+    assert [layer.kind for layer in model.layers].count("activation") == 3
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    assert_within_budget(ub.outputs(model, x, backend="reference"), on_torch(module, x))
+    twice = nn.Sequential(inner, nn.Tanh(), inner)
+    with pytest.raises(errors.ConversionError, match=r"2\.0\.weight and 0\.0\.weight are one shared parameter"):
+        ub.from_torch(twice)
+
+
 def test_frozen_parameters_are_refused_in_translation_and_left_out_without() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     model = ub.from_torch(module)
@@ -161,14 +183,189 @@ def test_hooks_are_refused() -> None:
         ub.from_torch(module)
 
 
-def test_a_module_in_blocks_has_the_same_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forward_of_an_instance_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.Tanh()))
+    for part, path in ((module[1], "1"), (module[1][0], r"1\.0"), (module, "the module itself")):
+        part.forward = lambda z: z * 0
+        with pytest.raises(errors.ConversionError, match=rf"^{path} \(\w+\) has a forward of its own"):
+            ub.from_torch(module)
+        del part.forward
+    block = ub.Model([ub.Dense(2, 2), ub.Residual([ub.Dense(2, 2, "tanh")])]).to_torch()
+    block[1].layers[1].forward = lambda z: z * 0
+    with pytest.raises(errors.ConversionError, match=r"^1\.layers\.1 \(Tanh\) has a forward of its own"):
+        ub.from_torch(block)
+
+
+def broken(change: Callable[[nn.Sequential], object]) -> nn.Sequential:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
+    change(module)
+    return module
+
+
+UNFIT = {
+    "dropout": (broken(lambda m: m[1].append(nn.Dropout(1.0))).eval(), r"^1\.2: Dropout has p=1\.0"),
+    "same": (nn.Sequential(nn.Conv2d(1, 1, 2, padding="same")), r'^0: Conv2d has padding="same"'),
+    "eps": (nn.Sequential(nn.ReLU(), nn.BatchNorm1d(2, eps=0.0)).eval(), r"^1: BatchNorm has eps=0\.0"),
+    "late": (broken(lambda m: m[1].append(nn.Embedding(5, 2))), r"^1\.2 is an Embedding.*first layer"),
+    "chain": (broken(lambda m: m[1].append(nn.Linear(4, 2))), r"^1\.2 \(dense\) does not fit behind 1\.1: it gets 2"),
+    "float16": (broken(lambda m: m[1].half()), r"^1\.1\.weight has dtype float16.*float32.*module\.float\(\)"),
+    "bfloat16": (broken(lambda m: m.bfloat16()), r"^0\.weight has dtype bfloat16"),
+    "mixed": (broken(lambda m: m[1].double()), r"^1\.1\.weight has dtype float64, 0\.weight float32"),
+    "meta": (broken(lambda m: m[1].to("meta")), r"^1\.1\.weight is on the meta device.*load"),
+    "nan": (broken(lambda m: nn.init.constant_(m[1][1].bias, float("nan"))), r"^1\.1\.bias is not finite"),
+    "statistics": (
+        broken(lambda m: m[1].append(nn.BatchNorm1d(2, dtype=torch.bfloat16))).eval(),
+        r"^1\.2\.weight has dtype bfloat16",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_named_by_its_path(name: str) -> None:
+    module, words = UNFIT[name]
+    with pytest.raises(errors.ConversionError, match=words):
+        ub.from_torch(module)
+
+
+@pytest.mark.parametrize("outputs", [1, "trace", "mean", "sum", "diagonal", "full"])
+@pytest.mark.parametrize("samples", [4, 9, 16])
+def test_a_module_within_a_bound_of_memory_has_the_same_kernel(outputs: int | str, samples: int) -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     x = np.random.default_rng(0).standard_normal((7, 3))
-    whole = {outputs: ub.ntk(module, x, x[:5], outputs=outputs) for outputs in (1, "mean", "sum", "diagonal", "full")}
-    monkeypatch.setattr("udlbridge.backends.pytorch_modules.MEMORY", 26 * 2 * 8 * 6)
-    for outputs, kernel in whole.items():
-        assert_within_budget(ub.ntk(module, x, x[:5], outputs=outputs), kernel)
-    assert_within_budget(ub.ntk(module, x), ub.ntk(module, x, x))
+    memory = 26 * (1 if outputs in (1, "sum") else 2) * 8 * samples
+    model = ub.from_torch(module)
+    for x2 in (None, x[:5]):
+        expected = ub.ntk(model, x, x2, outputs=outputs, backend="reference")
+        assert_within_budget(ub.ntk(module, x, x2, outputs=outputs, memory=memory), expected)
+    kernel = ub.ntk(module, x, outputs=outputs, memory=memory)
+    mirrored = kernel.swapaxes(0, 1)
+    np.testing.assert_array_equal(kernel, mirrored.swapaxes(2, 3) if outputs == "full" else mirrored)
+
+
+def test_a_triangle_differentiates_no_sample_more_often_than_it_must() -> None:
+    parts: list[int] = []
+
+    def jacobian(samples: torch.Tensor) -> torch.Tensor:
+        parts.append(len(samples))
+        return samples[:, None, :]
+
+    samples = torch.randn(10, 3, dtype=torch.float64)
+    kernel = torch.zeros(10, 10, dtype=torch.float64)
+    triangle(jacobian, reduction(0, 1), samples, Steps(rows=4, columns=2), kernel)
+    # Rows of 4, 4 and 2 samples; before them 0, 4 and 8 columns.
+    assert (sum(parts), max(parts)) == (10 + 0 + 4 + 8, 2)
+    np.testing.assert_allclose(np.tril(kernel), np.tril(samples @ samples.T), rtol=1e-14)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cls: Callable[..., nn.Module], **settings: object) -> None:
+        super().__init__()
+        self.inner = cls(3, 4, batch_first=True, **settings)
+        self.readout = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.readout(self.inner(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("cls", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_module_that_vmap_cannot_take(cls: type[nn.Module]) -> None:
+    module = Recurrent(cls).double()
+    x = np.random.default_rng(0).standard_normal((4, 5, 3))
+    values = list(module.parameters())
+    rows = []
+    for sample in torch.tensor(x):
+        y = module(sample[None])[0]
+        rows.append([torch.cat([g.flatten() for g in torch.autograd.grad(v, values, retain_graph=True)]) for v in y])
+    full = torch.einsum("iap,jbp->ijab", *[torch.stack([torch.stack(row) for row in rows])] * 2).numpy()
+    assert_within_budget(ub.ntk(module, x, outputs="full"), full)
+    assert_within_budget(ub.ntk(module, x, outputs=1, params="inner.*"), _part(module, x))
+    assert all(value.grad is None and value.requires_grad for value in values)
+
+
+def _part(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    rows = []
+    for sample in torch.tensor(x):
+        found = torch.autograd.grad(module(sample[None])[0, 1], list(module.inner.parameters()))
+        rows.append(torch.cat([value.flatten() for value in found]))
+    return (torch.stack(rows) @ torch.stack(rows).T).numpy()
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.inner(x), 0.5)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(3, 1, dropout=0.1, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x, x, x, need_weights=False)[0].flatten(1)
+
+
+class Gives(nn.Module):
+    def __init__(self, form: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.form(self.inner(x))
+
+
+FLAT, SERIES = np.zeros((2, 3), np.float32), np.zeros((2, 4, 3), np.float32)
+NO_STATISTICS = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)).eval()
+UNUSABLE = {
+    "attention": (Attention(), SERIES, r"inner \(MultiheadAttention\) is active.*random.*eval\(\)"),
+    "recurrent": (
+        Recurrent(nn.LSTM, num_layers=2, dropout=0.1),
+        SERIES,
+        r"inner \(LSTM\) is active.*random.*eval\(\)",
+    ),
+    "rrelu": (nn.Sequential(nn.Linear(3, 2), nn.RReLU()), FLAT, r"1 \(RReLU\) is active.*random"),
+    "functional": (Noisy(), FLAT, r"Noisy draws random numbers.*eval\(\)"),
+    "statistics": (NO_STATISTICS, FLAT, r"1 \(BatchNorm1d\) has no running statistics.*track_running_stats=True"),
+    "dict": (Gives(lambda y: {"logits": y}), FLAT, r"gives a dict.*one tensor.*\['logits'\]"),
+    "tuple": (Gives(lambda y: (y, y)), FLAT, r"gives a tuple.*one tensor"),
+    "scalar": (Gives(lambda y: y.sum()), FLAT, r"tensor of shape \(\) for one sample"),
+    "classes": (Gives(lambda y: y.argmax(1, keepdim=True)), FLAT, r"outputs of dtype int64"),
+    "shape": (nn.Linear(5, 2), FLAT, r"cannot take a sample of shape \(3,\).*mat1 and mat2"),
+    "meta": (nn.Linear(3, 2, device="meta"), FLAT, r"weight is on the meta device"),
+    "lazy": (nn.LazyLinear(2), FLAT, r"weight has no shape yet.*module\(x\)"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_modules_without_a_kernel(name: str) -> None:
+    module, x, words = UNUSABLE[name]
+    with pytest.raises(errors.UDLBridgeError, match=words):
+        ub.ntk(module, x)
+
+
+def test_a_module_stays_as_it_is() -> None:
+    class Stateful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.inner(x)
+
+        def to(self, *args: object, **kwargs: object) -> nn.Module:
+            raise AssertionError("the caller's module is moved")
+
+    module = Stateful()
+    generator = torch.get_rng_state()
+    ub.ntk(module, FLAT)
+    assert module.calls == 0
+    assert torch.equal(generator, torch.get_rng_state())
 
 
 def test_modules_and_options() -> None:
@@ -180,5 +377,59 @@ def test_modules_and_options() -> None:
         ub.ntk(module, x.astype(np.float64))
     with pytest.raises(errors.OptionError, match=r"a str in the place of the model"):
         ub.ntk("module", x)
-    with pytest.raises(errors.ParameterError, match=r"'1\.\*' matches no parameter.*0\.weight"):
-        ub.ntk(module, x, params="1.*")
+    for name in ("1.*", "readout"):
+        with pytest.raises(errors.ParameterError, match=r"matches no parameter.*0\.weight") as caught:
+            ub.ntk(module, x, params=name)
+        assert "readout" not in caught.value.remedy
+    for options, words in (
+        ({"memory": "banana"}, "'banana'"),
+        ({"memory": "20B"}, r"memory=20 B.*at least 256 B.*allow more"),
+        ({"threads": -3}, r"threads=-3.*at least 1"),
+        ({"method": "bogus"}, r"method='bogus'.*auto, structured, plain"),
+        ({"device": "tpu"}, r"device='tpu'.*cpu"),
+    ):
+        with pytest.raises(errors.OptionError, match=words):
+            ub.ntk(module, x, **options)
+    with pytest.raises(errors.UnknownBackend, match=r"jax"):
+        ub.ntk(module, x, backend="jax")
+    with pytest.raises(errors.ShapeError, match=r"x2 have shape \(4,\)"):
+        ub.ntk(module, x, np.zeros((2, 4), np.float32))
+    with pytest.raises(errors.OptionError, match=r"threads=-3"):
+        ub.ntk(ub.from_torch(module), x, threads=-3)
+
+
+def test_threads_are_honoured() -> None:
+    seen: list[int] = []
+
+    class Watching(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super().forward(x)
+
+    before = torch.get_num_threads()
+    ub.ntk(Watching(3, 2), FLAT, threads=before + 1)
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "call",
+    [
+        ub.outputs,
+        ub.jacobian,
+        ub.input_jacobian,
+        ub.input_hessian,
+        ub.check,
+        ub.ntk_operator,
+        lambda module, x: ub.compare_models(module, module, x),
+        lambda module, x: ub.spectrum(module, x=x),
+        lambda module, x: ub.train(module, x, np.zeros((2, 2), np.float32), epochs=1),
+        lambda module, x: ub.plan(module, 10),
+        lambda module, x: ub.plan(module, 10, sample_shape=(3,)),
+        lambda module, x: ub.compute_kernel(module, x, "nowhere"),
+    ],
+)
+def test_what_takes_no_module_says_how_to_translate_it(call: Callable[..., object]) -> None:
+    with pytest.raises(errors.OptionError, match=r"Linear.*ub\.from_torch\(module\)"):
+        call(nn.Linear(3, 2), FLAT)

@@ -81,6 +81,7 @@ BAD: list[tuple[dict[str, Any], type[UDLBridgeError], str]] = [
     ({"callbacks": [ub.Probe(X, every=1), ub.Probe(X, every=2)]}, OptionError, "name of its own"),
     ({"callbacks": [ub.Probe(X[:, :2], every=1)]}, ShapeError, "Dense"),
     ({"resume": "no-such-file"}, RunFileError, "no run file"),
+    ({"save_to": "no-such-folder/run.safetensors", "epochs": 10**9}, RunFileError, "no folder no-such-folder.*create"),
 ]
 
 
@@ -149,3 +150,8 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="whole run"):
         ub.TrainingRun.load(path)
     assert list(tmp_path.glob("*.part")) == []
+    normed = ub.Model([ub.Dense(4, 3), ub.BatchNorm(3)], dtype="float64")
+    ub.train(normed, X, Y, epochs=1, backend="reference").save(path)
+    path.write_bytes(path.read_bytes().replace(b"state/1.running_var", b"stats/1.running_var"))
+    with pytest.raises(RunFileError, match=r"state/ lacks 1\.running_var"):
+        ub.TrainingRun.load(path)

@@ -9,7 +9,7 @@ sample, with a dual number (ForwardDiff). The samples of a batch do not touch ea
 an activation has no second derivative (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
 """
 function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
-    chain = for_duals(Flux.testmode!(chain))
+    chain = for_duals(inference(chain))
     seeds = cotangents(Full(), chain(X))
     n = size(X, ndims(X))
     D = length(X) ÷ n

@@ -3,7 +3,7 @@
 
 f(X) in inference mode, (O, n) for X (D..., n).
 """
-outputs(chain::Chain, X::AbstractArray) = Flux.testmode!(chain)(X)
+outputs(chain::Chain, X::AbstractArray) = inference(chain)(X)
 
 "sample `i` of `X`, kept as a batch of one"
 sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
@@ -17,13 +17,13 @@ Derivatives of every output of every sample with respect to every parameter: blo
 One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
 """
 function jacobian(chain::Chain, X::AbstractArray)
-    y = outputs(chain, X)
+    chain = inference(chain)
+    y = chain(X)
     return per_sample(chain, X, cotangents(Full(), y))
 end
 
-"blocks (size(parameter)..., K, n) for the K cotangents of the batch"
+"blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain in inference mode"
 function per_sample(chain::Chain, X::AbstractArray, seeds)
-    Flux.testmode!(chain)
     T = eltype(first(seeds))
     n = size(X, ndims(X))
     named = parameters(chain)
@@ -60,7 +60,7 @@ Derivatives of every output with respect to the sample that it comes from, `(D..
 The samples of a batch do not touch each other in inference mode, so one pullback of the whole batch serves all of them.
 """
 function input_jacobian(chain::Chain, X::AbstractArray{T}) where {T}
-    Flux.testmode!(chain)
+    chain = inference(chain)
     y, back = Zygote.pullback(chain, X)
     result = zeros(T, size(X)[1:(end - 1)]..., size(y, 1), size(y, 2))
     for (k, seed) in enumerate(cotangents(Full(), y))

@@ -35,16 +35,20 @@ The empirical neural tangent kernel of a Flux chain in inference mode,
   per-sample gradients, whichever costs less; `:plain` multiplies per-sample gradients.
 - `params`: names of the [`parameters`](@ref) that the kernel sums over; all of them by default.
 
+# Errors
+`ArgumentError` for outputs, a method or parameters that do not exist, and for what [`inference`](@ref) refuses.
+
 Source: Jacot, Gabriel, Hongler (2018); Novak, Sohl-Dickstein, Schoenholz (2022) for the structured form.
 """
 function ntk(chain::Chain, X::AbstractArray, X2=nothing; outputs=:trace, method::Symbol=:structured,
     params=first.(parameters(chain)))
-    r = reduction(outputs, size(UDLBridge.outputs(chain, sample(X, 1)), 1))
+    chain = inference(chain)
+    y = chain(sample(X, 1))
+    r = reduction(outputs, size(y, 1))
     left = factors(chain, X, r, method, params)
     right = X2 === nothing ? left : factors(chain, X2, r, method, params)
     n, m = size(X, ndims(X)), X2 === nothing ? size(X, ndims(X)) : size(X2, ndims(X2))
-    O = size(UDLBridge.outputs(chain, sample(X, 1)), 1)
-    T = Array{eltype(UDLBridge.outputs(chain, sample(X, 1)))}(undef, trailing(r, O)..., m, n)
+    T = Array{eltype(y)}(undef, trailing(r, size(y, 1))..., m, n)
     rectangle!(T, r, left, 1:n, right, 1:m; lower=X2 === nothing)
     X2 === nothing && mirror!(T)
     return permutedims(T, ndims(T):-1:1)
@@ -57,9 +61,11 @@ What a kernel needs of the samples `X`: one forward pass and K backward passes f
 for `:plain`. `params` are the names of the parameters that count.
 """
 function factors(chain::Chain, X::AbstractArray, r::Reduction, method::Symbol, params=first.(parameters(chain)))
+    chain = inference(chain)
+    check_names(chain, params)
     method === :structured && return structured_factors(chain, X, r, params)
     method === :plain || throw(ArgumentError("method = :$method; allowed: :structured, :plain"))
-    seeds = cotangents(r, outputs(chain, X))
+    seeds = cotangents(r, chain(X))
     return AnyFactor[
         Factor(nothing, reshape(block, :, length(seeds), size(X, ndims(X)))) for
         (name, block) in per_sample(chain, X, seeds) if name in params

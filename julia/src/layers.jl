@@ -84,14 +84,14 @@ parameters(chain::Chain) = [leaf.name => value(leaf) for leaf in leaves(chain)]
 """
     build(spec, params) -> Chain
 
-The Flux `Chain` that a spec describes. `spec` is the JSON text of `udlbridge`'s `Model.spec()`, or its parsed form;
+The Flux `Chain` that a spec describes, in inference mode. `spec` is the JSON text of `udlbridge`'s `Model.spec()`, or its parsed form;
 `params` maps names of parameters and buffers to canonical arrays with reversed axes (see `layout.jl`).
 
 # Errors
 `ArgumentError` for a layer kind or an activation that this package does not know.
 """
 build(spec::AbstractString, params::AbstractDict) = build(JSON.parse(spec), params)
-build(spec::AbstractDict, params::AbstractDict) = build_chain(spec["layers"], name -> params[name])
+build(spec::AbstractDict, params::AbstractDict) = inference(build_chain(spec["layers"], name -> params[name]))
 
 "a chain of layers from their specs; `param(name)` gives an array"
 function build_chain(specs, param)

@@ -35,6 +35,7 @@ The layer on a batch, with `see(site, x, z)` in place of every tensor `z` that p
 observed(layer, x, see) = layer(x)
 observed(chain::Chain, x, see) = run_observed(chain.layers, x, see)
 
+run_observed(layers::NamedTuple, x, see) = run_observed(values(layers), x, see)
 run_observed(::Tuple{}, x, see) = x
 run_observed(layers::Tuple, x, see) = run_observed(Base.tail(layers), observed(first(layers), x, see), see)
 

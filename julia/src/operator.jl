@@ -7,7 +7,7 @@
 of the [`parameters`](@ref), in their order.
 """
 function pull(chain::Chain, X::AbstractArray, C::AbstractMatrix)
-    _, back = Zygote.pullback(m -> m(X), Flux.testmode!(chain))
+    _, back = Zygote.pullback(m -> m(X), inference(chain))
     named = parameters(chain)
     blocks = [similar(C, size(p)..., 1, 1) for (_, p) in named]
     store!(blocks, chain, only(back(C)), 1, 1)
@@ -24,7 +24,7 @@ Where every layer has a rule for tangents ([`has_tangent`](@ref)), one forward p
 chain takes `<J_i' c_i, w>` from one Zygote pullback per sample, which is as exact and slower.
 """
 function push(chain::Chain, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
-    Flux.testmode!(chain)
+    chain = inference(chain)
     isempty(direction) && return fill!(similar(C, size(C, 2)), 0)
     carried(chain, X) || return push_by_sample(chain, X, direction, C)
     x, dx, taken = X, nothing, 0

@@ -7,7 +7,7 @@ Dense layer) or its output (any other layer). Samples last.
 The chain is walked one layer at a time, each with its own Zygote pullback, so that fifty equal layers compile once.
 """
 function signals(chain::Chain, X::AbstractArray, Y::AbstractArray)
-    Flux.testmode!(chain)
+    chain = inference(chain)
     activations, ways_back = Any[], Any[]
     h = X
     for layer in chain.layers

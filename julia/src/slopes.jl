@@ -9,7 +9,7 @@ the Zygote gradient along the way; one pass for each output. Second derivatives 
 [`input_hessian`](@ref).
 """
 function slope_gradient(chain::Chain, X::AbstractArray{T}, C::AbstractArray) where {T}
-    chain = for_duals(Flux.testmode!(chain))
+    chain = for_duals(inference(chain))
     total = zeros(T, sum(length, last.(parameters(chain)); init=0))
     for (k, seed) in enumerate(cotangents(Full(), chain(X)))
         direction = selectdim(C, ndims(C) - 1, k)

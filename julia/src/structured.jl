@@ -1,11 +1,10 @@
 """
     structured_factors(chain, X, reduction, names) -> Vector{Factor}
 
-A factor for every place where parameters in `names` enter: one forward pass writes the places down, one backward pass per
+A factor for every place where parameters in `names` enter a chain in inference mode: one forward pass writes the places down, one backward pass per
 cotangent gives the errors there.
 """
 function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
-    Flux.testmode!(chain)
     recorder = Recorder()
     y = observed(chain, X, recorder)
     isempty(recorder.sites) && return AnyFactor[] # no parameters: the kernel is zero

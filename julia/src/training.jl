@@ -40,7 +40,7 @@ end
 """
     Training(chain, X, Y, loss; optimiser, rates, clip_norm = nothing)
 
-A training under way. The chain is trained in place.
+A training under way, in inference mode. The arrays of the chain are trained in place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
 - `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
@@ -64,7 +64,9 @@ function Training(chain::Chain, X::AbstractArray, Y, loss; optimiser, rates, cli
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
     length(rates) == length(parameters(chain)) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
-    state = Flux.setup(optimiser, Flux.testmode!(chain))
+    # In inference mode, with the arrays of the chain: these are what is trained.
+    chain = inference(chain)
+    state = Flux.setup(optimiser, chain)
     t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
     # What is no parameter is not trained, whatever Flux finds in a layer.
     trained = optimiser_leaves(t)
@@ -215,7 +217,7 @@ end
 The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
 """
 function loss_gradient(loss, chain::Chain, X::AbstractArray, Y)
-    Flux.testmode!(chain)
+    chain = inference(chain)
     value, gradient = value_and_gradient(loss, chain, X, Y)
     return value, gradient isa Vector ? gradient : gradient_arrays(chain, gradient)
 end

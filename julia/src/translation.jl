@@ -43,18 +43,11 @@ end
 
 The Flux chain of a [`Model`](@ref), in inference mode.
 """
-to_flux(model::Model) = Flux.testmode!(build(model.spec, Dict(model.params)))
+to_flux(model::Model) = build(model.spec, Dict(model.params))
 
 function only_type(types)
     length(types) == 1 && only(types) in (Float32, Float64) && return only(types)
     throw(ArgumentError("the chain has arrays of $(join(types, " and ")); allowed: all Float32 or all Float64 (f32, f64)"))
-end
-
-function check_shared(arrays)
-    for (index, leaf) in enumerate(arrays), other in arrays[1:(index - 1)]
-        value(leaf) === value(other) || continue
-        throw(ArgumentError("$(leaf.name) and $(other.name) are one shared array; copies would have another kernel"))
-    end
 end
 
 const Ours = Union{Dense,Conv,CrossCor,FirstMaxPool,MeanPool,GlobalMeanPool,GroupNorm,SampleNorm,Embedding,
@@ -120,11 +113,6 @@ function in_place(p::Parallel, path)
     main, side = in_place(parts[1], path), in_place(parts[2], "$path.shortcut")
     isempty(side) && return Any[SkipConnection(Chain(main...), +)]
     return Any[Parallel(+, Chain(main...), Chain(side...))]
-end
-
-function check_inference(layer, path)
-    layer.active === true || return nothing
-    throw(ArgumentError("layer $path, a $(nameof(typeof(layer))), is in training mode; use Flux.testmode!(chain)"))
 end
 
 with_activation(layer, λ) = λ === identity ? Any[layer] : Any[layer, Activation(λ)]

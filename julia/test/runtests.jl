@@ -15,6 +15,7 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 
 @testset "UDLBridge" begin
     include("layers.jl")
+    include("inference.jl")
     include("derivatives.jl")
     include("curvature.jl")
     include("slopes.jl")

@@ -18,3 +18,32 @@
     end
     @test all(iszero, last(gradients))  # the last bias moves no slope
 end
+
+@testset "Sobolev" begin
+    rng = Xoshiro(8)
+    chain = random_chain(rng, (3, 4, 2), tanh)
+    X, y, s = randn(rng, 3, 5), randn(rng, 2, 5), randn(rng, 3, 2, 5)
+    y[:, 3:end] .= NaN
+    s[:, :, 1:2] .= NaN
+    s[2:end, :, 4] .= NaN
+    targets, loss = Observed(y, s), Sobolev(0.7)
+    seen(a) = filter(!isnan, vec(a))
+    formula() = (sum(abs2, seen(UDLBridge.outputs(chain, X) .- y)) + 0.7 * sum(abs2, seen(input_jacobian(chain, X) .- s))) / 5
+    value, gradients = loss_gradient(loss, chain, X, targets)
+    @test value ≈ formula()
+    step = 1e-6
+    for (gradient, (_, p)) in zip(gradients, parameters(chain)), index in eachindex(p)
+        before = p[index]
+        p[index] = before + step
+        plus = formula()
+        p[index] = before - step
+        minus = formula()
+        p[index] = before
+        @test abs(gradient[index] - (plus - minus) / 2step) < 1e-8
+    end
+    rates = fill(0.05, 4)
+    t = Training(chain, X, targets, loss; optimiser=Flux.Momentum(1.0, 0.8), rates, clip_norm=1.0)
+    losses = [only(epoch!(t, 1:5, 5)) for _ in 1:200]
+    @test first(losses) ≈ value
+    @test last(losses) < value / 5
+end

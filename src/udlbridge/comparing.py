@@ -9,7 +9,7 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.errors import DTypeError, ShapeError
-from udlbridge.inputs import checked_batch, output_size
+from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.kernel import ntk
 from udlbridge.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.model import Model
@@ -93,6 +93,8 @@ def compare_models(first: Model, second: Model, x: np.ndarray, *, backend: str |
         InputError, ShapeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
+    for network in (first, second):
+        check_model(network)
     if first.dtype != second.dtype:
         raise DTypeError(
             f"networks of dtype {first.dtype} and {second.dtype}",

@@ -22,6 +22,7 @@ from udlbridge.narrowing import STORAGE
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
+from udlbridge.selection import Selection, selected_parameters
 from udlbridge.storing import WritableStore, check_room
 from udlbridge.tiling import Tile, TileComputer
 
@@ -106,15 +107,16 @@ class KernelStore(WritableStore):
         """
         model = self.model().astype("float64")
         x = self.samples()
+        x = x if model.takes_tokens else x.astype(np.float64)
         every = list(self.grid.tiles())
         picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
         engine = backends.get(backend or self.manifest["backend"])
-        job = KernelJob(model, self.reduction, self.manifest["plan"]["method"])
+        job = KernelJob(model, self.reduction, self.manifest["plan"]["method"], params=self.parameters)
         worst, scale = 0.0, 0.0
         for index in picked:
             tile = every[index]
-            left = engine.prepare(job, x[tile.rows].astype(np.float64))
-            right = engine.prepare(job, x[tile.columns].astype(np.float64))
+            left = engine.prepare(job, x[tile.rows])
+            right = engine.prepare(job, x[tile.columns])
             exact = np.empty((*tile.shape, *self.shape[2:]))
             engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
             worst = max(worst, float(np.abs(self.read_tile(tile) - exact).max()))
@@ -128,6 +130,7 @@ def compute_kernel(
     path: str | os.PathLike[str],
     *,
     outputs: Outputs = "trace",
+    params: Selection = None,
     backend: str | None = None,
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
@@ -147,11 +150,12 @@ def compute_kernel(
         model: the network.
         x: samples (n, *D), of the model's dtype.
         path: the folder of the store; it must not exist unless `resume`.
-        outputs, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes besides
-            the samples.
+        outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
+            besides the samples.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
             precision is measured and kept in the manifest.
-        resume: go on with the store at `path` if there is one; it must be of the same network, samples and reduction.
+        resume: go on with the store at `path` if there is one; it must be of the same network, samples, reduction
+            and parameters.
         calibrate: spend two seconds to predict the time, for the manifest.
         progress: show a bar; None means: if standard error is a terminal.
 
@@ -160,8 +164,8 @@ def compute_kernel(
 
     Raises:
         StoreError: the path exists, another process writes to it, the disk is too small or full, or the store to be
-            resumed is of another network, other samples or another reduction.
-        OptionError, InputError, BackendUnavailable: as `ntk`.
+            resumed is of another network, other samples, another reduction or other parameters.
+        OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
     """
     batch = checked_batch(model, x)
     chosen = reduction(outputs, output_size(model, batch))
@@ -174,6 +178,13 @@ def compute_kernel(
             allowed=f"outputs={existing.manifest['outputs']!r}",
             remedy="write to another path",
         )
+    names = selected_parameters(model, params)
+    if existing is not None and existing.parameters != names:
+        raise StoreError(
+            f"{folder} holds the kernel of the parameters {', '.join(existing.parameters)}; given: {', '.join(names)}",
+            allowed="the same parameters",
+            remedy="write to another path",
+        )
     if existing is None and folder.exists() and any(folder.iterdir()):
         raise StoreError(
             f"{folder} exists",
@@ -182,17 +193,17 @@ def compute_kernel(
         )
     tile = None if existing is None else existing.grid.tile
     made = make_plan(
-        model, batch.shape[1:], chosen, len(batch), None, name, method, memory, threads, tile=tile
+        model, batch.shape[1:], chosen, len(batch), None, name, method, memory, threads, tile=tile, params=names
     )  # fmt: skip
     engine = backends.get(name)
     if calibrate:
-        made = calibrated(model, batch.shape[1:], chosen, made)
+        made = calibrated(model, batch.shape[1:], chosen, made, names)
     if existing is None:
         stored = STORAGE[storage].itemsize / model.dtype.itemsize if storage in STORAGE else 1.0
         check_room(folder, int(made.disk_bytes * stored) + 2 * batch.nbytes)
-        description = {"backend": name, "versions": engine.versions(), "plan": made.to_dict()}
+        description = {"backend": name, "versions": engine.versions(), "plan": made.to_dict(), "params": list(names)}
         existing = KernelStore.create(folder, model, batch, chosen, made.tile, storage, description)
-    job = KernelJob(model, chosen, made.method, threads, device)
+    job = KernelJob(model, chosen, made.method, threads, device, names)
     with existing.writing():
         _fill(existing, job, batch, made, existing.unfinished(), progress)
     return existing
@@ -210,10 +221,10 @@ def _complete(
     method = store.manifest["plan"]["method"]
     chosen = store.reduction
     made = make_plan(
-        model, x.shape[1:], chosen, len(x), None, name, method, memory, threads, tile=store.grid.tile
+        model, x.shape[1:], chosen, len(x), None, name, method, memory, threads, store.grid.tile, store.parameters
     )  # fmt: skip
     todo = store.unfinished()
-    _fill(store, KernelJob(model, chosen, made.method, threads), x, made, todo, progress)
+    _fill(store, KernelJob(model, chosen, made.method, threads, params=store.parameters), x, made, todo, progress)
     return len(todo)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.errors import ModelFileError, TorchUnavailable
+from udlbridge.errors import ModelFileError, UDLBridgeError
+from udlbridge.files import read_safetensors, replacing
 from udlbridge.model import Model
+from udlbridge.specs import parsed_spec, require_buffers
+from udlbridge.statenames import by_own_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,22 +27,21 @@ def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
     Understood: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools, adaptive pools
     to size 1, LayerNorm, GroupNorm, BatchNorm1d and 2d, Dropout, Flatten, Embedding, Identity, the activations,
     Softmax and LogSoftmax over the last axis; and whatever `Model.to_torch` makes. The layers are numbered in order of
-    evaluation. Softplus becomes the exact function, which torch leaves above its threshold, by up to 2e-9. For other
-    modules there is `ub.ntk(module, x)`, which needs no translation.
+    evaluation. Softplus becomes the exact function, which torch leaves above its threshold (at least 20) by up to 2e-9.
+    For other modules there is `ub.ntk(module, x)`, which needs no translation.
 
     Args:
         module: the network.
         inference: take a network in training mode as it is in inference.
 
     Raises:
-        ConversionError: a module that has no translation, by its path inside `module`; shared or frozen parameters; a
-            network in training mode whose outputs differ there from inference.
-        ParameterError: weights of a dtype that is neither float32 nor float64.
+        ConversionError: a module that has no translation, or does not fit behind the others, by its path inside
+            `module`; shared or frozen parameters; weights that are neither float32 nor float64, of several dtypes,
+            without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
+            from inference.
         TorchUnavailable: PyTorch is not installed.
     """
-    state = backends.availability("torch")
-    if not state.ok:
-        raise TorchUnavailable(state.reason, remedy=state.remedy)
+    backends.require_torch()
     from udlbridge.backends import pytorch_convert
 
     return pytorch_convert.from_torch(module, inference=inference)
@@ -61,39 +61,62 @@ def from_flux(path: str | os.PathLike[str]) -> Model:
 def read_network(path: Path, spec: Path | None = None) -> Model:
     """The network in a .safetensors, .npz or .pt file; `spec` is a JSON file with the layers, where the file has none.
 
-    Nothing in a file can execute code.
+    Arrays have the model's own names, or those of the state dict of `Model.to_torch`. Nothing in a file can execute
+    code.
 
     Raises:
         ModelFileError: an unknown ending, an unreadable file, or layers that are missing.
-        ParameterError: arrays that do not fit the layers.
+        ParameterError: arrays that do not fit the layers, or that are missing.
+        TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
     reader = _checked_ending(path, READERS)
-    if path.suffix == ".safetensors" and spec is None:
-        return Model.load(path)
     try:
         found, arrays = reader(path)
+    except UDLBridgeError:
+        raise
     except FileNotFoundError:
         raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
-    except (OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError) as error:
+    except Exception as error:  # whatever a foreign reader meets in a damaged file: there is no list of it
         raise ModelFileError(
             f"{path} cannot be read ({type(error).__name__}: {error})",
             allowed="a whole file of arrays alone",
             remedy="save it again: for PyTorch, torch.save(module.state_dict(), path)",
         ) from error
     if spec is not None:
-        found = spec.read_text(encoding="utf-8")
+        found = _read_spec(spec)
     if found is None:
         raise ModelFileError(f"{path} has arrays and no layers", allowed="--spec FILE.json", remedy="name the layers")
-    return Model.from_spec(found, arrays, str(spec or path))
+    layers, dtype = parsed_spec(found, str(spec or path))
+    arrays = by_own_names(layers, arrays)
+    require_buffers(layers, arrays, str(path))
+    return Model(layers, arrays, dtype=dtype)
+
+
+def _read_spec(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read ({error})",
+            allowed="a JSON file with the layers of a network",
+            remedy="write one: `udlbridge convert MODEL.safetensors LAYERS.json`",
+        ) from error
 
 
 def write_network(model: Model, path: Path) -> None:
-    """Write a network as .safetensors, .npz, .pt (a state dict, without layers) or .json (layers, without arrays).
+    """Write a network; the ending is .safetensors, .npz, .pt (a state dict, no layers) or .json (layers, no arrays).
+
+    A .pt file is the state dict of `model.to_torch()`.
 
     Raises:
-        ModelFileError: an unknown ending.
+        ModelFileError: an unknown ending, a missing folder, or a disk that refuses.
+        TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
-    _checked_ending(path, WRITERS)(model, path)
+    writer = _checked_ending(path, WRITERS)
+    with replacing(path, ModelFileError) as partial:
+        writer(model, partial)
 
 
 def _checked_ending(path: Path, choices: dict[str, Any]) -> Any:
@@ -105,19 +128,22 @@ def _checked_ending(path: Path, choices: dict[str, Any]) -> Any:
 
 
 def _read_safetensors(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
-    from safetensors.numpy import load_file
-
-    return None, load_file(path)
+    metadata, arrays = read_safetensors(path, "model", ModelFileError)
+    return metadata.get("udlbridge"), arrays
 
 
 def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as file:
+    file = np.load(path, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ValueError("it holds a single array, as a .npy file does")
+    with file:
         arrays = {name: file[name] for name in file.files}
     spec = arrays.pop("spec", None)
     return None if spec is None else str(spec), arrays
 
 
 def _read_pt(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+    backends.require_torch()
     from udlbridge.backends.pytorch_files import read_state
 
     return None, read_state(path)
@@ -125,13 +151,15 @@ def _read_pt(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
 
 def _write_npz(model: Model, path: Path) -> None:
     arrays: dict[str, Any] = dict(model.arrays)
-    np.savez(path, allow_pickle=False, spec=np.array(json.dumps(model.spec())), **arrays)
+    with path.open("wb") as file:
+        np.savez(file, spec=np.array(json.dumps(model.spec())), **arrays)
 
 
 def _write_pt(model: Model, path: Path) -> None:
+    backends.require_torch()
     from udlbridge.backends.pytorch_files import write_state
 
-    write_state(model.arrays, path)
+    write_state(model, path)
 
 
 def _write_json(model: Model, path: Path) -> None:
@@ -142,6 +170,7 @@ READERS: dict[str, Callable[[Path], tuple[str | None, dict[str, np.ndarray]]]] =
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
     ".pt": _read_pt,
+    ".pth": _read_pt,
 }
 """What reads a file, by its ending: the layers as JSON text, if it has them, and the arrays."""
 
@@ -149,6 +178,7 @@ WRITERS: dict[str, Callable[[Model, Path], None]] = {
     ".safetensors": lambda model, path: model.save(path),
     ".npz": _write_npz,
     ".pt": _write_pt,
+    ".pth": _write_pt,
     ".json": _write_json,
 }
-"""What writes a file, by its ending."""
+"""What writes a network to a path, by the ending of the file."""

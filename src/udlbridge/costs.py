@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from udlbridge.layers import Conv1d, Conv2d, Dense, Layer, Residual, SelfAttention, Shape
+from udlbridge.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
 from udlbridge.model import Model
 from udlbridge.reduction import Reduction
-from udlbridge.rules import affine_rule, gradients_cost, pairs_cost
+from udlbridge.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tokens_cost
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Place:
     groups: int
     size: int
     seen: int
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return max(self.positions, 1) * self.size
 
     def by_pairs(self, chosen: Reduction) -> bool:
         """Whether its share of the kernel comes from pairs of positions, and not from per-sample gradients."""
@@ -48,33 +53,81 @@ class Place:
         return gradients if self.positions == 0 else min(gradients, errors + self.seen)
 
 
-def places(model: Model, sample_shape: Shape) -> list[Place]:
-    """All places of a network for samples of this shape, in order."""
-    found: list[Place] = []
+@dataclass(frozen=True)
+class Table:
+    """One place where a row of `rows` enters at each of `positions`: `outputs` parameters in a row."""
+
+    positions: int
+    rows: int
+    outputs: int
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return self.positions * self.outputs
+
+    def by_tokens(self, chosen: Reduction) -> bool:
+        """Whether its share of the kernel comes from equal tokens, and not from gradients of the whole table."""
+        return lookup_rule(self.positions, self.rows, self.outputs, chosen) == "tokens"
+
+    def multiply_adds(self, chosen: Reduction) -> float:
+        """Multiply-adds for one entry of the kernel, by the cheaper form."""
+        if self.by_tokens(chosen):
+            return float(tokens_cost(self.positions, self.rows, self.outputs, chosen))
+        return float(gradients_cost(self.rows, self.outputs, chosen))
+
+    def kept(self, chosen: Reduction) -> int:
+        """Numbers that one sample's factor holds: for every token its errors, its number and that of its sample."""
+        if self.by_tokens(chosen):
+            return self.positions * (self.outputs * chosen.n_cotangents + 4)
+        return self.rows * self.outputs * chosen.n_cotangents
+
+
+def places(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> list[Place | Table]:
+    """The places of a network for samples of this shape, in order, where parameters in `params` enter; None: any."""
+    chosen = model.params if params is None else params
+    found: list[Place | Table] = []
     shape = sample_shape
-    for layer in model.layers:
-        found += _of_layer(layer, shape)
+    for index, layer in enumerate(model.layers):
+        found += _of_layer(layer, shape, f"{index}.", chosen)
         shape = layer.output_shape(shape)
     return found
 
 
-def _of_layer(layer: Layer, shape: Shape) -> Iterator[Place]:
-    size = sum(prod(one) for one in layer.param_shapes().values())
-    seen = prod(shape)
-    if isinstance(layer, Dense):
-        yield Place(prod(shape[:-1]), layer.in_features, layer.out_features, 1, size, seen)
-    elif isinstance(layer, Conv1d | Conv2d):
-        windows = prod(layer.output_shape(shape)[1:])
-        yield Place(windows, layer.patch_size, layer.out_channels // layer.groups, layer.groups, size, seen)
-    elif isinstance(layer, SelfAttention):
-        e, bias = layer.embed_dim, int(layer.bias)
-        yield Place(shape[0], e, 3 * e, 1, 3 * e * (e + bias), seen)
-        yield Place(shape[0], e, e, 1, e * (e + bias), seen)
-    elif isinstance(layer, Residual):
-        for branch in (layer.layers, layer.shortcut):
+def chosen_size(model: Model, params: Collection[str] | None) -> int:
+    """How many numbers the parameters in `params` have; None means all."""
+    return sum(prod(shape) for name, shape in model.param_shapes().items() if params is None or name in params)
+
+
+def _of_layer(layer: Layer, shape: Shape, prefix: str, chosen: Collection[str]) -> Iterator[Place | Table]:
+    if isinstance(layer, Residual):
+        for start, branch in (("", layer.layers), ("shortcut.", layer.shortcut)):
             inner = shape
-            for one in branch:
-                yield from _of_layer(one, inner)
+            for index, one in enumerate(branch):
+                yield from _of_layer(one, inner, f"{prefix}{start}{index}.", chosen)
                 inner = one.output_shape(inner)
-    elif size:
-        yield Place(0, 0, 0, 1, size, seen)
+        return
+    sizes = {name: prod(one) for name, one in layer.param_shapes().items() if prefix + name in chosen}
+    seen = prod(shape)
+
+    def affine(weight: str, bias: str, positions: int, inputs: int, outputs: int, groups: int) -> Iterator[Place]:
+        size = sum(sizes.get(name, 0) for name in (weight, bias))
+        if weight in sizes:
+            yield Place(positions, inputs, outputs, groups, size, seen)
+        elif size:
+            yield Place(0, 0, 0, 1, size, seen)
+
+    if isinstance(layer, Dense):
+        yield from affine("weight", "bias", prod(shape[:-1]), layer.in_features, layer.out_features, 1)
+    elif isinstance(layer, Conv1d | Conv2d):
+        windows, groups = prod(layer.output_shape(shape)[1:]), layer.groups
+        yield from affine("weight", "bias", windows, layer.patch_size, layer.out_channels // groups, groups)
+    elif isinstance(layer, SelfAttention):
+        tokens, e = shape
+        yield from affine("in_proj_weight", "in_proj_bias", tokens, e, 3 * e, 1)
+        yield from affine("out_proj.weight", "out_proj.bias", tokens, e, e, 1)
+    elif isinstance(layer, Embedding):
+        if sizes:
+            yield Table(shape[0], layer.num_embeddings, layer.embedding_dim)
+    elif sizes:
+        yield Place(0, 0, 0, 1, sum(sizes.values()), seen)

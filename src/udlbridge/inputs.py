@@ -8,23 +8,28 @@ from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.model import Model
 
 
+def check_model(model: object) -> None:
+    """Raise `OptionError` for what is no `Model`, saying how a module of PyTorch becomes one."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"a {type(model).__name__} in the place of the model",
+            allowed="a udlbridge.Model",
+            remedy="translate a torch.nn.Module by ub.from_torch(module), or describe the network with ub.Model([...])",
+        )
+
+
 def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
     """`x` as a C-contiguous array (n, *D) of the model's dtype, or an error that says what is wrong with it.
 
     For a model that begins with an Embedding, x (n, T) holds tokens, integers of any width; they come back as int64.
 
     Raises:
-        OptionError: `model` is none of ours.
         DTypeError: another dtype than the model's.
         ShapeError: fewer than two axes, or samples that the layers cannot take.
         InputError: no samples, NaN or infinity.
+        OptionError: something else in the place of the model.
     """
-    if not isinstance(model, Model):
-        raise OptionError(
-            f"a {type(model).__name__} in the place of the model",
-            allowed="a udlbridge.Model",
-            remedy="translate a torch module, ub.from_torch(module), or describe the network, ub.Model([...])",
-        )
+    check_model(model)
     array = np.asarray(x)
     if model.takes_tokens:
         return _checked_tokens(model, array, name)

@@ -14,9 +14,10 @@ from udlbridge.backends.base import KernelJob
 from udlbridge.errors import InputError, LayerError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
-from udlbridge.planning import DEFAULT_MEMORY, make_plan
+from udlbridge.planning import DEFAULT_MEMORY, check_threads, chosen_method, make_plan
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
+from udlbridge.sizes import parse_bytes
 from udlbridge.tiling import TileComputer, place
 
 
@@ -179,7 +180,8 @@ def ntk(
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.rules`); "plain"
             multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs more.
-        memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
+        memory: bound of the working memory, as "2GB": what is held besides the samples and the result; for a module,
+            besides its activations for up to 256 samples too.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
 
@@ -189,13 +191,13 @@ def ntk(
 
     Raises:
         As `udlbridge.outputs`; OutputsError for a reduction that does not exist; ParameterError for a pattern that
-        matches nothing; ConversionError for a module in training mode with BatchNorm or Dropout; OptionError for a
-        method that does not exist.
+        matches nothing; ConversionError for a module whose outputs are random, depend on the batch, or are no tensor;
+        OptionError for a method that does not exist, too little memory, threads below 1.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
     if not isinstance(model, Model):
-        return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, device)
+        return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, memory, threads, device)
     rows = checked_batch(model, x)
     columns = rows if x2 is None else checked_batch(model, x2, "x2")
     if columns.shape[1:] != rows.shape[1:]:
@@ -207,27 +209,24 @@ def ntk(
     chosen = reduction(outputs, output_size(model, rows))
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     other = None if x2 is None else len(columns)
-    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads)
-    engine = backends.get(name)
     names = selected_parameters(model, params)
+    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads, params=names)
+    engine = backends.get(name)
     entries = prod(chosen.trailing)
 
-    def kernel(own: tuple[str, ...]) -> np.ndarray:
-        job = KernelJob(model, chosen, made.method, threads, device, own)
-        computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
-        result = np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype)
-        buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-        for tile in made.grid.tiles():
-            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-            shape = (*tile.shape, *chosen.trailing)
-            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
-            computer.compute(tile, block)
-            place(result, tile, block, symmetric=made.symmetric)
-        return result
-
-    if per_layer:
-        return {layer: kernel(own) for layer, own in names_by_layer(names).items()}
-    return kernel(names)
+    job = KernelJob(model, chosen, made.method, threads, device, names)
+    computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+    parts = names_by_layer(names) if per_layer else {"": names}
+    results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
+    buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
+    for tile in made.grid.tiles():
+        # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
+        shape = (*tile.shape, *chosen.trailing)
+        block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
+        for part, own in parts.items():
+            computer.compute(tile, block, own)
+            place(results[part], tile, block, symmetric=made.symmetric)
+    return results if per_layer else results[""]
 
 
 def _module_kernel(
@@ -239,6 +238,8 @@ def _module_kernel(
     per_layer: bool,
     backend: str | None,
     method: str,
+    memory: int | str,
+    threads: int | None,
     device: str,
 ) -> np.ndarray:
     """The kernel of a `torch.nn.Module`, which only torch and the plain method can compute."""
@@ -250,6 +251,11 @@ def _module_kernel(
             allowed="a udlbridge.Model or a torch.nn.Module",
             remedy="describe the network with ub.Model([...])",
         )
+    if backend is not None:
+        backends.checked_name(backend)
+    chosen_method(method)
+    check_threads(threads)
+    bound = parse_bytes(memory)
     if backend not in (None, "torch") or method == "structured" or per_layer:
         raise OptionError(
             f"backend={backend!r}, method={method!r}, per_layer={per_layer} for a torch.nn.Module",
@@ -258,4 +264,4 @@ def _module_kernel(
         )
     from udlbridge.backends.pytorch_modules import module_kernel
 
-    return module_kernel(module, x, x2, outputs, params, device)
+    return module_kernel(module, x, x2, outputs, params, bound, threads, device)

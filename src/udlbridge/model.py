@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
+from udlbridge.files import read_safetensors, write_safetensors
 from udlbridge.initialise import FLOATS, initial_buffers, initial_parameters
-from udlbridge.layers import Embedding, Layer, Shape, check_chain, layer_from_spec, shape_behind
+from udlbridge.layers import Layer, Shape, check_chain, shape_behind
+from udlbridge.specs import parsed_spec, require_buffers, spec_of
 
 if TYPE_CHECKING:
     from torch import nn
-
-FORMAT_VERSION = 1
-"""Version of the spec in a model file. It grows when an older reader could misread a newer file."""
 
 
 def _checked_dtype(dtype: object) -> str:
@@ -85,12 +84,6 @@ class Model:
                     allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
                     remedy="describe the network with them",
                 )
-            if isinstance(layer, Embedding) and index > 0:
-                raise LayerError(
-                    f"layer {index} is an Embedding",
-                    allowed="an Embedding as layer 0",
-                    remedy="start the model with it",
-                )
         check_chain(self._layers)
         if params is None:
             self._dtype = _checked_dtype(dtype)
@@ -124,7 +117,7 @@ class Model:
     @property
     def takes_tokens(self) -> bool:
         """Whether samples are integers, the numbers of tokens: the model begins with an Embedding."""
-        return isinstance(self._layers[0], Embedding)
+        return self._layers[0].of_tokens
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -187,11 +180,7 @@ class Model:
 
     def spec(self) -> dict[str, Any]:
         """The architecture as JSON-ready data, without parameters."""
-        return {
-            "format": FORMAT_VERSION,
-            "dtype": self._dtype,
-            "layers": [layer.spec() for layer in self._layers],
-        }
+        return spec_of(self._layers, self._dtype)
 
     def hash(self) -> str:
         """SHA-256 of the spec and of the bytes of all parameters and buffers."""
@@ -207,17 +196,11 @@ class Model:
         The format is that of safetensors, and UDLBridge in Julia writes and reads the same: 8 bytes with the length of
         the header (little-endian), a JSON header that gives dtype ("F32", "F64"), shape and place of every tensor by
         name, and the raw numbers in C order. `__metadata__` has the spec as JSON text under the key "udlbridge".
-        """
-        from safetensors.numpy import save_file
 
-        tensors = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors, partial, metadata={"udlbridge": json.dumps(self.spec())})
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        Raises:
+            ModelFileError: the folder is missing, or the disk refuses.
+        """
+        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -226,8 +209,8 @@ class Model:
         Raises:
             ModelFileError: if the file is missing, truncated, of another program or of another format version.
         """
-        spec, tensors = _read_safetensors(Path(path))
-        return Model.from_spec(spec, tensors, str(path))
+        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
     @staticmethod
     def from_spec(spec: str, params: Mapping[str, np.ndarray], source: str = "the spec") -> Model:
@@ -235,27 +218,21 @@ class Model:
 
         Raises:
             ModelFileError: no spec, an unknown kind of layer, or another format version; it names `source`.
-            ParameterError: arrays that do not fit the layers.
+            ParameterError: arrays that do not fit the layers, or parameters or buffers that are missing.
         """
-        try:
-            found = json.loads(spec)
-            version, dtype, described = found["format"], found["dtype"], list(found["layers"])
-        except (KeyError, TypeError, json.JSONDecodeError):
-            raise ModelFileError(
-                f"{source} has no udlbridge spec",
-                allowed="a file written by model.save or UDLBridge.save",
-                remedy="build the Model from its layers and pass the tensors as params=",
-            ) from None
-        if version != FORMAT_VERSION:
-            raise ModelFileError(
-                f"{source} has format version {version}",
-                allowed=f"version {FORMAT_VERSION}",
-                remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
-            )
-        return Model([layer_from_spec(layer) for layer in described], params, dtype=str(dtype))
+        layers, dtype = parsed_spec(spec, source)
+        require_buffers(layers, params, source)
+        return Model(layers, params, dtype=dtype)
 
     def to_torch(self) -> nn.Sequential:
-        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers."""
+        """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers.
+
+        Raises:
+            TorchUnavailable: PyTorch is not installed.
+        """
+        from udlbridge.backends import require_torch
+
+        require_torch()
         from udlbridge.backends.pytorch_export import to_torch
 
         return to_torch(self)
@@ -331,22 +308,3 @@ class Model:
         name_of_dtype = dtypes.pop() if dtypes else dtype
         kept = initial_buffers(self._layers, name_of_dtype) | {name: values[name] for name in buffers if name in values}
         return {name: values[name] for name in trained}, kept, name_of_dtype
-
-
-def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """The spec as text ("" if there is none) and the arrays."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise ModelFileError(f"there is no model file {path}", remedy="check the path") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path} is not a readable safetensors file ({error})",
-            allowed="a whole file written by model.save or UDLBridge.save",
-            remedy="copy or save it again: it may be truncated",
-        ) from error
-    return metadata.get("udlbridge", ""), tensors

@@ -10,10 +10,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from udlbridge import backends
 from udlbridge.backends.base import Backend
+from udlbridge.costs import chosen_size
 from udlbridge.errors import OptionError, OutputsError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
+from udlbridge.selection import Selection, selected_parameters
 
 BATCH = 4096
 """Samples that an engine gets at a time, unless told otherwise."""
@@ -22,8 +24,8 @@ BATCH = 4096
 class NTKOperator(LinearOperator):  # type: ignore[misc]
     """The (n, n) kernel of a network on samples, for products with vectors. Made by `ntk_operator`.
 
-    Besides what a scipy LinearOperator has: `model`, `reduction`, and `rank_bound`, min(n, P) for one output or the
-    summed output, min(n, O P) for the trace and the mean.
+    Besides what a scipy LinearOperator has: `model`, `reduction`, `params` (names), and `rank_bound`, min(n, P) for one
+    output or the summed output, min(n, O P) for the trace and the mean, with the P of `params`.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         engine: Backend[Any],
         batch: int = BATCH,
         threads: int | None = None,
+        params: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(model.dtype, (len(x), len(x)))
         self.model = model
         self.reduction = chosen
-        self.rank_bound = min(len(x), chosen.n_cotangents * model.n_params)
+        self.params = tuple(model.params) if params is None else params
+        self.rank_bound = min(len(x), chosen.n_cotangents * chosen_size(model, params))
         self._x = x
         self._engine = engine
         self._batch = batch
@@ -51,15 +55,16 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
 
     def _product(self, v: np.ndarray) -> np.ndarray:
         result = np.zeros(len(self._x))
-        if not self.model.params:
+        if not self.params:
             return result.astype(self.dtype)
         weights = np.asarray(v).reshape(-1).astype(self.dtype)
         for seed in self._cotangents():
+            # No step along the parameters that do not count.
             total = {name: np.zeros(value.shape) for name, value in self.model.params.items()}
             for rows in self._batches():
                 pulled = self._engine.pull(self.model, self._x[rows], weights[rows, None] * seed)
-                for name, value in pulled.items():
-                    total[name] += value
+                for name in self.params:
+                    total[name] += pulled[name]
             direction = {name: value.astype(self.dtype) for name, value in total.items()}
             for rows in self._batches():
                 x = self._x[rows]
@@ -93,6 +98,7 @@ def ntk_operator(
     x: np.ndarray,
     *,
     outputs: Outputs = "trace",
+    params: Selection = None,
     backend: str | None = None,
     batch: int = BATCH,
     threads: int | None = None,
@@ -109,7 +115,7 @@ def ntk_operator(
         model: the network, evaluated in inference mode.
         x: samples (n, *D), of the model's dtype.
         outputs: an int, "trace", "mean" or "sum": a reduction that gives an (n, n) kernel.
-        backend: as for `udlbridge.outputs`.
+        params, backend: as for `udlbridge.ntk`.
         batch: how many samples an engine gets at a time; it bounds the memory.
         threads: for the engine's BLAS; None leaves it alone.
 
@@ -127,7 +133,8 @@ def ntk_operator(
     for name, value in (("batch", batch), ("threads", 1 if threads is None else threads)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise OptionError(f"{name}={value!r}", allowed="an integer of at least 1", remedy="leave it out")
-    return NTKOperator(model, data, chosen, backends.get(backend), batch, threads)
+    names = selected_parameters(model, params)
+    return NTKOperator(model, data, chosen, backends.get(backend), batch, threads, names)
 
 
 def matrix_reduction(outputs: object, n_outputs: int) -> Reduction:

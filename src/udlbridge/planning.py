@@ -10,12 +10,13 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob, Method
-from udlbridge.costs import places
+from udlbridge.costs import chosen_size, places
 from udlbridge.errors import OptionError
-from udlbridge.inputs import output_size, plausible_shape, random_batch
+from udlbridge.inputs import check_model, output_size, plausible_shape, random_batch
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.rules import gradients_cost
+from udlbridge.selection import Selection, selected_parameters
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tiling import Grid
 
@@ -93,6 +94,7 @@ def plan(
     *,
     sample_shape: tuple[int, ...] | None = None,
     outputs: Outputs = "trace",
+    params: Selection = None,
     backend: str | None = None,
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
@@ -106,13 +108,15 @@ def plan(
         n: number of samples.
         m: number of samples of a cross kernel; None means the symmetric kernel of the `n`.
         sample_shape: shape of one sample; None means the one that the layers need, where they say so.
-        outputs, backend, method, threads: as for `ntk`.
+        outputs, params, backend, method, threads: as for `ntk`.
         memory: bound of the working memory, as "2GB".
         calibrate: compute for about two seconds to predict the time.
 
     Raises:
         OptionError: an unknown method, one that the model does not have, or too little memory for the smallest tile.
+        ParameterError: a pattern in `params` that matches nothing.
     """
+    check_model(model)
     if sample_shape is None:
         sample_shape = plausible_shape(model)
         if sample_shape is None:
@@ -122,8 +126,9 @@ def plan(
     probe = random_batch(model, sample_shape, 1)
     chosen = reduction(outputs, output_size(model, probe))
     name = backends.checked_name(backends.default_name() if backend is None else backend)
-    made = make_plan(model, sample_shape, chosen, n, m, name, method, memory, threads)
-    return calibrated(model, sample_shape, chosen, made) if calibrate else made
+    names = selected_parameters(model, params)
+    made = make_plan(model, sample_shape, chosen, n, m, name, method, memory, threads, params=names)
+    return calibrated(model, sample_shape, chosen, made, names) if calibrate else made
 
 
 def make_plan(
@@ -137,13 +142,18 @@ def make_plan(
     memory: int | str,
     threads: int | None,
     tile: int | None = None,
+    params: tuple[str, ...] | None = None,
 ) -> Plan:
-    """The plan without a calibration; `tile` fixes the tile size (a store has one already)."""
+    """The plan without a calibration; `tile` fixes the tile size (a store has one already).
+
+    `params` are the names of the parameters that count; None means all.
+    """
     way = chosen_method(method)
+    check_threads(threads)
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
-    per_sample = kept_numbers(model, sample_shape, chosen, way) * itemsize
+    per_sample = kept_numbers(model, sample_shape, chosen, way, params) * itemsize
     passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
@@ -172,7 +182,7 @@ def make_plan(
     kept = int(min(max(room // block_bytes, 2), max(every, 2)))
     grid = Grid(n, columns, size, m is None)
     pairs = grid.pairs
-    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way)
+    flops = 2.0 * pairs * multiply_adds(model, sample_shape, chosen, way, params)
     flops += (n + (m or 0)) * passes_flops(model, sample_shape, chosen)
     tiles = sum(1 for _ in grid.tiles())
     return Plan(
@@ -193,10 +203,16 @@ def make_plan(
     )
 
 
-def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, made: Plan) -> Plan:
+def calibrated(
+    model: Model,
+    sample_shape: tuple[int, ...],
+    chosen: Reduction,
+    made: Plan,
+    params: tuple[str, ...] | None = None,
+) -> Plan:
     """The plan with the time predicted from computing for about two seconds on random samples."""
     engine = backends.get(made.backend)
-    job = KernelJob(model, chosen, made.method, made.threads)
+    job = KernelJob(model, chosen, made.method, made.threads, params=params)
     size = min(made.tile, made.n, made.m)
     x = random_batch(model, sample_shape, size)
     out = np.empty((size, size, *chosen.trailing), dtype=model.dtype)
@@ -228,18 +244,36 @@ def chosen_method(method: str) -> Method:
     return "structured"
 
 
-def multiply_adds(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> float:
+def check_threads(threads: int | None) -> None:
+    """Raise `OptionError` unless `threads` is None or an integer of at least 1."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise OptionError(f"threads={threads!r}", allowed="an integer of at least 1", remedy="leave it out")
+
+
+def multiply_adds(
+    model: Model,
+    sample_shape: tuple[int, ...],
+    chosen: Reduction,
+    method: Method,
+    params: tuple[str, ...] | None = None,
+) -> float:
     """Multiply-adds for one entry of the kernel: the cheaper form at each place, or P K for "plain"."""
     if method == "plain":
-        return float(gradients_cost(model.n_params, 1, chosen))
-    return sum(place.multiply_adds(chosen) for place in places(model, sample_shape))
+        return float(gradients_cost(chosen_size(model, params), 1, chosen))
+    return sum(place.multiply_adds(chosen) for place in places(model, sample_shape, params))
 
 
-def kept_numbers(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> int:
+def kept_numbers(
+    model: Model,
+    sample_shape: tuple[int, ...],
+    chosen: Reduction,
+    method: Method,
+    params: tuple[str, ...] | None = None,
+) -> int:
     """Numbers that the factors of one sample hold."""
     if method == "plain":
-        return model.n_params * chosen.n_cotangents
-    return sum(place.kept(chosen) for place in places(model, sample_shape))
+        return chosen_size(model, params) * chosen.n_cotangents
+    return sum(place.kept(chosen) for place in places(model, sample_shape, params))
 
 
 def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
@@ -253,5 +287,5 @@ def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
 
 def passes_flops(model: Model, sample_shape: tuple[int, ...], chosen: Reduction) -> float:
     """Operations of one forward and K backward passes of one sample."""
-    forward = sum(max(place.positions, 1) * place.size for place in places(model, sample_shape))
+    forward = sum(place.forward for place in places(model, sample_shape))
     return 2.0 * forward * (1 + chosen.n_cotangents)

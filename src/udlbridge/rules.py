@@ -8,17 +8,23 @@ Its share of the kernel has two exact forms:
 - "gradients": G_i . G_j, one matrix product of per-sample gradients.
 
 The product of position-summed Gram matrices, (sum a_it . a_js) (sum d_it . d_js), is neither: it is wrong for T > 1.
-Source: Novak, Sohl-Dickstein, Schoenholz (2022), sections 3.2 and 3.3, where the two are called structured derivatives
-and Jacobian contraction.
+A table of rows for tokens (Embedding) is such a map of one-hot vectors, whose products are 1 where two tokens are equal
+and else 0. Its share of the kernel is the sum of d_it . d_js over pairs of positions with equal tokens, "tokens": the
+errors are added up where a sample has a token several times, and then multiplied for the tokens that two samples share.
+
+Source: Novak, Sohl-Dickstein, Schoenholz (2022), sections 3.2 and 3.3, where "pairs" and "gradients" are called
+structured derivatives and Jacobian contraction.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 from udlbridge.reduction import Reduction
 
 AffineRule = Literal["pairs", "gradients"]
+LookupRule = Literal["tokens", "gradients"]
 
 ELEMENTWISE = 4
 """What one elementwise multiply-add on a matrix in memory costs, in multiply-adds of a matrix product."""
@@ -27,10 +33,7 @@ ELEMENTWISE = 4
 def pairs_cost(positions: int, inputs: int, outputs: int, reduction: Reduction) -> int:
     """Multiply-adds of "pairs" for one pair of samples: T^2 (p + q K + elementwise), K one-output products."""
     errors = outputs * _products(reduction)
-    entries = 1
-    for axis in reduction.trailing:
-        entries *= axis
-    return positions**2 * (inputs + errors + ELEMENTWISE * entries)
+    return positions**2 * (inputs + errors + ELEMENTWISE * prod(reduction.trailing))
 
 
 def gradients_cost(inputs: int, outputs: int, reduction: Reduction) -> int:
@@ -47,6 +50,18 @@ def affine_rule(positions: int, inputs: int, outputs: int, groups: int, reductio
         return "gradients"
     pairs = pairs_cost(positions, inputs, outputs, reduction)
     return "pairs" if pairs < gradients_cost(inputs, outputs, reduction) else "gradients"
+
+
+def tokens_cost(positions: int, rows: int, outputs: int, reduction: Reduction) -> int:
+    """Multiply-adds of "tokens" for one pair of samples, at most: they share min(T, V) of V `rows`."""
+    products = outputs * _products(reduction)
+    return min(positions, rows) * (products + ELEMENTWISE * prod(reduction.trailing))
+
+
+def lookup_rule(positions: int, rows: int, outputs: int, reduction: Reduction) -> LookupRule:
+    """The cheaper form for a table of V `rows` of q `outputs`, looked up at T `positions`."""
+    tokens = tokens_cost(positions, rows, outputs, reduction)
+    return "tokens" if tokens < gradients_cost(rows, outputs, reduction) else "gradients"
 
 
 def _products(reduction: Reduction) -> int:

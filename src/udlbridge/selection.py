@@ -11,8 +11,10 @@ from udlbridge.model import Model
 Selection = str | Sequence[str] | None
 
 
-def selected_names(names: Sequence[str], params: Selection) -> tuple[str, ...]:
+def selected_names(names: Sequence[str], params: Selection, words: Iterable[str] = ()) -> tuple[str, ...]:
     """The names that `params` means, in their own order: None for all, else one or several glob patterns ("*.bias").
+
+    `words` are what the caller understands besides; only the errors mention them.
 
     Raises:
         ParameterError: a pattern that matches nothing, or no pattern at all.
@@ -25,7 +27,7 @@ def selected_names(names: Sequence[str], params: Selection) -> tuple[str, ...]:
             raise ParameterError(
                 f"params={pattern!r} matches no parameter",
                 allowed=", ".join(names) or "nothing: the model has no parameters",
-                remedy='use names, patterns like "*.bias", "readout" or "hidden"',
+                remedy=", ".join(["use names", 'patterns like "*.bias"', *(f'"{word}"' for word in words)]),
             )
     found = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
     if not found:
@@ -48,7 +50,7 @@ def selected_parameters(model: Model, params: Selection) -> tuple[str, ...]:
         words = {"readout": [readout], "hidden": hidden}
     if isinstance(params, str) and params in words:
         params = [f"{layer}.*" for layer in words[params]]
-    return selected_names(list(model.params), params)
+    return selected_names(list(model.params), params, ("readout", "hidden"))
 
 
 def names_by_layer(names: Iterable[str]) -> dict[str, tuple[str, ...]]:

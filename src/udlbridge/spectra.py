@@ -178,7 +178,7 @@ def spectrum(
         raise OptionError(
             f"x= with a kernel of type {type(kernel).__name__}",
             allowed="x= with a Model alone",
-            remedy="leave x out: the kernel is there already",
+            remedy="leave x out where the kernel is there already; ub.from_torch(module) makes a Model of a module",
         )
     else:
         bound = getattr(kernel, "rank_bound", None)

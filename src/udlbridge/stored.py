@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from udlbridge.costs import chosen_size
 from udlbridge.errors import StoreError
 from udlbridge.model import Model
 from udlbridge.narrowing import storage_eps, widened
@@ -120,10 +121,16 @@ class StoredKernel:
         return Model.load(self.path / "model.safetensors")
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the kernel sums over; stores of older versions sum over all."""
+        found = self.manifest.get("params")
+        return tuple(self.model().params) if found is None else tuple(found)
+
+    @property
     def rank_bound(self) -> int:
         """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
         chosen = self.reduction
-        return self.model().n_params * chosen.n_cotangents
+        return chosen_size(self.model(), self.parameters) * chosen.n_cotangents
 
     def samples(self) -> np.ndarray:
         """The samples, (n, *D)."""

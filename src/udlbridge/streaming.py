@@ -6,9 +6,10 @@ Anything with a `shape` and two-dimensional slicing serves: an array, a memory m
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,13 +17,17 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from udlbridge.errors import DTypeError, OptionError, ShapeError
+from udlbridge.tiling import Grid, Tile
 from udlbridge.tolerances import rounding_unit
 
 TILE = 2048
 """Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
 
-STRIP = 64 * 1024
-"""Entries, of all kernels together, that are worked on at once: as float64 they stay in a core's cache."""
+STRIP = 768 * 1024
+"""Entries, of all kernels together, that are worked on at once: few enough for the cache, enough to be worth a call."""
+
+CORNER = 64 * 1024
+"""Entries that tell whether a kernel has a common offset."""
 
 
 @runtime_checkable
@@ -35,6 +40,18 @@ class KernelLike(Protocol):
 
     def __getitem__(self, block: tuple[slice, slice], /) -> Any:
         """One block, as an array or something that `np.asarray` takes."""
+
+
+@runtime_checkable
+class Tiled(KernelLike, Protocol):
+    """A symmetric kernel that is kept as the tiles of its lower triangle, as a store does."""
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+
+    def read_tile(self, tile: Tile, /) -> np.ndarray:
+        """One of them, (r, c)."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +103,40 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
         OptionError: no tile.
     """
     n = check_square(kernels)
-    if tile is None:
-        # A store decodes a whole tile to give a part of it.
-        tile = max((int(kernel.grid.tile) for kernel in kernels if hasattr(kernel, "grid")), default=TILE)
-    if tile < 1:
+    if tile is not None and tile < 1:
         raise OptionError(f"tile={tile}", allowed="at least 1", remedy="leave it at its default")
-    corner = slice(0, min(tile, n))
-    first = [_block(kernel, corner, corner) for kernel in kernels]
-    shifts = np.array([_offset(block[: max(1, STRIP // len(block))]) for block in first])
+    grid = _common_triangle(kernels) if tile is None else None
+    bands = list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
+    first = bands[0].parts[0].read()
+    bands[0].parts[0] = bands[0].parts[0]._replace(read=lambda: first)
+    shifts = np.array([_offset(block[: max(1, CORNER // block.shape[1])]) for block in first])
     eps = np.array(
         [
             rounding_unit(kernel, block.dtype if block.dtype.kind == "f" else np.dtype(np.float64))
             for kernel, block in zip(kernels, first, strict=True)
         ]
     )
-    bands = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
 
-    def one(band: slice) -> Band:
+    def one(band: Band) -> Sums:
         # NaN and infinity are reported by what comes of them; errstate is a matter of each thread.
         with np.errstate(invalid="ignore", over="ignore"):
-            return _band_statistics(kernels, shifts, band, bands, first if band.start == 0 else None)
+            return _band_sums(band, shifts, n)
 
     # The sums of a band do not depend on which thread takes it, and bands are added in order: so the result does not
     # depend on the number of threads. BLAS gets one thread, since the bands keep the cores busy.
     workers = min(len(bands), os.cpu_count() or 1)
-    if workers == 1:
-        parts = [one(band) for band in bands]
-    else:
-        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(one, bands))
-    inner = np.sum([part.inner for part in parts], axis=0)
-    rows = np.concatenate([part.rows for part in parts], axis=1)
-    columns = np.sum([part.columns for part in parts], axis=0)
-    return Statistics(np.tril(inner) + np.tril(inner, -1).T, rows, columns, shifts, eps)
+    m = len(kernels)
+    total = Sums(np.zeros((m, m)), np.zeros((m, n)), np.zeros((m, n)))
+    with threadpool_limits(limits=1 if workers > 1 else None, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for band, part in zip(bands, pool.map(one, bands), strict=True):
+            total.inner[...] += part.inner
+            total.rows[:, band.rows] += part.rows
+            total.columns[...] += part.columns
+    if grid:
+        total.rows[...] += total.columns
+        total.columns[...] = total.rows
+    inner = np.tril(total.inner) + np.tril(total.inner, -1).T
+    return Statistics(inner, total.rows, total.columns, shifts, eps)
 
 
 def _offset(block: np.ndarray) -> float:
@@ -128,48 +146,102 @@ def _offset(block: np.ndarray) -> float:
     return mean if abs(mean) > 10 * spread else 0.0
 
 
+class Part(NamedTuple):
+    """The same rectangle of all kernels, read when it is its turn, and how often its products count.
+
+    Of a symmetric kernel one triangle is enough: a rectangle off the diagonal counts twice.
+    """
+
+    columns: slice
+    read: Callable[[], list[np.ndarray]]
+    weight: int
+
+
 class Band(NamedTuple):
-    """What a band of rows adds: `inner` (m, m), its lower triangle alone; `rows` (m, height); `columns` (m, n)."""
+    """A band of rows, in parts; of a triangle, those up to the diagonal."""
+
+    rows: slice
+    parts: list[Part]
+    triangle: bool
+
+
+class Sums(NamedTuple):
+    """What a band adds: `inner` (m, m), its lower triangle alone; `rows` (m, height); `columns` (m, n).
+
+    In a triangle, `columns` are those of parts off the diagonal: what they add to rows of the other side.
+    """
 
     inner: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
 
 
-def _band_statistics(
-    kernels: Sequence[KernelLike],
-    shifts: np.ndarray,
-    band: slice,
-    across: Sequence[slice],
-    first: list[np.ndarray] | None,
-) -> Band:
-    """The sums of one band of rows, block by block, and within a block by strips that stay in the cache.
+def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
+    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle."""
+    grids = {kernel.grid if isinstance(kernel, Tiled) else None for kernel in kernels}
+    return grids.pop() if len(grids) == 1 else None
 
-    `first`: the blocks of the corner, if this band has them.
-    """
-    m, n, tall = len(kernels), across[-1].stop, band.stop - band.start
-    result = Band(np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
-    for there in across:
-        read_already = first if there.start == 0 else None
-        blocks = read_already or [_block(kernel, band, there) for kernel in kernels]
-        wide = there.stop - there.start
+
+def _triangle(kernels: Sequence[KernelLike], grid: Grid) -> Iterator[Band]:
+    """Block rows of stores, every tile read once."""
+    for row, tiles in groupby(grid.tiles(), key=lambda tile: tile.row):
+        parts = [
+            Part(
+                tile.columns,
+                lambda tile=tile: [kernel.read_tile(tile) for kernel in kernels],  # type: ignore[attr-defined, misc]
+                1 if tile.column == row else 2,
+            )
+            for tile in tiles
+        ]
+        yield Band(grid.block(row, grid.n), parts, triangle=True)
+
+
+def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterator[Band]:
+    """Bands of rows of anything. Arrays are read along whole rows, as they lie in memory."""
+    whole = tile is None and all(isinstance(kernel, np.ndarray) for kernel in kernels)
+    if tile is None:
+        # A store decodes a whole tile to give a part of it.
+        tile = max((kernel.grid.tile for kernel in kernels if isinstance(kernel, Tiled)), default=TILE)
+    across = [slice(0, n)] if whole else [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
+    for start in range(0, n, tile):
+        rows = slice(start, min(start + tile, n))
+        yield Band(
+            rows,
+            [
+                Part(there, lambda rows=rows, there=there: [_block(k, rows, there) for k in kernels], 1)  # type: ignore[misc]
+                for there in across
+            ],
+            triangle=False,
+        )
+
+
+def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
+    """The sums of one band, part by part, and within a part by strips that stay in the cache."""
+    m, tall = len(shifts), band.rows.stop - band.rows.start
+    result = Sums(np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
+    for part in band.parts:
+        blocks = part.read()
+        wide = part.columns.stop - part.columns.start
         height = max(1, min(STRIP // (m * wide), tall))
         strips = np.empty((m, height, wide))
+        copies = [np.empty((height, wide), dtype=block.dtype) for block in blocks]
         for top in range(0, tall, height):
             own = slice(top, min(top + height, tall))
             if own.stop - own.start < height:
                 strips = np.empty((m, own.stop - own.start, wide))
-            for strip, block, shift in zip(strips, blocks, shifts, strict=True):
+            for strip, copy, block, shift in zip(strips, copies, blocks, shifts, strict=True):
+                # A copy as it is comes faster from memory than a conversion does.
+                copy[: len(strip)] = block[own]
+                strip[...] = copy[: len(strip)]
                 if shift:
-                    np.subtract(block[own], shift, out=strip)
-                else:
-                    strip[...] = block[own]
+                    strip -= shift
             result.rows[:, own] += (strips.reshape(-1, wide) @ np.ones(wide)).reshape(m, -1)
-            result.columns[:, there] += np.ones(strips.shape[1]) @ strips
+            if part.weight == 2 or not band.triangle:
+                result.columns[:, part.columns] += np.ones(strips.shape[1]) @ strips
             flat = strips.reshape(m, -1)
             for index in range(m):
                 for other in range(index + 1):
-                    result.inner[index, other] += np.dot(flat[index], flat[other])
+                    result.inner[index, other] += part.weight * np.dot(flat[index], flat[other])
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,13 +69,17 @@ class TileComputer:
         self._kept: OrderedDict[tuple[bool, int], Any] = OrderedDict()
         self._limit = max(kept_blocks, 2)  # a tile needs the factors of its rows and those of its columns
 
-    def compute(self, tile: Tile, out: np.ndarray) -> None:
-        """Fill `out` (r, c, *trailing) with the kernel of one tile; both sides of the diagonal where it has one."""
+    def compute(self, tile: Tile, out: np.ndarray, params: tuple[str, ...] | None = None) -> None:
+        """Fill `out` (r, c, *trailing) with the kernel of one tile, or with the part of some layers' `params`.
+
+        A tile on the diagonal of a symmetric kernel is filled on both sides of it.
+        """
+        job = self._job if params is None else replace(self._job, params=params)
         left = self._factors(False, tile.row)
         right = self._factors(self._x2 is not None, tile.column)
         r, c = tile.shape
         mirrored = self._grid.symmetric and tile.row == tile.column
-        self._engine.fill(self._job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
+        self._engine.fill(job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
         if mirrored:
             symmetrise(out)
 

@@ -1,17 +1,17 @@
-# For kernels.py: the kernel without the bridge, and the notebook's algorithm written anew with explicit gradients.
+# For kernels.py: kernels in Julia without the bridge, and the notebook's algorithm written anew with explicit gradients.
 # Arguments: a folder with x.bin and p0.bin ... p5.bin, threads, n of the notebook's algorithm.
+# For every line on standard input, "square" or "notebook", it computes once and prints the seconds.
 using Flux, LinearAlgebra, UDLBridge
 
-const FOLDER = ARGS[1]
-BLAS.set_num_threads(parse(Int, ARGS[2]))
-
-function read_array(name, dims...)
+function read_array(folder, name, dims...)
     values = Array{Float32}(undef, dims...)
-    read!(joinpath(FOLDER, name), values)
+    read!(joinpath(folder, name), values)
     return values
 end
 
-dense(i, p, q, σ) = Dense(permutedims(read_array("p$(2i).bin", p, q)), read_array("p$(2i + 1).bin", q), σ)
+function dense(folder, i, p, q, σ)
+    return Dense(permutedims(read_array(folder, "p$(2i).bin", p, q)), read_array(folder, "p$(2i + 1).bin", q), σ)
+end
 
 "one gradient per image, then n^2 dot products of lists of arrays"
 function notebook(chain, X)
@@ -20,19 +20,17 @@ function notebook(chain, X)
     return [dot(a, b) for a in gradients, b in gradients]
 end
 
-function times(f, repeats)
-    first = @elapsed f()
-    return first, minimum((@elapsed f()) for _ in 1:repeats)
+function main(folder, threads, few)
+    BLAS.set_num_threads(threads)
+    n = filesize(joinpath(folder, "x.bin")) ÷ (4 * 784)
+    X = read_array(folder, "x.bin", 784, n)
+    chain = Chain(dense(folder, 0, 784, 60, sigmoid), dense(folder, 1, 60, 60, sigmoid), dense(folder, 2, 60, 10, sigmoid),
+        softmax)
+    for line in eachline(stdin)
+        seconds = line == "square" ? (@elapsed ntk(chain, X; outputs=1)) : (@elapsed notebook(chain, X[:, 1:few]))
+        println(seconds)
+        flush(stdout)
+    end
 end
 
-function main()
-    n = filesize(joinpath(FOLDER, "x.bin")) ÷ (4 * 784)
-    X = read_array("x.bin", 784, n)
-    chain = Chain(dense(0, 784, 60, sigmoid), dense(1, 60, 60, sigmoid), dense(2, 60, 10, sigmoid), softmax)
-    few = X[:, 1:parse(Int, ARGS[3])]
-    first, best = times(() -> ntk(chain, X; outputs=1), 3)
-    notebook_first, notebook_best = times(() -> notebook(chain, few), 2)
-    println("{\"first\": $first, \"best\": $best, \"notebook_first\": $notebook_first, \"notebook_best\": $notebook_best}")
-end
-
-main()
+main(ARGS[1], parse(Int, ARGS[2]), parse(Int, ARGS[3]))

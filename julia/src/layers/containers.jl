@@ -7,12 +7,15 @@ end
 children(s::SkipConnection) = inside(s.layers, "", g -> part(g, :layers))
 
 function children(p::Parallel)
+    two = length(p.layers) == 2
+    two || throw(ArgumentError("a Parallel with $(length(p.layers)) branches; allowed: Parallel(+, main, shortcut)"))
     main = inside(p.layers[1], "", g -> item(part(g, :layers), 1))
     side = inside(p.layers[2], "shortcut.", g -> item(part(g, :layers), 2))
     return (main..., side...)
 end
 
-"the children of a chain that is itself a part of a layer"
+"the children of a chain, or of a single layer, that is itself a part of a layer"
+inside(layer, prefix, pick) = ((prefix * "0", layer, pick),)
 function inside(chain::Chain, prefix, pick)
     return map(((name, layer, inner),) -> (prefix * name, layer, inner ∘ pick), children(chain))
 end

@@ -90,6 +90,13 @@ def availability(name: str) -> Availability:
     return Availability(True)
 
 
+def require_torch() -> None:
+    """Raise `TorchUnavailable` where PyTorch cannot be imported, for what is not an engine's work."""
+    state = availability("torch")
+    if not state.ok:
+        raise TorchUnavailable(state.reason, remedy=state.remedy)
+
+
 def usable() -> list[str]:
     """Names of the backends that can run here, in the order in which they are best started."""
     return [name for name in BACKENDS if availability(name).ok]

@@ -165,8 +165,9 @@ class Backend(ABC, Generic[F]):
     ) -> None:
         """Write the kernel of samples `left[rows]` against `right[cols]` into `out` (r, c, *trailing), C order.
 
-        `lower` says that both are the same samples, and that what lies above the diagonal is not needed: an engine may
-        leave it undefined.
+        `job.params` may be the parameters of some of the layers that the factors were prepared for: then only their
+        part is written. `lower` says that both are the same samples, and that what lies above the diagonal is not
+        needed: an engine may leave it undefined.
         """
 
     @abstractmethod

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from udlbridge.backends import pytorch_operator, pytorch_programs
 from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
-from udlbridge.backends.pytorch_factors import AnyFactor, Collector, Factor, add_product, collector
-from udlbridge.backends.pytorch_layers import RULES, Observer, Scope, Site, run_chain
+from udlbridge.backends.pytorch_collectors import Collector, collector
+from udlbridge.backends.pytorch_factors import Factor, Summand, add_product
+from udlbridge.backends.pytorch_layers import RULES, run_chain
+from udlbridge.backends.pytorch_sites import Observer, Scope, Site
 from udlbridge.errors import OptionError
 from udlbridge.expressions import Program
 from udlbridge.layers import Dense
@@ -50,7 +52,7 @@ def tensors(model: Model, device: str = "cpu") -> dict[str, Tensor]:
     return {name: torch.tensor(value, device=device) for name, value in model.params.items()}
 
 
-class TorchBackend(Backend[list[AnyFactor]]):
+class TorchBackend(Backend[list[Summand]]):
     """PyTorch: `torch.func` for Jacobians, one batched backward pass per output for structured kernels."""
 
     name = "torch"
@@ -118,7 +120,7 @@ class TorchBackend(Backend[list[AnyFactor]]):
         """The formula's gradient by autograd."""
         return pytorch_programs.gradient(program, x)
 
-    def prepare(self, job: KernelJob, x: np.ndarray) -> list[AnyFactor]:
+    def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         params = tensors(job.model, checked_device(job.device))
         with blas_threads(job.threads):
@@ -126,14 +128,14 @@ class TorchBackend(Backend[list[AnyFactor]]):
             if job.method == "structured":
                 return _structured_factors(job, params, data)
             blocks = _per_sample_jacobian(job.model, params, data, job.reduction, job.parameters)
-            return [Factor(None, block.flatten(2)) for block in blocks.values()]
+            return [Summand((name,), Factor(None, block.flatten(2))) for name, block in blocks.items()]
 
     def fill(
         self,
         job: KernelJob,
-        left: list[AnyFactor],
+        left: list[Summand],
         rows: slice,
-        right: list[AnyFactor],
+        right: list[Summand],
         cols: slice,
         out: np.ndarray,
         *,
@@ -142,17 +144,20 @@ class TorchBackend(Backend[list[AnyFactor]]):
         """Sum the factors' products straight into `out` (on the CPU, without a copy)."""
         direct = job.device == "cpu"
         target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=_dtype(out), device=job.device)
-        if not left:
+        wanted = set(job.parameters)
+        both = zip(left, right, strict=True)
+        pairs = [(one.factor, other.factor) for one, other in both if not wanted.isdisjoint(one.names)]
+        if not pairs:
             target.zero_()
         # Other factors than matrices would form their gradients anew for every strip.
-        height = STRIP if lower and all(isinstance(f, Factor) for f in left) else max(len(out), 1)
+        height = STRIP if lower and all(isinstance(f, Factor) for f, _ in pairs) else max(len(out), 1)
         with torch.no_grad(), blas_threads(job.threads):
             for start in range(0, len(out), height):
                 stop = min(start + height, len(out))
                 own = slice(rows.start + start, rows.start + stop)
                 across = slice(cols.start, cols.start + stop) if lower else cols
                 strip = target[start:stop, : across.stop - across.start]
-                for index, (f, g) in enumerate(zip(left, right, strict=True)):
+                for index, (f, g) in enumerate(pairs):
                     add_product(job.reduction, f, own, g, across, strip, first=index == 0)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
@@ -236,7 +241,7 @@ STRETCH_NUMBERS = 2**20
 """More go together where layers are small: about this many numbers behind the widest one."""
 
 
-def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFactor]:
+def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summand]:
     """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
     collectors: list[Collector] = []
@@ -277,7 +282,7 @@ def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[AnyFa
             with torch.no_grad():
                 for one, delta in zip(collectors, deltas, strict=True):
                     one.add(k, delta)
-    return [one.factor() for one in collectors]
+    return [Summand(site.parameters, one.factor()) for one, site in zip(collectors, sites, strict=True)]
 
 
 def _pulled(reduction: Reduction, y: Tensor) -> list[Tensor]:

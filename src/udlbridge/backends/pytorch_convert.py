@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from udlbridge.backends.pytorch_checks import check_call, check_inference, check_numbers, check_parameters
 from udlbridge.backends.pytorch_export import BatchStatistics, LayerModule, ResidualModule
-from udlbridge.backends.pytorch_modules import check_inference
-from udlbridge.errors import ConversionError
+from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.layers import (
     Activation,
     BatchNorm,
@@ -29,6 +29,7 @@ from udlbridge.layers import (
     MeanPool,
     Residual,
     Softmax,
+    check_chain,
 )
 from udlbridge.model import Model
 
@@ -43,48 +44,38 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
         )
     if not inference:
         check_inference(module)
-    _check_parameters(module)
+    check_parameters(module)
+    paths: list[str] = []
     layers: list[Layer] = []
     params: dict[str, np.ndarray] = {}
-    for layer, arrays in _translated(module, ""):
+    found = list(_translated(module, ""))
+    check_numbers(module)
+    for path, layer, arrays in found:
         for name, value in arrays.items():
             params[f"{len(layers)}.{name}"] = value.detach().cpu().numpy()
         layers.append(layer)
+        paths.append(path)
+    try:
+        check_chain(layers, paths)
+    except UDLBridgeError as error:
+        raise ConversionError(error.given, allowed=error.allowed, remedy=error.remedy) from None
     return Model(layers, params) if params else Model(layers)
 
 
-def _check_parameters(module: nn.Module) -> None:
-    seen: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        if id(parameter) in seen:
-            raise ConversionError(
-                f"{name} and {seen[id(parameter)]} are one shared parameter",
-                allowed="a parameter of its own for every layer: copies would have another kernel than the shared one",
-                remedy="use ub.ntk(module, x, backend='torch'), which keeps it shared",
-            )
-        seen[id(parameter)] = name
-        if not parameter.requires_grad:
-            raise ConversionError(
-                f"{name} is frozen (requires_grad=False)",
-                allowed="trainable parameters: a model's kernel is about all of them",
-                remedy="call module.requires_grad_(True), and restrict the kernel by params=",
-            )
-
-
-def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
+def _translated(module: nn.Module, path: str) -> Iterator[tuple[str, Layer, dict[str, Tensor]]]:
+    """Path, layer and arrays of everything inside that computes, in order of evaluation."""
     where = path or "the module itself"
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ConversionError(
-            f"{where} ({type(module).__name__}) has forward hooks, which change what it computes",
-            allowed="modules without hooks",
-            remedy="remove the hooks, or use ub.ntk(module, x, backend='torch')",
-        )
+    check_call(module, where)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for name, child in module.named_children():
+        # Unlike `named_children`, which leaves out a module that it has seen: each place is evaluated.
+        for name, child in module._modules.items():
             yield from _translated(child, f"{path}.{name}" if path else name)
         return
-    rule = MODULES.get(type(module))
     try:
+        if isinstance(module, ResidualModule):
+            yield where, *_residual(module, path)
+            return
+        rule = MODULES.get(type(module))
         if rule is None:
             raise _UnfitError(f"{type(module).__name__} has no translation")
         found = rule(module)
@@ -94,10 +85,12 @@ def _translated(module: nn.Module, path: str) -> Iterator[Translated]:
             allowed="nn.Sequential of " + ", ".join(sorted(cls.__name__ for cls in MODULES)),
             remedy="rewrite that part, or use ub.ntk(module, x, backend='torch'), which takes any module",
         ) from None
-    except ConversionError as error:
-        raise ConversionError(f"{where}, {error.given}", allowed=error.allowed, remedy=error.remedy) from None
+    except ConversionError:
+        raise  # it has a path already, of a module inside
+    except UDLBridgeError as error:
+        raise ConversionError(f"{where}: {error.given}", allowed=error.allowed, remedy=error.remedy) from None
     if found is not None:
-        yield found
+        yield where, *found
 
 
 class _UnfitError(Exception):
@@ -201,15 +194,22 @@ def _activation(name: str, **settings: Any) -> Callable[[Any], Translated]:
     return translate
 
 
+def _softplus(m: nn.Softplus) -> Translated:
+    # Above its threshold torch takes z itself, which from 20 on (the default) is less by up to 2e-9.
+    exact = m.beta == 1 and m.threshold >= 20
+    _need(exact, f"Softplus with beta={m.beta} and threshold={m.threshold}: only 1 and at least 20 are exact")
+    return Activation("softplus"), {}
+
+
 def _gelu(m: nn.GELU) -> Translated:
     return Activation("gelu_tanh" if m.approximate == "tanh" else "gelu_erf"), {}
 
 
-def _residual(m: ResidualModule) -> Translated:
+def _residual(m: ResidualModule, path: str) -> Translated:
     parts: dict[str, list[Layer]] = {"layers": [], "shortcut": []}
     arrays: dict[str, Tensor] = {}
     for part, layers in parts.items():
-        for layer, own in _translated(getattr(m, part), part):
+        for _, layer, own in _translated(getattr(m, part), f"{path}.{part}" if path else part):
             prefix = f"{len(layers)}" if part == "layers" else f"shortcut.{len(layers)}"
             arrays |= {f"{prefix}.{name}": value for name, value in own.items()}
             layers.append(layer)
@@ -241,14 +241,12 @@ MODULES: dict[type[nn.Module], Callable[[Any], Translated | None]] = {
     nn.Sigmoid: _activation("sigmoid"),
     nn.Tanh: _activation("tanh"),
     nn.GELU: _gelu,
-    # Above its threshold, 20 by default, torch takes z itself, which is less by up to 2e-9; the exact is meant.
-    nn.Softplus: _activation("softplus", beta=1.0),
+    nn.Softplus: _softplus,
     nn.SiLU: _activation("swish"),
     nn.ELU: _activation("elu", alpha=1.0),
     nn.LeakyReLU: _activation("leakyrelu", negative_slope=0.01),
     nn.SELU: _activation("selu"),
     nn.Mish: _activation("mish"),
-    ResidualModule: _residual,
     LayerModule: lambda m: (m.layer, m.arrays()),
 }
 """The registry: a class of modules, and what makes a layer of one. None stands for a module that does nothing."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.backends import pytorch_layers
+from udlbridge.backends.pytorch_sites import Scope
 from udlbridge.errors import ConversionError
 from udlbridge.layers import (
     Activation,
@@ -34,6 +35,7 @@ from udlbridge.layers import (
     Take,
 )
 from udlbridge.model import Model
+from udlbridge.statenames import activates_behind
 
 
 class LayerModule(nn.Module):
@@ -53,7 +55,7 @@ class LayerModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the torch engine evaluates the layer."""
-        return pytorch_layers.RULES[type(self.layer)](self.layer, pytorch_layers.Scope(self.arrays()), x)
+        return pytorch_layers.RULES[type(self.layer)](self.layer, Scope(self.arrays()), x)
 
 
 class BatchStatistics(nn.modules.batchnorm._BatchNorm):
@@ -107,9 +109,8 @@ def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
     for index, layer in enumerate(layers):
         own = {name.removeprefix(f"{index}."): value for name, value in arrays.items() if name.startswith(f"{index}.")}
         modules.append(_module(layer, own))
-        activation = getattr(layer, "activation", "identity")
-        if activation != "identity" and not isinstance(layer, Activation):
-            modules.append(ACTIVATIONS[activation]())
+        if activates_behind(layer):
+            modules.append(ACTIVATIONS[layer.activation]())
     return nn.Sequential(*modules)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from udlbridge.errors import ModelFileError
+from udlbridge.model import Model
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -14,15 +16,25 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the file holds something else.
+        ModelFileError: numbers of a dtype that NumPy does not have.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it is no state dict")
-    # A counter of training steps plays no part in the outputs.
-    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    return {name: value.numpy() for name, value in kept.items()}
+    arrays = {}
+    for name, value in state.items():
+        try:
+            arrays[str(name)] = value.detach().numpy()
+        except TypeError:
+            raise ModelFileError(
+                f"{path}: {name} has dtype {str(value.dtype).removeprefix('torch.')}, which NumPy does not have",
+                allowed="float32, float64",
+                remedy="convert it before it is saved: module.float()",
+            ) from None
+    return arrays
 
 
-def write_state(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write arrays as a state dict."""
-    torch.save({name: torch.tensor(value) for name, value in arrays.items()}, path)
+def write_state(model: Model, path: Path) -> None:
+    """Write the state dict of `model.to_torch()`."""
+    with path.open("wb") as file:
+        torch.save(model.to_torch().state_dict(), file)

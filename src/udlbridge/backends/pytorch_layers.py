@@ -1,10 +1,9 @@
-"""How torch evaluates every layer, and where parameters enter, so that the structured kernel can see it."""
+"""How torch evaluates every layer, showing where parameters enter, so that the structured kernel can see it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from udlbridge.backends.pytorch_sites import Affine, Elementwise, Lookup, Scope
 from udlbridge.layers import (
     Activation,
     BatchNorm,
@@ -53,87 +53,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mish": nnf.mish,
 }
 """torch's function for every activation."""
-
-
-@dataclass(frozen=True)
-class Affine:
-    """z_t = W a_t + b at positions t: `x` as the layer got it, and how to read positions from x and from d f / d z.
-
-    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups. `gradient(x, d)` gives the per-sample
-    gradient of the weight (n, q, p) directly, where there is a faster way than the product of the two.
-    """
-
-    weight: str
-    bias: str | None
-    x: Tensor
-    inputs: Callable[[Tensor], Tensor]
-    errors: Callable[[Tensor], Tensor]
-    gradient: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def inside(self, prefix: str) -> Affine:
-        """The same with the names of the whole model."""
-        return replace(self, weight=prefix + self.weight, bias=None if self.bias is None else prefix + self.bias)
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that enter here."""
-        return (self.weight,) if self.bias is None else (self.weight, self.bias)
-
-    def detached(self) -> Affine:
-        """The same, without the graph behind x."""
-        return replace(self, x=self.x.detach())
-
-
-@dataclass(frozen=True)
-class Elementwise:
-    """Any other way to enter: `gradients(d)` gives, per sample, the gradient of each name from d f / d z."""
-
-    names: tuple[str, ...]
-    gradients: Callable[[Tensor], Iterable[Tensor]]
-
-    def inside(self, prefix: str) -> Elementwise:
-        """The same with the names of the whole model."""
-        return replace(self, names=tuple(prefix + name for name in self.names))
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that enter here."""
-        return self.names
-
-    def detached(self) -> Elementwise:
-        """The same: `gradients` holds no graph."""
-        return self
-
-
-Site = Affine | Elementwise
-Observer = Callable[[Site, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The arrays of a model as one layer sees them: without the `prefix` of the layer in their names.
-
-    `observe` is shown every place where parameters enter, with the tensor z that they made, and may replace z.
-    """
-
-    arrays: Mapping[str, Tensor]
-    prefix: str = ""
-    observe: Observer | None = None
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.arrays[self.prefix + name]
-
-    def get(self, name: str) -> Tensor | None:
-        """The array, or None if the layer has no such one."""
-        return self.arrays.get(self.prefix + name)
-
-    def inside(self, part: str) -> Scope:
-        """The scope of a layer inside."""
-        return replace(self, prefix=f"{self.prefix}{part}.")
-
-    def tap(self, site: Site, z: Tensor) -> Tensor:
-        """z, after `observe` has seen it."""
-        return z if self.observe is None else self.observe(site.inside(self.prefix), z)
 
 
 def run_chain(layers: Iterable[Layer], scope: Scope, x: Tensor) -> Tensor:
@@ -260,7 +179,8 @@ def _channelwise(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
     """torch's own normalisation, then scale and shift."""
-    return _scaled(scope, nnf.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
+    # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
+    return _scaled(scope, torch.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
 
 
 def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
@@ -270,14 +190,9 @@ def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
 
 
 def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:
-    """Rows of the weight: W' times one-hot vectors, an affine map with the tokens as positions."""
-    known = layer.num_embeddings
-
-    def one_hot(tokens: Tensor) -> Tensor:
-        return nnf.one_hot(tokens, known).to(scope["weight"].dtype)[:, None]
-
+    """Rows of the weight."""
     z = nnf.embedding(x, scope["weight"])
-    return scope.tap(Affine("weight", None, x, one_hot, _tokens), z)
+    return scope.tap(Lookup("weight", x, layer.num_embeddings), z)
 
 
 def sinusoidal_positions(layer: SinusoidalPositions, scope: Scope, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import data_option, engines, json_option, report, write_json
+from udlbridge.cli.common import count_option, data_option, engines, json_option, report, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--backend", default="torch", show_default=True, help="torch, julia, reference, several with commas, or all."
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
-@click.option("--n", default=None, type=int, help="Take N training images alone, and hold out a quarter of them.")
+@count_option(None, "Take N training images alone, and hold out a quarter of them.")
 @data_option
 @json_option
 @click.option("--plot", "plots", type=click.Path(path_type=Path), help="Folder for a PNG plot.")

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from udlbridge.cli.common import (
+    count_option,
     data_option,
+    dtype_option,
     engines,
     json_option,
     load_model,
@@ -21,10 +23,10 @@ from udlbridge.cli.common import (
 @click.command()
 @model_option
 @click.option("--against", "other_name", help="Another network: are the two the same, and where do they part?")
-@click.option("--n", default=10, show_default=True, help="Number of samples.")
+@count_option(10, "Number of samples.")
 @click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
 @click.option("--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@dtype_option
 @data_option
 @json_option
 @click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
@@ -34,7 +36,7 @@ def command(
     n: int,
     backends: str,
     shape: str | None,
-    dtype: str,
+    dtype: str | None,
     folder: Path | None,
     json_file: Path | None,
     no_install: bool,
@@ -50,17 +52,26 @@ def command(
 
     from udlbridge.checking import check
     from udlbridge.comparing import compare_models
+    from udlbridge.errors import OptionError
 
     model = load_model(model_name, dtype)
-    if other_name is not None:
+    other = None if other_name is None else load_model(other_name, dtype)
+    if other is not None and other.dtype != model.dtype:
+        raise OptionError(
+            f"--model is {model.dtype}, --against is {other.dtype}",
+            allowed="two networks of the same dtype",
+            remedy="add --dtype float64, which converts both, or --dtype float32",
+        )
+    x = samples(model, n, folder, shape)
+    if other is not None:
         engine = None if backends == "all" else engines(backends, install=not no_install)[0][0]
-        port = compare_models(model, load_model(other_name, dtype), samples(model, n, folder, shape), backend=engine)
+        port = compare_models(model, other, x, backend=engine)
         report(str(port), json_file)
         if json_file is not None:
             write_json(port.to_dict(), json_file)
         return 0 if port.ok else 1
     names, skipped = engines(backends, install=not no_install)
-    result = replace(check(model, samples(model, n, folder, shape), backends=names), skipped=skipped)
+    result = replace(check(model, x, backends=names), skipped=skipped)
     report(str(result), json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from udlbridge.model import Model
 
+Command = Callable[..., Any]
+
 data_option = click.option(
     "--data", "folder", type=click.Path(path_type=Path), help="Folder with the four MNIST files. [UDLBRIDGE_DATA]"
 )
@@ -30,6 +32,11 @@ model_option = click.option(
     default="3ls",
     show_default=True,
     help="3ls, notebook1, lenet5, resnet, transformer, or a .safetensors file.",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Convert the network.  [default: as in its file; float32 for a network by name]",
 )
 outputs_option = click.option(
     "--outputs", default="trace", show_default=True, help="An output from 0 on, or trace, mean, sum, diagonal, full."
@@ -51,6 +58,11 @@ def check_json_target(target: Path | None) -> None:
         raise OptionError(
             f"--json {target} cannot be written", allowed="a file in a folder that exists, or -", remedy="name another"
         )
+
+
+def count_option(default: int | None, words: str) -> Callable[[Command], Command]:
+    """--n, a number of samples."""
+    return click.option("--n", default=default, type=click.IntRange(min=1), show_default=True, help=words)
 
 
 def write_json(result: dict[str, Any], target: Path) -> None:
@@ -88,8 +100,8 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     return usable, skipped
 
 
-def load_model(name: str, dtype: str) -> Model:
-    """A network by name, or from a file."""
+def load_model(name: str, dtype: str | None) -> Model:
+    """A network by name, or from a file; without `dtype` a file keeps its own, and a network by name is float32."""
     from udlbridge import models
     from udlbridge.model import Model
 
@@ -101,8 +113,9 @@ def load_model(name: str, dtype: str) -> Model:
         "transformer": models.small_transformer,
     }
     if name in known:
-        return known[name](dtype=dtype)
-    return Model.load(name).astype(dtype)
+        return known[name](dtype=dtype or "float32")
+    model = Model.load(name)
+    return model if dtype is None else model.astype(dtype)
 
 
 def samples(model: Model, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:

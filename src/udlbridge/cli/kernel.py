@@ -6,15 +6,31 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import data_option, json_option, load_model, model_option, outputs_option, samples, write_json
+from udlbridge.cli.common import (
+    count_option,
+    data_option,
+    dtype_option,
+    json_option,
+    load_model,
+    model_option,
+    outputs_option,
+    samples,
+    write_json,
+)
 
 
 @click.command()
 @model_option
-@click.option("--n", default=1000, show_default=True, help="Number of samples.")
+@count_option(1000, "Number of samples.")
 @outputs_option
+@click.option(
+    "--params",
+    multiple=True,
+    metavar="PATTERN",
+    help="Sum over these parameters alone: names, *.bias, readout, hidden.",
+)
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@dtype_option
 @click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
 @click.option("--out", "target", type=click.Path(path_type=Path), help="A .npy file, or a .zarr store for any size.")
 @click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
@@ -33,8 +49,9 @@ def command(
     model_name: str,
     n: int,
     outputs: str,
+    params: tuple[str, ...],
     backend: str | None,
-    dtype: str,
+    dtype: str | None,
     method: str,
     target: Path | None,
     memory: str,
@@ -56,8 +73,19 @@ def command(
     from udlbridge.planning import plan
 
     model = load_model(model_name, dtype)
+    # A word ("readout") is a word only by itself.
+    chosen = (params[0] if len(params) == 1 else params) or None
     if only_plan:
-        made = plan(model, n, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads)
+        made = plan(
+            model,
+            n,
+            outputs=outputs,
+            params=chosen,
+            backend=backend,
+            method=method,
+            memory=memory,
+            threads=threads,
+        )
         click.echo(str(made))
         if json_file is not None:
             write_json(made.to_dict(), json_file)
@@ -71,7 +99,15 @@ def command(
         from udlbridge.kernel import ntk
 
         kernel = ntk(
-            model, x, outputs=outputs, backend=backend, method=method, memory=memory, threads=threads, device=device
+            model,
+            x,
+            outputs=outputs,
+            params=chosen,
+            backend=backend,
+            method=method,
+            memory=memory,
+            threads=threads,
+            device=device,
         )
         with target.open("wb") as file:
             np.save(file, kernel)
@@ -85,6 +121,7 @@ def command(
         x,
         target,
         outputs=outputs,
+        params=chosen,
         backend=backend,
         method=method,
         memory=memory,

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from udlbridge.cli.common import (
+    count_option,
     data_option,
+    dtype_option,
     json_option,
     load_model,
     model_option,
@@ -21,10 +23,10 @@ from udlbridge.cli.common import (
 @click.command()
 @click.argument("kernel_file", type=click.Path(exists=True, path_type=Path), required=False)
 @model_option
-@click.option("--n", default=1000, show_default=True, help="Number of samples, for --model.")
+@count_option(1000, "Number of samples, for --model.")
 @outputs_option
 @click.option("--backend", default=None, help="torch, julia or reference, for --model. [UDLBRIDGE_BACKEND]")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@dtype_option
 @click.option("--k", default=20, show_default=True, help="Largest eigenvalues, where not all are computed.")
 @click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
 @click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
@@ -39,7 +41,7 @@ def command(
     n: int,
     outputs: str,
     backend: str | None,
-    dtype: str,
+    dtype: str | None,
     k: int,
     rank: int | None,
     dense_limit: int | None,

@@ -84,10 +84,11 @@ class Layer:
     """Base of all layers.
 
     `keeps` names the axes of a sample whose width the layer neither changes nor minds: 0 for channels, -1 for the last
-    axis. It lets neighbours be compared before there is any data.
+    axis. It lets neighbours be compared before there is any data. `of_tokens` says that samples are integers.
     """
 
     kind: ClassVar[str]
+    of_tokens: ClassVar[bool] = False
     keeps: ClassVar[frozenset[int]] = frozenset()
 
     def param_shapes(self) -> dict[str, Shape]:
@@ -144,14 +145,26 @@ def shape_behind(layers: Iterable[Layer], shape: Shape, where: str = "layer ") -
     return shape
 
 
-def check_chain(layers: Iterable[Layer]) -> None:
+def check_chain(layers: Sequence[Layer], names: Sequence[str] | None = None) -> None:
     """Refuse neighbours that can never fit, as far as that is known without the shape of the data.
+
+    Args:
+        layers: in order of evaluation.
+        names: what errors call the layers; None means "layer 0" and so on.
 
     Raises:
         ShapeError: naming the layer, what it gets and what it needs.
+        LayerError: a layer of tokens that is not the first.
     """
-    known: tuple[int, int, int] | None = None  # axis, its width, the layer that made it so
+    called = names or [f"layer {index}" for index in range(len(layers))]
+    known: tuple[int, int, str] | None = None  # axis, its width, the layer that made it so
     for index, layer in enumerate(layers):
+        if layer.of_tokens and index > 0:
+            raise LayerError(
+                f"{called[index]} is an Embedding",
+                allowed="an Embedding as the first layer, layer 0",
+                remedy="start the model with it",
+            )
         widths = layer.widths()
         if widths is None:
             known = known if known is not None and known[0] in layer.keeps else None
@@ -160,8 +173,8 @@ def check_chain(layers: Iterable[Layer]) -> None:
         if known is not None and known[0] == axis and known[1] != before:
             word = "channels" if axis == 0 else "features"
             raise ShapeError(
-                f"layer {index} ({layer.kind}) does not fit behind layer {known[2]}: it gets {known[1]} {word}",
+                f"{called[index]} ({layer.kind}) does not fit behind {known[2]}: it gets {known[1]} {word}",
                 allowed=f"{before} {word}",
-                remedy=f"correct the width of layer {index} or of layer {known[2]}",
+                remedy=f"correct the width of {called[index]} or of {known[2]}",
             )
-        known = (axis, behind, index)
+        known = (axis, behind, called[index])

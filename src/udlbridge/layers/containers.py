@@ -33,6 +33,12 @@ class Residual(Layer):
                         allowed="layers of udlbridge",
                         remedy="describe the block with them",
                     )
+                if item.of_tokens:
+                    raise LayerError(
+                        f"Residual has an Embedding among its {name}",
+                        allowed="layers of numbers: tokens cannot be added to what is made of them",
+                        remedy="put the Embedding before the block, as the first layer of the model",
+                    )
             check_chain(items)
             object.__setattr__(self, name, items)
         if not self.layers:

@@ -26,6 +26,7 @@ class Embedding(Layer):
     """
 
     kind: ClassVar[str] = "embedding"
+    of_tokens: ClassVar[bool] = True
     num_embeddings: int
     embedding_dim: int
 

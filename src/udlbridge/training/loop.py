@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,8 +14,9 @@ from jaxtyping import Int
 
 from udlbridge import backends
 from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
-from udlbridge.errors import OptionError, ParameterError, TrainingDiverged
-from udlbridge.inputs import checked_batch, output_size
+from udlbridge.errors import OptionError, ParameterError, RunFileError, TrainingDiverged
+from udlbridge.files import check_folder
+from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.options import checked_count
 from udlbridge.training.ledger import Ledger
@@ -127,10 +129,13 @@ def train(
     Raises:
         TrainingDiverged: a loss or a parameter is no longer finite; `.run` is the run up to the last good epoch.
         OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing.
-        RunFileError: `resume` belongs to another model, or was made with other settings.
+        RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written.
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
+    check_model(model)
+    if save_to is not None:
+        check_folder(Path(save_to), RunFileError)
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     optimiser = checked_optimizer(optimizer)
     rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)

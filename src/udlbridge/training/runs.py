@@ -13,8 +13,10 @@ import numpy as np
 
 from udlbridge.backends.base import TrainState
 from udlbridge.errors import RunFileError
+from udlbridge.files import read_safetensors, write_safetensors
 from udlbridge.layers import layer_from_spec
 from udlbridge.model import Model
+from udlbridge.specs import require_buffers
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""
@@ -67,9 +69,11 @@ class TrainingRun:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run to one safetensors file: arrays as tensors, the rest as JSON in the metadata."""
-        from safetensors.numpy import save_file
+        """Write the run to one safetensors file: arrays as tensors, the rest as JSON in the metadata.
 
+        Raises:
+            RunFileError: the folder is missing, or the disk refuses.
+        """
         tensors = {"losses": self.losses}
         tensors |= {f"state/{name}": value for name, value in self.model.arrays.items()}
         for slot, arrays in self.state.slots.items():
@@ -89,17 +93,7 @@ class TrainingRun:
             "checkpoints": list(self.checkpoints),
             "records": {name: list(series) for name, series in self.records.items()},
         }
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            save_file(
-                {name: np.ascontiguousarray(value) for name, value in tensors.items()},
-                partial,
-                metadata={"udlbridge_run": json.dumps(about)},
-            )
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_safetensors(Path(path), tensors, {"udlbridge_run": json.dumps(about)}, RunFileError)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> TrainingRun:
@@ -120,20 +114,7 @@ class TrainingRun:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise RunFileError(f"there is no run file {path}", remedy="check the path") from None
-    except (SafetensorError, OSError) as error:
-        raise RunFileError(
-            f"{path} is not a readable safetensors file ({error})",
-            allowed="a whole file written by TrainingRun.save",
-            remedy="copy or save it again: it may be truncated",
-        ) from error
+    metadata, tensors = read_safetensors(path, "run", RunFileError)
     try:
         about = json.loads(metadata["udlbridge_run"])
         version = about["format"]
@@ -158,19 +139,24 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Training
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    model = Model(layers, part("state/"), dtype=dtype)
+    def model(prefix: str) -> Model:
+        arrays = part(prefix)
+        require_buffers(layers, arrays, prefix)
+        return Model(layers, arrays, dtype=dtype)
+
+    last = model("state/")
     return TrainingRun(
-        model=model,
+        model=last,
         losses=tensors["losses"],
         errors=tuple(EpochErrors(*row) for row in about["errors"]),
-        checkpoints={epoch: Model(layers, part(f"checkpoint/{epoch}/"), dtype=dtype) for epoch in about["checkpoints"]},
+        checkpoints={epoch: model(f"checkpoint/{epoch}/") for epoch in about["checkpoints"]},
         records={
             name: {key: tensors[f"record/{name}/{key}"] for key in keys} for name, keys in about["records"].items()
         },
         plan=about["plan"],
         state=TrainState(
-            dict(model.params),
-            {slot: {name: tensors[f"slot/{slot}/{name}"] for name in model.params} for slot in about["slots"]},
+            dict(last.params),
+            {slot: {name: tensors[f"slot/{slot}/{name}"] for name in last.params} for slot in about["slots"]},
             about["step"],
         ),
         epochs=about["epochs"],

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
-from udlbridge.backends.reference.factors import Factor, Gradients, factor, product
+from udlbridge.backends.reference.factors import Gradients, Summand, product, summand
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
@@ -32,7 +32,7 @@ def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
         yield e
 
 
-class ReferenceBackend(Backend[list[Factor]]):
+class ReferenceBackend(Backend[list[Summand]]):
     """Hand-written NumPy backpropagation."""
 
     name = "reference"
@@ -71,7 +71,7 @@ class ReferenceBackend(Backend[list[Factor]]):
         """The formula's backward pass, operation by operation."""
         return programs.differentiate(program, x)
 
-    def prepare(self, job: KernelJob, x: np.ndarray) -> list[Factor]:
+    def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         if job.device != "cpu":
             raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
@@ -79,17 +79,18 @@ class ReferenceBackend(Backend[list[Factor]]):
         names = job.parameters
         if job.method == "plain":
             passes = [backward(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
-            return [Gradients(np.stack([p[name].reshape(len(x), -1) for p in passes], 1)) for name in names]
+            stacked = {name: np.stack([p[name].reshape(len(x), -1) for p in passes], 1) for name in names}
+            return [Summand((name,), Gradients(value)) for name, value in stacked.items()]
         found = [contributions(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
-        factors = [factor(one, job.reduction, frozenset(names)) for one in zip(*found, strict=True)]
-        return [one for one in factors if one is not None]
+        summands = [summand(one, job.reduction, frozenset(names)) for one in zip(*found, strict=True)]
+        return [one for one in summands if one is not None]
 
     def fill(
         self,
         job: KernelJob,
-        left: list[Factor],
+        left: list[Summand],
         rows: slice,
-        right: list[Factor],
+        right: list[Summand],
         cols: slice,
         out: np.ndarray,
         *,
@@ -97,9 +98,11 @@ class ReferenceBackend(Backend[list[Factor]]):
     ) -> None:
         """Sum the factors' products into `out`, above the diagonal too."""
         out[...] = 0
+        wanted = set(job.parameters)
         with blas_threads(job.threads):
-            for f, g in zip(left, right, strict=True):
-                out += product(job.reduction, f, rows, g, cols)
+            for one, other in zip(left, right, strict=True):
+                if not wanted.isdisjoint(one.names):
+                    out += product(job.reduction, one.factor, rows, other.factor, cols)
 
     def loss_gradient(
         self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None

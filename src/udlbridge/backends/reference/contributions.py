@@ -1,8 +1,9 @@
 """How parameters enter a network, and the per-sample gradients that follow.
 
-Every parameter here enters in one of two ways. Either as an affine map z_t = W a_t + b at positions t, and then its
-gradient is sum_t d_t a_t' with errors d_t = d f / d z_t. Or elementwise, and then the backward pass of its layer gives
-the gradient itself. The structured kernel uses the pieces a and d, the plain one the gradients.
+Every parameter here enters in one of three ways. As an affine map z_t = W a_t + b at positions t: then its gradient is
+sum_t d_t a_t' with errors d_t = d f / d z_t. As a table of which a row is taken at each position: then row v of its
+gradient is the sum of d_t where row v was taken. Or elementwise: then the backward pass of its layer gives the gradient
+itself. The structured kernel uses the pieces, the plain one the gradients.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ class Affine:
             self, weight=f"{prefix}.{self.weight}", bias=None if self.bias is None else f"{prefix}.{self.bias}"
         )
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
     def gradients(self) -> dict[str, np.ndarray]:
         """dW_i = sum_t d_it a_it' and db_i = sum_t d_it, (n, *parameter shape)."""
         n = len(self.d)
@@ -53,9 +59,42 @@ class Direct:
         """The same with a longer name."""
         return replace(self, name=f"{prefix}.{self.name}")
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The name."""
+        return (self.name,)
+
     def gradients(self) -> dict[str, np.ndarray]:
         """The gradient by name."""
         return {self.name: self.gradient}
 
 
-Contribution = Affine | Direct
+@dataclass(frozen=True)
+class Rows:
+    """A table (`rows`, q) of which sample i takes the row `tokens`[i, t] at position t, with errors `d` (n, T, q)."""
+
+    name: str
+    tokens: np.ndarray
+    d: np.ndarray
+    rows: int
+
+    def inside(self, prefix: str) -> Rows:
+        """The same with a longer name."""
+        return replace(self, name=f"{prefix}.{self.name}")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The name."""
+        return (self.name,)
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Row v of a gradient is the sum of d_it over the positions where token v stands: (n, rows, q)."""
+        n, positions = self.tokens.shape
+        gradient = np.zeros((n, self.rows, self.d.shape[2]), self.d.dtype)
+        for i in range(n):
+            for t in range(positions):
+                gradient[i, self.tokens[i, t]] += self.d[i, t]
+        return {self.name: gradient}
+
+
+Contribution = Affine | Direct | Rows

@@ -1,4 +1,4 @@
-"""The summands of a kernel in the NumPy engine, one per affine map or parameter, and their products."""
+"""The summands of a kernel in the NumPy engine, one per affine map, table or parameter, and their products."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udlbridge.backends.reference.contributions import Affine, Contribution
+from udlbridge.backends.reference.contributions import Affine, Contribution, Rows
 from udlbridge.reduction import Reduction
-from udlbridge.rules import affine_rule
+from udlbridge.rules import affine_rule, lookup_rule
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,42 @@ class Gradients:
     g: np.ndarray
 
 
-Factor = Pairs | Gradients
+@dataclass(frozen=True)
+class Tokens:
+    """sum over positions t, s with equal tokens of d_it . d_js: `tokens` (n, T), `d` (n, K, T, q)."""
+
+    tokens: np.ndarray
+    d: np.ndarray
+
+    def row(self, token: int, samples: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Which of `samples` have the token, counted from the first, and their gradients of its row (m, K, q)."""
+        here = self.tokens[samples] == token
+        own = np.flatnonzero(here.any(axis=1))
+        weights = here[own].astype(self.d.dtype)
+        return own, np.einsum("it,iktq->ikq", weights, self.d[samples][own])
 
 
-def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Factor | None:
-    """One factor from the K contributions that one affine map or parameter made, one per backward pass.
+Factor = Pairs | Gradients | Tokens
+
+
+@dataclass(frozen=True)
+class Summand:
+    """A factor, and the names of the parameters whose share of the kernel it holds; all of them are in one layer."""
+
+    names: tuple[str, ...]
+    factor: Factor
+
+
+def summand(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Summand | None:
+    """What one affine map, table or parameter adds, from the K contributions that it made, one per backward pass.
 
     `names` are the parameters that count; None if this one has none of them.
     """
+    chosen = tuple(name for name in passes[0].parameters if name in names)
+    return Summand(chosen, _factor(passes, reduction, chosen)) if chosen else None
+
+
+def _factor(passes: Sequence[Contribution], reduction: Reduction, names: tuple[str, ...]) -> Factor:
     first = passes[0]
     if isinstance(first, Affine) and first.weight in names:
         n, groups, positions, inputs = first.a.shape
@@ -46,11 +74,12 @@ def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozense
             a = np.concatenate([first.a[:, 0], np.ones((n, positions, 1), first.a.dtype)], axis=2)
             d = np.stack([one.d[:, 0] for one in passes if isinstance(one, Affine)], axis=1)
             return Pairs(a if with_bias else a[:, :, :-1], d)
+    if isinstance(first, Rows):
+        _, positions, outputs = first.d.shape
+        if lookup_rule(positions, first.rows, outputs, reduction) == "tokens":
+            return Tokens(first.tokens, np.stack([one.d for one in passes if isinstance(one, Rows)], axis=1))
     blocks = [one.gradients() for one in passes]
-    chosen = [name for name in blocks[0] if name in names]
-    if not chosen:
-        return None
-    flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in chosen]
+    flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in names]
     return Gradients(np.concatenate(flat, axis=2))
 
 
@@ -58,6 +87,8 @@ def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice
     """The summand of samples `rows` of one factor against `cols` of the other: (r, c, *trailing)."""
     if isinstance(f, Gradients) and isinstance(g, Gradients):
         return inner(reduction, f.g[rows], g.g[cols])
+    if isinstance(f, Tokens) and isinstance(g, Tokens):
+        return tokens_product(reduction, f, rows, g, cols)
     if not (isinstance(f, Pairs) and isinstance(g, Pairs)):
         raise TypeError(f"factors of different kinds: {type(f).__name__} and {type(g).__name__}")
     total = np.zeros((1, 1, *reduction.trailing), f.d.dtype)
@@ -66,6 +97,16 @@ def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice
             inputs = f.a[rows, t] @ g.a[cols, s].T
             errors = inner(reduction, f.d[rows, :, t], g.d[cols, :, s])
             total = total + inputs.reshape(inputs.shape + (1,) * len(reduction.trailing)) * errors
+    return total
+
+
+def tokens_product(reduction: Reduction, f: Tokens, rows: slice, g: Tokens, cols: slice) -> np.ndarray:
+    """Token after token: the samples that have it on either side, and the inner products of their gradients."""
+    total = np.zeros((rows.stop - rows.start, cols.stop - cols.start, *reduction.trailing), f.d.dtype)
+    for token in np.intersect1d(f.tokens[rows], g.tokens[cols]).tolist():
+        left, d = f.row(token, rows)
+        right, e = g.row(token, cols)
+        total[np.ix_(left, right)] += inner(reduction, d, e)
     return total
 
 

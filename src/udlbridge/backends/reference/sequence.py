@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.reference.contributions import Affine, Contribution, Direct
+from udlbridge.backends.reference.contributions import Affine, Contribution, Direct, Rows
 from udlbridge.backends.reference.dense import softmax_backward, softmax_forward
 from udlbridge.layers import Embedding, LearnedPositions, SelfAttention, SinusoidalPositions, Softmax, Take
 
@@ -21,13 +21,8 @@ def embedding_forward(layer: Embedding, arrays: Arrays, x: np.ndarray) -> tuple[
 def embedding_backward(
     layer: Embedding, arrays: Arrays, saved: Any, dy: np.ndarray
 ) -> tuple[np.ndarray, list[Contribution]]:
-    """Row v of the gradient is the sum of dy_t over the places where token v stands; tokens have no derivative."""
-    n, tokens = saved.shape
-    gradient = np.zeros((n, layer.num_embeddings, layer.embedding_dim), dy.dtype)
-    for i in range(n):
-        for t in range(tokens):
-            gradient[i, saved[i, t]] += dy[i, t]
-    return np.zeros(saved.shape, dy.dtype), [Direct("weight", gradient)]
+    """A row for every token; tokens have no derivative."""
+    return np.zeros(saved.shape, dy.dtype), [Rows("weight", saved, dy, layer.num_embeddings)]
 
 
 def sinusoidal_table(tokens: int, features: int) -> np.ndarray:

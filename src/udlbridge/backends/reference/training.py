@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from udlbridge.backends.base import Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import contributions, forward, input_jacobian
-from udlbridge.backends.reference.contributions import Contribution, Direct
+from udlbridge.backends.reference.contributions import Contribution, Direct, Rows
 from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.model import Model
@@ -70,6 +70,10 @@ def summed(contribution: Contribution) -> Arrays:
     """The gradient summed over samples; for an affine map in one product, without forming every sample's own."""
     if isinstance(contribution, Direct):
         return {contribution.name: contribution.gradient.sum(axis=0)}
+    if isinstance(contribution, Rows):
+        gradient = np.zeros((contribution.rows, contribution.d.shape[2]), contribution.d.dtype)
+        np.add.at(gradient, contribution.tokens, contribution.d)
+        return {contribution.name: gradient}
     groups, p, q = contribution.a.shape[1], contribution.a.shape[3], contribution.d.shape[3]
     a = contribution.a.transpose(1, 0, 2, 3).reshape(groups, -1, p)
     d = contribution.d.transpose(1, 0, 2, 3).reshape(groups, -1, q)

@@ -1,0 +1,111 @@
+"""The places of a network in torch where parameters enter, as its layers show them to whoever observes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Affine:
+    """z_t = W a_t + b at positions t: `x` as the layer got it, and how to read positions from x and from d f / d z.
+
+    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups. `gradient(x, d)` gives the per-sample
+    gradient of the weight (n, q, p) directly, where there is a faster way than the product of the two.
+    """
+
+    weight: str
+    bias: str | None
+    x: Tensor
+    inputs: Callable[[Tensor], Tensor]
+    errors: Callable[[Tensor], Tensor]
+    gradient: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def inside(self, prefix: str) -> Affine:
+        """The same with the names of the whole model."""
+        return replace(self, weight=prefix + self.weight, bias=None if self.bias is None else prefix + self.bias)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def detached(self) -> Affine:
+        """The same, without the graph behind x."""
+        return replace(self, x=self.x.detach())
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Any other way to enter: `gradients(d)` gives, per sample, the gradient of each name from d f / d z."""
+
+    names: tuple[str, ...]
+    gradients: Callable[[Tensor], Iterable[Tensor]]
+
+    def inside(self, prefix: str) -> Elementwise:
+        """The same with the names of the whole model."""
+        return replace(self, names=tuple(prefix + name for name in self.names))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return self.names
+
+    def detached(self) -> Elementwise:
+        """The same: `gradients` holds no graph."""
+        return self
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """z_t is row `tokens`[i, t] of a table of `rows` rows, at positions t: tokens (n, T), z (n, T, q)."""
+
+    weight: str
+    tokens: Tensor
+    rows: int
+
+    def inside(self, prefix: str) -> Lookup:
+        """The same with the names of the whole model."""
+        return replace(self, weight=prefix + self.weight)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that enter here."""
+        return (self.weight,)
+
+    def detached(self) -> Lookup:
+        """The same: tokens have no graph."""
+        return self
+
+
+Site = Affine | Elementwise | Lookup
+Observer = Callable[[Site, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The arrays of a model as one layer sees them: without the `prefix` of the layer in their names.
+
+    `observe` is shown every place where parameters enter, with the tensor z that they made, and may replace z.
+    """
+
+    arrays: Mapping[str, Tensor]
+    prefix: str = ""
+    observe: Observer | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.arrays[self.prefix + name]
+
+    def get(self, name: str) -> Tensor | None:
+        """The array, or None if the layer has no such one."""
+        return self.arrays.get(self.prefix + name)
+
+    def inside(self, part: str) -> Scope:
+        """The scope of a layer inside."""
+        return replace(self, prefix=f"{self.prefix}{part}.")
+
+    def tap(self, site: Site, z: Tensor) -> Tensor:
+        """z, after `observe` has seen it."""
+        return z if self.observe is None else self.observe(site.inside(self.prefix), z)

@@ -1,0 +1,103 @@
+"""Files of arrays in the safetensors format, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from udlbridge.errors import UDLBridgeError
+
+DTYPES = frozenset(("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64", "C64"))
+"""The dtypes of safetensors that NumPy has too."""
+
+
+def check_folder(path: Path, error: type[UDLBridgeError]) -> None:
+    """Raise `error` unless the folder is there that `path` is to be written to."""
+    if not path.parent.is_dir():
+        raise error(
+            f"there is no folder {path.parent} to write {path.name} to",
+            allowed="a path in a folder that exists",
+            remedy="create it first",
+        )
+
+
+@contextmanager
+def replacing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
+    """A path to write to, beside `path`; when the block ends without an error, that file takes the place of `path`.
+
+    Raises:
+        error: the folder is missing, or the disk refuses.
+    """
+    from safetensors import SafetensorError
+
+    check_folder(path, error)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as failure:
+        raise error(
+            f"{path} cannot be written ({failure})",
+            allowed="a path to a file, with room on the disk and the right to write",
+            remedy="choose another path",
+        ) from failure
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str], error: type[UDLBridgeError]
+) -> None:
+    """Write arrays by name, and texts by name, as one safetensors file.
+
+    Raises:
+        error: as `replacing`.
+    """
+    from safetensors.numpy import save_file
+
+    with replacing(path, error) as partial:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, metadata=metadata)
+
+
+def read_safetensors(
+    path: Path, kind: str, error: type[UDLBridgeError]
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The texts and the arrays of a safetensors file, by name. Nothing in the file can execute code.
+
+    Args:
+        path: the file.
+        kind: what it should be, in words for the errors: "model", "run".
+        error: the class of the errors.
+
+    Raises:
+        error: missing, truncated, of another format, or arrays of a dtype that NumPy does not have.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            arrays = {}
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in DTYPES:
+                    raise error(
+                        f"{path}: {name} has dtype {dtype}, which NumPy does not have",
+                        allowed="float32, float64",
+                        remedy="convert it before it is saved, in PyTorch by module.float()",
+                    )
+                arrays[name] = file.get_tensor(name)
+            return file.metadata() or {}, arrays
+    except FileNotFoundError:
+        raise error(f"there is no {kind} file {path}", remedy="check the path") from None
+    except (SafetensorError, OSError) as failure:
+        raise error(
+            f"{path} is not a readable safetensors file ({failure})",
+            allowed=f"a whole {kind} file",
+            remedy="copy or save it again: it may be truncated",
+        ) from failure
