@@ -243,3 +243,11 @@ def test_bad_repairs() -> None:
         ub.repair(np.ones((2, 3)))
     with pytest.raises(errors.NumericalError, match=r"-1 at \(1, 1\).*threshold"):
         ub.repair(np.diag([1.0, -1.0]), "closest")
+
+
+def test_a_torch_module_in_the_place_of_the_model() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(3, 2)
+    for compute in (ub.outputs, ub.jacobian, ub.input_jacobian, ub.input_hessian, ub.signal_report):
+        with pytest.raises(errors.OptionError, match=r"a Linear in the place of the model.*ub\.from_torch"):
+            compute(module, GOOD)

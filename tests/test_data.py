@@ -146,7 +146,25 @@ def test_damaged_cache_is_an_error(folder: Path, no_cache: Path) -> None:
     no_cache.mkdir(parents=True)
     (no_cache / "train-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01")
     with pytest.raises(DataError, match=r"train-labels.*SHA-256.*remove the file"):
-        ub.data.mnist("train", n=2)
+        ub.data.mnist("train", n=1001)
+
+
+def test_nothing_is_looked_for_where_the_sample_is_enough(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked_for(name: str, folder: Path | None) -> bytes:
+        raise AssertionError(f"looked for {name}")
+
+    monkeypatch.setattr(sources, "full", looked_for)
+    assert len(ub.data.mnist("train", n=1000)[0]) == 1000
+    assert ub.data.mnist("train", n=92, digits=[5])[1].tolist() == [5] * 92
+    for arguments in ({"n": 1001}, {"n": None}, {"n": 93, "digits": [5]}, {"split": "test", "n": 1}):
+        with pytest.raises(AssertionError, match="looked for"):
+            ub.data.mnist(**arguments)
+
+
+def test_a_named_folder_goes_before_the_sample(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ub.data.mnist("train", n=2, folder=folder)[1].tolist() == [0, 1]
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(folder))
+    assert ub.data.mnist("train", n=2)[1].tolist() == [0, 1]
 
 
 def test_bad_requests(no_cache: Path, untyped: None) -> None:

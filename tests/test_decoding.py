@@ -60,6 +60,7 @@ def test_wide_beams_find_the_best_sequence(seed: int, length: int) -> None:
     assert list(one.tokens) == ub.decoding.generate(next_logits, [0], ub.decoding.greedy, length=length)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_bad_settings_are_named() -> None:
     generator = np.random.default_rng(0)
     with pytest.raises(OptionError, match="k=4"):
@@ -72,3 +73,49 @@ def test_bad_settings_are_named() -> None:
         ub.decoding.greedy(np.zeros((2, 3)))
     with pytest.raises(OptionError, match="beams=0"):
         ub.decoding.beam_search(lambda t: t, [0], beams=0, length=1)
+    with pytest.raises(OptionError, match=r"k=1\.5.*whole number"):
+        ub.decoding.top_k(LOGITS, 1.5, generator)
+    with pytest.raises(OptionError, match=r"np\.random\.default_rng"):
+        ub.decoding.sample(LOGITS, 0)
+    with pytest.raises(OptionError, match=r"length=2\.5"):
+        ub.decoding.generate(lambda t: t, [0], ub.decoding.greedy, length=2.5)
+    with pytest.raises(OptionError, match="threshold='all'"):
+        ub.decoding.nucleus(LOGITS, "all", generator)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("bad", [[0.0, np.inf], [0.0, np.nan], [-np.inf, -np.inf], ["a", "b"]])
+def test_logits_without_probabilities_are_refused(bad: list[float]) -> None:
+    logits, generator = np.array(bad), np.random.default_rng(0)
+    for choose in (
+        lambda: ub.decoding.greedy(logits),
+        lambda: ub.decoding.sample(logits, generator),
+        lambda: ub.decoding.top_k(logits, 1, generator),
+        lambda: ub.decoding.nucleus(logits, 0.5, generator),
+        lambda: ub.decoding.beam_search(lambda tokens: logits[None], [0], beams=1, length=1),
+    ):
+        with pytest.raises(InputError, match="logits"):
+            choose()
+
+
+def test_impossible_tokens_are_never_chosen() -> None:
+    logits = np.array([-np.inf, 0.0, -np.inf, 1.0])
+    assert list(ub.decoding.nucleus_tokens(logits, 1.0)) == [3, 1]
+
+    class Last:
+        """The largest number that a generator draws below 1."""
+
+        def random(self) -> float:
+            return np.nextafter(1.0, 0.0)
+
+    class Generator(Last, np.random.Generator):
+        pass
+
+    largest = Generator(np.random.PCG64(0))
+    assert ub.decoding.sample(logits, largest) == 3
+    # Ten equal probabilities add up to less than 1 in floating point: what is drawn above is not the impossible one.
+    ten = np.array([0.0] * 10 + [-np.inf])
+    assert ub.decoding.sample(ten, largest) == 9
+    assert ub.decoding.top_k(logits, 4, largest) == 1
+    beams = ub.decoding.beam_search(lambda tokens: np.tile(logits, (len(tokens), 1)), [0], beams=9, length=1)
+    assert [beam.tokens for beam in beams] == [(0, 3), (0, 1)]

@@ -52,6 +52,44 @@ def test_hessian_is_the_finite_difference_of_the_jacobian(activation: str, backe
     np.testing.assert_allclose(result, expected, atol=1e-8 * max(1.0, np.abs(expected).max()))
 
 
+KINKED = {"relu": 0.0, "leakyrelu": 0.01, "elu": 1.0, "selu": 1.7580993408473766}
+"""Activations with a kink at 0, in their slope or its slope, and the slope there, from the left."""
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+@pytest.mark.parametrize("activation", KINKED)
+def test_second_derivatives_at_a_kink_are_zero(activation: str, direction: float, zero: float, backend: str) -> None:
+    weights = {"0.weight": np.array([[direction]]), "1.weight": np.ones((1, 1))}
+    model = ub.Model([ub.Dense(1, 1, activation, bias=False), ub.Dense(1, 1, bias=False)], weights)
+    x = np.array([[zero]])
+    slope = ub.input_jacobian(model, x, backend=backend)
+    np.testing.assert_allclose(slope, [[[direction * KINKED[activation]]]], rtol=1e-15)
+    assert ub.input_hessian(model, x, backend=backend).item() == 0
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in KINKED])
+def test_smooth_activations_have_their_second_derivative_at_zero(activation: str, backend: str) -> None:
+    # Without biases all preactivations at x = 0 are 0 in the first layer, and in the others where f(0) = 0.
+    layers = [ub.Dense(2, 4, activation, bias=False), ub.Dense(4, 3, activation, bias=False), ub.Dense(3, 2)]
+    model, x, step = ub.Model(layers, seed=1, dtype="float64"), np.zeros((1, 2)), 1e-5
+    differences = [
+        ub.input_jacobian(model, x + step * e, backend=backend)
+        - ub.input_jacobian(model, x - step * e, backend=backend)
+        for e in np.eye(2)
+    ]
+    result = ub.input_hessian(model, x, backend=backend)
+    np.testing.assert_allclose(result, np.stack(differences, axis=-1) / (2 * step), atol=1e-9)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_engines_agree_where_all_preactivations_are_zero(activation: str, backend: str) -> None:
+    layers = [ub.Dense(2, 4, activation), ub.Activation(activation), ub.Dense(4, 3, activation), ub.Dense(3, 2)]
+    model, x = ub.Model(layers, seed=1, dtype="float64"), np.zeros((1, 2))
+    by_hand = ub.input_hessian(model, x, backend="reference")
+    np.testing.assert_allclose(ub.input_hessian(model, x, backend=backend), by_hand, atol=1e-13)
+
+
 @given(dense_models())
 def test_hessian_is_symmetric_and_two_engines_agree(model: ub.Model) -> None:
     x = samples(model, 3)

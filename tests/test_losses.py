@@ -10,7 +10,8 @@ from scipy import stats
 from scipy.special import expit, softmax
 
 import udlbridge as ub
-from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.expressions import program
 from udlbridge.losses import Bernoulli, Categorical, Distribution, Gaussian
 
 RNG = np.random.default_rng(3)
@@ -74,3 +75,26 @@ def test_bad_observations_are_named() -> None:
         ub.losses.likelihood(Gaussian(), np.zeros(2), np.array([0, np.nan]))
     with pytest.raises(OptionError, match="sigma=-1"):
         Gaussian(-1)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_is_no_distribution_and_no_number_is_named() -> None:
+    with pytest.raises(OptionError, match="make one, with parentheses"):
+        ub.losses.likelihood(Bernoulli, np.zeros(2), np.zeros(2))
+    with pytest.raises(DTypeError, match="real numbers"):
+        ub.losses.likelihood(Gaussian(), np.zeros(2), np.array(["a", "b"]))
+
+
+def test_densities_beyond_the_floats_are_infinite(backend: str) -> None:
+    assert ub.losses.likelihood(Gaussian(1e-3), np.ones(200), np.ones(200), backend=backend) == math.inf
+    assert ub.losses.likelihood(Gaussian(1e-3), np.zeros(2), np.ones(2), backend=backend) == 0
+
+
+def test_a_categorical_formula_does_not_grow_with_the_classes() -> None:
+    lengths = []
+    for classes in (3, 300):
+        f, y = np.zeros((4, classes)), np.array([0, 1, 2, classes - 1])
+        encoded = Categorical().encoded(f, y)
+        assert encoded.sum() == 4
+        lengths.append(len(program(lambda out, encoded=encoded: Categorical().negative_log(out, encoded))))
+    assert lengths[0] == lengths[1] < 10

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import udlbridge as ub
 from udlbridge.errors import NumericalError, OptionError, ShapeError
-from udlbridge.expressions import total
+from udlbridge.expressions import exp, total
 
 X = np.linspace(-1, 1, 9)
 Y = 0.3 + 1.7 * X
@@ -30,6 +34,90 @@ def test_line_search_follows_the_three_rules() -> None:
     np.testing.assert_allclose(found.brackets[1], [0, 0.22, 0.44, 0.66])
     found = ub.optimize.line_search(lambda t: -t, iterations=2)  # c below b: a moves
     np.testing.assert_allclose(found.brackets[1], [0.33, 0.33 + 0.67 / 3, 0.33 + 1.34 / 3, 1])
+
+
+@given(st.lists(st.floats(-3, 3), min_size=3, max_size=9), st.integers(1, 30))
+def test_line_search_never_ends_above_its_start(coefficients: list[float], iterations: int) -> None:
+    def waves(t: float) -> float:
+        return sum(c * math.sin((k + 1) * t) for k, c in enumerate(coefficients))
+
+    found = ub.optimize.line_search(waves, maximum=4.0, iterations=iterations)
+    assert found.value == waves(found.minimum) <= 0
+    assert (np.diff(found.brackets, axis=1) > 0).all()
+
+
+def test_line_search_ends_at_the_source_answer_where_that_is_lowest() -> None:
+    found = ub.optimize.line_search(lambda t: (t - 0.3) ** 2, iterations=1)
+    # After one iteration the bracket is [0, 0.66], and the middle of b and c is 0.33, which was looked at already.
+    assert found.minimum == pytest.approx(0.33)
+
+
+def test_line_search_takes_a_tie_as_the_source_does() -> None:
+    found = ub.optimize.line_search(lambda t: 2.0, iterations=3)  # argmin finds a first: rule 1
+    np.testing.assert_allclose(found.brackets[:, 3], [1, 0.5, 0.25])
+    assert (found.minimum, found.value) == (0.0, 2.0)
+
+
+def test_line_search_takes_an_overflow_for_a_large_value() -> None:
+    found = ub.optimize.line_search(lambda t: (t - 0.05) ** 2 if t < 0.3 else math.inf, iterations=60)
+    assert found.minimum == pytest.approx(0.05, abs=1e-5)
+    assert ub.optimize.line_search(lambda t: t**2 if t == 0 else math.nan).minimum == 0
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_line_search_is_as_exact_at_every_scale(scale: float) -> None:
+    found = ub.optimize.line_search(lambda t: (t / scale - 0.4) ** 2, maximum=100 * scale, iterations=100)
+    assert found.minimum / scale == pytest.approx(0.4, rel=1e-4)
+
+
+def test_line_search_refuses_what_has_no_answer() -> None:
+    for f in (lambda t: math.nan, lambda t: math.inf, lambda t: -math.inf if t else 0.0):
+        with pytest.raises(NumericalError, match="function of the line search"):
+            ub.optimize.line_search(f)
+    for maximum in (math.inf, math.nan, -1.0, "1"):
+        with pytest.raises(OptionError, match="maximum="):
+            ub.optimize.line_search(abs, maximum=maximum)
+    with pytest.raises(OptionError, match=r"iterations=2\.5"):
+        ub.optimize.line_search(abs, iterations=2.5)
+
+
+def test_descent_by_line_search_never_climbs(backend: str) -> None:
+    # The best step is about 3e-8, a ten-millionth of the interval that is searched.
+    x = np.linspace(0, 1000, 50)
+    function = ub.Function(lambda p: total((p[0] + p[1] * x - 2 - 3 * x) ** 2), backend=backend)
+    path = ub.optimize.descend_by_line_search(function, np.zeros(2), steps=4)
+    assert (np.diff(path.values) < 0).all()
+    assert path.values[-1] < 1e-6 * path.values[0]
+
+
+def test_descent_by_line_search_passes_over_overflows(backend: str) -> None:
+    function = ub.Function(lambda p: total(exp(p**2)), backend=backend)
+    for dtype, start in (("float64", 5.0), ("float32", 5.0)):
+        path = ub.optimize.descend_by_line_search(function, np.array([start], dtype=dtype), steps=6)
+        assert path.points.dtype == dtype
+        assert (np.diff(path.values) <= 0).all()
+        assert path.values[-1] == pytest.approx(1.0, rel=1e-5)
+
+
+class WrongGradient:
+    """x^2 with a gradient of the wrong sign."""
+
+    def value(self, x: np.ndarray) -> float:
+        return float(x[0] ** 2)
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return -2 * x
+
+
+def test_descent_by_line_search_says_when_nothing_lower_is_found() -> None:
+    function = ub.Function(lambda p: total(1e12 * p**2), backend="reference")
+    with pytest.raises(NumericalError, match="leads below"):
+        ub.optimize.descend_by_line_search(function, np.ones(1), steps=1, iterations=5)
+    with pytest.raises(NumericalError, match="check the gradient"):
+        ub.optimize.descend_by_line_search(WrongGradient(), np.ones(1), steps=1, iterations=20)
+    # At the minimum there is nowhere to go, and no error.
+    arrived = ub.optimize.descend_by_line_search(function, np.zeros(1), steps=2)
+    assert not arrived.points.any()
 
 
 def test_fixed_step_follows_the_closed_form(backend: str) -> None:
@@ -77,8 +165,20 @@ def test_model_function_gradient_equals_differences(backend: str) -> None:
         function.value(start[1:])
 
 
+@pytest.mark.usefixtures("untyped")
 def test_bad_settings_are_named() -> None:
     function = ub.Function(lambda p: p[0] ** 2, backend="reference")
+    settings = {"n": 2, "batch_size": 1, "steps": 1, "step_size": 0.1}
+    for bad in ({"batch_size": 1.5}, {"seed": -1}, {"n": 2.5}, {"steps": 2.5}, {"step_size": np.inf}):
+        with pytest.raises(OptionError, match=str(next(iter(bad.values())))):
+            ub.optimize.descend_stochastically(lambda rows: function, np.ones(1), **{**settings, **bad})
+    for descend in (
+        lambda: ub.optimize.descend(lambda p: p[0], np.ones(1), steps=1, step_size=0.1),
+        lambda: ub.optimize.descend_by_line_search(lambda p: p[0], np.ones(1), steps=1),
+        lambda: ub.optimize.descend_stochastically(lambda rows: np.sum, np.ones(1), **settings),
+    ):
+        with pytest.raises(OptionError, match=r"without value.*ub\.Function"):
+            descend()
     with pytest.raises(OptionError, match="steps=0"):
         ub.optimize.descend(function, np.ones(1), steps=0, step_size=0.1)
     with pytest.raises(OptionError, match="threshold=0"):

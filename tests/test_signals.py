@@ -8,7 +8,7 @@ import pytest
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples
 from udlbridge import backends
-from udlbridge.errors import OptionError, ShapeError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 
 
 def deep(width: int, depth: int) -> ub.Model:
@@ -85,3 +85,31 @@ def test_bad_settings_are_named() -> None:
         ub.init.normal(model, 0)
     with pytest.raises(ShapeError, match="targets"):
         ub.signal_report(model, np.ones((3, 2), dtype=np.float32), np.ones((3, 1), dtype=np.float32))
+
+
+def test_overflow_is_reported_as_infinite(backend: str) -> None:
+    # Every layer multiplies by about 6, which leaves float32 after fifty layers.
+    model = ub.init.normal(deep(80, 50), 1.0, seed=1).astype("float32")
+    x = np.random.default_rng(0).standard_normal((20, 1)).astype("float32")
+    report = ub.signal_report(model, x, backend=backend)
+    sizes = np.array([report.activation_std, report.gradient_std])
+    assert not np.isnan(sizes).any()
+    assert np.isinf(report.activation_std[-1])
+    assert np.isinf(report.gradient_std).all()
+    assert np.isfinite(report.activation_std[:20]).all()
+    assert "inf" in str(report)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_bad_targets_are_named() -> None:
+    model, x = deep(3, 2), np.ones((2, 1))
+    for y, error, said in (
+        (np.array([[np.nan], [0]]), InputError, "NaN"),
+        (np.array([[np.inf], [0]]), InputError, "infinite"),
+        (np.array([["a"], ["b"]]), DTypeError, "real numbers"),
+        (np.zeros((1, 1)), ShapeError, "reshape"),
+    ):
+        with pytest.raises(error, match=said):
+            ub.signal_report(model, x, y)
+    with pytest.raises(InputError, match="too large for float32"):
+        ub.signal_report(model.astype("float32"), x.astype("float32"), np.full((2, 1), 1e300))

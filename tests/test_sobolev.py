@@ -10,6 +10,7 @@ import pytest
 import udlbridge as ub
 from helpers import assert_within_budget, random_model
 from udlbridge.errors import InputError, LayerError, OptionError, RunFileError, ShapeError
+from udlbridge.layers import ACTIVATIONS
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((5, 3))
@@ -59,6 +60,17 @@ def test_engines_agree(backend: str) -> None:
     assert value == pytest.approx(expected_value, rel=1e-12)
     for name, gradient in expected.items():
         assert_within_budget(found[name], gradient)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_engines_agree_where_all_preactivations_are_zero(activation: str, backend: str) -> None:
+    model = ub.Model([ub.Dense(2, 4, activation), ub.Dense(4, 3, activation), ub.Dense(3, 2)], seed=1, dtype="float64")
+    x, y, loss = np.zeros((2, 2)), np.ones((2, 2)), ub.losses.sobolev(RNG.standard_normal((2, 2, 2)))
+    value, found = ub.loss_gradient(model, x, y, loss=loss, backend=backend)
+    expected_value, expected = ub.loss_gradient(model, x, y, loss=loss, backend="reference")
+    assert value == pytest.approx(expected_value, rel=1e-12)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(found[name], gradient, atol=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", [("momentum", {"lr": 0.02, "momentum": 0.8}), ("adam", {"lr": 0.01})])

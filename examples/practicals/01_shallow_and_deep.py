@@ -29,9 +29,8 @@ def unrolled(network, x):
 
 def composed(*networks):
     """One deep model: between two networks, the output map of one and the input map of the next are multiplied."""
-    layers, params = [ub.Dense(1, 3, "relu")], {}
     offsets, slopes, offset, weights = networks[0]
-    params["0.weight"], params["0.bias"] = np.array(slopes)[:, None], np.array(offsets)
+    layers, params = [ub.Dense(1, 3, "relu")], {"0.weight": np.array(slopes)[:, None], "0.bias": np.array(offsets)}
     for index, (next_offsets, next_slopes, next_offset, next_weights) in enumerate(networks[1:], start=1):
         layers.append(ub.Dense(3, 3, "relu"))
         params[f"{index}.weight"] = np.outer(next_slopes, weights)
@@ -55,14 +54,12 @@ def knots(networks):
                 for a in (points, values)
             )
         values = unrolled(network, values)
-    slopes = np.diff(values) / np.diff(points)
-    return points[1:-1][np.abs(np.diff(slopes)) > 1e-9]
+    return points[1:-1][np.abs(np.diff(np.diff(values) / np.diff(points))) > 1e-9]
 
 
 def regions(model, backend):
     """Linear regions on [-1, 1], counted from the engine's derivatives: runs of one slope."""
-    fine = np.linspace(-1, 1, 20001)[:, None] + 1.3e-5
-    slopes = ub.input_jacobian(model, fine[:-1], backend=backend)[:, 0, 0]
+    slopes = ub.input_jacobian(model, np.linspace(-1, 1, 20001)[:-1, None] + 1.3e-5, backend=backend)[:, 0, 0]
     return 1 + int(np.count_nonzero(np.abs(np.diff(slopes)) > 1e-9))
 
 
@@ -78,6 +75,23 @@ COMPOSITIONS = {
 }
 
 
+def random_network(backend):
+    """The source's network 4-5-2-4-1 with random parameters: every layer against its matrices, shapes included."""
+    generator, widths = np.random.default_rng(0), (4, 5, 2, 4, 1)
+    x = h = generator.standard_normal((10, 4))
+    layers, params, found = [], {}, []
+    for k in range(4):
+        before, after = widths[k : k + 2]
+        omega, beta = generator.standard_normal((after, before)), generator.standard_normal(after)
+        h = np.array([beta + omega @ row for row in (np.maximum(h, 0) if k else h)])
+        layers.append(ub.Dense(before, after, "relu" if k < 3 else "identity"))
+        params |= {f"{k}.weight": omega, f"{k}.bias": beta}
+        by_engine = ub.outputs(ub.Model(layers, params), x, backend=backend)
+        expected = np.maximum(h, 0) if k < 3 else h
+        found.append(practicals.largest_gap(f"network 4-5-2-4-1: layer {k}, 10 x {after}", by_engine, expected))
+    return found
+
+
 def rows(backend=None):
     found = []
     for label, networks in COMPOSITIONS.items():
@@ -87,11 +101,7 @@ def rows(backend=None):
         model = composed(*networks)
         found.append(practicals.largest_gap(f"{label}: matrices", ub.outputs(model, X, backend=backend), by_hand))
         found.append(practicals.closed_form(f"{label}: regions", 1 + len(knots(networks)), regions(model, backend), 0))
-    layers = [ub.Dense(4, 5, "relu"), ub.Dense(5, 2, "relu"), ub.Dense(2, 4, "relu"), ub.Dense(4, 1)]
-    deep = ub.init.normal(ub.Model(layers, dtype="float64"), 1.0)
-    shape = ub.outputs(deep, np.random.default_rng(0).standard_normal((10, 4)), backend=backend).shape
-    found.append(practicals.closed_form("network 4-5-2-4-1: outputs of 10 inputs", 10, shape[0] * shape[1], 0))
-    return found
+    return found + random_network(backend)
 
 
 def draw(backend=None):

@@ -14,14 +14,12 @@ from udlbridge.expressions import cos, exp, log, sin, total
 
 BETA = np.array([1.0, 2.0, -3.0, 0.4, -0.3])
 OMEGA = np.array([0.1, -0.4, 2.0, 3.0, -0.5])
-INPUT = 2.3
+INPUT, X = 2.3, np.array([[1.2]])
 OUTER = (sin, exp, cos, log)
 STAGES = ["f0", "h1", "f1", "h2", "f2", "h3", "f3", "h4", "y"]
-
 VALUES = dict(zip(STAGES, ("1.230", "0.942", "1.623", "5.068", "7.137", "0.657", "2.372", "0.864"), strict=False))
 SLOPES = {"h3": "-0.632", "f2": "0.476", "h2": "0.953", "f1": "4.830", "h1": "-1.932", "f0": "-0.646"}
-BETA_SLOPES = ("-0.646", "4.830", "0.476", "-0.211")
-OMEGA_SLOPES = (None, "4.552", "2.415", "-0.139", "0.864")
+PARAMETER_SLOPES = ("-0.646", "4.830", "0.476", "-0.211", "1.000", None, "4.552", "2.415", "-0.139", "0.864")
 
 
 def advance(value, first, last, beta=BETA, omega=OMEGA):
@@ -37,25 +35,35 @@ def whole(p):
     return advance(p[0] + p[5] * INPUT, 0, 8, p, [p[5 + k] for k in range(5)])
 
 
+def formulas():
+    """y and dy/domega0 from the inside out; the source writes each in one expression."""
+    angle = BETA[0] + OMEGA[0] * INPUT
+    grown = np.exp(OMEGA[1] * np.sin(angle) + BETA[1])
+    turned = OMEGA[2] * grown + BETA[2]
+    inside = OMEGA[3] * np.cos(turned) + BETA[3]
+    slope = -np.prod(OMEGA[1:]) * INPUT * np.cos(angle) * grown * np.sin(turned) / inside
+    return BETA[4] + OMEGA[4] * np.log(inside), slope
+
+
 def relu_network():
     """Gradients_II: five hidden layers of six units, drawn with NumPy's old generator in the order of the source."""
-    old = np.random.RandomState(0)
-    weights, biases = [None] * 6, [None] * 6
-    weights[0], weights[5] = old.normal(size=(6, 1)), old.normal(size=(1, 6))
-    biases[0], biases[5] = old.normal(size=6), old.normal(size=1)
-    for k in range(1, 5):
-        weights[k], biases[k] = old.normal(size=(6, 6)), old.normal(size=6)
-    widths = [1, 6, 6, 6, 6, 6, 1]
+    old, widths = np.random.RandomState(0), [1, 6, 6, 6, 6, 6, 1]
     layers = [ub.Dense(widths[k], widths[k + 1], "relu" if k < 5 else "identity") for k in range(6)]
-    params = {f"{k}.weight": w for k, w in enumerate(weights)} | {f"{k}.bias": b for k, b in enumerate(biases)}
-    return ub.Model(layers, params)
+    model = ub.Model(layers, dtype="float64")
+    drawn = ["0.weight", "5.weight", "0.bias", "5.bias", *list(model.params)[2:-2]]
+    return model.with_params({name: old.normal(size=model.params[name].shape) for name in drawn})
+
+
+def relu_loss(backend):
+    """The squared distance of that network's output from 20, as a function of its parameters, and those."""
+    loss = ub.optimize.ModelFunction(relu_network(), X, lambda f: total((f - 20.0) ** 2), backend=backend)
+    return loss, loss.start()
 
 
 def slopes(function, point, step=1e-6):
     """Central differences of a function along every entry of its argument."""
-    return np.array(
-        [(function.value(point + e) - function.value(point - e)) / (2 * step) for e in step * np.eye(len(point))]
-    )
+    moves = step * np.eye(len(point))
+    return np.array([function.value(point + e) - function.value(point - e) for e in moves]) / (2 * step)
 
 
 def rows(backend=None):
@@ -65,25 +73,31 @@ def rows(backend=None):
         reached[name] = stage.value(np.array([INPUT]))
         if name in VALUES:
             found.append(practicals.printed(name, VALUES[name], reached[name]))
-    by_hand = -0.3 - 0.5 * np.log(0.4 + 3 * np.cos(-3 + 2 * np.exp(2 - 0.4 * np.sin(1 + 0.1 * INPUT))))
-    found.append(practicals.closed_form("y", by_hand, reached["y"]))
-    for name, text in SLOPES.items():
+    y, omega0_slope = formulas()
+    found.append(practicals.closed_form("y", y, reached["y"]))
+    first = {"h4": OMEGA[4], "f3": OMEGA[4] / reached["f3"]}  # the source prints no figures for these two
+    for name in reversed(STAGES[:-1]):
         tail = ub.Function(lambda p, name=name: advance(p[0], STAGES.index(name), 8), backend=backend)
-        found.append(practicals.printed(f"dy/d{name}", text, tail.gradient(np.array([reached[name]]))[0]))
+        point = np.array([reached[name]])
+        slope = tail.gradient(point)[0]
+        if name in SLOPES:
+            found.append(practicals.printed(f"dy/d{name}", SLOPES[name], slope))
+        else:
+            found.append(practicals.closed_form(f"dy/d{name}", first[name], slope))
+        found.append(practicals.differences(f"dy/d{name}, by differences", slopes(tail, point)[0], slope, 1e-7))
     function, point = ub.Function(whole, backend=backend), np.concatenate([BETA, OMEGA])
     gradient, differences = function.gradient(point), slopes(function, point)
-    printed = [*BETA_SLOPES, "1", *OMEGA_SLOPES]
-    for k, text in enumerate(printed):
+    found.append(practicals.closed_form("dy/domega0, the source's formula", omega0_slope, gradient[5]))
+    for k, text in enumerate(PARAMETER_SLOPES):
         name = f"dy/d{'beta' if k < 5 else 'omega'}{k % 5}"
         if text is not None:
             found.append(practicals.printed(name, text, gradient[k]))
         found.append(practicals.differences(f"{name}, by differences", differences[k], gradient[k], 1e-7))
-    model, x = relu_network(), np.array([[1.2]])
-    found.append(practicals.printed("relu network: output", "1.907", ub.outputs(model, x, backend=backend)[0, 0]))
-    loss = ub.optimize.ModelFunction(model, x, lambda f: total((f - 20.0) ** 2), backend=backend)
-    start = loss.start()
-    by_differences, by_engine = slopes(loss, start, 1e-5), loss.gradient(start)
-    gap = np.abs(by_differences - by_engine).max() / np.abs(by_engine).max()
+    output = ub.outputs(relu_network(), X, backend=backend)[0, 0]
+    found.append(practicals.printed("relu network: output", "1.907", output))
+    loss, start = relu_loss(backend)
+    by_engine = loss.gradient(start)
+    gap = np.abs(slopes(loss, start, 1e-5) - by_engine).max() / np.abs(by_engine).max()
     return [*found, practicals.differences("relu network: largest gap of all gradients", 0.0, gap, 1e-7)]
 
 
@@ -91,15 +105,11 @@ def draw(backend=None):
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3))
-    gradient = ub.Function(whole, backend=backend).gradient(np.concatenate([BETA, OMEGA]))
-    left.bar(range(10), gradient)
+    left.bar(range(10), ub.Function(whole, backend=backend).gradient(np.concatenate([BETA, OMEGA])))
     left.set_xticks(range(10), [f"{name}{k}" for name in ("beta", "omega") for k in range(5)], rotation=60)
     left.set_title("derivatives of y")
-    model = relu_network()
-    loss = ub.optimize.ModelFunction(model, np.array([[1.2]]), lambda f: total((f - 20.0) ** 2), backend=backend)
-    start = loss.start()
-    by_engine = loss.gradient(start)
-    right.plot(slopes(loss, start, 1e-5), by_engine, ".")
+    loss, start = relu_loss(backend)
+    right.plot(slopes(loss, start, 1e-5), loss.gradient(start), ".")
     right.axline((0, 0), slope=1, color="0.7", zorder=0)
     right.set(title=f"relu network: {len(start)} gradients", xlabel="finite difference", ylabel="engine")
     figure.tight_layout()

@@ -2,6 +2,7 @@
 
 Source: practical Gradients_III. The standard deviation of activations and of loss gradients in every layer, for 5
 layers of 8 units and for 50 layers of 80, by the variance of the first weights. The variance 2 / width keeps both.
+(The source prints the gradients at preactivations, dl/df, and labels them "dl_dh". Here they are dl/df.)
 """
 
 import numpy as np
@@ -81,14 +82,13 @@ def rows(backend=None):
 def draw(backend=None):
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3), sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 3), sharey=True, layout="constrained")
     for name, report in deep_reports(backend).items():
         axes[0].semilogy(report.activation_std[:50], label=name)
         axes[1].semilogy(report.gradient_std[:50], label=name)
     axes[0].set(title="activations", xlabel="layer", ylabel="standard deviation")
     axes[1].set(title="loss gradients", xlabel="layer")
-    axes[1].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
 

@@ -1,8 +1,9 @@
 """Convolution by hand.
 
 Sources: practicals Convolution_I and _III. A convolution written as loops over everything, against the library's
-`Conv2d` in the chosen engine: padding, stride, several channels, several images, with the sizes and the random numbers
-of the source. Then the derivatives of a small network of convolutions, and one that is trained on a few MNIST images.
+`Conv2d` in the chosen engine: stride, several channels, several images, with the sizes and the random numbers of the
+source, and beyond them other paddings and kernels. Then the derivatives of a small network of convolutions, and one
+that is trained on a few MNIST images.
 """
 
 from itertools import product
@@ -12,12 +13,16 @@ import numpy as np
 import udlbridge as ub
 from udlbridge import practicals
 
-# Images, height, width, channels in, channels out, stride; the kernel is 3 x 3 and the padding 1.
+# Images (n, channels, height, width), kernels (channels out, height, width), stride and padding. The source has four.
 CASES = {
-    "one image, one channel": (1, 4, 6, 1, 1, 1),
-    "stride 2": (1, 12, 10, 1, 1, 2),
-    "5 channels to 2": (1, 4, 6, 5, 2, 1),
-    "2 images": (2, 4, 6, 5, 2, 1),
+    "one image, one channel": ((1, 1, 4, 6), (1, 3, 3), 1, 1),
+    "stride 2": ((1, 1, 12, 10), (1, 3, 3), 2, 1),
+    "5 channels to 2": ((1, 5, 4, 6), (2, 3, 3), 1, 1),
+    "2 images": ((2, 5, 4, 6), (2, 3, 3), 1, 1),
+    "no padding": ((2, 3, 7, 6), (4, 3, 3), 1, 0),
+    "padding 2, 5 x 5": ((2, 3, 7, 6), (4, 5, 5), 1, 2),
+    "2 x 4, stride 3": ((1, 2, 11, 9), (3, 2, 4), 3, 2),
+    "1 x 1": ((2, 3, 4, 5), (4, 1, 1), 1, 0),
 }
 
 
@@ -34,12 +39,12 @@ def convolve(images, kernels, stride, padding):
 
 def case(name, backend):
     """The result of the loops and that of the engine."""
-    n, height, width, c_in, c_out, stride = CASES[name]
+    shape, (c_out, *kernel), stride, padding = CASES[name]
     old = np.random.RandomState(1)
-    images, kernels = old.normal(size=(n, c_in, height, width)), old.normal(size=(c_out, c_in, 3, 3))
-    layer = ub.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+    images, kernels = old.normal(size=shape), old.normal(size=(c_out, shape[1], *kernel))
+    layer = ub.Conv2d(shape[1], c_out, tuple(kernel), stride=stride, padding=padding, bias=False)
     by_engine = ub.outputs(ub.Model([layer], {"0.weight": kernels}), images, backend=backend)
-    return convolve(images, kernels, stride, 1), by_engine
+    return convolve(images, kernels, stride, padding), by_engine
 
 
 def small_network():
@@ -96,12 +101,12 @@ def rows(backend=None):
 def draw(backend=None):
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 4, figsize=(10, 3.4))
+    figure, axes = pyplot.subplots(2, len(CASES), figsize=(13, 3.4))
     for (above, below), name in zip(axes.T, CASES, strict=True):
         by_hand, by_engine = case(name, backend)
         above.imshow(by_hand[0, 0])
         below.imshow(by_engine[0, 0])
-        above.set_title(name, fontsize=9)
+        above.set_title(name, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     axes[0, 0].set_ylabel("by hand")

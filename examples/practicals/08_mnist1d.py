@@ -1,8 +1,9 @@
 """MNIST-1D: training hyperparameters, regularisation, convolutions.
 
 Sources: Coursework_I to _III and practicals Convolution_II and _III. The sources' fully connected network has a
-validation error of 37.45 %. Each of four changes has to bring it below: another learning rate and schedule, wider
-layers, weight decay, three strided convolutions instead of the hidden layers. The package `mnist1d` makes the data.
+validation error of 37.45 %. Trained here, the same network does a little better already. Each of four changes has to
+beat both: another learning rate and schedule, wider layers, weight decay, three strided convolutions instead of the
+hidden layers. The package `mnist1d` makes the data.
 """
 
 from functools import cache
@@ -71,17 +72,16 @@ def rows(backend=None):
     engine = backends.get(backend).name
     n = len(data()[0])
     lengths = [ub.Model(convolutional().layers[:k]).output_shape((1, 40))[-1] for k in (1, 2, 3)]
+    error = {name: 100 * run(name, engine).errors[-1].validation for name in RUNS}
+    line = min(LINE, error[BASELINE])
     return [
         practicals.closed_form("number of training samples", 4000, n, 0),
         *[
             practicals.closed_form(f"length behind convolution {k + 1}", expected, lengths[k], 0)
             for k, expected in enumerate((19, 9, 4))
         ],
-        *[
-            practicals.below(f"{name}: validation error (%)", LINE, 100 * run(name, engine).errors[-1].validation)
-            for name in RUNS
-            if name != BASELINE
-        ],
+        practicals.below(f"{BASELINE}: validation error (%)", LINE, error[BASELINE]),
+        *[practicals.below(f"{name}: validation error (%)", line, error[name]) for name in RUNS if name != BASELINE],
     ]
 
 

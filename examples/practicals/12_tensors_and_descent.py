@@ -9,7 +9,6 @@ import numpy as np
 
 import udlbridge as ub
 from udlbridge import practicals
-from udlbridge.expressions import total
 
 MATRIX = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 WEIGHT = np.array([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]])
@@ -18,15 +17,11 @@ INPUT = np.array([[1.0, 2.0]])
 START, TARGET, STEP, STEPS = -1.5, 4.0, 0.01, 500
 
 
-class SwitchedLayer:
-    """A dense sigmoid layer that gives its input back, untouched, where it is told to."""
-
-    def __init__(self, backend):
-        params = {"0.weight": WEIGHT, "0.bias": BIAS}
-        self.model, self.backend = ub.Model([ub.Dense(2, 3, "sigmoid")], params), backend
-
-    def __call__(self, x, identity=False):
-        return x if identity else ub.outputs(self.model, x, backend=self.backend)
+def switched_layer(identity=False):
+    """A dense sigmoid layer, or, where it is told to, one that gives its input back."""
+    if identity:
+        return ub.Model([ub.Activation("identity")], dtype="float64")
+    return ub.Model([ub.Dense(2, 3, "sigmoid")], {"0.weight": WEIGHT, "0.bias": BIAS})
 
 
 def descent(backend):
@@ -43,7 +38,9 @@ def rows(backend=None):
     row = ub.outputs(pick_row, np.array([[0.0, 1.0]]), backend=backend)[0]
     pick_column = ub.Model([ub.Dense(3, 2, bias=False)], {"0.weight": MATRIX})
     column = ub.outputs(pick_column, np.array([[0.0, 0.0, 1.0]]), backend=backend)[0]
-    layer = SwitchedLayer(backend)
+    dense, through = (ub.outputs(switched_layer(identity), INPUT, backend=backend) for identity in (False, True))
+    untouched = ub.input_jacobian(switched_layer(identity=True), INPUT, backend=backend)[0]
+    images = ub.outputs(switched_layer(identity=True), np.zeros((10, 256, 256, 3)), backend=backend)
     by_hand = [[1 / (1 + np.exp(-(w @ INPUT[0] + b))) for w, b in zip(WEIGHT, BIAS, strict=True)]]
     square = ub.Function(lambda x: x[0] * x[0], backend=backend)
     path = descent(backend)
@@ -51,15 +48,20 @@ def rows(backend=None):
     return [
         practicals.largest_gap("row 1 of the matrix, [4, 5, 6]", row, np.array([4.0, 5.0, 6.0])),
         practicals.largest_gap("column 2 of the matrix, [3, 6]", column, np.array([3.0, 6.0])),
-        practicals.printed("entry (1, 2) of the matrix", "6.0", column[1]),
+        practicals.asserted("entry (1, 2) of the matrix", 6.0, column[1]),
         practicals.closed_form("15 + 61", 76, value(lambda p: p[0] + p[1], 15.0, 61.0)),
         practicals.closed_form(
             "(a + b)(b - 1) at 1.5, 2.5", 6.0, value(lambda p: (p[0] + p[1]) * (p[1] - 1), 1.5, 2.5)
         ),
-        practicals.closed_form("sum of zeros", 0.0, value(lambda p: total(p * np.zeros((10, 4, 4, 1))), 1.0, 1.0)),
-        practicals.largest_gap("dense sigmoid layer", layer(INPUT), np.array(by_hand)),
-        practicals.largest_gap("the layer as an identity", layer(INPUT, identity=True), INPUT, 0.0),
-        practicals.printed("d(x^2)/dx at 3", "6.0", square.gradient(np.array([3.0]))[0]),
+        practicals.asserted("rank of the images", 4, images.ndim),
+        *[
+            practicals.asserted(f"length of axis {axis} of the images", expected, images.shape[axis])
+            for axis, expected in enumerate((10, 256, 256, 3))
+        ],
+        practicals.largest_gap("dense sigmoid layer", dense, np.array(by_hand)),
+        practicals.largest_gap("the layer as an identity", through, INPUT, 0.0),
+        practicals.largest_gap("the identity's Jacobian", untouched, np.eye(2), 0.0),
+        practicals.asserted("d(x^2)/dx at 3", 6.0, square.gradient(np.array([3.0]))[0]),
         practicals.largest_gap("500 steps on (x - 4)^2: path", path.points[:, 0], closed),
         practicals.closed_form("500 steps on (x - 4)^2: end", closed[-1], path.minimum[0]),
     ]

@@ -5,10 +5,11 @@ Second derivatives of every output with respect to the sample that it comes from
 entries of a sample.
 
 Forward mode over reverse mode: the Zygote pullback of each output is differentiated once more, along each entry of the
-sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all.
+sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all. Where
+an activation has no second derivative (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
 """
 function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
-    chain = without_dropout(inference(chain))
+    chain = for_duals(inference(chain))
     seeds = cotangents(Full(), chain(X))
     n = size(X, ndims(X))
     D = length(X) ÷ n
@@ -17,8 +18,8 @@ function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
         direction = reshape(zeros(T, D, n), size(X))
         reshape(direction, D, n)[d, :] .= 1
         for (k, seed) in enumerate(seeds)
-            slope(t) = input_gradient(chain, X .+ t .* direction, seed)
-            H[:, d, k, :] = reshape(ForwardDiff.derivative(slope, zero(T)), D, n)
+            along(t) = input_gradient(chain, X .+ t .* direction, seed)
+            H[:, d, k, :] = reshape(ForwardDiff.derivative(along, zero(T)), D, n)
         end
     end
     return H
@@ -28,10 +29,4 @@ end
 function input_gradient(chain::Chain, X::AbstractArray, seed)
     pulled = only(last(Zygote.pullback(chain, X))(seed))
     return pulled === nothing ? zero(X) : pulled
-end
-
-"the chain with `identity` for every `Dropout`: Flux's draws random numbers even at rest, and not of dual numbers"
-function without_dropout(chain::Chain)
-    leaf(layer) = layer isa Dropout || Flux.Functors.isleaf(layer)
-    return Flux.fmap(layer -> layer isa Dropout ? identity : layer, chain; exclude=leaf)
 end

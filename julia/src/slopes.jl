@@ -5,10 +5,11 @@ The gradient by every parameter, in the order of [`parameters`](@ref), of `sum(C
 (D..., O, n).
 
 Forward over reverse: all samples move along their own direction at once, and a dual number (ForwardDiff) differentiates
-the Zygote gradient along the way; one pass for each output.
+the Zygote gradient along the way; one pass for each output. Second derivatives at kinks are 0, as for
+[`input_hessian`](@ref).
 """
 function slope_gradient(chain::Chain, X::AbstractArray{T}, C::AbstractArray) where {T}
-    chain = without_dropout(inference(chain))
+    chain = for_duals(inference(chain))
     total = zeros(T, sum(length, last.(parameters(chain)); init=0))
     for (k, seed) in enumerate(cotangents(Full(), chain(X)))
         direction = selectdim(C, ndims(C) - 1, k)

@@ -19,6 +19,33 @@
         @test all(iszero, input_hessian(random_chain(rng, (3, 4, 2), relu), X))
     end
 
+    @testset "at a kink the second derivative is 0 from either side: $σ" for (σ, left) in
+        ((relu, 0.0), (leakyrelu, 0.01), (elu, 1.0), (selu, NNlib.selu_λ * NNlib.selu_α))
+
+        for direction in (1.0, -1.0)
+            chain = Chain(Dense(fill(direction, 1, 1), zeros(1), σ), Dense(ones(1, 1), false, σ), Dense(ones(1, 1), false))
+            @test only(input_jacobian(chain, zeros(1, 1))) ≈ direction * left^2
+            @test iszero(input_hessian(chain, zeros(1, 1)))
+        end
+    end
+
+    @testset "at 0 the side does not depend on the direction: $σ" for σ in (sigmoid, softplus, swish, mish)
+        for direction in (1.0, -1.0)
+            chain = Chain(Dense(fill(direction, 1, 1), zeros(1), σ), Dense(ones(1, 1), false, tanh))
+            near = [only(input_jacobian(chain, fill(x, 1, 1))) for x in (step, -step)]
+            @test only(input_hessian(chain, zeros(1, 1))) ≈ (near[1] - near[2]) / 2step atol = 1e-9
+        end
+    end
+
+    @testset "slopes are those of NNlib: $σ" for σ in
+        (relu, leakyrelu, elu, selu, sigmoid, softplus, swish, mish)
+
+        for z in (-30.0, -1.3, -1e-3, 1e-3, 0.7, 30.0)
+            @test UDLBridge.slope(σ, z) ≈ (σ(z + 1e-6) - σ(z - 1e-6)) / 2e-6 atol = 1e-8
+            @test UDLBridge.slope(σ, Float32(z)) isa Float32
+        end
+    end
+
     @testset "Dropout at rest does not matter, also inside a block" begin
         chain = random_chain(rng, (3, 3, 2), tanh)
         block = Chain(SkipConnection(Chain(chain[1], Dropout(0.5)), +), chain[2])

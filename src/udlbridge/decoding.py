@@ -12,22 +12,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from scipy.special import log_softmax, softmax
 
 from udlbridge.errors import InputError, OptionError
+from udlbridge.options import checked_count, checked_positive
 
 NextLogits = Callable[[np.ndarray], np.ndarray]
 """From token sequences (n, T) to the logits of what comes next (n, V)."""
 
 
 def _checked(logits: np.ndarray) -> np.ndarray:
-    values = np.asarray(logits, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0 or np.isnan(values).any():
+    values = np.asarray(logits)
+    if values.dtype.kind not in "biuf" or values.ndim != 1 or values.size == 0:
         raise InputError(
-            f"logits of shape {values.shape}", allowed="one vector (V,) without NaN", remedy="take the last position"
+            f"logits of shape {values.shape} and dtype {values.dtype}",
+            allowed="one vector (V,) of real numbers",
+            remedy="take the last position",
         )
-    return values
+    if np.isnan(values).any() or np.isposinf(values).any() or np.isneginf(values).all():
+        raise InputError(
+            "logits that are NaN, +inf or all -inf",
+            allowed="finite numbers, and -inf for tokens that are impossible; one token has to be possible",
+            remedy="check the model",
+        )
+    return values.astype(np.float64)
 
 
 def ranking(logits: np.ndarray) -> np.ndarray:
@@ -47,9 +55,7 @@ def kth_most_likely(logits: np.ndarray, k: int) -> int:
         OptionError: there is no such rank.
     """
     order = ranking(logits)
-    if not 0 <= k < len(order):
-        raise OptionError(f"k={k}", allowed=f"0 to {len(order) - 1}", remedy="choose a smaller rank")
-    return int(order[k])
+    return int(order[checked_count("k", k, 0, len(order) - 1)])
 
 
 def sample(logits: np.ndarray, generator: np.random.Generator) -> int:
@@ -64,24 +70,24 @@ def top_k(logits: np.ndarray, k: int, generator: np.random.Generator) -> int:
         OptionError: `k` is not between 1 and V.
     """
     order = ranking(logits)
-    if not 1 <= k <= len(order):
-        raise OptionError(f"k={k}", allowed=f"1 to {len(order)}", remedy="choose another number of tokens")
-    return _draw(order[:k], logits, generator)
+    return _draw(order[: checked_count("k", k, 1, len(order))], logits, generator)
 
 
 def nucleus_tokens(logits: np.ndarray, threshold: float) -> np.ndarray:
-    """The fewest tokens, most likely first, whose probabilities together exceed `threshold`.
+    """The fewest tokens, most likely first, whose probabilities together exceed `threshold`; for 1 all possible ones.
 
     Raises:
         OptionError: `threshold` is not in (0, 1].
     """
-    if not 0 < threshold <= 1:
+    if checked_positive("threshold", threshold) > 1:
         raise OptionError(
             f"threshold={threshold}", allowed="above 0, at most 1", remedy="choose a share of probability"
         )
     order = ranking(logits)
-    reached = np.cumsum(softmax(_checked(logits))[order]) > threshold
-    return order[: int(np.argmax(reached)) + 1] if reached.any() else order
+    probabilities = softmax(_checked(logits))[order]
+    order = order[probabilities > 0]
+    reached = np.cumsum(probabilities)[: len(order)] > threshold
+    return order[: int(np.argmax(reached)) + 1] if threshold < 1 and reached.any() else order
 
 
 def nucleus(logits: np.ndarray, threshold: float, generator: np.random.Generator) -> int:
@@ -90,17 +96,34 @@ def nucleus(logits: np.ndarray, threshold: float, generator: np.random.Generator
 
 
 def _draw(tokens: np.ndarray, logits: np.ndarray, generator: np.random.Generator) -> int:
-    """One of `tokens` by inversion of the distribution function: one uniform number, whatever the engine."""
-    levels = np.cumsum(softmax(_checked(logits)[tokens]))
-    return int(tokens[min(int(np.searchsorted(levels, generator.random(), side="right")), len(tokens) - 1)])
+    """One of `tokens` by inversion of the distribution function: one uniform number, whatever the engine.
+
+    `tokens` have one that is possible, as the most likely one is among them.
+    """
+    if not isinstance(generator, np.random.Generator):
+        raise OptionError(
+            f"a {type(generator).__name__} as the generator",
+            allowed="a numpy.random.Generator",
+            remedy="np.random.default_rng(0)",
+        )
+    probabilities = softmax(_checked(logits)[tokens])
+    possible = np.flatnonzero(probabilities)
+    levels = np.cumsum(probabilities[possible])
+    # The levels may end a rounding error below 1, and the number drawn between that and 1.
+    place = min(int(np.searchsorted(levels, generator.random(), side="right")), len(possible) - 1)
+    return int(tokens[possible[place]])
 
 
 def generate(
     next_logits: NextLogits, prompt: Sequence[int], choose: Callable[[np.ndarray], int], *, length: int
 ) -> list[int]:
-    """`prompt` continued by `length` tokens, each chosen by `choose` from the logits of the sequence so far."""
+    """`prompt` continued by `length` tokens, each chosen by `choose` from the logits of the sequence so far.
+
+    Raises:
+        OptionError: a `length` that is no whole number from 0 on.
+    """
     tokens = list(prompt)
-    for _ in range(length):
+    for _ in range(checked_count("length", length, 0)):
         tokens.append(choose(next_logits(np.array([tokens]))[0]))
     return tokens
 
@@ -123,22 +146,21 @@ def beam_search(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, l
         length: number of tokens to add.
 
     Returns:
-        Beams, most likely first; fewer than `beams` only if there are not that many sequences.
+        Beams, most likely first; fewer than `beams` only if there are not that many possible sequences.
 
     Raises:
         OptionError: no beams, or no tokens to add.
+        InputError: logits that are NaN, +inf or all -inf.
     """
-    if beams < 1 or length < 1:
-        raise OptionError(f"beams={beams}, length={length}", allowed="at least 1 each", remedy="correct them")
+    beams, length = checked_count("beams", beams, 1), checked_count("length", length, 1)
     kept = [Beam(tuple(prompt), 0.0)]
     for _ in range(length):
-        scores: Float[np.ndarray, "n v"] = log_softmax(
-            np.asarray(next_logits(np.array([beam.tokens for beam in kept])), dtype=np.float64), axis=-1
-        )
+        scores = [log_softmax(_checked(row)) for row in next_logits(np.array([beam.tokens for beam in kept]))]
         longer = [
             Beam((*beam.tokens, int(token)), beam.log_probability + float(row[token]))
             for beam, row in zip(kept, scores, strict=True)
             for token in ranking(row)[:beams]
+            if row[token] > -np.inf
         ]
         kept = sorted(longer, key=lambda beam: -beam.log_probability)[:beams]
     return kept

@@ -90,7 +90,8 @@ def input_hessian(
 ) -> Float[np.ndarray, "n outputs *features_features"]:
     """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
 
-    Where an activation has no second derivative (relu at 0) it is taken as 0.
+    Where an activation has no second derivative (relu, leakyrelu, elu and selu at preactivation 0), every engine takes
+    0, the one from the right. The first derivative there is the one from the left, as in Flux and PyTorch.
 
     Args:
         model: the network, with one vector of O outputs per sample.

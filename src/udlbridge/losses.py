@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.function import Function, checked_argument
 from udlbridge.training.losses import Sobolev
@@ -29,7 +29,11 @@ class Distribution(ABC):
 
     @abstractmethod
     def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
-        """-log Pr(y | f), summed over the observations."""
+        """-log Pr(y | f), summed over the observations, which are `encoded`."""
+
+    def encoded(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The observations as `negative_log` takes them; here as they are."""
+        return y
 
     def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
         """Raise `ShapeError` or `InputError` if `y` cannot be observed together with the outputs `f`."""
@@ -111,10 +115,13 @@ class Categorical(Distribution):
                 remedy="number the classes from 0",
             )
 
+    def encoded(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """One-hot, shaped as the outputs."""
+        return np.equal(y[..., None], np.arange(f.shape[-1]))
+
     def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
-        """sum logsumexp(f) - f_y."""
-        chosen = [total(column(f, k) * np.equal(y, k)) for k in range(int(y.max()) + 1)]
-        return total(logsumexp(f)) - sum(chosen[1:], start=chosen[0])
+        """sum logsumexp(f) - y f, where y is one-hot."""
+        return total(logsumexp(f)) - total(f * y)
 
 
 def _without_last(shape: tuple[int, ...], size: int | None, distribution: Distribution) -> tuple[int, ...]:
@@ -139,6 +146,7 @@ def negative_log_likelihood(
         backend: the engine; None is the default one.
 
     Raises:
+        OptionError: `distribution` is none.
         ShapeError, InputError, DTypeError: what is wrong with `f` or `y`.
     """
     f, y = _checked(distribution, f, y)
@@ -154,11 +162,14 @@ def negative_log_likelihood_gradient(
 
 
 def likelihood(distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
-    """The probability (density) of all observations together; 0 where it is too small for a float.
+    """The probability (density) of all observations together; 0 where it is too small for a float, inf where too large.
 
     Computed from its logarithm. Arguments and errors as `negative_log_likelihood`.
     """
-    return math.exp(-negative_log_likelihood(distribution, f, y, backend=backend))
+    try:
+        return math.exp(-negative_log_likelihood(distribution, f, y, backend=backend))
+    except OverflowError:
+        return math.inf
 
 
 def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
@@ -172,7 +183,8 @@ def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
 
     It is the mean over samples of sum_a (f_a - y_a)^2 + weight sum_ad (d f_a / d x_d - slopes_ad)^2, over what was
     observed. The targets y (n, O) of `train` are NaN where no value was. The engine `reference` has it for Dense,
-    Activation, Flatten and Dropout.
+    Activation, Flatten and Dropout. Its gradient contains second derivatives of activations; at kinks
+    every engine takes 0, as in `udlbridge.input_hessian`.
 
     Args:
         slopes: derivatives by the input (n, O, *D), NaN where none was observed.
@@ -190,6 +202,26 @@ def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
 
 
 def _checked(distribution: Distribution, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    outputs, observations = checked_argument(f), np.asarray(y, dtype=np.float64)
+    if not isinstance(distribution, Distribution):
+        raise OptionError(
+            f"{distribution!r} in the place of the distribution",
+            allowed="Gaussian(sigma), Gaussian(None), Bernoulli(), Categorical()",
+            remedy="make one, with parentheses",
+        )
+    outputs, observations = checked_argument(f), checked_observations(y)
     distribution.check_observations(outputs, observations)
-    return outputs, observations
+    return outputs, distribution.encoded(outputs, observations)
+
+
+def checked_observations(y: object) -> np.ndarray:
+    """`y` as an array of float64.
+
+    Raises:
+        DTypeError: not real numbers.
+    """
+    array = np.asarray(y)
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(
+            f"observations of dtype {array.dtype}", allowed="real numbers", remedy="np.asarray(y, dtype=float)"
+        )
+    return array.astype(np.float64)

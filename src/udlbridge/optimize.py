@@ -5,6 +5,7 @@ The functions come from `udlbridge.Function` or `ModelFunction`, so their gradie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,10 @@ from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.expressions import Expression
 from udlbridge.function import Function, checked_argument
 from udlbridge.kernel import jacobian, outputs
+from udlbridge.linesearch import LineSearch as LineSearch
+from udlbridge.linesearch import line_search as line_search
 from udlbridge.model import Model
+from udlbridge.options import checked_count, checked_positive
 from udlbridge.training.loop import loss_gradient
 from udlbridge.training.losses import Loss
 
@@ -29,14 +33,6 @@ class Differentiable(Protocol):
 
     def gradient(self, x: np.ndarray, /) -> np.ndarray:
         """df/dx."""
-
-
-@dataclass(frozen=True)
-class LineSearch:
-    """Where a line search ended, and the four points (a, b, c, d) of each iteration, (k, 4)."""
-
-    minimum: float
-    brackets: Float[np.ndarray, "k 4"]
 
 
 @dataclass(frozen=True)
@@ -142,50 +138,6 @@ class LossFunction(ParameterVector):
         return self._last[1:]
 
 
-def line_search(
-    f: Callable[[float], float], *, maximum: float = 1.0, threshold: float = 1e-4, iterations: int = 10
-) -> LineSearch:
-    """The minimum of `f` on [0, maximum] by bracketing with four points a < b < c < d.
-
-    Three rules: (1) if a is the lowest, halve b, c and d; (2) if b is lower than c, d moves to c; (3) otherwise a moves
-    to b. After (2) and (3), b and c go to one and two thirds of [a, d]. Ends when b and c are closer than `threshold`.
-
-    Args:
-        f: function of one number.
-        maximum: right end of the interval.
-        threshold: distance of b and c at which to stop.
-        iterations: largest number of them.
-
-    Returns:
-        The middle between the last b and c, and all brackets.
-
-    Raises:
-        OptionError: a `maximum` or `threshold` that is not positive, or no iterations.
-
-    Source: Prince, Understanding Deep Learning (2023), practical "Training I".
-    """
-    if not (maximum > 0 and threshold > 0 and iterations > 0):
-        raise OptionError(
-            f"maximum={maximum}, threshold={threshold}, iterations={iterations}",
-            allowed="positive numbers",
-            remedy="correct them",
-        )
-    a, b, c, d = 0.0, 0.33 * maximum, 0.66 * maximum, maximum
-    brackets: list[tuple[float, float, float, float]] = []
-    while abs(b - c) > threshold and len(brackets) < iterations:
-        brackets.append((a, b, c, d))
-        losses = [f(point) for point in (a, b, c, d)]
-        if losses[0] < min(losses[1:]):
-            b, c, d = b / 2, c / 2, d / 2
-            continue
-        if losses[1] < losses[2]:
-            d = c
-        else:
-            a = b
-        b, c = a + (d - a) / 3, a + 2 * (d - a) / 3
-    return LineSearch((b + c) / 2, np.array(brackets).reshape(-1, 4))
-
-
 def descend(function: Differentiable, start: np.ndarray, *, steps: int, step_size: float) -> Descent:
     """Gradient descent with a fixed step: x <- x - step_size * gradient.
 
@@ -196,38 +148,73 @@ def descend(function: Differentiable, start: np.ndarray, *, steps: int, step_siz
         step_size: the learning rate.
 
     Raises:
-        OptionError: no steps, or a `step_size` that is not positive.
+        OptionError: no steps, a `step_size` that is not positive, or a `function` without value and gradient.
         NumericalError: the path left the finite numbers.
     """
     _check_steps(steps, step_size)
+    _checked_function(function)
     return _walk(start, steps, function.value, lambda x, step: x - step_size * function.gradient(x))
 
 
 def descend_by_line_search(
-    function: Differentiable, start: np.ndarray, *, steps: int, maximum: float = 1.0, iterations: int = 15
+    function: Differentiable, start: np.ndarray, *, steps: int, maximum: float = 1.0, iterations: int = 100
 ) -> Descent:
     """Gradient descent that finds the length of each step by `line_search` along the negative gradient.
+
+    The values never rise: a step is taken only to a point that is lower. A step where the function cannot be computed
+    (an overflow far away) is too long. Where even the shortest step promises less than rounding, the descent has
+    arrived, and stays.
 
     Args:
         function, start, steps: as for `descend`.
         maximum: largest step size that is tried.
-        iterations: of each line search; it stops earlier at a bracket of 1e-5.
+        iterations: of each line search at most; halvings of the interval count. 100 reach steps of 1e-16.
 
     Raises:
-        As `descend` and `line_search`.
+        As `descend` and `line_search`; NumericalError if no step that was tried leads downhill.
     """
     _check_steps(steps, maximum)
+    _checked_function(function)
 
     def move(x: np.ndarray, step: int) -> np.ndarray:
         slope = function.gradient(x)
+        here = function.value(x)
 
         def along(distance: float) -> float:
-            return function.value((x - distance * slope).astype(x.dtype))
+            point = _stepped(x, distance, slope)
+            return function.value(point) if distance == 0 else _value_or_infinity(function, point)
 
-        found = line_search(along, maximum=maximum, threshold=1e-5, iterations=iterations)
-        return x - found.minimum * slope
+        found = line_search(along, maximum=maximum, iterations=iterations)
+        if found.value < here:
+            return _stepped(x, found.minimum, slope)
+        shortest = found.brackets[-1, 1]
+        squared = float(np.sum(np.square(slope, dtype=np.float64)))
+        if shortest * squared > 10 * np.finfo(x.dtype).eps * abs(here):
+            raise NumericalError(
+                f"step {step}: no step size from {shortest:g} to {maximum:g} along the negative gradient leads below "
+                f"{here:g}",
+                allowed="a function that falls along its negative gradient",
+                remedy="take a smaller maximum or more iterations, or check the gradient",
+            )
+        return x
 
     return _walk(start, steps, function.value, move)
+
+
+def _stepped(x: np.ndarray, distance: float, slope: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return (x - distance * slope).astype(x.dtype)
+
+
+def _value_or_infinity(function: Differentiable, point: np.ndarray) -> float:
+    """The value, or +inf where it cannot be computed."""
+    if not np.isfinite(point).all():
+        return math.inf
+    with np.errstate(all="ignore"):
+        try:
+            return function.value(point)
+        except NumericalError:
+            return math.inf
 
 
 def descend_stochastically(
@@ -256,20 +243,30 @@ def descend_stochastically(
         As `descend`; OptionError if the batch is empty or larger than the data.
     """
     _check_steps(steps, step_size)
-    if not 1 <= batch_size <= n:
-        raise OptionError(f"batch_size={batch_size} of n={n}", allowed=f"1 to {n}", remedy="take a smaller batch")
-    generator = np.random.default_rng(seed)
+    n = checked_count("n", n, 1)
+    batch_size = checked_count("batch_size", batch_size, 1, n)
+    generator = np.random.default_rng(checked_count("seed", seed, 0))
     batches = [generator.permutation(n)[:batch_size] for _ in range(steps)]
 
     def move(x: np.ndarray, step: int) -> np.ndarray:
         return x - step_size * function_of(batches[step]).gradient(x)
 
-    return _walk(start, steps, function_of(np.arange(n)).value, move)
+    return _walk(start, steps, _checked_function(function_of(np.arange(n))).value, move)
 
 
 def _check_steps(steps: int, size: float) -> None:
-    if steps < 1 or not size > 0:
-        raise OptionError(f"steps={steps}, size={size}", allowed="at least one step of positive size", remedy="correct")
+    checked_count("steps", steps, 1)
+    checked_positive("the size of a step", size)
+
+
+def _checked_function(function: Differentiable) -> Differentiable:
+    if callable(getattr(function, "value", None)) and callable(getattr(function, "gradient", None)):
+        return function
+    raise OptionError(
+        f"a {type(function).__name__} without value(x) and gradient(x)",
+        allowed="a udlbridge.Function, ModelFunction or LossFunction",
+        remedy="ub.Function(lambda p: ...), with the functions of udlbridge.expressions",
+    )
 
 
 def _walk(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.errors import ShapeError
+from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
 
@@ -58,7 +59,8 @@ def signal_report(
     """Standard deviations, over samples and units, of every layer's outputs and of the gradients that reach it.
 
     The loss is the sum of squares, sum (f(x) - y)^2. The gradient is taken at the preactivation of a Dense layer, and
-    at the output of any other layer.
+    at the output of any other layer. Where a signal has left the range of the model's dtype, its size is inf; float64
+    reaches further than float32.
 
     Args:
         model: the network.
@@ -68,18 +70,34 @@ def signal_report(
 
     Raises:
         ShapeError: `y` does not have the shape of f(x).
+        OptionError: `model` is none of ours.
         InputError, DTypeError: what is wrong with `x` or `y`.
 
     Source: Prince, Understanding Deep Learning (2023), section 7.5.
     """
     batch = checked_batch(model, x)
     shape = (len(batch), *model.output_shape(batch.shape[1:]))
-    targets = np.zeros(shape, dtype=model.dtype) if y is None else np.asarray(y, dtype=model.dtype)
+    targets = np.zeros(shape) if y is None else np.asarray(y)
+    if targets.dtype.kind not in "biuf":
+        raise DTypeError(f"targets of dtype {targets.dtype}", allowed="real numbers", remedy="convert them")
     if targets.shape != shape:
         raise ShapeError(f"targets of shape {targets.shape}", allowed=f"{shape}, as f(x)", remedy="reshape them")
-    activations, errors = backends.get(backend).signals(model, batch, targets)
-    rows = [
-        LayerSignal(index, layer.kind, float(np.std(a, dtype=np.float64)), float(np.std(e, dtype=np.float64)))
-        for index, (layer, a, e) in enumerate(zip(model.layers, activations, errors, strict=True))
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        targets = targets.astype(model.dtype)
+        if not np.isfinite(targets).all():
+            raise InputError(
+                f"a target is NaN, infinite, or too large for {model.dtype}",
+                allowed="finite numbers",
+                remedy="clean the targets",
+            )
+        activations, errors = backends.get(backend).signals(model, batch, targets)
+        rows = [
+            LayerSignal(index, layer.kind, _size(a), _size(e))
+            for index, (layer, a, e) in enumerate(zip(model.layers, activations, errors, strict=True))
+        ]
     return SignalReport(tuple(rows))
+
+
+def _size(signal: np.ndarray) -> float:
+    """The standard deviation; inf if any entry overflowed, or became NaN because one before it did."""
+    return float(np.std(signal, dtype=np.float64)) if np.isfinite(signal).all() else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,23 @@ dtype_option = click.option(
 outputs_option = click.option(
     "--outputs", default="trace", show_default=True, help="An output from 0 on, or trace, mean, sum, diagonal, full."
 )
+
+
+def check_json_target(target: Path | None) -> None:
+    """Find out before a long computation whether its result can be written.
+
+    Raises:
+        OptionError: no such folder, or not a file that can be written.
+    """
+    from udlbridge.errors import OptionError
+
+    if target is None or str(target) == "-":
+        return
+    writable = target if target.exists() else target.parent
+    if target.is_dir() or not writable.exists() or not os.access(writable, os.W_OK):
+        raise OptionError(
+            f"--json {target} cannot be written", allowed="a file in a folder that exists, or -", remedy="name another"
+        )
 
 
 def count_option(default: int | None, words: str) -> Callable[[Command], Command]:

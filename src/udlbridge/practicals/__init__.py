@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -69,9 +70,14 @@ def printed(quantity: str, text: str, figure: float) -> Row:
     return Row(quantity, PRINTED, float(text), float(figure), 0.5 * 10.0**-digits * (1 + 1e-9))
 
 
+def asserted(quantity: str, expected: float, figure: float) -> Row:
+    """A figure that the source compares by `==`."""
+    return Row(quantity, PRINTED, float(expected), float(figure))
+
+
 def closed_form(quantity: str, expected: float, figure: float, tolerance: float = 1e-12) -> Row:
     """A figure that another computation gives; `tolerance` is relative to values above 1, absolute below."""
-    return Row(quantity, CLOSED_FORM, float(expected), float(figure), tolerance * max(1.0, abs(float(expected))))
+    return Row(quantity, CLOSED_FORM, float(expected), float(figure), float(tolerance) * max(1.0, abs(float(expected))))
 
 
 def largest_gap(quantity: str, value: np.ndarray, reference: np.ndarray, tolerance: float = 1e-12) -> Row:
@@ -169,15 +175,31 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def prepare_folder(target: Path) -> None:
+    """Make the folder for pictures, if it is not there.
+
+    Raises:
+        OptionError: it cannot be made or written to.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"the folder {target} cannot be made ({error.strerror})", allowed="a folder", remedy="name another"
+        ) from error
+    if not os.access(target, os.W_OK):
+        raise OptionError(f"the folder {target} cannot be written to", allowed="a folder", remedy="name another")
+
+
 def save_picture(name: str, target: Path, backend: str | None = None) -> Path:
-    """Draw a practical's picture into the folder `target`, as a PNG of its name."""
+    """Draw a practical's picture into the folder `target`, as a PNG of its name. Raises as `prepare_folder`."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    prepare_folder(target)
     figure = load(name).draw(backend)
-    target.mkdir(parents=True, exist_ok=True)
     path = target / f"{full_name(name)}.png"
     figure.savefig(path, dpi=72, bbox_inches="tight", pil_kwargs={"optimize": True})
     pyplot.close(figure)
@@ -185,19 +207,25 @@ def save_picture(name: str, target: Path, backend: str | None = None) -> Path:
 
 
 def main(file: str, doc: str | None) -> None:
-    """What `python NN_name.py [--backend B] [--plot DIR]` does: print, draw, exit with 1 if a figure differs."""
+    """What `python NN_name.py [--backend B] [--plot DIR]` does: print, draw; exit as `udlbridge practicals run`."""
     import click
 
     name = Path(file).stem
 
     @click.command(help=doc)
     @click.option("--backend", default=None, help="torch, julia or reference.")
-    @click.option("--plot", type=click.Path(path_type=Path, file_okay=False), help="Folder for the picture.")
+    @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the picture.")
     def command(backend: str | None, plot: Path | None) -> None:
-        rows = run(name, backend)
-        click.echo(table(rows))
-        if plot is not None:
-            click.echo(f"wrote {save_picture(name, plot, backend)}")
+        try:
+            if plot is not None:
+                prepare_folder(plot)
+            rows = run(name, backend)
+            click.echo(table(rows))
+            if plot is not None:
+                click.echo(f"wrote {save_picture(name, plot, backend)}")
+        except UDLBridgeError as error:
+            click.echo(f"{name}: {error}", err=True)
+            sys.exit(2)
         sys.exit(0 if all(row.ok for row in rows) else 1)
 
     entry: Callable[[], Any] = command

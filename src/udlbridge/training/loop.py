@@ -18,6 +18,7 @@ from udlbridge.errors import OptionError, ParameterError, RunFileError, Training
 from udlbridge.files import check_folder
 from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.options import checked_count
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import (
     Loss,
@@ -33,7 +34,6 @@ from udlbridge.training.plans import (
     Data,
     Plan,
     checked_callbacks,
-    checked_count,
     checked_data,
     describe,
     take_over,

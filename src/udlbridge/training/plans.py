@@ -14,6 +14,7 @@ import numpy as np
 from udlbridge.backends.base import TrainJob
 from udlbridge.errors import OptionError, RunFileError
 from udlbridge.inputs import checked_batch, output_size
+from udlbridge.options import checked_count
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import checked_targets
 from udlbridge.training.probes import Callback
@@ -51,17 +52,6 @@ def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
     batch = checked_batch(job.model, x, f"{prefix}x")
     width = output_size(job.model, batch)
     return Data(batch, checked_targets(job.loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
-
-
-def checked_count(what: str, value: object, least: int) -> int:
-    """`value` as an int of at least `least`.
-
-    Raises:
-        OptionError: otherwise.
-    """
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
-        return int(value)
-    raise OptionError(f"{what}={value!r}", allowed=f"a whole number, at least {least}", remedy=f"correct {what}")
 
 
 def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

@@ -48,7 +48,7 @@ from udlbridge.model import Model
 
 
 def zero(z: np.ndarray) -> np.ndarray:
-    """Piecewise linear functions have no curvature; at a kink it is taken as 0, as both other engines do."""
+    """Piecewise linear functions have no curvature, at a kink neither, as `udlbridge.input_hessian` says."""
     return np.zeros_like(z)
 
 
@@ -87,8 +87,9 @@ def dd_gelu_erf(z: np.ndarray) -> np.ndarray:
     return (2 - z**2) * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi).astype(z.dtype)
 
 
-def dd_elu(z: np.ndarray) -> np.ndarray:  # noqa: D103
-    return np.where(z > 0, np.zeros_like(z), np.exp(np.minimum(z, 0)))
+def dd_elu(z: np.ndarray) -> np.ndarray:
+    """Exponential below 0; at the kink 0, as above it."""
+    return np.where(z < 0, np.exp(np.minimum(z, 0)), np.zeros_like(z))
 
 
 def dd_selu(z: np.ndarray) -> np.ndarray:  # noqa: D103

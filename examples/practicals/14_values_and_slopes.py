@@ -1,0 +1,88 @@
+"""Fitting values and slopes together.
+
+Source: the question on the slopes of a network. Its data give y at some points, dy/dx1 at others, and dy/dx2 at the
+rest. A network is fitted to such data of y = sin(x1) x2 with a Sobolev loss: squared gaps, over what was observed.
+After as many steps on the values alone, the error elsewhere is more than twice as large.
+"""
+
+from functools import cache
+
+import numpy as np
+
+import udlbridge as ub
+from udlbridge import backends, practicals
+
+
+def truth(x):
+    return np.sin(x[:, :1]) * x[:, 1:]
+
+
+def task():
+    """Samples (36, 2), values at the first 12, one slope each at the others; what is missing is NaN."""
+    x = np.random.default_rng(1).uniform(-2, 2, (36, 2))
+    y, slopes = np.full((36, 1), np.nan), np.full((36, 1, 2), np.nan)
+    y[:12] = truth(x[:12])
+    slopes[12:24, 0, 0] = np.cos(x[12:24, 0]) * x[12:24, 1]
+    slopes[24:, 0, 1] = np.sin(x[24:, 0])
+    return x, y, slopes
+
+
+@cache
+def fitted(engine, kind):
+    """The run of a small network, fitted by gradient descent to all data, or to the values alone."""
+    x, y, slopes = task()
+    if kind == "values alone":
+        x, y, slopes = x[:12], y[:12], np.full((12, 1, 2), np.nan)
+    model = ub.Model([ub.Dense(2, 12, "tanh"), ub.Dense(12, 1)], seed=2, dtype="float64")
+    loss = ub.losses.sobolev(slopes)
+    return ub.train(model, x, y, loss=loss, optimizer=("sgd", {"lr": 0.36}), epochs=400, backend=engine)
+
+
+def error(model, engine):
+    """Root mean square error at 200 other points, as a share of the spread of the truth."""
+    held = np.random.default_rng(2).uniform(-1.5, 1.5, (200, 2))
+    gap = ub.outputs(model, held, backend=engine) - truth(held)
+    return np.sqrt((gap**2).mean()) / truth(held).std()
+
+
+def rows(backend=None):
+    engine = backends.get(backend).name
+    both, alone = (fitted(engine, kind) for kind in ("values and slopes", "values alone"))
+    x, y, slopes = task()
+    loss = ub.optimize.LossFunction(both.model, x, y, loss=ub.losses.sobolev(slopes), backend=engine)
+    end, e = loss.start(), 1e-6 * np.eye(both.model.n_params)[7]
+    difference = (loss.value(end + e) - loss.value(end - e)) / 2e-6
+    shared = error(both.model, engine)
+    return [
+        practicals.differences("gradient by one weight", difference, loss.gradient(end)[7], 1e-6),
+        practicals.below("loss, a twentieth of the first", both.losses[0] / 20, both.losses[-1]),
+        practicals.below("error elsewhere / spread", 0.3, shared),
+        practicals.below("the same, half of that from values alone", error(alone.model, engine) / 2, shared),
+    ]
+
+
+def draw(backend=None):
+    from matplotlib import pyplot
+
+    engine = backends.get(backend).name
+    grid, (x, y, slopes) = np.linspace(-2, 2, 41), task()
+    points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    panels = {"sin(x1) x2": truth(points)}
+    for kind in ("values and slopes", "values alone"):
+        panels[f"fitted to {kind}"] = ub.outputs(fitted(engine, kind).model, points, backend=engine)
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), sharey=True, layout="constrained")
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        drawn = axis.contourf(grid, grid, values.reshape(41, 41), np.linspace(-2, 2, 17), extend="both")
+        axis.set(title=title, xlabel="x1")
+    known = {"y": ~np.isnan(y[:, 0]), "dy/dx1": ~np.isnan(slopes[:, 0, 0]), "dy/dx2": ~np.isnan(slopes[:, 0, 1])}
+    for (label, chosen), marker in zip(known.items(), ("ko", "w>", "w^"), strict=True):
+        for axis in axes[1:] if label == "y" else axes[1:2]:
+            axis.plot(*x[chosen].T, marker, ms=4, mec="k", label=label)
+    axes[0].set_ylabel("x2")
+    axes[1].legend(fontsize=7, loc="upper left")
+    figure.colorbar(drawn, ax=axes)
+    return figure
+
+
+if __name__ == "__main__":
+    practicals.main(__file__, __doc__)

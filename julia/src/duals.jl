@@ -1,0 +1,62 @@
+"""
+    Carried(f)
+
+The activation `f` where dual numbers go through it: `f` at their value, and its derivative, [`slope`](@ref), for what they
+carry.
+
+NNlib's formulas branch on the sign of their argument, and at 0 ForwardDiff breaks the tie by the derivative that a dual
+number carries (from its version 1 on): the side would depend on the direction. Here the value alone decides. Where `f` has
+no second derivative it is 0, and the first is the one from the left, as in all of Flux, PyTorch and the Python side.
+"""
+struct Carried{F} <: Function
+    f::F
+end
+(a::Carried)(z::Real) = a.f(z)
+function (a::Carried)(z::ForwardDiff.Dual{Tag}) where {Tag}
+    v = ForwardDiff.value(z)
+    return ForwardDiff.Dual{Tag}(a.f(v), slope(a.f, v) * ForwardDiff.partials(z))
+end
+
+Zygote.@adjoint function Base.Broadcast.broadcasted(a::Carried, z::AbstractArray{<:Real})
+    return a.(z), Δ -> (nothing, Δ .* slope.(a.f, z))
+end
+
+"""
+    slope(f, z)
+
+The derivative of the activation `f`. At a kink (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is a constant, whatever a
+dual number `z` carries.
+"""
+slope(::typeof(NNlib.relu), z) = above(z) ? one(z) : zero(z)
+slope(::typeof(NNlib.leakyrelu), z) = above(z) ? one(z) : oftype(z, NNlib.leakyrelu_a)
+slope(::typeof(NNlib.elu), z) = above(z) ? one(z) : exp_below(z)
+slope(::typeof(NNlib.selu), z) = oftype(z, NNlib.selu_λ * (above(z) ? one(z) : NNlib.selu_α * exp_below(z)))
+slope(::typeof(NNlib.sigmoid), z) = logistic(z) * logistic(-z)
+slope(::typeof(NNlib.softplus), z) = logistic(z)
+slope(::typeof(NNlib.swish), z) = logistic(z) * (1 + z * logistic(-z))
+function slope(::typeof(NNlib.mish), z)
+    t = tanh(Carried(NNlib.softplus)(z))
+    return t + z * (1 - t^2) * logistic(z)
+end
+
+const logistic = Carried(NNlib.sigmoid)
+
+above(z) = ForwardDiff.value(z) > 0
+
+"exp(z) below 0, and the constant 1 at 0"
+exp_below(z) = iszero(ForwardDiff.value(z)) ? one(z) : exp(z)
+
+const Branching = Union{typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.elu),typeof(NNlib.selu),
+    typeof(NNlib.sigmoid),typeof(NNlib.softplus),typeof(NNlib.swish),typeof(NNlib.mish)}
+
+"""
+    for_duals(chain)
+
+The chain as dual numbers can go through it: [`Carried`](@ref) activations, and `identity` for every `Dropout`, since Flux's
+draws random numbers even at rest, and not of dual numbers.
+"""
+for_duals(chain::Chain) = Flux.fmap(carrying, chain; exclude=layer -> layer isa Dropout || Flux.Functors.isleaf(layer))
+
+carrying(leaf) = leaf
+carrying(::Dropout) = identity
+carrying(f::Branching) = Carried(f)
