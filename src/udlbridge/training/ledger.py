@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.backends.base import TrainState
+from udlbridge.errors import OptionError
 from udlbridge.model import Model
 from udlbridge.training.probes import Measurement
 from udlbridge.training.runs import EpochErrors, TrainingRun
@@ -58,7 +59,25 @@ class Ledger:
         self._errors.append(errors)
 
     def add_record(self, name: str, step: int, measured: Measurement) -> None:
-        """A callback's measurement after so many steps."""
+        """A callback's measurement after so many steps.
+
+        Raises:
+            OptionError: its names or shapes are not those of its measurements before.
+        """
+        shapes = {key: np.shape(value) for key, value in measured.items()}
+        if "step" in shapes:
+            raise OptionError(
+                f"callback {name!r} measures something called 'step'",
+                allowed="any other name: steps are noted anyway",
+                remedy="rename it",
+            )
+        before = self._records.get(name)
+        if before and shapes != {key: np.shape(value) for key, value in before[0][1].items()}:
+            raise OptionError(
+                f"callback {name!r} gives {shapes} after step {step}, and gave something else before",
+                allowed="the same names and shapes each time",
+                remedy="measure on samples that do not change, or under another name",
+            )
         self._records.setdefault(name, []).append((step, measured))
 
     def keep(self, epoch: int, model: Model) -> None:

@@ -14,18 +14,21 @@ from jaxtyping import Int
 
 from udlbridge import backends
 from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
-from udlbridge.errors import OptionError, ParameterError, RunFileError, TrainingDiverged
+from udlbridge.errors import NumericalError, OptionError, ParameterError, RunFileError, TrainingDiverged
 from udlbridge.files import check_folder
 from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.options import checked_count
+from udlbridge.planning import check_threads
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import (
     Loss,
     Sobolev,
+    check_several_classes,
     checked_loss,
     checked_slopes,
     checked_targets,
+    class_marks,
     classes,
     predicted,
 )
@@ -34,17 +37,22 @@ from udlbridge.training.plans import (
     Data,
     Plan,
     checked_callbacks,
+    checked_checkpoints,
     checked_data,
+    checked_pair,
     describe,
     take_over,
 )
 from udlbridge.training.probes import Callback, Measure
-from udlbridge.training.progress import progress_bar
+from udlbridge.training.progress import Show, progress_bar
 from udlbridge.training.runs import EpochErrors, TrainingRun
 from udlbridge.training.schedules import checked_schedule
 
 CHUNK = 4096
 """Samples that are classified at once."""
+
+PIECES = 20
+"""Parts of an epoch after which a bar moves."""
 
 
 def loss_gradient(
@@ -117,7 +125,8 @@ def train(
         evaluate_every: epochs between two evaluations of the error rates; 0 means never.
         checkpoints: epochs after which the model is kept in the run; 0 is the start.
         callbacks: measurements in the course of training, as `udlbridge.Probe`.
-        resume: a run, or its file, to go on from; all other settings must be those of that run. The engine may differ.
+        resume: a run, or its file, to go on from; all other settings must be those of that run, its data, validation
+            data and callbacks too. The engine may differ.
         save_to: file to which the run is saved after every epoch.
         progress: a bar with loss, error and remaining time; None shows it on a terminal.
         threads: for the engine's BLAS; None leaves it alone.
@@ -127,7 +136,8 @@ def train(
         The run. On the same engine, a run that was resumed equals one that was not interrupted, bit for bit.
 
     Raises:
-        TrainingDiverged: a loss or a parameter is no longer finite; `.run` is the run up to the last good epoch.
+        TrainingDiverged: a loss or a parameter is no longer finite, or a callback's measurement is no longer defined;
+            `.run` is the run up to the last good epoch.
         OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing.
         RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written.
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
@@ -144,23 +154,25 @@ def train(
     clip = None if clip_norm is None else checked_number("clip_norm", clip_norm)
     if clip == 0:
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
+    check_threads(threads)
     job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device)
     data = checked_data(job, x, y)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
-    held_out = None if validation is None else checked_data(job, *validation, "validation ")
+    check_several_classes(job.loss, data.y)
+    held_out = None if validation is None else checked_data(job, *checked_pair(validation), "validation ")
     plan = Plan(
         epochs=checked_count("epochs", epochs, 0),
         batch_size=len(data.x) if batch_size is None else min(checked_count("batch_size", batch_size, 1), len(data.x)),
         seed=checked_count("seed", seed, 0),
         schedule=checked_schedule(schedule),
         evaluate_every=checked_count("evaluate_every", evaluate_every, 0),
-        checkpoints=tuple(checkpoints),
+        checkpoints=checked_checkpoints(checkpoints, epochs),
         callbacks=checked_callbacks(callbacks),
     )
     engine = backends.get(name)
     versions = {"udlbridge": metadata.version("udlbridge"), **engine.versions()}
-    ledger = Ledger(describe(job, plan, data), name, versions, model)
+    ledger = Ledger(describe(job, plan, data, held_out), name, versions, model)
     if resume is not None:
         take_over(ledger, resume, plan)
     session = engine.training(job, data.x, data.y, ledger.state)
@@ -168,9 +180,11 @@ def train(
     with progress_bar(f"training ({name})", ledger.epochs, plan.epochs, progress) as show:
         trainer.begin(fresh=resume is None)
         while ledger.epochs < plan.epochs:
-            last = trainer.run_epoch()
-            show(ledger.epochs, last, ledger.last_error())
-    return ledger.run()
+            trainer.run_epoch(show)
+    run = ledger.run()
+    if save_to is not None and resume is not None:
+        run.save(save_to)  # a run that was complete already had no epoch to save it after
+    return run
 
 
 def batch_order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
@@ -195,6 +209,8 @@ class Trainer:
         self._job, self._plan, self._engine, self._session = job, plan, engine, session
         self._data, self._held_out, self._ledger, self._save_to = data, held_out, ledger, save_to
         self._measures: list[tuple[Callback, Measure]] = []
+        # How classes are marked is a matter of the training data: others may not have all of them.
+        self._marks = class_marks(job.loss, data.y)
 
     def begin(self, fresh: bool) -> None:
         """Let the callbacks begin at the start of the run; a fresh run is measured and evaluated there."""
@@ -204,15 +220,15 @@ class Trainer:
             self._measure(0, start)
             self._close_epoch(0)
 
-    def run_epoch(self) -> float:
-        """One epoch, in one native call, or in as many as the measurements cut it into. Returns the last loss."""
+    def run_epoch(self, show: Show | None = None) -> None:
+        """One epoch, in one native call, or in as many as measurements and the bar cut it into."""
         epoch, size, n = self._ledger.epochs, self._plan.batch_size, len(self._data.x)
         order = batch_order(n, self._plan.seed, epoch)
         factor = self._plan.schedule.factor(epoch)
         steps = -(-n // size)
         before = epoch * steps
         start = 0
-        for stop in self._cuts(before, steps):
+        for stop in self._cuts(before, steps, 1 if show is None else PIECES):
             losses = self._session.epoch(order[start * size : stop * size], size, factor)
             if not np.isfinite(losses).all():
                 self._diverged(before + start + len(losses), f"the loss is {losses[-1]}")
@@ -221,12 +237,18 @@ class Trainer:
             if due:
                 self._measure(before + stop, self._model(before + stop, self._session.state()))
             start = stop
+            if show is not None and stop < steps:
+                show(epoch + stop / steps, float(losses[-1]), self._ledger.last_error())
         self._close_epoch(epoch + 1)
-        return float(losses[-1])
+        if show is not None:
+            show(float(epoch + 1), float(losses[-1]), self._ledger.last_error())
 
-    def _cuts(self, before: int, steps: int) -> list[int]:
-        """Steps of the epoch after which the engine hands back: where a callback is due, and at the end."""
-        cuts = {steps}
+    def _cuts(self, before: int, steps: int, pieces: int) -> list[int]:
+        """Steps of the epoch after which the engine hands back: where a callback is due, for the bar, and at the end.
+
+        Where an epoch is cut does not change what is computed.
+        """
+        cuts = {-(-steps * piece // pieces) for piece in range(1, pieces + 1)}
         for callback in self._plan.callbacks:
             cuts |= {step - before for step in range(before + 1, before + steps + 1) if step % callback.every == 0}
         return sorted(cuts)
@@ -234,7 +256,12 @@ class Trainer:
     def _measure(self, step: int, model: Model) -> None:
         for callback, measure in self._measures:
             if step % callback.every == 0:
-                self._ledger.add_record(callback.name, step, measure(model))
+                try:
+                    measured = measure(model)
+                except NumericalError as error:
+                    words = f"callback {callback.name!r} cannot measure the model: {error.given}"
+                    self._diverged(step, words, error.remedy)
+                self._ledger.add_record(callback.name, step, measured)
 
     def _model(self, step: int, state: TrainState) -> Model:
         try:
@@ -258,18 +285,19 @@ class Trainer:
 
     def _error_rate(self, model: Model, data: Data) -> float | None:
         """The share of samples whose class is not the one that the network gives; None for regression."""
-        wanted = classes(self._job.loss, data.y)
-        if wanted is None:
+        wanted = classes(self._job.loss, data.y, self._marks)
+        if wanted is None or self._marks is None:
             return None
         parts = [self._engine.outputs(model, data.x[i : i + CHUNK]) for i in range(0, len(data.x), CHUNK)]
-        given = predicted(self._job.loss, np.concatenate(parts), data.y)
+        given = predicted(self._job.loss, np.concatenate(parts), self._marks)
         return float(np.mean(given != wanted))
 
-    def _diverged(self, step: int, what: str) -> NoReturn:
+    def _diverged(self, step: int, what: str, remedy: str = "") -> NoReturn:
         run = self._ledger.run()
         raise TrainingDiverged(
             f"training stopped at step {step} (epoch {self._ledger.epochs + 1}): {what}",
             run=run,
-            allowed="finite losses and parameters",
-            remedy=f"lower the learning rate or clip the gradients; the error's .run stands after epoch {run.epochs}",
+            allowed="finite losses, parameters and measurements",
+            remedy=f"{remedy}{'; or ' if remedy else ''}lower the learning rate or clip the gradients; "
+            f"the error's .run stands after epoch {run.epochs}",
         )

@@ -99,7 +99,14 @@ def checked_targets(
         return _observed(name, array, dtype)
     if not np.isfinite(array).all():
         raise InputError(f"{name} contains NaN or infinity", allowed="finite numbers", remedy="clean the labels")
-    values = array.astype(dtype)
+    with np.errstate(over="ignore"):
+        values = array.astype(dtype)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{name} has values up to {np.abs(array).max():.3g}, which {dtype} does not hold",
+            allowed=f"numbers of {dtype}",
+            remedy="scale the targets, or train a float64 model",
+        )
     if loss == "cross_entropy":
         if n_outputs == 1:
             raise InputError(
@@ -171,26 +178,52 @@ def _one_hot(labels: np.ndarray, n_outputs: int, name: str) -> Float[np.ndarray,
     return np.eye(n_outputs)[labels.astype(np.int64)]
 
 
-def classes(loss: str, targets: Float[np.ndarray, "n outputs"]) -> Int[np.ndarray, " n"] | None:
-    """The class of every sample, None where the targets are not classes (regression)."""
-    if loss == "cross_entropy":
-        return np.argmax(targets, axis=1)
+def class_marks(loss: str, targets: Float[np.ndarray, "n outputs"]) -> tuple[float, float] | None:
+    """How the training targets mark what a sample is not and what it is: (0, 1) or (-1, 1); None for regression."""
     if loss == "sobolev":
         return None
-    low = targets.min()
-    marked = (targets == 1).astype(np.int64)
-    if low not in (0, -1) or not np.isin(targets, (low, 1.0)).all():
+    if loss == "cross_entropy" or np.isin(targets, (0.0, 1.0)).all():
+        return 0.0, 1.0
+    return (-1.0, 1.0) if loss == "mse" and np.isin(targets, (-1.0, 1.0)).all() else None
+
+
+def classes(
+    loss: str, targets: Float[np.ndarray, "n outputs"], marks: tuple[float, float] | None
+) -> Int[np.ndarray, " n"] | None:
+    """The class of every sample, None where the targets are not classes (regression)."""
+    if marks is None:
         return None
+    if loss == "cross_entropy":
+        return np.argmax(targets, axis=1)
+    if not np.isin(targets, marks).all():
+        return None
+    marked = (targets == 1).astype(np.int64)
     if targets.shape[1] == 1:
         return marked[:, 0]
     return np.argmax(marked, axis=1) if (marked.sum(axis=1) == 1).all() else None
 
 
-def predicted(
-    loss: str, outputs: Float[np.ndarray, "n outputs"], targets: Float[np.ndarray, "n outputs"]
-) -> Int[np.ndarray, " n"]:
+def predicted(loss: str, outputs: Float[np.ndarray, "n outputs"], marks: tuple[float, float]) -> Int[np.ndarray, " n"]:
     """The class that the network gives to every sample: the largest output, or which side of the middle it is on."""
     if outputs.shape[1] > 1:
         return np.argmax(outputs, axis=1)
-    middle = 0.0 if loss == "binary_cross_entropy" or targets.min() < 0 else 0.5
+    middle = 0.0 if loss == "binary_cross_entropy" else sum(marks) / 2
     return (outputs[:, 0] > middle).astype(np.int64)
+
+
+def check_several_classes(loss: str, targets: Float[np.ndarray, "n outputs"]) -> None:
+    """Refuse training data of a single class.
+
+    Raises:
+        InputError: a classifier would learn to say the same of everything.
+    """
+    hard = np.isin(targets, (0.0, 1.0)).all()
+    if loss == "mse" or loss == "sobolev" or not hard or len(targets) < 2 or (targets != targets[0]).any():
+        return
+    if loss == "cross_entropy" or targets.shape[1] == 1:
+        only = int(np.argmax(targets[0])) if targets.shape[1] > 1 else int(targets[0, 0])
+        raise InputError(
+            f"all {len(targets)} training samples are of class {only}",
+            allowed="at least two classes",
+            remedy="check the selection of samples, and whether they are sorted by class",
+        )

@@ -147,6 +147,10 @@ def group_rates(names: list[str], lr: float, groups: Mapping[str, float] | None)
     Raises:
         OptionError: a pattern that no parameter takes its rate from.
     """
+    if groups is not None and not isinstance(groups, Mapping):
+        raise OptionError(
+            f"lr_groups={groups!r}", allowed="a dict of rates by pattern", remedy='as lr_groups={"0.*": 1e-3}'
+        )
     rates = dict.fromkeys(names, lr)
     left = list(names)
     for pattern, rate in (groups or {}).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from udlbridge.backends.base import TrainJob
 from udlbridge.errors import OptionError, RunFileError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.options import checked_count
+from udlbridge.training.checksums import checksum
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import checked_targets
 from udlbridge.training.probes import Callback
@@ -61,6 +61,13 @@ def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
         OptionError: otherwise.
     """
     for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise OptionError(
+                f"a {type(callback).__name__} among the callbacks",
+                allowed="objects with `name`, `every` and `begin`",
+                remedy="use ub.Probe(x, every=10), or write such a class: udlbridge.training.probes.Callback",
+            )
+    for callback in callbacks:
         checked_count(f"every of callback {callback.name!r}", callback.every, 1)
     names = [callback.name for callback in callbacks]
     if len(set(names)) < len(names):
@@ -72,21 +79,56 @@ def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     return tuple(callbacks)
 
 
-def describe(job: TrainJob, plan: Plan, data: Data) -> dict[str, Any]:
-    """All that determines a training, JSON-ready: two with equal descriptions take the same steps."""
+def checked_pair(validation: object) -> tuple[Any, Any]:
+    """`validation` as a pair (x, y).
+
+    Raises:
+        OptionError: otherwise.
+    """
+    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        return validation[0], validation[1]
+    raise OptionError(
+        f"validation={type(validation).__name__}",
+        allowed="a pair (x, y)",
+        remedy="validation=(x_test, y_test)",
+    )
+
+
+def checked_checkpoints(checkpoints: object, epochs: int) -> tuple[int, ...]:
+    """The epochs after which the model is kept.
+
+    Raises:
+        OptionError: not numbers from 0 to `epochs`.
+    """
+    if not isinstance(checkpoints, (tuple, list, range, set, frozenset, np.ndarray)):
+        raise OptionError(f"checkpoints={checkpoints!r}", allowed="a list of epochs", remedy="as checkpoints=[0, 5]")
+    return tuple(sorted({checked_count("an epoch of checkpoints", epoch, 0, epochs) for epoch in checkpoints}))
+
+
+def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None) -> dict[str, Any]:
+    """All that determines a training and what is measured on its way, JSON-ready.
+
+    Two with equal descriptions take the same steps and note the same.
+    """
+    slopes = {} if job.slopes is None else {"slopes": checksum(job.slopes.values), "weight": job.slopes.weight}
+    validation = None if held_out is None else {"x": checksum(held_out.x), "y": checksum(held_out.y)}
     return {
         "model": job.model.spec(),
         "start": job.model.hash(),
-        "data": {"n": len(data.x), "x": _checksum(data.x), "y": _checksum(data.y)},
+        "data": {"n": len(data.x), "x": checksum(data.x), "y": checksum(data.y)},
+        "validation": validation,
         "loss": job.loss,
-        **({} if job.slopes is None else {"slopes": _checksum(job.slopes.values), "weight": job.slopes.weight}),
+        **slopes,
         "optimizer": job.optimizer.spec(),
         "rates": dict(job.rates),
         "schedule": plan.schedule.spec(),
         "clip_norm": job.clip_norm,
         "batch_size": plan.batch_size,
         "seed": plan.seed,
-        "callbacks": {callback.name: callback.every for callback in plan.callbacks},
+        "callbacks": {
+            callback.name: callback.spec() if hasattr(callback, "spec") else {"every": callback.every}
+            for callback in plan.callbacks
+        },
     }
 
 
@@ -127,8 +169,3 @@ def _layers(plan: Any) -> str:
         f"{layer['kind']}({', '.join(str(v) for k, v in layer.items() if k != 'kind')})"
         for layer in plan["model"]["layers"]
     )
-
-
-def _checksum(array: np.ndarray) -> str:
-    """Enough to notice other data by accident."""
-    return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from udlbridge.inputs import checked_batch
 from udlbridge.kernel import ntk
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs
+from udlbridge.training.checksums import checksum
 
 Measurement = Mapping[str, np.ndarray | float]
 Measure = Callable[[Model], Measurement]
@@ -23,7 +24,8 @@ Measure = Callable[[Model], Measurement]
 class Callback(Protocol):
     """What `udlbridge.train` calls before the first step and then after every `every` steps.
 
-    Measurements of one callback have the same names and shapes each time; `TrainingRun.records[name]` stacks them.
+    Measurements of one callback have the same names and shapes each time; `TrainingRun.records[name]` stacks them. One
+    that has a method `spec()`, JSON-ready, is compared with that of the run that is resumed.
     """
 
     @property
@@ -82,6 +84,17 @@ class Probe:
             raise OptionError(
                 "an alignment without a target", allowed="target=(n, n)", remedy="target=ub.label_kernel(y)"
             )
+
+    def spec(self) -> dict[str, Any]:
+        """All that determines the measurements, JSON-ready: a run is resumed with the same."""
+        return {
+            "every": self.every,
+            "quantities": list(self.quantities),
+            "x": checksum(np.asarray(self.x)),
+            "target": None if self.target is None else checksum(np.asarray(self.target)),
+            "layer": self.layer,
+            "outputs": self.outputs,
+        }
 
     def begin(self, start: Model, backend: str) -> Measure:
         """The measurements, with K_0 computed once if it is needed."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Show = Callable[[int, float, float | None], None]
+Show = Callable[[float, float, float | None], None]
 
 
 @contextmanager
-def progress_bar(description: str, done: int, total: int, wanted: bool | None) -> Iterator[Show]:
-    """A function that takes epochs done, the last loss and the last error rate.
+def progress_bar(description: str, done: int, total: int, wanted: bool | None) -> Iterator[Show | None]:
+    """A function that takes epochs done (and parts of them), the last loss and the last error rate; None without a bar.
 
     `wanted`: None shows the bar if standard error is a terminal.
     """
@@ -18,7 +18,7 @@ def progress_bar(description: str, done: int, total: int, wanted: bool | None) -
 
     console = Console(stderr=True)
     if wanted is False or (wanted is None and not console.is_terminal):
-        yield lambda epochs, loss, error: None
+        yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -32,7 +32,7 @@ def progress_bar(description: str, done: int, total: int, wanted: bool | None) -
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, completed=done, total=total, loss="-", error="-")
 
-        def show(epochs: int, loss: float, error: float | None) -> None:
+        def show(epochs: float, loss: float, error: float | None) -> None:
             words = "-" if error is None else f"{error:.2%}"
             bar.update(task, completed=epochs, loss=f"{loss:.4f}", error=words)
 

@@ -17,6 +17,7 @@ from udlbridge.files import read_safetensors, write_safetensors
 from udlbridge.layers import layer_from_spec
 from udlbridge.model import Model
 from udlbridge.specs import require_buffers
+from udlbridge.training.optimisers import OPTIMISERS
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""
@@ -105,7 +106,7 @@ class TrainingRun:
         about, tensors = _read(Path(path))
         try:
             return _assemble(about, tensors)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise RunFileError(
                 f"{path} does not hold a whole run ({type(error).__name__}: {error})",
                 allowed="a file written by TrainingRun.save",
@@ -145,6 +146,7 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Training
         return Model(layers, arrays, dtype=dtype)
 
     last = model("state/")
+    _check_whole(about, tensors, last)
     return TrainingRun(
         model=last,
         losses=tensors["losses"],
@@ -164,3 +166,25 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Training
         seconds=about["seconds"],
         versions=about["versions"],
     )
+
+
+def _check_whole(about: dict[str, Any], tensors: dict[str, np.ndarray], model: Model) -> None:
+    """Raise `ValueError` where the parts of a run do not belong together: going on from it would go wrong silently."""
+    plan, step, epochs = about["plan"], about["step"], about["epochs"]
+    missing = {"model", "data", "batch_size", "optimizer"} - set(plan if isinstance(plan, dict) else ())
+    if missing:
+        raise ValueError(f"its plan has no {', '.join(sorted(missing))}")
+    steps = epochs * -(-plan["data"]["n"] // plan["batch_size"])
+    if step != steps or tensors["losses"].shape != (steps,):
+        raise ValueError(f"{epochs} epochs are {steps} steps, and it has {step} with losses {tensors['losses'].shape}")
+    slots = list(OPTIMISERS[plan["optimizer"]["name"]].slots) if step else []
+    if sorted(about["slots"]) != sorted(slots):
+        raise ValueError(f"the optimiser has the slots {slots}, and the file {about['slots']}")
+    for slot in slots:
+        for name, value in model.params.items():
+            found = tensors[f"slot/{slot}/{name}"]
+            if (found.shape, found.dtype) != (value.shape, value.dtype):
+                raise ValueError(f"slot {slot} of {name} is {found.dtype} {found.shape}")
+    for name, keys in about["records"].items():
+        if len({len(tensors[f"record/{name}/{key}"]) for key in keys}) > 1:
+            raise ValueError(f"the measurements of {name} are of different length")

@@ -13,11 +13,12 @@ from udlbridge.training.optimisers import checked_number
 SCHEDULES: dict[str, Mapping[str, float]] = {
     "constant": {},
     "step": {"every": 1, "factor": 0.1},
-    "cosine": {"epochs": 1, "floor": 0.0},
+    "cosine": {"epochs": math.nan, "floor": 0.0},
 }
 """Names, and the settings with their defaults. step: factor^(epoch // every). cosine: from 1 down to `floor` over
 `epochs` epochs, floor + (1 - floor) (1 + cos(pi epoch / epochs)) / 2, and `floor` from then on (Loshchilov and Hutter,
-2017, equation 5, without restarts). Epochs count from 0."""
+2017, equation 5, without restarts). Epochs count from 0. `epochs` has no default: it is not the length of a run, which
+may be resumed to become longer."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ def checked_schedule(schedule: object) -> Schedule:
             f"schedule {name!r} has no setting {', '.join(map(repr, unknown))}",
             allowed=", ".join(defaults) or "none",
             remedy="correct the name of the setting",
+        )
+    missing = [key for key, value in defaults.items() if math.isnan(value) and key not in given]
+    if missing:
+        raise OptionError(
+            f"schedule {name!r} without {', '.join(missing)}",
+            allowed="the number of epochs over which it falls",
+            remedy=f'as schedule=("{name}", {{"epochs": 10}})',
         )
     settings = {key: checked_number(f"{name}: {key}", given.get(key, value)) for key, value in defaults.items()}
     for key in ("every", "epochs"):
