@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -153,40 +154,54 @@ def globalmeanpool(layer: GlobalMeanPool, scope: Scope, x: Tensor) -> Tensor:
     return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
 
 
-def _scaled(scope: Scope, xhat: Tensor, shape: tuple[int, ...], summed: tuple[int, ...]) -> Tensor:
-    """weight * xhat + bias, spread to `shape`; their gradients sum over the axes `summed`."""
-    if scope.get("weight") is None:
-        return xhat
-    z = scope["weight"].view(shape) * xhat + scope["bias"].view(shape)
-    seen = xhat.detach()
+def _normalised(
+    scope: Scope, x: Tensor, function: Callable[[Tensor, Tensor | None, Tensor | None], Tensor], summed: tuple[int, ...]
+) -> Tensor:
+    """function(x, weight, bias) = weight * xhat + bias in one pass; gradients of both sum over the axes `summed`."""
+    weight, bias = scope.get("weight"), scope.get("bias")
+    z = function(x, weight, bias)
+    if weight is None:
+        return z
+    seen = x.detach()
+
+    @cache
+    def xhat() -> Tensor:
+        """Only kernels need it by itself, and then for every cotangent."""
+        return function(seen, None, None)
 
     def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
-        return ((d * seen).sum(summed), d.sum(summed)) if summed else (d * seen, d)
+        return ((d * xhat()).sum(summed), d.sum(summed)) if summed else (d * xhat(), d)
 
     return scope.tap(Elementwise(("weight", "bias"), gradients), z)
 
 
 def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own normalisation, then scale and shift."""
-    xhat = nnf.layer_norm(x, layer.shape, eps=layer.eps)
-    return _scaled(scope, xhat, layer.shape, tuple(range(1, x.ndim - len(layer.shape))))
+    """torch's own."""
 
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.layer_norm(a, layer.shape, weight, bias, layer.eps)
 
-def _channelwise(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape that spreads a number per channel over (n, C, *space), and the axes of space."""
-    return (-1, *(1 for _ in x.shape[2:])), tuple(range(2, x.ndim))
+    return _normalised(scope, x, function, tuple(range(1, x.ndim - len(layer.shape))))
 
 
 def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own normalisation, then scale and shift."""
-    # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
-    return _scaled(scope, torch.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
+    """torch's own."""
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
+        return torch.group_norm(a, layer.num_groups, weight, bias, layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
 
 
 def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
-    """With the stored statistics."""
-    xhat = nnf.batch_norm(x, scope["running_mean"], scope["running_var"], training=False, eps=layer.eps)
-    return _scaled(scope, xhat, *_channelwise(x))
+    """torch's own, with the stored statistics."""
+    mean, variance = scope["running_mean"], scope["running_var"]
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.batch_norm(a, mean, variance, weight, bias, training=False, eps=layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
 
 
 def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:
