@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from udlbridge.backends.pytorch_products import errors_product
+from udlbridge.backends.pytorch_products import errors_product, strip_rows
+from udlbridge.backends.pytorch_sites import Affine
 from udlbridge.backends.pytorch_tokens import Tokens, add_tokens
 from udlbridge.reduction import Reduction
 
@@ -38,30 +38,33 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Inner products of the per-sample gradients sum_t d_t a_t', which are formed block by block when multiplied.
+    """Inner products of the per-sample gradients sum_t d_t a_t', which are formed a few outputs at a time.
 
-    `x` is what the layer got and `inputs` cuts it into positions (n, 1, T, p); `d` (n, K, T, q). This is smaller than
-    the gradients themselves where they have many parameters.
+    `x` is what the layer got, `d` (n, K, T, q) the errors, and `site` says how both make gradients. This is smaller
+    than the gradients themselves where they have many parameters. `inputs` is p, 0 if the weight does not count.
     """
 
     x: Tensor
-    inputs: Callable[[Tensor], Tensor]
     d: Tensor
-    weight: bool
+    site: Affine
+    inputs: int
     bias: bool
 
-    def block(self, samples: slice, k: int) -> Tensor:
-        """Gradients of cotangent `k`, (samples, P)."""
-        d = self.d[samples, k]
-        parts = [d.transpose(1, 2) @ self.inputs(self.x[samples])[:, 0]] if self.weight else []
-        parts += [d.sum(1)] if self.bias else []
-        return parts[0].flatten(1) if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], dim=1)
-
-    @property
-    def size(self) -> int:
-        """P, the number of parameters."""
-        inputs = self.inputs(self.x[:1]).shape[-1] if self.weight else 0
-        return self.d.shape[-1] * (inputs + self.bias)
+    def block(self, samples: slice, k: int, outputs: slice) -> Tensor:
+        """Gradients (samples, P) of cotangent `k` for the parameters of some outputs."""
+        x, d = self.x[samples], self.d[samples, k, :, outputs]
+        result = d.new_empty(len(d), d.shape[2], self.inputs + self.bias)
+        # Windows of a convolution take many times the memory of x.
+        step = max(1, BLOCK // (4 * d.shape[1] * max(self.inputs, 1)))
+        for start in range(0, len(d), step):
+            own = slice(start, start + step)
+            if self.inputs and self.site.gradient is not None:
+                result[own, :, : self.inputs] = self.site.gradient(x[own], d[own])
+            elif self.inputs:
+                result[own, :, : self.inputs] = d[own].transpose(1, 2) @ self.site.inputs(x[own])[:, 0]
+        if self.bias:
+            result[:, :, -1] = d.sum(1)
+        return result.flatten(1)
 
 
 AnyFactor = Factor | Pairs | Gradients | Tokens
@@ -126,27 +129,24 @@ def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slic
 
 
 def _add_gradients(reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice, target: Tensor) -> None:
-    """One cotangent at a time, but for "full", which needs every pair of them; in blocks of bounded size."""
-    count = f.d.shape[1]
+    """A few outputs at a time, so that each gradient is formed once; one cotangent at a time, but for "full".
+
+    Of a factor with itself only the strips below the diagonal are complete.
+    """
+    _, count, _, width = f.d.shape
     together = count if reduction.name == "full" else 1
-    step = max(1, BLOCK // (f.size * together))
-    same = f is g
+    largest = max(rows.stop - rows.start, cols.stop - cols.start)
+    step = max(1, BLOCK // (largest * together * (f.inputs + f.bias)))
+    same = f is g and rows == cols
     for k in range(0, count, together):
-        ks = range(k, k + together)
-        for i in range(rows.start, rows.stop, step):
-            left = slice(i, min(i + step, rows.stop))
-            gradients = torch.stack([f.block(left, one) for one in ks], dim=1)
-            for j in range(cols.start, cols.stop, step):
-                right = slice(j, min(j + step, cols.stop))
-                if same and right == left:
-                    others = gradients
-                else:
-                    others = torch.stack([g.block(right, one) for one in ks], dim=1)
-                part = target[left.start - rows.start : left.stop - rows.start]
-                part = part[:, right.start - cols.start : right.stop - cols.start]
-                if reduction.name == "diagonal":
-                    part[:, :, k] += gradients[:, 0] @ others[:, 0].T
-                elif reduction.name == "full":
-                    errors_product(reduction, gradients, others, part, False)
-                else:
-                    part += gradients[:, 0] @ others[:, 0].T
+        part = target[:, :, k : k + 1] if reduction.name == "diagonal" else target
+        for start in range(0, width, step):
+            outputs = slice(start, start + step)
+            gradients = torch.stack([f.block(rows, one, outputs) for one in range(k, k + together)], dim=1)
+            if not same:
+                others = torch.stack([g.block(cols, one, outputs) for one in range(k, k + together)], dim=1)
+                errors_product(reduction, gradients, others, part, False)
+                continue
+            # `fill` mirrors the product of a factor with itself.
+            for own in strip_rows(len(target), True):
+                errors_product(reduction, gradients[own], gradients[: own.stop], part[own, : own.stop], False)

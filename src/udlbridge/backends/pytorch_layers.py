@@ -87,7 +87,7 @@ def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     def errors(d: Tensor) -> Tensor:
         return d.reshape(len(d), groups, layer.out_channels // groups, -1).transpose(2, 3)
 
-    direct = _grouped_gradient(layer) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
+    direct = _grouped_gradient(layer, z.shape[2:]) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
     z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
     return ACTIVATIONS[layer.activation](z)
 
@@ -97,16 +97,16 @@ def _is_wide(layer: Conv2d, z: Tensor) -> bool:
 
     With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty.
     """
-    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 256
+    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 64
 
 
-def _grouped_gradient(layer: Conv2d) -> Callable[[Tensor, Tensor], Tensor]:
+def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, Tensor], Tensor]:
     """The samples of a batch as the groups of one convolution, whose gradient by its weight is then kept per sample."""
 
     def gradient(x: Tensor, d: Tensor) -> Tensor:
-        n, outputs = len(x), layer.out_channels
+        n, _, outputs = d.shape
         found = torch.ops.aten.convolution_backward(
-            d.reshape(1, n * outputs, *d.shape[2:]),
+            d.transpose(1, 2).reshape(1, n * outputs, *windows),
             x.reshape(1, n * layer.in_channels, *x.shape[2:]),
             x.new_empty((n * outputs, layer.in_channels, *layer.kernel)),
             None,

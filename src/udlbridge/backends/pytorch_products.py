@@ -1,11 +1,33 @@
-"""The product that all summands of a kernel in torch are made of."""
+"""The product that all summands of a kernel in torch are made of, and the strips in which it is taken."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from udlbridge.reduction import Reduction
+
+STRIP = 512
+"""Rows of a rectangle that are done at a time: what the elementwise products touch should stay in the cache."""
+
+SHORTEST_STRIP = 64
+"""Rows below which a matrix product is slower than what a shorter strip would save."""
+
+
+def strip_rows(rows: int, same: bool) -> Iterator[slice]:
+    """Strips of a rectangle; lower ones where it is symmetric (`same`), so that more of the other half is spared."""
+    height = min(STRIP, max(SHORTEST_STRIP, rows // 8)) if same else STRIP
+    for start in range(0, rows, height):
+        yield slice(start, min(start + height, rows))
+
+
+def mirror(target: Tensor) -> None:
+    """Copy what the strips of a symmetric rectangle (r, r, *trailing) hold to the other side of the diagonal."""
+    for own in strip_rows(len(target), True):
+        below = target[own, : own.start].transpose(0, 1)
+        target[: own.start, own] = below.transpose(2, 3) if target.ndim == 4 else below
 
 
 def errors_product(reduction: Reduction, d: Tensor, e: Tensor, target: Tensor, overwrite: bool) -> None:
