@@ -107,6 +107,34 @@ def batch(model: ub.Model, shape: tuple[int, ...], n: int, seed: int = 0) -> np.
     return generator.standard_normal((n, *shape)).astype(model.dtype)
 
 
+def _dilation(draw: st.DrawFn, kernel: tuple[int, ...], space: tuple[int, ...]) -> tuple[int, ...]:
+    """1 or 2 along every axis, as far as the kernel still fits."""
+    return tuple(draw(st.integers(1, 2 if 2 * (k - 1) < size else 1)) for k, size in zip(kernel, space, strict=True))
+
+
+@st.composite
+def wide_networks(draw: st.DrawFn) -> tuple[ub.Model, tuple[int, ...]]:
+    """Convolutions of at least 8 channels with at least 8 x 8 windows, where torch convolves whole batches at once."""
+    channels, size = draw(st.integers(8, 12)), draw(st.integers(20, 22))
+    settings = {
+        "stride": draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        "padding": draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+        "dilation": draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        "bias": draw(st.booleans()),
+    }
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    layers: list[Layer] = [
+        ub.Conv2d(channels, draw(st.integers(1, 9)), kernel, draw(st.sampled_from(["tanh", "relu"])), **settings),
+        ub.GlobalMeanPool(),
+        ub.Flatten(),
+    ]
+    if draw(st.booleans()):
+        layers.insert(0, ub.Conv2d(channels, channels, 3, "tanh", padding=1))
+    (width,) = shape_behind(layers, (channels, size, size))
+    layers.append(ub.Dense(width, 2, "tanh"))
+    return shaken(layers, seed=draw(st.integers(0, 2**16))), (channels, size, size)
+
+
 @st.composite
 def _image_layer(draw: st.DrawFn, shape: tuple[int, ...]) -> Layer:
     channels, dims = shape[0], len(shape) - 1
@@ -120,6 +148,7 @@ def _image_layer(draw: st.DrawFn, shape: tuple[int, ...]) -> Layer:
         settings = {
             "stride": draw(st.tuples(*[st.integers(1, 2)] * dims)),
             "padding": draw(st.tuples(*[st.integers(0, 1)] * dims)),
+            "dilation": _dilation(draw, kernel, shape[1:]),
             "groups": groups,
             "bias": draw(st.booleans()),
         }

@@ -16,9 +16,10 @@ from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget
 from udlbridge import backends, errors
 from udlbridge.backends.reference import ReferenceBackend
-from udlbridge.checking import first_difference, leading_layers
+from udlbridge.checking import first_difference
 from udlbridge.conversion import read_network, write_network
 from udlbridge.inputs import plausible_shape
+from udlbridge.layers import Layer
 
 RESIDUAL = shaken(EVERY_LAYER["residual with shortcut"][0], dtype="float32")
 
@@ -199,6 +200,19 @@ def test_what_is_no_network_file(tmp_path: Path) -> None:
         (ub.models.small_transformer(), (16,)),
         (ub.models.three_layer_sigmoid(), (784,)),
         (ub.Model([ub.Flatten()]), None),
+        (ub.Model([ub.Flatten(), ub.Dense(784, 10)]), (784,)),
+        (ub.Model([ub.BatchNorm(3), ub.Dense(3, 2)]), (3,)),
+        (ub.Model([ub.Dropout(0.1), ub.Dense(5, 2)]), (5,)),
+        (ub.Model([ub.Residual([ub.Dense(4, 4, "tanh")]), ub.Dense(4, 2)]), (4,)),
+        (
+            ub.Model([ub.Residual([ub.Activation("relu"), ub.Conv2d(2, 2, 1)]), ub.Flatten(), ub.Dense(18, 1)]),
+            (2, 3, 3),
+        ),
+        (ub.Model([ub.MaxPool(2), ub.Conv2d(1, 2, 3), ub.Flatten(), ub.Dense(50, 1)]), (1, 14, 14)),
+        (ub.Model([ub.MeanPool(4), ub.Flatten(), ub.Dense(49, 1)]), (1, 28, 28)),
+        (ub.Model([ub.LayerNorm((2, 3)), ub.Flatten(), ub.Dense(6, 1)]), (2, 3)),
+        (ub.Model([ub.SinusoidalPositions(), ub.Dense(4, 2), ub.Take(-1)]), (16, 4)),
+        (ub.Model([ub.Activation("relu"), ub.Softmax()]), None),
         (ub.Model([ub.Conv1d(2, 3, 3), ub.Flatten(), ub.Dense(12, 1)]), (2, 6)),
     ],
 )
@@ -240,8 +254,14 @@ class WrongNorm(ReferenceBackend):
     """An engine that forgets the epsilon's size in one layer: outputs part there."""
 
     def outputs(self, model: ub.Model, x: np.ndarray) -> np.ndarray:
-        layers = [ub.LayerNorm(4, eps=1e-3) if isinstance(layer, ub.LayerNorm) else layer for layer in model.layers]
-        return super().outputs(ub.Model(layers, model.arrays), x)
+        return super().outputs(ub.Model([self.changed(layer) for layer in model.layers], model.arrays), x)
+
+    def changed(self, layer: Layer) -> Layer:
+        if isinstance(layer, ub.Residual):
+            return ub.Residual(
+                [self.changed(one) for one in layer.layers], [self.changed(one) for one in layer.shortcut]
+            )
+        return ub.LayerNorm(4, eps=1e-3) if isinstance(layer, ub.LayerNorm) else layer
 
 
 def test_the_first_layer_where_engines_part_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,11 +276,22 @@ def test_the_first_layer_where_engines_part_is_named(monkeypatch: pytest.MonkeyP
     assert report.to_dict()["parted"]
 
 
-def test_leading_layers_keep_their_arrays() -> None:
-    head = leading_layers(RESIDUAL, 1)
-    assert len(head.layers) == 1
-    assert all(np.array_equal(value, RESIDUAL.arrays[name]) for name, value in head.arrays.items())
-    assert len(head.buffers) == len([name for name in RESIDUAL.buffers if name.startswith("0.")])
+@pytest.mark.parametrize(
+    ("block", "where"),
+    [
+        (ub.Residual([ub.Dense(4, 4), ub.LayerNorm(4)]), "layer 1 (layernorm)"),
+        (ub.Residual([ub.Dense(4, 4)], [ub.Dense(4, 4), ub.LayerNorm(4)]), "shortcut layer 1 (layernorm)"),
+        (ub.Residual([ub.Residual([ub.LayerNorm(4)])]), "layer 0 (residual) > layer 0 (layernorm)"),
+    ],
+)
+def test_the_first_layer_inside_a_block_is_named(
+    block: ub.Residual, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, real = WrongNorm(), backends.get
+    monkeypatch.setattr(backends, "get", lambda name=None, **_: wrong if name == "torch" else real(name))
+    model = shaken([ub.Dense(3, 4), block, ub.Dense(4, 2)])
+    found = first_difference(model, batch(model, (3,), 4), "reference", "torch")
+    assert found.startswith(f"layer 1 (residual) > {where}, by ")
 
 
 @pytest.mark.julia

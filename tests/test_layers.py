@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken
+from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken, wide_networks
 from helpers import assert_within_budget, load_golden
 from udlbridge.costs import places
 from udlbridge.layers import LAYERS, Layer, layer_from_spec
@@ -117,7 +117,7 @@ def test_engines_agree(name: str, dtype: str, backend: str) -> None:
 
 # Each new network costs Julia seconds of compilation: it sees the fixed ones above.
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-@given(network=st.one_of(image_networks(), sequence_networks()), choice=st.sampled_from(REDUCTIONS))
+@given(network=st.one_of(image_networks(), sequence_networks(), wide_networks()), choice=st.sampled_from(REDUCTIONS))
 def test_structured_equals_plain_on_random_networks(engine: str, network, choice: int | str) -> None:
     model, shape = network
     x, x2 = batch(model, shape, 3), batch(model, shape, 2, seed=5)

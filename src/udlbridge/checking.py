@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
@@ -14,6 +14,7 @@ from udlbridge.errors import OptionError
 from udlbridge.inputs import checked_batch
 from udlbridge.kernel import input_jacobian, jacobian, ntk
 from udlbridge.kernel import outputs as evaluate
+from udlbridge.layers import Layer, Residual
 from udlbridge.model import Model
 from udlbridge.reduction import Outputs
 from udlbridge.spectra import spectrum
@@ -146,21 +147,48 @@ def check(
 def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> str:
     """The first layer of `model` behind which two engines differ by more than the budget, in words.
 
-    Each engine runs the first layer, the first two, and so on, for itself.
+    Each engine runs the first layer, the first two, and so on, for itself; where that is a residual block, also the
+    layers inside it.
     """
-    for count in range(1, len(model.layers) + 1):
-        head = leading_layers(model, count)
+    layers = [(layer, model.layer_arrays(index)) for index, layer in enumerate(model.layers)]
+
+    def gap(chain: Chain) -> float:
+        head = _network(chain, model.dtype.name)
         values = [backends.get(name).outputs(head, x) for name in (first, second)]
-        gap = relative_difference(*values)
-        if gap > budget(model.dtype):
-            return f"layer {count - 1} ({model.layers[count - 1].kind}), by {gap:.2e} of its largest output"
-    return "no single layer: they agree when run again"
+        return relative_difference(*values)
+
+    return _first_apart([], layers, gap, budget(model.dtype)) or "no single layer: they agree when run again"
 
 
-def leading_layers(model: Model, count: int) -> Model:
-    """The network of the first `count` layers, with their parameters and buffers."""
-    own = {name: value for name, value in model.arrays.items() if int(name.split(".", 1)[0]) < count}
-    return Model(model.layers[:count], own, dtype=model.dtype.name)
+Chain = list[tuple[Layer, dict[str, np.ndarray]]]
+"""Layers with their own arrays, one after the other."""
+
+
+def _first_apart(before: Chain, layers: Chain, gap: Callable[[Chain], float], limit: float) -> str | None:
+    """The first of `layers`, which come behind `before`, that leaves a gap above the limit; None if there is none."""
+    for index, (layer, arrays) in enumerate(layers):
+        found = gap([*before, *layers[: index + 1]])
+        if found <= limit:
+            continue
+        words = f"layer {index} ({layer.kind})"
+        if isinstance(layer, Residual):
+            for name, part in (("", layer.layers), ("shortcut.", layer.shortcut)):
+                inner = [(one, _inside(arrays, f"{name}{number}.")) for number, one in enumerate(part)]
+                inside = _first_apart([*before, *layers[:index]], inner, gap, limit)
+                if inside is not None:
+                    return f"{words} > {'shortcut ' if name else ''}{inside}"
+        return f"{words}, by {found:.2e} of its largest output"
+    return None
+
+
+def _inside(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _network(chain: Chain, dtype: str) -> Model:
+    arrays = {f"{index}.{name}": value for index, (_, own) in enumerate(chain) for name, value in own.items()}
+    return Model([layer for layer, _ in chain], arrays, dtype=dtype)
 
 
 def _engines(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.layers import Layer, LayerNorm, Residual
 from udlbridge.model import Model
 
 
@@ -107,25 +110,55 @@ def output_size(model: Model, x: np.ndarray) -> int:
 def plausible_shape(model: Model) -> tuple[int, ...] | None:
     """The shape of one sample that the layers can take, where it follows from them, else None.
 
-    Features and channels are known. The size of an image or series (32 or 28, as of CIFAR and MNIST, else the smallest
-    up to 256) and the length of a sequence (the largest up to 16) are searched for: Dense after Flatten decides.
+    The first layer that says how many features or channels it takes decides; those before it (Dropout, pools, Flatten)
+    keep them. The size of an image or series (32 or 28, as of CIFAR and MNIST, else the smallest up to 256) and the
+    length of a sequence (the largest up to 16) are searched for: Dense after Flatten decides.
     """
-    first = model.layers[0]
-    width = first.widths()
-    sizes = (32, 28, *range(1, 257))
-    candidates: list[tuple[int, ...]] = []
-    if model.takes_tokens:
-        candidates = [(tokens,) for tokens in range(16, 0, -1)]
-    elif width is not None and width[0] == -1:
-        candidates = [(width[1],), *((tokens, width[1]) for tokens in range(16, 0, -1))]
-    elif width is not None:
-        candidates = [(width[1], size, size) for size in sizes] + [(width[1], size) for size in sizes]
-    for shape in candidates:
+    for shape in _candidates(model):
         try:
             if len(model.output_shape(shape)) == 1:
                 return shape
         except ShapeError:
             continue
+    return None
+
+
+SIZES = (32, 28, *range(1, 257))
+"""Sizes of images and series that are tried, in this order."""
+
+LENGTHS = range(16, 0, -1)
+"""Lengths of sequences that are tried, in this order."""
+
+
+def _candidates(model: Model) -> Iterator[tuple[int, ...]]:
+    """Shapes that the layers may take, the likelier first."""
+    if model.takes_tokens:
+        yield from ((tokens,) for tokens in LENGTHS)
+        return
+    first = _first_width(model.layers)
+    if isinstance(first, LayerNorm):
+        yield first.shape
+        yield from ((tokens, *first.shape) for tokens in LENGTHS)
+    channels: tuple[int, ...] = (1, 3)
+    widths = None if first is None else first.widths()
+    if widths is not None and widths[0] == -1:
+        yield (widths[1],)
+        yield from ((tokens, widths[1]) for tokens in LENGTHS)
+    elif widths is not None:
+        channels = (widths[1],)
+    if first is None:
+        return
+    yield from ((count, size, size) for count in channels for size in SIZES)
+    yield from ((count, size) for count in channels for size in SIZES)
+    yield from ((count,) for count in channels)
+
+
+def _first_width(layers: Iterable[Layer]) -> Layer | None:
+    """The first layer, also inside residual blocks, that fixes the width of an axis."""
+    for layer in layers:
+        inside = _first_width([*layer.layers, *layer.shortcut]) if isinstance(layer, Residual) else layer
+        if inside is not None and (inside.widths() is not None or isinstance(inside, LayerNorm)):
+            return inside
     return None
 
 

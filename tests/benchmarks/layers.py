@@ -3,6 +3,9 @@
 Run from the root of the repository: `python tests/benchmarks/layers.py [--n 200] [--outputs trace]`. Every row says the
 best times of both, their ratio, the gap between the two kernels, and the peak of memory over the baseline. The other
 side is given its best: only the outputs that the reduction needs, Jacobians in chunks, one product for each parameter.
+
+The practical size, 1,000 samples of each network within 4 GB: `python tests/benchmarks/layers.py --n 1000 --alone
+--repeats 1 --memory 4GB`, once with `--outputs trace` and once with `--outputs 0`; the last column is the peak.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def timed(function, repeats: int) -> tuple[float, np.ndarray]:
     return min(times), result
 
 
-def measured(name: str, outputs: int | str, n: int, chunk: int, repeats: int, alone: bool) -> str:
+def measured(name: str, outputs: int | str, n: int, chunk: int, repeats: int, alone: bool, memory: str) -> str:
     """The row of one network."""
     model = NETWORKS[name]()
     shape = plausible_shape(model)
@@ -62,7 +65,7 @@ def measured(name: str, outputs: int | str, n: int, chunk: int, repeats: int, al
     x = random_batch(model, shape, n)
     ub.ntk(model, x[:2], outputs=outputs, backend="torch")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ours, kernel = timed(lambda: ub.ntk(model, x, outputs=outputs, backend="torch"), repeats)
+    ours, kernel = timed(lambda: ub.ntk(model, x, outputs=outputs, backend="torch", memory=memory), repeats)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     theirs, gap = float("nan"), float("nan")
     if not alone:
@@ -81,12 +84,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--alone", action="store_true", help="only this package, for its memory")
+    parser.add_argument("--memory", default="2GB", help="bound of this package's working memory")
     args = parser.parse_args()
     outputs = args.outputs if args.outputs == "trace" else int(args.outputs)
     print(f"n = {args.n}, outputs = {outputs}, {torch.get_num_threads()} threads")
     print(f"{'network':<20}{'P':>9}{'torch.func':>12}{'udlbridge':>12}{'ratio':>8}{'gap':>10}{'peak MB':>9}")
     for name in args.networks.split(","):
-        print(measured(name, outputs, args.n, args.chunk, args.repeats, args.alone), flush=True)
+        print(measured(name, outputs, args.n, args.chunk, args.repeats, args.alone, args.memory), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJ
 from udlbridge.backends.pytorch_collectors import Collector, collector
 from udlbridge.backends.pytorch_factors import Factor, Summand, add_product
 from udlbridge.backends.pytorch_layers import RULES, run_chain
+from udlbridge.backends.pytorch_products import strip_rows
 from udlbridge.backends.pytorch_sites import Observer, Scope, Site
 from udlbridge.errors import OptionError
 from udlbridge.expressions import Program
@@ -149,16 +150,17 @@ class TorchBackend(Backend[list[Summand]]):
         pairs = [(one.factor, other.factor) for one, other in both if not wanted.isdisjoint(one.names)]
         if not pairs:
             target.zero_()
-        # Other factors than matrices would form their gradients anew for every strip.
-        height = STRIP if lower and all(isinstance(f, Factor) for f, _ in pairs) else max(len(out), 1)
+        strips = [pair for pair in pairs if isinstance(pair[0], Factor)]
+        others = [pair for pair in pairs if not isinstance(pair[0], Factor)]
         with torch.no_grad(), blas_threads(job.threads):
-            for start in range(0, len(out), height):
-                stop = min(start + height, len(out))
-                own = slice(rows.start + start, rows.start + stop)
-                across = slice(cols.start, cols.start + stop) if lower else cols
-                strip = target[start:stop, : across.stop - across.start]
-                for index, (f, g) in enumerate(pairs):
-                    add_product(job.reduction, f, own, g, across, strip, first=index == 0)
+            for own in strip_rows(len(out), lower):
+                first = slice(rows.start + own.start, rows.start + own.stop)
+                end = own.stop if lower else cols.stop - cols.start
+                for index, (f, g) in enumerate(strips):
+                    second = slice(cols.start, cols.start + end)
+                    add_product(job.reduction, f, first, g, second, target[own, :end], first=index == 0)
+            for index, (f, g) in enumerate(others):
+                add_product(job.reduction, f, rows, g, cols, target, first=index == 0 and not strips, lower=lower)
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:
@@ -231,14 +233,11 @@ def _per_sample_jacobian(
     return {name: block.detach() for name, block in blocks.items()}
 
 
-STRIP = 512
-"""Rows of a square on the diagonal that are done at a time, up to the diagonal: a rest above it is wasted."""
-
 STRETCH = 32
 """Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
 
-STRETCH_NUMBERS = 2**20
-"""More go together where layers are small: about this many numbers behind the widest one."""
+STRETCH_NUMBERS = 2**19
+"""More go together where layers are small: about this many numbers behind the widest one, which the cache holds."""
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summand]:

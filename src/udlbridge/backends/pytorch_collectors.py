@@ -46,7 +46,7 @@ def collector(job: KernelJob, site: Site, n: int, z: Tensor) -> Collector:
         return _Pairs(n, count, bias)
     flat = count * outputs * (inputs * weight + bias)
     if groups == 1 and flat > count * positions * outputs + site.x[0].numel():
-        return _Later(n, count, weight, bias)
+        return _Later(n, count, inputs * weight, bias)
     return _Flat(job, n, [weight, bias])
 
 
@@ -72,7 +72,7 @@ class _Flat(Collector):
             d = self._site.errors(delta)
             parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
             if self._chosen[0] and self._site.gradient is not None:
-                parts = [self._site.gradient(self._site.x, delta)]
+                parts = [self._site.gradient(self._site.x, d[:, 0])]
             parts += [d.sum(2)] if self._chosen[1] else []
         else:
             assert self._site is not None
@@ -125,8 +125,8 @@ class _Pairs(Collector):
 class _Later(Collector):
     """Inputs as they came and errors (n, K, T, q), for gradients that are too large to keep."""
 
-    def __init__(self, n: int, count: int, weight: bool, bias: bool) -> None:
-        self._n, self._count, self._weight, self._bias = n, count, weight, bias
+    def __init__(self, n: int, count: int, inputs: int, bias: bool) -> None:
+        self._n, self._count, self._inputs, self._bias = n, count, inputs, bias
         self._x: Tensor | None = None
         self._d: Tensor | None = None
 
@@ -146,7 +146,7 @@ class _Later(Collector):
     def factor(self) -> Gradients:
         assert self._x is not None
         assert self._d is not None
-        return Gradients(self._x, self._site.inputs, self._d, self._weight, self._bias)
+        return Gradients(self._x, self._d, self._site, self._inputs, self._bias)
 
 
 class _Tokens(Collector):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from udlbridge.backends.pytorch_products import errors_product
+from udlbridge.backends.pytorch_products import errors_product, strip_rows
+from udlbridge.backends.pytorch_sites import Affine
 from udlbridge.backends.pytorch_tokens import Tokens, add_tokens
 from udlbridge.reduction import Reduction
 
@@ -38,30 +38,33 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Inner products of the per-sample gradients sum_t d_t a_t', which are formed block by block when multiplied.
+    """Inner products of the per-sample gradients sum_t d_t a_t', which are formed a few outputs at a time.
 
-    `x` is what the layer got and `inputs` cuts it into positions (n, 1, T, p); `d` (n, K, T, q). This is smaller than
-    the gradients themselves where they have many parameters.
+    `x` is what the layer got, `d` (n, K, T, q) the errors, and `site` says how both make gradients. This is smaller
+    than the gradients themselves where they have many parameters. `inputs` is p, 0 if the weight does not count.
     """
 
     x: Tensor
-    inputs: Callable[[Tensor], Tensor]
     d: Tensor
-    weight: bool
+    site: Affine
+    inputs: int
     bias: bool
 
-    def block(self, samples: slice, k: int) -> Tensor:
-        """Gradients of cotangent `k`, (samples, P)."""
-        d = self.d[samples, k]
-        parts = [d.transpose(1, 2) @ self.inputs(self.x[samples])[:, 0]] if self.weight else []
-        parts += [d.sum(1)] if self.bias else []
-        return parts[0].flatten(1) if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], dim=1)
-
-    @property
-    def size(self) -> int:
-        """P, the number of parameters."""
-        inputs = self.inputs(self.x[:1]).shape[-1] if self.weight else 0
-        return self.d.shape[-1] * (inputs + self.bias)
+    def block(self, samples: slice, k: int, outputs: slice) -> Tensor:
+        """Gradients (samples, P) of cotangent `k` for the parameters of some outputs."""
+        x, d = self.x[samples], self.d[samples, k, :, outputs]
+        result = d.new_empty(len(d), d.shape[2], self.inputs + self.bias)
+        # Windows of a convolution take many times the memory of x.
+        step = max(1, BLOCK // (4 * d.shape[1] * max(self.inputs, 1)))
+        for start in range(0, len(d), step):
+            own = slice(start, start + step)
+            if self.inputs and self.site.gradient is not None:
+                result[own, :, : self.inputs] = self.site.gradient(x[own], d[own])
+            elif self.inputs:
+                result[own, :, : self.inputs] = d[own].transpose(1, 2) @ self.site.inputs(x[own])[:, 0]
+        if self.bias:
+            result[:, :, -1] = d.sum(1)
+        return result.flatten(1)
 
 
 AnyFactor = Factor | Pairs | Gradients | Tokens
@@ -76,9 +79,20 @@ class Summand:
 
 
 def add_product(
-    reduction: Reduction, f: AnyFactor, rows: slice, g: AnyFactor, cols: slice, target: Tensor, *, first: bool
+    reduction: Reduction,
+    f: AnyFactor,
+    rows: slice,
+    g: AnyFactor,
+    cols: slice,
+    target: Tensor,
+    *,
+    first: bool,
+    lower: bool = False,
 ) -> None:
-    """target (r, c, *trailing) = or += the product of two factors of the same place."""
+    """target (r, c, *trailing) = or += the product of two factors of the same place.
+
+    `lower`: both are the same samples, and what lies above the diagonal may be left undefined.
+    """
     if isinstance(f, Factor) and isinstance(g, Factor):
         _add_factors(reduction, f, rows, g, cols, target, first=first)
         return
@@ -87,7 +101,7 @@ def add_product(
     if isinstance(f, Pairs) and isinstance(g, Pairs):
         _add_pairs(reduction, f, rows, g, cols, target)
     elif isinstance(f, Gradients) and isinstance(g, Gradients):
-        _add_gradients(reduction, f, rows, g, cols, target)
+        _add_gradients(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Tokens) and isinstance(g, Tokens):
         add_tokens(reduction, f, rows, g, cols, target)
     else:
@@ -125,28 +139,23 @@ def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slic
             target.addcmul_(scratch, spread)
 
 
-def _add_gradients(reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice, target: Tensor) -> None:
-    """One cotangent at a time, but for "full", which needs every pair of them; in blocks of bounded size."""
-    count = f.d.shape[1]
+def _add_gradients(
+    reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice, target: Tensor, lower: bool
+) -> None:
+    """A few outputs at a time, so that each gradient is formed once; one cotangent at a time, but for "full"."""
+    _, count, _, width = f.d.shape
     together = count if reduction.name == "full" else 1
-    step = max(1, BLOCK // (f.size * together))
-    same = f is g
+    largest = max(rows.stop - rows.start, cols.stop - cols.start)
+    step = max(1, BLOCK // (largest * together * (f.inputs + f.bias)))
+    same = f is g and rows == cols
     for k in range(0, count, together):
-        ks = range(k, k + together)
-        for i in range(rows.start, rows.stop, step):
-            left = slice(i, min(i + step, rows.stop))
-            gradients = torch.stack([f.block(left, one) for one in ks], dim=1)
-            for j in range(cols.start, cols.stop, step):
-                right = slice(j, min(j + step, cols.stop))
-                if same and right == left:
-                    others = gradients
-                else:
-                    others = torch.stack([g.block(right, one) for one in ks], dim=1)
-                part = target[left.start - rows.start : left.stop - rows.start]
-                part = part[:, right.start - cols.start : right.stop - cols.start]
-                if reduction.name == "diagonal":
-                    part[:, :, k] += gradients[:, 0] @ others[:, 0].T
-                elif reduction.name == "full":
-                    errors_product(reduction, gradients, others, part, False)
-                else:
-                    part += gradients[:, 0] @ others[:, 0].T
+        part = target[:, :, k : k + 1] if reduction.name == "diagonal" else target
+        for start in range(0, width, step):
+            outputs = slice(start, start + step)
+            gradients = torch.stack([f.block(rows, one, outputs) for one in range(k, k + together)], dim=1)
+            others = gradients
+            if not same:
+                others = torch.stack([g.block(cols, one, outputs) for one in range(k, k + together)], dim=1)
+            for own in strip_rows(len(target), lower):
+                end = own.stop if lower else len(others)
+                errors_product(reduction, gradients[own], others[:end], part[own, :end], False)

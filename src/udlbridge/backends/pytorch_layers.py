@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -86,7 +87,7 @@ def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     def errors(d: Tensor) -> Tensor:
         return d.reshape(len(d), groups, layer.out_channels // groups, -1).transpose(2, 3)
 
-    direct = _grouped_gradient(layer) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
+    direct = _grouped_gradient(layer, z.shape[2:]) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
     z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
     return ACTIVATIONS[layer.activation](z)
 
@@ -96,16 +97,16 @@ def _is_wide(layer: Conv2d, z: Tensor) -> bool:
 
     With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty.
     """
-    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 256
+    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 64
 
 
-def _grouped_gradient(layer: Conv2d) -> Callable[[Tensor, Tensor], Tensor]:
+def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, Tensor], Tensor]:
     """The samples of a batch as the groups of one convolution, whose gradient by its weight is then kept per sample."""
 
     def gradient(x: Tensor, d: Tensor) -> Tensor:
-        n, outputs = len(x), layer.out_channels
+        n, _, outputs = d.shape
         found = torch.ops.aten.convolution_backward(
-            d.reshape(1, n * outputs, *d.shape[2:]),
+            d.transpose(1, 2).reshape(1, n * outputs, *windows),
             x.reshape(1, n * layer.in_channels, *x.shape[2:]),
             x.new_empty((n * outputs, layer.in_channels, *layer.kernel)),
             None,
@@ -153,40 +154,54 @@ def globalmeanpool(layer: GlobalMeanPool, scope: Scope, x: Tensor) -> Tensor:
     return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
 
 
-def _scaled(scope: Scope, xhat: Tensor, shape: tuple[int, ...], summed: tuple[int, ...]) -> Tensor:
-    """weight * xhat + bias, spread to `shape`; their gradients sum over the axes `summed`."""
-    if scope.get("weight") is None:
-        return xhat
-    z = scope["weight"].view(shape) * xhat + scope["bias"].view(shape)
-    seen = xhat.detach()
+def _normalised(
+    scope: Scope, x: Tensor, function: Callable[[Tensor, Tensor | None, Tensor | None], Tensor], summed: tuple[int, ...]
+) -> Tensor:
+    """function(x, weight, bias) = weight * xhat + bias in one pass; gradients of both sum over the axes `summed`."""
+    weight, bias = scope.get("weight"), scope.get("bias")
+    z = function(x, weight, bias)
+    if weight is None:
+        return z
+    seen = x.detach()
+
+    @cache
+    def xhat() -> Tensor:
+        """Only kernels need it by itself, and then for every cotangent."""
+        return function(seen, None, None)
 
     def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
-        return ((d * seen).sum(summed), d.sum(summed)) if summed else (d * seen, d)
+        return ((d * xhat()).sum(summed), d.sum(summed)) if summed else (d * xhat(), d)
 
     return scope.tap(Elementwise(("weight", "bias"), gradients), z)
 
 
 def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own normalisation, then scale and shift."""
-    xhat = nnf.layer_norm(x, layer.shape, eps=layer.eps)
-    return _scaled(scope, xhat, layer.shape, tuple(range(1, x.ndim - len(layer.shape))))
+    """torch's own."""
 
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.layer_norm(a, layer.shape, weight, bias, layer.eps)
 
-def _channelwise(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape that spreads a number per channel over (n, C, *space), and the axes of space."""
-    return (-1, *(1 for _ in x.shape[2:])), tuple(range(2, x.ndim))
+    return _normalised(scope, x, function, tuple(range(1, x.ndim - len(layer.shape))))
 
 
 def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own normalisation, then scale and shift."""
-    # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
-    return _scaled(scope, torch.group_norm(x, layer.num_groups, eps=layer.eps), *_channelwise(x))
+    """torch's own."""
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
+        return torch.group_norm(a, layer.num_groups, weight, bias, layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
 
 
 def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
-    """With the stored statistics."""
-    xhat = nnf.batch_norm(x, scope["running_mean"], scope["running_var"], training=False, eps=layer.eps)
-    return _scaled(scope, xhat, *_channelwise(x))
+    """torch's own, with the stored statistics."""
+    mean, variance = scope["running_mean"], scope["running_var"]
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.batch_norm(a, mean, variance, weight, bias, training=False, eps=layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
 
 
 def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:

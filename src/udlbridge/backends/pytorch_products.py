@@ -1,11 +1,24 @@
-"""The product that all summands of a kernel in torch are made of."""
+"""The product that all summands of a kernel in torch are made of, and the strips in which it is taken."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from udlbridge.reduction import Reduction
+
+STRIP, SHORTEST_STRIP = 512, 64
+"""Rows of a strip below the diagonal: most, where little of the other half is spared by more strips, and least, below
+which a matrix product is slower than what a shorter strip would save."""
+
+
+def strip_rows(rows: int, lower: bool) -> Iterator[slice]:
+    """All rows of a rectangle at once; or, where only what lies below the diagonal is needed, in strips up to it."""
+    height = min(STRIP, max(SHORTEST_STRIP, rows // 8)) if lower else max(rows, 1)
+    for start in range(0, rows, height):
+        yield slice(start, min(start + height, rows))
 
 
 def errors_product(reduction: Reduction, d: Tensor, e: Tensor, target: Tensor, overwrite: bool) -> None:

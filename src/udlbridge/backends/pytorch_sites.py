@@ -12,8 +12,9 @@ from torch import Tensor
 class Affine:
     """z_t = W a_t + b at positions t: `x` as the layer got it, and how to read positions from x and from d f / d z.
 
-    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups. `gradient(x, d)` gives the per-sample
-    gradient of the weight (n, q, p) directly, where there is a faster way than the product of the two.
+    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups. Where there is one group and a faster way
+    than the product of the two, `gradient(x, e)` gives the per-sample gradients of the weight (n, q, p) from x and the
+    errors (n, T, q) of all outputs or of some.
     """
 
     weight: str

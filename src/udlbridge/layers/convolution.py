@@ -125,7 +125,13 @@ class _Convolution(Layer):
 
 @dataclass(frozen=True)
 class Conv1d(_Convolution):
-    """A convolution over one axis: samples (in, length). See `_Convolution` for the formula; bias is `bias` (out,)."""
+    """A convolution over one axis: samples (in, length) -> (out, windows).
+
+    z[o, t] = b[o] + sum_{c, u} W[o, c, u] x[c, s t + d u - p], y = activation(z), with stride s, dilation d, zeros as
+    padding p, and c over the in/groups channels of o's group. It is a cross-correlation (the kernel is not flipped), as
+    in PyTorch. Parameters: `weight` (out, in/groups, kernel) and `bias` (out,). Source: LeCun et al. (1989); Dumoulin
+    and Visin (2016) for the arithmetic of shapes.
+    """
 
     kind: ClassVar[str] = "conv1d"
     axes: ClassVar[int] = 1
@@ -133,7 +139,13 @@ class Conv1d(_Convolution):
 
 @dataclass(frozen=True)
 class Conv2d(_Convolution):
-    """A convolution over two axes: samples (in, height, width); pairs of settings are (height, width)."""
+    """A convolution over two axes: samples (in, height, width) -> (out, *windows); settings are (height, width).
+
+    z[o, t, r] = b[o] + sum_{c, u, v} W[o, c, u, v] x[c, s1 t + d1 u - p1, s2 r + d2 v - p2], y = activation(z), with
+    strides s, dilations d, zeros as padding p, and c over the in/groups channels of o's group. It is a
+    cross-correlation (the kernel is not flipped), as in PyTorch. Parameters: `weight` (out, in/groups, kH, kW) and
+    `bias` (out,). Source: LeCun et al. (1989); Dumoulin and Visin (2016) for the arithmetic of shapes.
+    """
 
     kind: ClassVar[str] = "conv2d"
     axes: ClassVar[int] = 2

@@ -11,7 +11,10 @@ from udlbridge.layers.base import Layer, Shape, check_activation, check_flag, re
 
 @dataclass(frozen=True)
 class Dense(Layer):
-    """y = activation(W x + b) on the last axis. Parameters: `weight` (out, in) and `bias` (out,)."""
+    """y = activation(W x + b) on the last axis. Parameters: `weight` (out, in) and `bias` (out,).
+
+    Source: Prince, Understanding Deep Learning (2023), section 4.4.
+    """
 
     kind: ClassVar[str] = "dense"
     in_features: int
@@ -48,7 +51,11 @@ class Dense(Layer):
 
 @dataclass(frozen=True)
 class Activation(Layer):
-    """y = activation(x), elementwise: one of `ACTIVATIONS`."""
+    """y = activation(x), elementwise: one of `ACTIVATIONS`, where the formulas are.
+
+    Sources: Hendrycks and Gimpel (2016) for gelu; Ramachandran et al. (2017) for swish; Clevert et al. (2016) for elu;
+    Maas et al. (2013) for leakyrelu; Klambauer et al. (2017) for selu; Misra (2020) for mish.
+    """
 
     kind: ClassVar[str] = "activation"
     keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
@@ -75,21 +82,30 @@ class _Normalising(Layer):
 
 @dataclass(frozen=True)
 class Softmax(_Normalising):
-    """exp(x_a) / sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1)."""
+    """y_a = exp(x_a) / sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1).
+
+    Source: Bridle (1990); Prince, Understanding Deep Learning (2023), section 5.5.
+    """
 
     kind: ClassVar[str] = "softmax"
 
 
 @dataclass(frozen=True)
 class LogSoftmax(_Normalising):
-    """x_a - log sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1)."""
+    """y_a = x_a - log sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1): the logarithm of Softmax.
+
+    Source: Bridle (1990) for softmax; Blanchard, Higham, Higham (2021) for the form without overflow.
+    """
 
     kind: ClassVar[str] = "logsoftmax"
 
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """All axes of a sample in one, in C order (the last axis runs fastest)."""
+    """y[(i N_2 + j) N_3 + k] = x[i, j, k]: all axes of a sample in one, in C order (the last axis runs fastest).
+
+    Source: PyTorch's `torch.nn.Flatten`. Flux's `Flux.flatten` is the same on its reversed axes.
+    """
 
     kind: ClassVar[str] = "flatten"
 

@@ -83,9 +83,10 @@ class _Pool(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The largest entry of every window; padding never wins.
+    """y[c, t] = max_u x[c, s t + u - p], the largest entry of every window; padding never wins.
 
     Where several entries are largest, the derivative goes to the first of them in C order, as in PyTorch.
+    Source: Yamaguchi et al. (1990); Dumoulin and Visin (2016) for the arithmetic of shapes.
     """
 
     kind: ClassVar[str] = "maxpool"
@@ -93,14 +94,21 @@ class MaxPool(_Pool):
 
 @dataclass(frozen=True)
 class MeanPool(_Pool):
-    """The mean of every window; padding counts as zeros, as in PyTorch (`count_include_pad=True`) and Flux."""
+    """y[c, t] = 1/k sum_u x[c, s t + u - p], the mean of every window of k entries.
+
+    Padding counts as zeros, as in PyTorch (`count_include_pad=True`) and Flux. Source: LeCun et al. (1998), layer S2
+    without its trained scale; Dumoulin and Visin (2016) for the arithmetic of shapes.
+    """
 
     kind: ClassVar[str] = "meanpool"
 
 
 @dataclass(frozen=True)
 class GlobalMeanPool(Layer):
-    """The mean over all of space: (channels, *space) -> (channels, 1, ...), to be followed by `Flatten()`."""
+    """y[c] = 1/N sum_t x[c, t] over all of space: (channels, *space) -> (channels, 1, ...), as `Flatten()` needs it.
+
+    Source: Lin, Chen, Yan (2014), section 3.2.
+    """
 
     kind: ClassVar[str] = "globalmeanpool"
     keeps: ClassVar[frozenset[int]] = frozenset({0})

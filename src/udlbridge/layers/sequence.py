@@ -22,7 +22,8 @@ def _check_sequence(name: str, shape: Shape, features: int | None) -> None:
 class Embedding(Layer):
     """y_t = weight[x_t]: a row of `weight` (tokens known, features) for every token of a sample (T,).
 
-    Tokens are integers from 0. So it can only be the first layer, and there is no derivative by the input.
+    Tokens are integers from 0. So it can only be the first layer, and there is no derivative by the input. Source:
+    Bengio et al. (2003), section 2, where the rows are the feature vectors C(i).
     """
 
     kind: ClassVar[str] = "embedding"
@@ -72,7 +73,10 @@ class SinusoidalPositions(Layer):
 
 @dataclass(frozen=True)
 class LearnedPositions(Layer):
-    """y_t = x_t + weight[t], for sequences of at most `length` tokens."""
+    """y_t = x_t + weight[t], for sequences of at most `length` tokens: `weight` (length, features).
+
+    Source: Gehring et al. (2017), section 3.1.
+    """
 
     kind: ClassVar[str] = "learnedpositions"
     length: int
@@ -154,7 +158,11 @@ class SelfAttention(Layer):
 
 @dataclass(frozen=True)
 class Take(Layer):
-    """One row of a sample: (T, *rest) -> rest. `Take(-1)` is the last token, where a causal network has seen all."""
+    """One row of a sample: (T, *rest) -> rest. `Take(-1)` is the last token, where a causal network has seen all.
+
+    y[*rest] = x[index, *rest], the index counted from 0, or from -1 backwards, as in NumPy. Source: Radford et al.
+    (2018), section 3.2, for the last token of a causal transformer.
+    """
 
     kind: ClassVar[str] = "take"
     keeps: ClassVar[frozenset[int]] = frozenset({-1})
