@@ -99,6 +99,34 @@ def test_descent_by_line_search_passes_over_overflows(backend: str) -> None:
         assert path.values[-1] == pytest.approx(1.0, rel=1e-5)
 
 
+class Squares:
+    """|A (x - c)|^2 + offset, in the dtype of its arrays."""
+
+    def __init__(self, matrix: np.ndarray, centre: np.ndarray, offset: float) -> None:
+        self.matrix, self.centre, self.offset = matrix, centre, matrix.dtype.type(offset)
+
+    def value(self, x: np.ndarray) -> float:
+        residual = self.matrix @ (x - self.centre)
+        return float(residual @ residual + self.offset)
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return 2 * self.matrix.T @ (self.matrix @ (x - self.centre))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("offset", [0, 1, 1e6])
+def test_descent_by_line_search_stays_where_it_has_arrived(dtype: str, offset: float) -> None:
+    # Seeds where points, or values, are at the end of their digits before the steps are done.
+    for seed in (131, 145, 154, 171, 172, 193, 195, 227):
+        generator = np.random.default_rng(seed)
+        n = generator.integers(1, 5)
+        matrix = generator.standard_normal((n + 1, n)) * 10 ** generator.uniform(-3, 3)
+        centre = generator.standard_normal(n) * 10 ** generator.uniform(-2, 2)
+        function = Squares(matrix.astype(dtype), centre.astype(dtype), offset)
+        path = ub.optimize.descend_by_line_search(function, np.zeros(n, dtype=dtype), steps=30)
+        assert (np.diff(path.values) <= 0).all()
+
+
 class WrongGradient:
     """x^2 with a gradient of the wrong sign."""
 
@@ -114,7 +142,7 @@ def test_descent_by_line_search_says_when_nothing_lower_is_found() -> None:
     with pytest.raises(NumericalError, match="leads below"):
         ub.optimize.descend_by_line_search(function, np.ones(1), steps=1, iterations=5)
     with pytest.raises(NumericalError, match="check the gradient"):
-        ub.optimize.descend_by_line_search(WrongGradient(), np.ones(1), steps=1, iterations=20)
+        ub.optimize.descend_by_line_search(WrongGradient(), np.ones(1), steps=1)
     # At the minimum there is nowhere to go, and no error.
     arrived = ub.optimize.descend_by_line_search(function, np.zeros(1), steps=2)
     assert not arrived.points.any()

@@ -34,8 +34,8 @@ def fitted(engine, kind):
     if kind == "values alone":
         x, y, slopes = x[:12], y[:12], np.full((12, 1, 2), np.nan)
     model = ub.Model([ub.Dense(2, 12, "tanh"), ub.Dense(12, 1)], seed=2, dtype="float64")
-    loss = ub.losses.sobolev(slopes)
-    return ub.train(model, x, y, loss=loss, optimizer=("sgd", {"lr": 0.36}), epochs=400, backend=engine)
+    settings = {"optimizer": ("sgd", {"lr": 0.36}), "epochs": 400, "threads": 1, "progress": False}
+    return ub.train(model, x, y, loss=ub.losses.sobolev(slopes), backend=engine, **settings)
 
 
 def error(model, engine):

@@ -179,19 +179,23 @@ def descend_by_line_search(
     def move(x: np.ndarray, step: int) -> np.ndarray:
         slope = function.gradient(x)
         here = function.value(x)
+        tried: dict[float, float] = {}
 
         def along(distance: float) -> float:
-            point = _stepped(x, distance, slope)
-            return function.value(point) if distance == 0 else _value_or_infinity(function, point)
+            if distance == 0:
+                return here
+            tried[distance] = _value_or_infinity(function, _stepped(x, distance, slope))
+            return tried[distance]
 
         found = line_search(along, maximum=maximum, iterations=iterations)
         if found.value < here:
             return _stepped(x, found.minimum, slope)
-        shortest = found.brackets[-1, 1]
-        squared = float(np.sum(np.square(slope, dtype=np.float64)))
-        if shortest * squared > 10 * np.finfo(x.dtype).eps * abs(here):
+        length, size = (float(np.linalg.norm(v.astype(np.float64))) for v in (slope, x))
+        # Values round, and so do points: a point that is off by its last digit is off by |gradient| |x| eps in value.
+        visible = 100 * float(np.finfo(x.dtype).eps) * (abs(here) + length * size)
+        if not _arrived(here, length**2, tried, visible):
             raise NumericalError(
-                f"step {step}: no step size from {shortest:g} to {maximum:g} along the negative gradient leads below "
+                f"step {step}: no step size from {min(tried):g} to {maximum:g} along the negative gradient leads below "
                 f"{here:g}",
                 allowed="a function that falls along its negative gradient",
                 remedy="take a smaller maximum or more iterations, or check the gradient",
@@ -199,6 +203,24 @@ def descend_by_line_search(
         return x
 
     return _walk(start, steps, function.value, move)
+
+
+def _arrived(here: float, squared: float, tried: dict[float, float], visible: float) -> bool:
+    """Whether a point that no step leads below is a minimum, as far as rounding lets one see.
+
+    Args:
+        here: the function there.
+        squared: |gradient|^2; a short step t promises to fall by t |gradient|^2.
+        tried: the function by step size.
+        visible: the smallest difference of values that is more than rounding.
+    """
+    if min(tried) * squared > visible:
+        return False  # a shorter step might do
+    rises = ((step, value - here) for step, value in sorted(tried.items()) if value - here > visible)
+    step, rise = next(rises, (0.0, math.inf))
+    # Behind a minimum a rise that is seen first is due to curvature, and larger than what the gradient promises. A rise
+    # of that very size means that the gradient points the wrong way.
+    return step * squared < rise / 2
 
 
 def _stepped(x: np.ndarray, distance: float, slope: np.ndarray) -> np.ndarray:
