@@ -9,20 +9,21 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import StoreError
+from udlbridge.errors import NumericalError, ShapeError, StoreError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE
+from udlbridge.options import whole_number
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
-from udlbridge.storing import WritableStore, check_room
+from udlbridge.storing import WritableStore, check_room, checked_storage
 from udlbridge.tiling import Tile, TileComputer
 
 QUEUE = 2
@@ -55,27 +56,39 @@ class KernelStore(WritableStore):
         backend: str | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
+        device: str | None = None,
         progress: bool | None = None,
     ) -> None:
         """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
 
         Args:
             x_new: m more samples, of the same shape and dtype.
-            backend: the engine; None is the one that the store was computed with.
+            backend, device: the engine and where torch computes; None is what the store was computed with.
             memory, threads, progress: as for `compute_kernel`.
 
         Raises:
-            StoreError: the store is not complete, or another process writes to it.
+            StoreError: the store is not complete, its network or samples are damaged, another process writes to it, or
+                the disk is too small.
             InputError: what is wrong with `x_new`.
+            OptionError, BackendUnavailable: as `compute_kernel`.
         """
-        batch = checked_batch(self.model(), x_new, "x_new")
-        if not self.complete:
-            raise StoreError(
-                f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
-            )
+        model = self.model()
+        batch = checked_batch(model, x_new, "x_new")
         with self.writing():
+            if not self.complete:
+                raise StoreError(
+                    f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
+                )
+            x = self.samples()
+            if batch.shape[1:] != x.shape[1:]:
+                raise ShapeError(
+                    f"the samples of x_new have shape {batch.shape[1:]}, those of {self.path} {x.shape[1:]}",
+                    allowed="the same shape", remedy="prepare both in the same way",
+                )  # fmt: skip
+            check_room(self.path, self.growth_bytes(batch))
+            job, made = _as_before(self, model, batch, len(x) + len(batch), backend, memory, threads, device)
             self.grow(batch)
-            _complete(self, backend, memory, threads, progress)
+            _fill(self, job, np.concatenate([x, batch]), made, self.unfinished(), progress)
 
     def repair(
         self,
@@ -83,29 +96,42 @@ class KernelStore(WritableStore):
         backend: str | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
+        device: str | None = None,
         progress: bool | None = None,
     ) -> int:
-        """Compute every tile again that is missing or damaged; returns how many there were.
+        """Compute every tile again that is missing or damaged; returns how many there were. Options as for `append`.
 
         Raises:
-            StoreError: another process writes to the store, or the disk refuses.
+            StoreError: the stored network or samples are damaged, another process writes to the store, or the disk
+                refuses.
+            OptionError, BackendUnavailable: as `compute_kernel`.
         """
         with self.writing():
-            return _complete(self, backend, memory, threads, progress)
+            model, x = self.model(), self.samples()
+            job, made = _as_before(self, model, x, len(x), backend, memory, threads, device)
+            todo = self.unfinished()
+            _fill(self, job, x, made, todo, progress)
+            return len(todo)
 
     def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
         """Compute random tiles again in float64.
 
         Args:
-            tiles: how many tiles.
+            tiles: how many tiles, at least 1.
             seed: which ones.
             backend: the engine; None is the one that the store was computed with.
 
         Returns:
             The largest difference, relative to the largest entry of the tiles that were compared.
+
+        Raises:
+            NumericalError: an entry is not finite.
+            OptionError: `tiles` is less than 1.
         """
+        tiles = whole_number("tiles", tiles, 1)
         model = self.model().astype("float64")
         x = self.samples()
+        x = x if model.takes_tokens else x.astype(np.float64)
         every = list(self.grid.tiles())
         picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
         engine = backends.get(backend or self.manifest["backend"])
@@ -113,11 +139,18 @@ class KernelStore(WritableStore):
         worst, scale = 0.0, 0.0
         for index in picked:
             tile = every[index]
-            left = engine.prepare(job, x[tile.rows].astype(np.float64))
-            right = engine.prepare(job, x[tile.columns].astype(np.float64))
+            left = engine.prepare(job, x[tile.rows])
+            right = engine.prepare(job, x[tile.columns])
             exact = np.empty((*tile.shape, *self.shape[2:]))
             engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
-            worst = max(worst, float(np.abs(self.read_tile(tile) - exact).max()))
+            stored = self.read_tile(tile)
+            if not np.isfinite(stored).all() or not np.isfinite(exact).all():
+                i, j = np.argwhere(~(np.isfinite(stored) & np.isfinite(exact)))[0, :2].tolist()
+                raise NumericalError(
+                    f"K[{tile.rows.start + i}, {tile.columns.start + j}] is {stored[i, j]}; in float64: {exact[i, j]}",
+                    allowed="finite numbers", remedy="look for overflow in the model, or compute it in float64",
+                )  # fmt: skip
+            worst = max(worst, float(np.abs(stored - exact).max()))
             scale = max(scale, float(np.abs(exact).max()))
         return worst / scale if scale > 0 else worst
 
@@ -132,7 +165,7 @@ def compute_kernel(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     storage: str | None = None,
     resume: bool = False,
     calibrate: bool = False,
@@ -148,10 +181,12 @@ def compute_kernel(
         x: samples (n, *D), of the model's dtype.
         path: the folder of the store; it must not exist unless `resume`.
         outputs, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes besides
-            the samples.
+            the samples. `device` None is the CPU.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
             precision is measured and kept in the manifest.
         resume: go on with the store at `path` if there is one; it must be of the same network, samples and reduction.
+            `backend`, `method`, `device` and `storage` are those that it was begun with: the bytes depend on them. Left
+            out, they are read from it.
         calibrate: spend two seconds to predict the time, for the manifest.
         progress: show a bar; None means: if standard error is a terminal.
 
@@ -160,21 +195,24 @@ def compute_kernel(
 
     Raises:
         StoreError: the path exists, another process writes to it, the disk is too small or full, or the store to be
-            resumed is of another network, other samples or another reduction.
+            resumed is of another network, other samples or another reduction, or was begun with other options.
         OptionError, InputError, BackendUnavailable: as `ntk`.
     """
     batch = checked_batch(model, x)
     chosen = reduction(outputs, output_size(model, batch))
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
     folder = Path(path)
     existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
-    if existing is not None and existing.reduction != chosen:
-        raise StoreError(
-            f"{folder} holds the kernel for outputs={existing.manifest['outputs']!r}",
-            allowed=f"outputs={existing.manifest['outputs']!r}",
-            remedy="write to another path",
-        )
-    if existing is None and folder.exists() and any(folder.iterdir()):
+    if existing is not None:
+        begun = existing.manifest
+        _same(existing, "outputs", chosen.outputs, begun["outputs"])
+        backend = _same(existing, "backend", backend, begun["backend"])
+        method = _same(existing, "method", None if method == "auto" else method, begun["plan"]["method"])
+        device = _same(existing, "device", device, begun.get("device", "cpu"))
+        storage = _same(existing, "storage", storage, begun["storage"])
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    place = "cpu" if device is None else device
+    kept = checked_storage(storage, model.dtype)
+    if existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StoreError(
             f"{folder} exists",
             allowed="a new folder",
@@ -185,36 +223,56 @@ def compute_kernel(
         model, batch.shape[1:], chosen, len(batch), None, name, method, memory, threads, tile=tile
     )  # fmt: skip
     engine = backends.get(name)
+    job = KernelJob(model, chosen, made.method, made.threads, place)
+    engine.prepare(job, batch[:1])  # an engine that cannot do the job says so before there is a store
     if calibrate:
-        made = calibrated(model, batch.shape[1:], chosen, made)
+        made = calibrated(model, batch.shape[1:], chosen, made, place)
     if existing is None:
-        stored = STORAGE[storage].itemsize / model.dtype.itemsize if storage in STORAGE else 1.0
+        stored = STORAGE[kept].itemsize / model.dtype.itemsize
         check_room(folder, int(made.disk_bytes * stored) + 2 * batch.nbytes)
-        description = {"backend": name, "versions": engine.versions(), "plan": made.to_dict()}
-        existing = KernelStore.create(folder, model, batch, chosen, made.tile, storage, description)
-    job = KernelJob(model, chosen, made.method, threads, device)
+        description = {"backend": name, "device": place, "versions": engine.versions(), "plan": made.to_dict()}
+        existing = KernelStore.create(folder, model, batch, chosen, made.tile, kept, description)
     with existing.writing():
+        existing.restore_inputs(model, batch)
         _fill(existing, job, batch, made, existing.unfinished(), progress)
     return existing
 
 
-def _complete(
+T = TypeVar("T")
+
+
+def _same(store: KernelStore, option: str, given: T | None, begun: T) -> T:
+    """What a store was begun with, unless something else is asked for."""
+    if given is not None and given != begun:
+        raise StoreError(
+            f"{store.path} was begun with {option}={begun!r}, given {option}={given!r}",
+            allowed=f"{option}={begun!r}",
+            remedy="leave it out, or write to another path",
+        )
+    return begun
+
+
+def _as_before(
     store: KernelStore,
+    model: Model,
+    x: np.ndarray,
+    n: int,
     backend: str | None,
     memory: int | str,
     threads: int | None,
-    progress: bool | None,
-) -> int:
-    model, x = store.model(), store.samples()
-    name = backends.checked_name(backend or store.manifest["backend"])
-    method = store.manifest["plan"]["method"]
-    chosen = store.reduction
+    device: str | None,
+) -> tuple[KernelJob, Plan]:
+    """The job that a store is of, for `n` samples like those of `x`, and its plan; the engine is known to do it."""
+    begun = store.manifest
+    name = backends.checked_name(backend or begun["backend"])
+    place = device or (begun.get("device", "cpu") if name == begun["backend"] else "cpu")
+    chosen, method = store.reduction, begun["plan"]["method"]
     made = make_plan(
-        model, x.shape[1:], chosen, len(x), None, name, method, memory, threads, tile=store.grid.tile
+        model, x.shape[1:], chosen, n, None, name, method, memory, threads, tile=store.grid.tile
     )  # fmt: skip
-    todo = store.unfinished()
-    _fill(store, KernelJob(model, chosen, made.method, threads), x, made, todo, progress)
-    return len(todo)
+    job = KernelJob(model, chosen, made.method, made.threads, place)
+    backends.get(name).prepare(job, x[:1])
+    return job, made
 
 
 def _fill(
@@ -242,6 +300,7 @@ def _fill(
         storage_error=max(writer.error, store.manifest.get("storage_error", 0.0)),
     )
     runs = [*store.manifest.get("actual", []), asdict(figures)]
+    store.flush_tiles()
     store.update(complete=True, actual=runs, storage_error=figures.storage_error, plan=made.to_dict())
 
 

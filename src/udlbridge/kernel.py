@@ -14,6 +14,7 @@ from udlbridge.backends.base import KernelJob
 from udlbridge.errors import InputError, LayerError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.options import thread_count
 from udlbridge.planning import DEFAULT_MEMORY, make_plan
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
@@ -195,6 +196,7 @@ def ntk(
     """
     if not isinstance(model, Model):
         return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, device)
+    threads = thread_count(threads)
     rows = checked_batch(model, x)
     columns = rows if x2 is None else checked_batch(model, x2, "x2")
     if columns.shape[1:] != rows.shape[1:]:

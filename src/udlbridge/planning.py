@@ -14,6 +14,7 @@ from udlbridge.costs import places
 from udlbridge.errors import OptionError
 from udlbridge.inputs import output_size, plausible_shape, random_batch
 from udlbridge.model import Model
+from udlbridge.options import thread_count, whole_number
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.rules import gradients_cost
 from udlbridge.sizes import parse_bytes, show_bytes
@@ -139,6 +140,8 @@ def make_plan(
     tile: int | None = None,
 ) -> Plan:
     """The plan without a calibration; `tile` fixes the tile size (a store has one already)."""
+    n, m = whole_number("n", n, 1), None if m is None else whole_number("m", m, 1)
+    threads = thread_count(threads)
     way = chosen_method(method)
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
@@ -193,10 +196,10 @@ def make_plan(
     )
 
 
-def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, made: Plan) -> Plan:
+def calibrated(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, made: Plan, device: str = "cpu") -> Plan:
     """The plan with the time predicted from computing for about two seconds on random samples."""
     engine = backends.get(made.backend)
-    job = KernelJob(model, chosen, made.method, made.threads)
+    job = KernelJob(model, chosen, made.method, made.threads, device)
     size = min(made.tile, made.n, made.m)
     x = random_batch(model, sample_shape, size)
     out = np.empty((size, size, *chosen.trailing), dtype=model.dtype)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from udlbridge.errors import StoreError
+from udlbridge.errors import StoreError, UDLBridgeError
+from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
 from udlbridge.narrowing import storage_eps, widened
 from udlbridge.products import triangle_product
@@ -61,10 +62,23 @@ class StoredKernel:
     ) -> None:
         self.path = Path(path)
         self._memory = parse_bytes(memory)
+        self._load()
+        if model is not None:
+            self._compare("model", model.hash(), "network")
+        if x is not None:
+            self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
+
+    def _load(self) -> None:
+        """Read the manifest and how large the kernel is, as they are on disk now: another handle may have written."""
         try:
+            if not self.path.is_dir():
+                raise FileNotFoundError("there is no such folder")
             self._group = zarr.open_group(TileFiles(self.path), mode="r+")
             self.manifest: dict[str, Any] = dict(self._group.attrs["udlbridge"])
-        except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
+            # A tile of zeros is written like any other: one that is not there was not computed.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self._array: Any = self._group["kernel"]
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise StoreError(
                 f"{self.path} is not a kernel store ({error})", allowed="a folder that `udlbridge kernel --out` wrote",
                 remedy="check the path",
@@ -73,9 +87,6 @@ class StoredKernel:
             raise StoreError(
                 f"{self.path} has format {self.manifest.get('format')}", allowed=str(FORMAT), remedy="update udlbridge"
             )
-        self._array: Any = self._group["kernel"]
-        self._check("model", None if model is None else model.hash(), "network")
-        self._check("data", None if x is None else data_hash(x), "samples")
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -116,8 +127,18 @@ class StoredKernel:
         return reduction(outputs, int(self.manifest["n_outputs"]))
 
     def model(self) -> Model:
-        """The network."""
-        return Model.load(self.path / "model.safetensors")
+        """The network.
+
+        Raises:
+            StoreError: its file is damaged, or is another network's.
+        """
+        try:
+            model = Model.load(self.path / "model.safetensors")
+        except (OSError, UDLBridgeError) as error:
+            raise self._foreign("model.safetensors", str(error)) from error
+        if model.hash() != self.manifest["model"]:
+            raise self._foreign("model.safetensors", "its hash is another one")
+        return model
 
     @property
     def rank_bound(self) -> int:
@@ -126,9 +147,18 @@ class StoredKernel:
         return self.model().n_params * chosen.n_cotangents
 
     def samples(self) -> np.ndarray:
-        """The samples, (n, *D)."""
-        array: Any = self._group["x"]
-        return np.asarray(array[...])
+        """The samples, (n, *D).
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
+        try:
+            x = self._read_samples()[: self.shape[0]]  # another handle may have appended some
+        except (OSError, KeyError, ValueError) as error:
+            raise self._foreign("x", str(error)) from error
+        if data_hash(x) != self.manifest["data"]:
+            raise self._foreign("x", "their hash is another one")
+        return x
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
@@ -249,8 +279,20 @@ class StoredKernel:
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
 
-    def _check(self, field: str, given: str | None, what: str) -> None:
-        if given is not None and given != self.manifest[field]:
+    def _read_samples(self) -> np.ndarray:
+        """All samples that are on disk, which may be more than count."""
+        array: Any = self._group["x"]
+        return np.asarray(array[...])
+
+    def _foreign(self, part: str, why: str) -> StoreError:
+        what = {"x": "samples", "model.safetensors": "network"}[part]
+        return StoreError(
+            f"{self.path / part} does not hold the {what} that the kernel is of ({why})",
+            remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",
+        )
+
+    def _compare(self, field: str, given: str, what: str) -> None:
+        if given != self.manifest[field]:
             raise StoreError(
                 f"{self.path} is the kernel of other {what}: hash {self.manifest[field][:12]}, given {given[:12]}",
                 allowed=f"the same {what}",
