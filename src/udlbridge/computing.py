@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
-import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,26 +17,36 @@ from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE
 from udlbridge.options import whole_number
+from udlbridge.peak_memory import PeakMemory
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.storing import WritableStore, check_room, checked_storage
+from udlbridge.tile_writer import TileWriter
 from udlbridge.tiling import Tile, TileComputer
 
-QUEUE = 2
-"""Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
+CALIBRATED_FROM = 2e12
+"""Operations from which on a time is predicted unasked. The prediction costs two seconds; two cores take twenty or more
+for so many, and whoever waits for less needs no prediction. The notebook's kernel, n = 60,000, has 3.7e12."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run of a computation took."""
+    """What one run of a computation took, and what was predicted of its time, if anything was.
+
+    A store may have several: it was begun, resumed, repaired, appended to.
+    """
 
     seconds: float
+    predicted_seconds: float | None
     tiles: int
     gflops: float
     bytes_written: int
     peak_rss_over_baseline: int
     storage_error: float
+    backend: str
+    device: str
+    threads: int | None
 
 
 class KernelStore(WritableStore):
@@ -110,7 +117,8 @@ class KernelStore(WritableStore):
             model, x = self.model(), self.samples()
             job, made = _as_before(self, model, x, len(x), backend, memory, threads, device)
             todo = self.unfinished()
-            _fill(self, job, x, made, todo, progress)
+            if todo or not self.complete:
+                _fill(self, job, x, made, todo, progress)
             return len(todo)
 
     def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
@@ -168,7 +176,7 @@ def compute_kernel(
     device: str | None = None,
     storage: str | None = None,
     resume: bool = False,
-    calibrate: bool = False,
+    calibrate: bool | None = None,
     progress: bool | None = None,
 ) -> KernelStore:
     """Compute the symmetric kernel of the samples into a store on disk, within a bound of memory.
@@ -187,7 +195,8 @@ def compute_kernel(
         resume: go on with the store at `path` if there is one; it must be of the same network, samples and reduction.
             `backend`, `method`, `device` and `storage` are those that it was begun with: the bytes depend on them. Left
             out, they are read from it.
-        calibrate: spend two seconds to predict the time, for the manifest.
+        calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
+            `CALIBRATED_FROM` operations on) that it is a small part of it.
         progress: show a bar; None means: if standard error is a terminal.
 
     Returns:
@@ -225,7 +234,7 @@ def compute_kernel(
     engine = backends.get(name)
     job = KernelJob(model, chosen, made.method, made.threads, place)
     engine.prepare(job, batch[:1])  # an engine that cannot do the job says so before there is a store
-    if calibrate:
+    if made.flops >= CALIBRATED_FROM if calibrate is None else calibrate:
         made = calibrated(model, batch.shape[1:], chosen, made, place)
     if existing is None:
         stored = STORAGE[kept].itemsize / model.dtype.itemsize
@@ -280,80 +289,35 @@ def _fill(
 ) -> None:
     """Compute the tiles of `todo` and write them, one thread for each; on any error the finished tiles stay."""
     computer = TileComputer(backends.get(made.backend), job, x, None, made.grid, made.kept_blocks)
-    baseline = _rss()
     start = time.perf_counter()
     per_entry = made.flops / max(made.grid.pairs, 1)
     total = per_entry * sum(tile.shape[0] * tile.shape[1] for tile in todo)
-    with kernel_progress(total, show=progress) as advance, _Writer(store) as writer:
+    with PeakMemory() as memory, kernel_progress(total, show=progress) as advance, TileWriter(store) as writer:
         for tile in todo:
             buffer = np.empty((*tile.shape, *job.reduction.trailing), dtype=job.model.dtype)
             computer.compute(tile, buffer)
             writer.put(tile, buffer)
-            advance(per_entry * buffer.shape[0] * buffer.shape[1], buffer.nbytes)
+            stored = buffer.size * STORAGE[store.manifest["storage"]].itemsize
+            advance(per_entry * buffer.shape[0] * buffer.shape[1], stored)
     seconds = time.perf_counter() - start
+    begun = store.manifest["plan"]
+    rate = made.gflops or begun["gflops"]
+    planned = begun if begun["n"] == made.n else replace(made, gflops=rate, seconds=rate and made.flops / rate / 1e9)
     figures = Figures(
         seconds=seconds,
+        predicted_seconds=rate and total / rate / 1e9,
         tiles=len(todo),
         gflops=total / seconds / 1e9,
         bytes_written=writer.written,
-        peak_rss_over_baseline=max(0, _peak_rss() - baseline),
-        storage_error=max(writer.error, store.manifest.get("storage_error", 0.0)),
+        peak_rss_over_baseline=memory.over_baseline,
+        storage_error=writer.error,
+        backend=made.backend,
+        device=job.device,
+        threads=job.threads,
     )
-    runs = [*store.manifest.get("actual", []), asdict(figures)]
     store.flush_tiles()
-    store.update(complete=True, actual=runs, storage_error=figures.storage_error, plan=made.to_dict())
-
-
-class _Writer:
-    """Writes tiles in a thread of its own, so that the disk and the engine work at the same time."""
-
-    def __init__(self, store: WritableStore) -> None:
-        self._store = store
-        self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="udlbridge-writer", daemon=True)
-        self.error = 0.0
-        self.written = 0
-
-    def __enter__(self) -> _Writer:
-        self._thread.start()
-        return self
-
-    def put(self, tile: Tile, block: np.ndarray) -> None:
-        """Hand a tile over; waits while the queue is full. Raises what the writing raised."""
-        if self._failure is not None:
-            raise self._failure
-        self._queue.put((tile, block))
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._queue.put(None)  # what was handed over is written, also after Ctrl-C
-        self._thread.join()
-        if kind is None and self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._failure is not None:
-                continue  # drain, so that the other side does not wait for ever
-            try:
-                self.error = max(self.error, self._store.write_tile(*item))
-                self.written += item[1].nbytes
-            except BaseException as failure:  # handed to the computing thread, whatever it is
-                self._failure = failure
-
-
-def _rss() -> int:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def _peak_rss() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    with contextlib.suppress(ImportError):
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(peak if sys.platform == "darwin" else peak * 1024)
-    return _rss()
+    store.update(
+        complete=True,
+        actual=[*store.manifest.get("actual", []), asdict(figures)],
+        plan=planned if isinstance(planned, dict) else planned.to_dict(),
+    )

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 import zarr
+from safetensors import SafetensorError
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-from udlbridge.errors import OptionError, StoreError, UDLBridgeError
+from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE, narrowed
 from udlbridge.new_folders import flush, locked, new_folder
@@ -122,6 +123,7 @@ class WritableStore(StoredKernel):
             "storage": storage,
             "tile": tile,
             "complete": False,
+            "storage_error": 0.0,
             **description,
         }
 
@@ -172,6 +174,8 @@ class WritableStore(StoredKernel):
             StoreError: the disk is full or refuses; or an entry does not fit into the storage.
         """
         raw, error = narrowed(block, self.manifest["storage"])
+        if error > self.manifest.get("storage_error", 0.0):
+            self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
         with self._disk():
             self._array[tile.rows, tile.columns] = raw
         return error
@@ -244,6 +248,10 @@ class WritableStore(StoredKernel):
         if self.shape[0] != n:
             self._array.resize((n, n, *self.shape[2:]))
 
+    def tile_bytes(self, tile: Tile) -> int:
+        """Bytes of a tile on disk."""
+        return self._chunk(tile).stat().st_size
+
     def stored_bytes(self) -> int:
         """Bytes of all tiles on disk."""
         return sum(file.stat().st_size for file in (self.path / "kernel" / "c").rglob("*") if file.is_file())
@@ -284,7 +292,10 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
 
 def _write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -> None:
     _write_samples(group["x"], 0, x)
-    model.save(folder / "model.safetensors")
+    try:
+        model.save(folder / "model.safetensors")
+    except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
+        raise OSError(str(failure)) from failure
 
 
 def _write_samples(target: Any, start: int, x: np.ndarray) -> None:
@@ -296,7 +307,11 @@ def _write_samples(target: Any, start: int, x: np.ndarray) -> None:
         start = stop
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(
+    folder: Path,
+    needed: int,
+    remedy: str = 'free some space, choose another disk, or store less precisely (storage="float16")',
+) -> None:
     """Raise `StoreError` if the disk under `folder` has less than `needed` bytes."""
     place = folder.absolute()
     while not place.exists():
@@ -305,5 +320,5 @@ def check_room(folder: Path, needed: int) -> None:
     if needed > free:
         raise StoreError(
             f"the kernel needs {show_bytes(needed)} on disk, {place} has {show_bytes(free)}",
-            remedy='free some space, choose another disk, or store less precisely (storage="float16")',
+            remedy=remedy,
         )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from udlbridge.model import Model
 
+Command = Callable[..., Any]
+
 data_option = click.option(
     "--data", "folder", type=click.Path(path_type=Path), help="Folder with the four MNIST files. [UDLBRIDGE_DATA]"
 )
@@ -42,6 +44,27 @@ def write_json(result: dict[str, Any], target: Path) -> None:
         click.echo(text)
     else:
         target.write_text(text + "\n", encoding="utf-8")
+
+
+def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy file, as a memory map if `mapped`.
+
+    Raises:
+        DataError: it is none, or cannot be read.
+    """
+    import numpy as np
+
+    from udlbridge.errors import DataError
+
+    try:
+        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path} is not a .npy file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
+        ) from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path} holds several arrays", allowed=allowed, remedy="save the one array with numpy.save")
+    return found
 
 
 def report(text: str, json_file: Path | None) -> None:

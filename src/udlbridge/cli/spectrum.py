@@ -9,6 +9,7 @@ import click
 from udlbridge.cli.common import (
     data_option,
     json_option,
+    load_array,
     load_model,
     model_option,
     outputs_option,
@@ -55,9 +56,6 @@ def command(
     on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
     PSD and for rounding, else 1.
     """
-    import numpy as np
-
-    from udlbridge.errors import DataError
     from udlbridge.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
 
     limit = DENSE_LIMIT if dense_limit is None else dense_limit
@@ -82,14 +80,7 @@ def command(
         store = KernelStore(kernel_file)
         result = spectrum(store, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
     else:
-        try:
-            kernel = np.load(kernel_file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(
-                f"{kernel_file} is not a .npy file ({error})",
-                allowed="a file that `udlbridge kernel` wrote",
-                remedy="write it again: it may be truncated",
-            ) from error
+        kernel = load_array(kernel_file, "a file that `udlbridge kernel` wrote", mapped=True)
         result = spectrum(kernel, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
     report(str(result), json_file)
     if json_file is not None:
