@@ -7,6 +7,7 @@ as `model.safetensors`, so that a store can be resumed, verified, repaired and a
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ import zarr
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
-from udlbridge.narrowing import storage_eps, widened
-from udlbridge.products import triangle_product
+from udlbridge.narrowing import STORAGE, storage_eps, widened
+from udlbridge.products import blas_threads, triangle_product
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tile_files import TileFiles
@@ -229,13 +230,26 @@ class StoredKernel:
         return np.concatenate([part for _, part in sorted(parts, key=lambda item: item[0])])
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
-        """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once."""
+        """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
+
+        It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
+        than there is room for tiles within `memory`.
+
+        Raises:
+            StoreError: the kernel is no matrix, or the vectors are not real numbers of its length.
+        """
         if self.ndim != 2:
             raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")
-        v = np.asarray(vectors, dtype=np.float64)
-        if v.shape[0] != self.shape[0]:
-            raise StoreError(f"a vector of length {v.shape[0]}", allowed=f"length {self.shape[0]}")
-        return triangle_product(self.grid, self.read_tile, v)
+        v = np.asarray(vectors)
+        if v.dtype.kind not in "fiub" or v.ndim not in (1, 2) or len(v) != self.shape[0]:
+            raise StoreError(
+                f"a kernel of shape {self.shape} times an array of shape {v.shape} and dtype {v.dtype}",
+                allowed=f"real numbers, ({self.shape[0]},) or ({self.shape[0]}, k)",
+                remedy="multiply the real and the imaginary part one after the other" if v.dtype.kind == "c" else "",
+            )
+        held = self.grid.tile**2 * (STORAGE[self.manifest["storage"]].itemsize + self.dtype.itemsize)
+        threads = max(1, min(blas_threads(), self._memory // held))
+        return triangle_product(self.grid, self.read_tile, v.astype(np.float64), threads)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
@@ -265,10 +279,20 @@ class StoredKernel:
                 found.append(slice(start, max(start, stop)))
                 squeeze.append(slice(None))
             else:
-                index = range(self.shape[0])[part]
+                index = self._index(part)
                 found.append(slice(index, index + 1))
                 squeeze.append(0)
         return found[0], found[1], tuple(squeeze)
+
+    def _index(self, part: object) -> int:
+        try:
+            return range(self.shape[0])[operator.index(part)]  # type: ignore[arg-type]
+        except TypeError:
+            raise StoreError(
+                f"an index that is a {type(part).__name__}",
+                allowed="integers and slices, as store[i], store[i:j, k:l]",
+                remedy="read a rectangle, and index the array that it gives",
+            ) from None
 
     def _refuse(self, entries: int, what: str) -> None:
         size = entries * self.dtype.itemsize

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -52,6 +52,13 @@ def factor(passes: Sequence[Contribution], reduction: Reduction, names: frozense
         return None
     flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in chosen]
     return Gradients(np.concatenate(flat, axis=2))
+
+
+def joined(parts: Sequence[list[Factor]], index: int) -> Factor:
+    """Factor `index` of all samples, from those of one stretch after the other; they are let go where they were."""
+    pieces = [part[index] for part in parts]
+    names = [field.name for field in fields(pieces[0])]
+    return type(pieces[0])(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
 
 
 def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice) -> np.ndarray:
