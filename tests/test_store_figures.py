@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,28 @@ def test_nothing_depends_on_how_many_samples_go_through_together(
     job = KernelJob(MODEL, reduction(outputs, 3))
     assert 1 < reference.stretch(job, X) < 20
     assert_within_budget(ub.ntk(MODEL, X, outputs=outputs, backend="reference", method=method), whole)
+
+
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_the_memory_bound_holds_where_gradients_are_multiplied(engine: str) -> None:
+    """In a fresh process, for tiles of 64: what counts is a sequence's gradients, 330,000 numbers for each sample."""
+    code = (
+        "import numpy as np, udlbridge as ub\n"
+        "from udlbridge import planning\nfrom udlbridge.peak_memory import PeakMemory\n"
+        "planning.LARGEST_TILE = 64\n"
+        "model = ub.Model([ub.Dense(128, 256, 'tanh'), ub.Take(-1), ub.Dense(256, 10)])\n"
+        "x = np.random.default_rng(0).standard_normal((192, 32, 128)).astype('float32')\n"
+        f"options = {{'backend': {engine!r}, 'threads': 1}}\n"
+        "ub.ntk(model, x[:4], **options)\n"
+        "made = ub.plan(model, 192, sample_shape=(32, 128), calibrate=False, **options)\n"
+        "with PeakMemory() as memory: ub.ntk(model, x, memory=made.ram_bytes, **options)\n"
+        "print(made.tile, made.ram_bytes, memory.over_baseline)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    tile, bound, peak = map(int, done.stdout.split())
+    assert tile == 64
+    assert peak < bound, (peak, bound)
 
 
 def test_samples_are_written_one_chunk_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,14 +38,14 @@ class Place:
             return float(pairs_cost(self.positions, self.inputs, self.outputs, chosen))
         return float(gradients_cost(self.size, 1, chosen))
 
-    def kept(self, chosen: Reduction) -> int:
-        """Numbers that one sample's factor holds."""
+    def kept(self, chosen: Reduction, *, formed: bool = False) -> int:
+        """Numbers that one sample's factor holds; `formed`: per-sample gradients, where these are multiplied."""
         count = chosen.n_cotangents
         errors = count * self.positions * self.outputs * self.groups
         if self.by_pairs(chosen):
             return self.positions * (self.inputs + 1) + errors
         gradients = count * self.size
-        return gradients if self.positions == 0 else min(gradients, errors + self.seen)
+        return gradients if formed or self.positions == 0 else min(gradients, errors + self.seen)
 
 
 def places(model: Model, sample_shape: Shape) -> list[Place]:

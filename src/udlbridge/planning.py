@@ -28,8 +28,12 @@ SHORTEST_BLOCK = 256
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
-GRADIENT_COPIES = 3
-"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result."""
+GRADIENT_COPIES = {"torch": 3, "julia": 3, "reference": 2}
+"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result. The
+reference engine goes through a few samples at a time: it has these parts, and the result."""
+
+FORMING = frozenset({"julia", "reference"})
+"""Engines that hold the per-sample gradients that they multiply; torch forms a few at a time, from their pieces."""
 
 FIXED_BYTES = 60_000_000
 """What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS."""
@@ -146,14 +150,15 @@ def make_plan(
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
-    per_sample = kept_numbers(model, sample_shape, chosen, way) * itemsize
+    formed = backend in FORMING
+    per_sample = kept_numbers(model, sample_shape, chosen, way, formed=formed) * itemsize
     passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
     def need(size: int, blocks: int) -> int:
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
-        held = block * (per_sample * (blocks + GRADIENT_COPIES) + passing)
+        held = block * (per_sample * (blocks + GRADIENT_COPIES[backend]) + passing)
         return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
@@ -238,11 +243,13 @@ def multiply_adds(model: Model, sample_shape: tuple[int, ...], chosen: Reduction
     return sum(place.multiply_adds(chosen) for place in places(model, sample_shape))
 
 
-def kept_numbers(model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method) -> int:
-    """Numbers that the factors of one sample hold."""
+def kept_numbers(
+    model: Model, sample_shape: tuple[int, ...], chosen: Reduction, method: Method, *, formed: bool = False
+) -> int:
+    """Numbers that the factors of one sample hold; `formed` as for `Place.kept`."""
     if method == "plain":
         return model.n_params * chosen.n_cotangents
-    return sum(place.kept(chosen) for place in places(model, sample_shape))
+    return sum(place.kept(chosen, formed=formed) for place in places(model, sample_shape))
 
 
 def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:
