@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator
 
 import udlbridge as ub
+from udlbridge import errors
 from udlbridge.krylov import RISK, lanczos, lower_bound
 from udlbridge.spectra import fits_lapack
 
@@ -203,3 +204,30 @@ def test_progress_says_what_is_known(kernel: np.ndarray, capsys: pytest.CaptureF
     shown = ub.spectrum(kernel, 3, dense_limit=0, progress=True)
     assert f"{shown.products} products, lambda_min >" in capsys.readouterr().err
     assert shown == quiet
+
+
+@pytest.mark.parametrize("power", [-996, -500, 500, 1000])
+def test_nothing_depends_on_the_unit(power: int) -> None:
+    """Squares of the entries vanish or overflow; the spectrum of a power of two times the matrix is exactly that."""
+    rows = np.random.default_rng(0).standard_normal((80, 80))
+    gram, factor = rows @ rows.T, 2.0**power
+    one = ub.spectrum(gram, 5, dense_limit=0)
+    other = ub.spectrum(gram * factor, 5, dense_limit=0)
+    assert other.verdict == one.verdict
+    assert other.products == one.products
+    np.testing.assert_array_equal(np.array(other.eigenvalues), np.array(one.eigenvalues) * factor)
+    assert other.lower_bound == pytest.approx((one.lower_bound or 0.0) * factor)
+    assert 0 < max(other.residuals) < 1e-12 * other.eigenvalues[-1]
+
+
+def test_fewer_products_than_eigenvalues() -> None:
+    with pytest.raises(errors.OptionError, match=r"max_products=7 for the 5 largest.*at least 8"):
+        ub.spectrum(np.eye(30), 5, dense_limit=0, max_products=7)
+    assert ub.spectrum(np.diag(np.arange(1.0, 31)), 5, dense_limit=0, max_products=8).products == 8
+
+
+@pytest.mark.parametrize("rank", [-5, 1.5, "a"])
+@pytest.mark.usefixtures("untyped")
+def test_ranks_that_cannot_be(rank: object) -> None:
+    with pytest.raises(errors.OptionError, match="rank="):
+        ub.spectrum(np.eye(3), rank=rank)  # type: ignore[arg-type]

@@ -52,6 +52,21 @@
         @test T' ≈ ntk(chain, X)[2:5, 7:9]
     end
 
+    @testset "a square in strips up to its diagonal, outputs = $reduction, $method" for reduction in
+                                                                                 (:full, :diagonal, :trace, :mean, :sum, 2),
+        method in (:structured, :plain)
+
+        chain = random_chain(rng, (3, 4, 2), tanh)
+        n = 2UDLBridge.STRIP + 3
+        X = randn(rng, 3, n + 4)
+        r = UDLBridge.reduction(reduction, 2)
+        f = UDLBridge.factors(chain, X, r, method)
+        # Not from the first sample on: the strips' own rows begin elsewhere than the samples.
+        whole = UDLBridge.rectangle!(zeros(UDLBridge.trailing(r, 2)..., n, n), r, f, 5:(n + 4), f, 5:(n + 4))
+        lower = UDLBridge.rectangle!(fill!(similar(whole), NaN), r, f, 5:(n + 4), f, 5:(n + 4); lower=true)
+        @test gap(UDLBridge.mirror!(lower), whole) < 1e-13
+    end
+
     @testset "a chain without parameters has kernel zero" begin
         @test ntk(Chain(softmax), randn(rng, 3, 4)) == zeros(4, 4)
         @test ntk(Chain(softmax), randn(rng, 3, 4); method=:plain) == zeros(4, 4)

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
-import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
-from udlbridge.errors import StoreError
+from udlbridge.errors import NumericalError, ShapeError, StoreError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE
+from udlbridge.options import checked_count
+from udlbridge.peak_memory import PeakMemory
 from udlbridge.planning import DEFAULT_MEMORY, Plan, calibrated, make_plan
 from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, selected_parameters
-from udlbridge.storing import WritableStore, check_room
+from udlbridge.storing import WritableStore, check_room, checked_storage
+from udlbridge.tile_writer import TileWriter
 from udlbridge.tiling import Tile, TileComputer
 
-QUEUE = 2
-"""Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
+CALIBRATED_FROM = 2e12
+"""Operations from which on a time is predicted unasked. The prediction costs two seconds; two cores take twenty or more
+for so many, and whoever waits for less needs no prediction. The notebook's kernel, n = 60,000, has 3.7e12."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run of a computation took."""
+    """What one run of a computation took, and what was predicted of its time, if anything was.
+
+    A store may have several: it was begun, resumed, repaired, appended to.
+    """
 
     seconds: float
+    predicted_seconds: float | None
     tiles: int
     gflops: float
     bytes_written: int
     peak_rss_over_baseline: int
     storage_error: float
+    backend: str
+    device: str
+    threads: int | None
 
 
 class KernelStore(WritableStore):
@@ -56,27 +64,39 @@ class KernelStore(WritableStore):
         backend: str | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
+        device: str | None = None,
         progress: bool | None = None,
     ) -> None:
         """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
 
         Args:
             x_new: m more samples, of the same shape and dtype.
-            backend: the engine; None is the one that the store was computed with.
+            backend, device: the engine and where torch computes; None is what the store was computed with.
             memory, threads, progress: as for `compute_kernel`.
 
         Raises:
-            StoreError: the store is not complete, or another process writes to it.
+            StoreError: the store is not complete, its network or samples are damaged, another process writes to it, or
+                the disk is too small.
             InputError: what is wrong with `x_new`.
+            OptionError, BackendUnavailable: as `compute_kernel`.
         """
-        batch = checked_batch(self.model(), x_new, "x_new")
-        if not self.complete:
-            raise StoreError(
-                f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
-            )
+        model = self.model()
+        batch = checked_batch(model, x_new, "x_new")
         with self.writing():
+            if not self.complete:
+                raise StoreError(
+                    f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
+                )
+            x = self.samples()
+            if batch.shape[1:] != x.shape[1:]:
+                raise ShapeError(
+                    f"the samples of x_new have shape {batch.shape[1:]}, those of {self.path} {x.shape[1:]}",
+                    allowed="the same shape", remedy="prepare both in the same way",
+                )  # fmt: skip
+            check_room(self.path, self.growth_bytes(batch))
+            job, made = _as_before(self, model, batch, len(x) + len(batch), backend, memory, threads, device)
             self.grow(batch)
-            _complete(self, backend, memory, threads, progress)
+            _fill(self, job, np.concatenate([x, batch]), made, self.unfinished(), progress)
 
     def repair(
         self,
@@ -84,27 +104,40 @@ class KernelStore(WritableStore):
         backend: str | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
+        device: str | None = None,
         progress: bool | None = None,
     ) -> int:
-        """Compute every tile again that is missing or damaged; returns how many there were.
+        """Compute every tile again that is missing or damaged; returns how many there were. Options as for `append`.
 
         Raises:
-            StoreError: another process writes to the store, or the disk refuses.
+            StoreError: the stored network or samples are damaged, another process writes to the store, or the disk
+                refuses.
+            OptionError, BackendUnavailable: as `compute_kernel`.
         """
         with self.writing():
-            return _complete(self, backend, memory, threads, progress)
+            model, x = self.model(), self.samples()
+            job, made = _as_before(self, model, x, len(x), backend, memory, threads, device)
+            todo = self.unfinished()
+            if todo or not self.complete:
+                _fill(self, job, x, made, todo, progress)
+            return len(todo)
 
     def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
         """Compute random tiles again in float64.
 
         Args:
-            tiles: how many tiles.
+            tiles: how many tiles, at least 1.
             seed: which ones.
             backend: the engine; None is the one that the store was computed with.
 
         Returns:
             The largest difference, relative to the largest entry of the tiles that were compared.
+
+        Raises:
+            NumericalError: an entry is not finite.
+            OptionError: `tiles` is less than 1.
         """
+        tiles = checked_count("tiles", tiles, 1)
         model = self.model().astype("float64")
         x = self.samples()
         x = x if model.takes_tokens else x.astype(np.float64)
@@ -119,7 +152,14 @@ class KernelStore(WritableStore):
             right = engine.prepare(job, x[tile.columns])
             exact = np.empty((*tile.shape, *self.shape[2:]))
             engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
-            worst = max(worst, float(np.abs(self.read_tile(tile) - exact).max()))
+            stored = self.read_tile(tile)
+            if not np.isfinite(stored).all() or not np.isfinite(exact).all():
+                i, j = np.argwhere(~(np.isfinite(stored) & np.isfinite(exact)))[0, :2].tolist()
+                raise NumericalError(
+                    f"K[{tile.rows.start + i}, {tile.columns.start + j}] is {stored[i, j]}; in float64: {exact[i, j]}",
+                    allowed="finite numbers", remedy="look for overflow in the model, or compute it in float64",
+                )  # fmt: skip
+            worst = max(worst, float(np.abs(stored - exact).max()))
             scale = max(scale, float(np.abs(exact).max()))
         return worst / scale if scale > 0 else worst
 
@@ -135,10 +175,10 @@ def compute_kernel(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     storage: str | None = None,
     resume: bool = False,
-    calibrate: bool = False,
+    calibrate: bool | None = None,
     progress: bool | None = None,
 ) -> KernelStore:
     """Compute the symmetric kernel of the samples into a store on disk, within a bound of memory.
@@ -151,12 +191,14 @@ def compute_kernel(
         x: samples (n, *D), of the model's dtype.
         path: the folder of the store; it must not exist unless `resume`.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
-            besides the samples.
+            besides the samples. `device` None is the CPU.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
             precision is measured and kept in the manifest.
-        resume: go on with the store at `path` if there is one; it must be of the same network, samples, reduction
-            and parameters.
-        calibrate: spend two seconds to predict the time, for the manifest.
+        resume: go on with the store at `path` if there is one; it must be of the same network, samples, reduction and
+            parameters. `backend`, `method`, `device` and `storage` are those that it was begun with: the bytes depend
+            on them. Left out, they are read from it.
+        calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
+            `CALIBRATED_FROM` operations on) that it is a small part of it.
         progress: show a bar; None means: if standard error is a terminal.
 
     Returns:
@@ -164,28 +206,27 @@ def compute_kernel(
 
     Raises:
         StoreError: the path exists, another process writes to it, the disk is too small or full, or the store to be
-            resumed is of another network, other samples, another reduction or other parameters.
+            resumed is of another network, other samples, another reduction or other parameters, or was begun with other
+            options.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
     """
     batch = checked_batch(model, x)
     chosen = reduction(outputs, output_size(model, batch))
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
     folder = Path(path)
     existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
-    if existing is not None and existing.reduction != chosen:
-        raise StoreError(
-            f"{folder} holds the kernel for outputs={existing.manifest['outputs']!r}",
-            allowed=f"outputs={existing.manifest['outputs']!r}",
-            remedy="write to another path",
-        )
     names = selected_parameters(model, params)
-    if existing is not None and existing.parameters != names:
-        raise StoreError(
-            f"{folder} holds the kernel of the parameters {', '.join(existing.parameters)}; given: {', '.join(names)}",
-            allowed="the same parameters",
-            remedy="write to another path",
-        )
-    if existing is None and folder.exists() and any(folder.iterdir()):
+    if existing is not None:
+        begun = existing.manifest
+        _same(existing, "outputs", chosen.outputs, begun["outputs"])
+        _same(existing, "params", names, existing.parameters)
+        backend = _same(existing, "backend", backend, begun["backend"])
+        method = _same(existing, "method", None if method == "auto" else method, begun["plan"]["method"])
+        device = _same(existing, "device", device, begun.get("device", "cpu"))
+        storage = _same(existing, "storage", storage, begun["storage"])
+    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    place = "cpu" if device is None else device
+    kept = checked_storage(storage, model.dtype)
+    if existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StoreError(
             f"{folder} exists",
             allowed="a new folder",
@@ -196,36 +237,62 @@ def compute_kernel(
         model, batch.shape[1:], chosen, len(batch), None, name, method, memory, threads, tile=tile, params=names
     )  # fmt: skip
     engine = backends.get(name)
-    if calibrate:
-        made = calibrated(model, batch.shape[1:], chosen, made, names)
+    job = KernelJob(model, chosen, made.method, made.threads, place, names)
+    engine.prepare(job, batch[:1])  # an engine that cannot do the job says so before there is a store
+    if made.flops >= CALIBRATED_FROM if calibrate is None else calibrate:
+        made = calibrated(model, batch.shape[1:], chosen, made, names, place)
     if existing is None:
-        stored = STORAGE[storage].itemsize / model.dtype.itemsize if storage in STORAGE else 1.0
+        stored = STORAGE[kept].itemsize / model.dtype.itemsize
         check_room(folder, int(made.disk_bytes * stored) + 2 * batch.nbytes)
-        description = {"backend": name, "versions": engine.versions(), "plan": made.to_dict(), "params": list(names)}
-        existing = KernelStore.create(folder, model, batch, chosen, made.tile, storage, description)
-    job = KernelJob(model, chosen, made.method, threads, device, names)
+        description = {
+            "backend": name,
+            "device": place,
+            "versions": engine.versions(),
+            "plan": made.to_dict(),
+            "params": list(names),
+        }
+        existing = KernelStore.create(folder, model, batch, chosen, made.tile, kept, description)
     with existing.writing():
+        existing.restore_inputs(model, batch)
         _fill(existing, job, batch, made, existing.unfinished(), progress)
     return existing
 
 
-def _complete(
+T = TypeVar("T")
+
+
+def _same(store: KernelStore, option: str, given: T | None, begun: T) -> T:
+    """What a store was begun with, unless something else is asked for."""
+    if given is not None and given != begun:
+        raise StoreError(
+            f"{store.path} was begun with {option}={begun!r}, given {option}={given!r}",
+            allowed=f"{option}={begun!r}",
+            remedy="leave it out, or write to another path",
+        )
+    return begun
+
+
+def _as_before(
     store: KernelStore,
+    model: Model,
+    x: np.ndarray,
+    n: int,
     backend: str | None,
     memory: int | str,
     threads: int | None,
-    progress: bool | None,
-) -> int:
-    model, x = store.model(), store.samples()
-    name = backends.checked_name(backend or store.manifest["backend"])
-    method = store.manifest["plan"]["method"]
-    chosen = store.reduction
+    device: str | None,
+) -> tuple[KernelJob, Plan]:
+    """The job that a store is of, for `n` samples like those of `x`, and its plan; the engine is known to do it."""
+    begun = store.manifest
+    name = backends.checked_name(backend or begun["backend"])
+    place = device or (begun.get("device", "cpu") if name == begun["backend"] else "cpu")
+    chosen, method = store.reduction, begun["plan"]["method"]
     made = make_plan(
-        model, x.shape[1:], chosen, len(x), None, name, method, memory, threads, store.grid.tile, store.parameters
+        model, x.shape[1:], chosen, n, None, name, method, memory, threads, store.grid.tile, store.parameters
     )  # fmt: skip
-    todo = store.unfinished()
-    _fill(store, KernelJob(model, chosen, made.method, threads, params=store.parameters), x, made, todo, progress)
-    return len(todo)
+    job = KernelJob(model, chosen, made.method, made.threads, place, store.parameters)
+    backends.get(name).prepare(job, x[:1])
+    return job, made
 
 
 def _fill(
@@ -233,79 +300,35 @@ def _fill(
 ) -> None:
     """Compute the tiles of `todo` and write them, one thread for each; on any error the finished tiles stay."""
     computer = TileComputer(backends.get(made.backend), job, x, None, made.grid, made.kept_blocks)
-    baseline = _rss()
     start = time.perf_counter()
     per_entry = made.flops / max(made.grid.pairs, 1)
     total = per_entry * sum(tile.shape[0] * tile.shape[1] for tile in todo)
-    with kernel_progress(total, show=progress) as advance, _Writer(store) as writer:
+    with PeakMemory() as memory, kernel_progress(total, show=progress) as advance, TileWriter(store) as writer:
         for tile in todo:
             buffer = np.empty((*tile.shape, *job.reduction.trailing), dtype=job.model.dtype)
             computer.compute(tile, buffer)
             writer.put(tile, buffer)
-            advance(per_entry * buffer.shape[0] * buffer.shape[1], buffer.nbytes)
+            stored = buffer.size * STORAGE[store.manifest["storage"]].itemsize
+            advance(per_entry * buffer.shape[0] * buffer.shape[1], stored)
     seconds = time.perf_counter() - start
+    begun = store.manifest["plan"]
+    rate = made.gflops or begun["gflops"]
+    planned = begun if begun["n"] == made.n else replace(made, gflops=rate, seconds=rate and made.flops / rate / 1e9)
     figures = Figures(
         seconds=seconds,
+        predicted_seconds=rate and total / rate / 1e9,
         tiles=len(todo),
         gflops=total / seconds / 1e9,
         bytes_written=writer.written,
-        peak_rss_over_baseline=max(0, _peak_rss() - baseline),
-        storage_error=max(writer.error, store.manifest.get("storage_error", 0.0)),
+        peak_rss_over_baseline=memory.over_baseline,
+        storage_error=writer.error,
+        backend=made.backend,
+        device=job.device,
+        threads=job.threads,
     )
-    runs = [*store.manifest.get("actual", []), asdict(figures)]
-    store.update(complete=True, actual=runs, storage_error=figures.storage_error, plan=made.to_dict())
-
-
-class _Writer:
-    """Writes tiles in a thread of its own, so that the disk and the engine work at the same time."""
-
-    def __init__(self, store: WritableStore) -> None:
-        self._store = store
-        self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="udlbridge-writer", daemon=True)
-        self.error = 0.0
-        self.written = 0
-
-    def __enter__(self) -> _Writer:
-        self._thread.start()
-        return self
-
-    def put(self, tile: Tile, block: np.ndarray) -> None:
-        """Hand a tile over; waits while the queue is full. Raises what the writing raised."""
-        if self._failure is not None:
-            raise self._failure
-        self._queue.put((tile, block))
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._queue.put(None)  # what was handed over is written, also after Ctrl-C
-        self._thread.join()
-        if kind is None and self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._failure is not None:
-                continue  # drain, so that the other side does not wait for ever
-            try:
-                self.error = max(self.error, self._store.write_tile(*item))
-                self.written += item[1].nbytes
-            except BaseException as failure:  # handed to the computing thread, whatever it is
-                self._failure = failure
-
-
-def _rss() -> int:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def _peak_rss() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    with contextlib.suppress(ImportError):
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(peak if sys.platform == "darwin" else peak * 1024)
-    return _rss()
+    store.flush_tiles()
+    store.update(
+        complete=True,
+        actual=[*store.manifest.get("actual", []), asdict(figures)],
+        plan=planned if isinstance(planned, dict) else planned.to_dict(),
+    )

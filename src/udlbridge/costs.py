@@ -43,14 +43,14 @@ class Place:
             return float(pairs_cost(self.positions, self.inputs, self.outputs, chosen))
         return float(gradients_cost(self.size, 1, chosen))
 
-    def kept(self, chosen: Reduction) -> int:
-        """Numbers that one sample's factor holds."""
+    def kept(self, chosen: Reduction, *, formed: bool = False) -> int:
+        """Numbers that one sample's factor holds; `formed`: per-sample gradients, where these are multiplied."""
         count = chosen.n_cotangents
         errors = count * self.positions * self.outputs * self.groups
         if self.by_pairs(chosen):
             return self.positions * (self.inputs + 1) + errors
         gradients = count * self.size
-        return gradients if self.positions == 0 else min(gradients, errors + self.seen)
+        return gradients if formed or self.positions == 0 else min(gradients, errors + self.seen)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,11 @@ class Table:
             return float(tokens_cost(self.positions, self.rows, self.outputs, chosen))
         return float(gradients_cost(self.rows, self.outputs, chosen))
 
-    def kept(self, chosen: Reduction) -> int:
-        """Numbers that one sample's factor holds: for every token its errors, its number and that of its sample."""
+    def kept(self, chosen: Reduction, *, formed: bool = False) -> int:
+        """Numbers that one sample's factor holds: for every token its errors, its number and that of its sample.
+
+        Whether other places hold gradients that are `formed` makes no difference to a table.
+        """
         if self.by_tokens(chosen):
             return self.positions * (self.outputs * chosen.n_cotangents + 4)
         return self.rows * self.outputs * chosen.n_cotangents

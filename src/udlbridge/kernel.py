@@ -14,7 +14,8 @@ from udlbridge.backends.base import KernelJob
 from udlbridge.errors import InputError, LayerError, OptionError, ShapeError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
-from udlbridge.planning import DEFAULT_MEMORY, check_threads, chosen_method, make_plan
+from udlbridge.options import thread_count
+from udlbridge.planning import DEFAULT_MEMORY, chosen_method, make_plan
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
 from udlbridge.sizes import parse_bytes
@@ -198,6 +199,7 @@ def ntk(
     """
     if not isinstance(model, Model):
         return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, memory, threads, device)
+    threads = thread_count(threads)
     rows = checked_batch(model, x)
     columns = rows if x2 is None else checked_batch(model, x2, "x2")
     if columns.shape[1:] != rows.shape[1:]:
@@ -254,7 +256,7 @@ def _module_kernel(
     if backend is not None:
         backends.checked_name(backend)
     chosen_method(method)
-    check_threads(threads)
+    thread_count(threads)
     bound = parse_bytes(memory)
     if backend not in (None, "torch") or method == "structured" or per_layer:
         raise OptionError(

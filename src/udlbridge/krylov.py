@@ -86,18 +86,22 @@ def lanczos(
     diagonal, off = np.zeros(steps), np.zeros(steps)
     vector = _unit(generator.standard_normal(n))
     closed, lowest, tolerance = False, -np.inf, np.nan
+    exponent = 0  # of a power of two that the matrix is divided by, so that squares neither vanish nor overflow
     check_at = min(steps, k + n_smallest)
     for step in range(steps):
         basis[step] = vector
         image = np.asarray(product(vector), dtype=np.float64)
         if watch is not None:
-            watch(step + 1, lowest, tolerance)
+            watch(step + 1, float(np.ldexp(lowest, exponent)), float(np.ldexp(tolerance, exponent)))
         if not np.isfinite(image).all():
             raise InputError(
                 "a product of the kernel with a vector is not finite",
                 allowed="finite numbers in the kernel",
                 remedy="look for NaN and infinity in it, or in the model's derivatives",
             )
+        if step == 0:
+            exponent = int(np.frexp(np.abs(image).max())[1])
+        image = np.ldexp(image, -exponent)
         diagonal[step] = vector @ image
         count = step + 1
         done = basis[:count]
@@ -126,7 +130,8 @@ def lanczos(
             vector = image / off[step]
     chosen = np.unique(np.r_[0 : min(n_smallest, count), max(0, count - k) : count])
     vectors = done.T @ rotation[:, chosen]
-    return Ends(values[chosen], vectors, min(n_smallest, count), min(lowest, float(values[0])), count)
+    bound = float(np.ldexp(min(lowest, float(values[0])), exponent))
+    return Ends(np.ldexp(values[chosen], exponent), vectors, min(n_smallest, count), bound, count)
 
 
 def lower_bound(values: np.ndarray, off: np.ndarray, n: int) -> float:

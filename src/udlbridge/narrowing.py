@@ -16,37 +16,36 @@ STORAGE: dict[str, np.dtype[Any]] = {
 }
 """How entries may be stored. Zarr has no bfloat16: its 16 bits are stored as an unsigned integer."""
 
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Largest relative error of one stored entry (half a unit in the last place), for storage narrower than the kernel."""
-
 
 def storage_eps(storage: str) -> float:
-    """Spacing of the stored numbers behind 1: the eps of the storage."""
-    return 2 * ROUNDING[storage] if storage in ROUNDING else float(np.finfo(STORAGE[storage]).eps)
+    """Spacing of the stored numbers behind 1: the eps of the storage. bfloat16 has 8 significant bits."""
+    return 2.0**-7 if storage == "bfloat16" else float(np.finfo(STORAGE[storage]).eps)
 
 
 def narrowed(block: np.ndarray, storage: str) -> tuple[np.ndarray, float]:
     """The entries as they are stored, and the largest error that this makes, relative to the largest entry.
 
     Raises:
-        StoreError: an entry is too large for the storage.
+        StoreError: an entry is too large for the storage, or all are too small: they would become zeros.
     """
-    if storage not in ROUNDING:
+    if storage == block.dtype.name:
         return block, 0.0
-    if storage == "float16":
+    if storage != "bfloat16":
         with np.errstate(over="ignore"):
-            raw = block.astype(np.float16)
+            raw = block.astype(STORAGE[storage])
     else:
-        bits = np.ascontiguousarray(block, dtype=np.float32).view(np.uint32)
+        with np.errstate(over="ignore"):
+            bits = np.ascontiguousarray(block, dtype=np.float32).view(np.uint32)
         # Round to nearest, ties to even: the rounding of a cast, on the upper 16 bits.
         raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     back = widened(raw, storage, block.dtype)
-    if not np.isfinite(back).all():
-        raise StoreError(
-            f"an entry of {np.abs(block).max():.3g} does not fit into {storage}",
-            remedy='use storage="bfloat16" or float32',
-        )
     scale = float(np.abs(block).max())
+    if not np.isfinite(back).all() or (scale > 0 and not back.any()):
+        raise StoreError(
+            f"an entry of {scale:.3g} does not fit into {storage}",
+            allowed="tiles whose largest entry is neither too large for it nor, as a zero, too small",
+            remedy='use storage="bfloat16", float32, or the dtype of the kernel',
+        )
     return raw, float(np.abs(back - block).max()) / scale if scale > 0 else 0.0
 
 

@@ -11,9 +11,10 @@ from scipy.sparse.linalg import LinearOperator
 from udlbridge import backends
 from udlbridge.backends.base import Backend
 from udlbridge.costs import chosen_size
-from udlbridge.errors import OptionError, OutputsError
+from udlbridge.errors import InputError, OutputsError
 from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
+from udlbridge.options import checked_count, thread_count
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.selection import Selection, selected_parameters
 
@@ -49,7 +50,17 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         self._threads = threads
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
-        """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64."""
+        """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64.
+
+        Raises:
+            InputError: complex numbers, which the engines do not have.
+        """
+        if np.asarray(v).dtype.kind == "c":
+            raise InputError(
+                f"a vector of dtype {np.asarray(v).dtype}",
+                allowed="real numbers",
+                remedy="multiply the real and the imaginary part one after the other",
+            )
         with self._engine.blas_threads(self._threads):
             return self._product(v)
 
@@ -130,9 +141,7 @@ def ntk_operator(
     """
     data = checked_batch(model, x)
     chosen = matrix_reduction(outputs, output_size(model, data))
-    for name, value in (("batch", batch), ("threads", 1 if threads is None else threads)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise OptionError(f"{name}={value!r}", allowed="an integer of at least 1", remedy="leave it out")
+    batch, threads = checked_count("batch", batch, 1), thread_count(threads)
     names = selected_parameters(model, params)
     return NTKOperator(model, data, chosen, backends.get(backend), batch, threads, names)
 

@@ -14,6 +14,7 @@ from udlbridge.costs import chosen_size, places
 from udlbridge.errors import OptionError
 from udlbridge.inputs import check_model, output_size, plausible_shape, random_batch
 from udlbridge.model import Model
+from udlbridge.options import checked_count, thread_count
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.rules import gradients_cost
 from udlbridge.selection import Selection, selected_parameters
@@ -28,8 +29,12 @@ SHORTEST_BLOCK = 256
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
-GRADIENT_COPIES = 3
-"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result."""
+GRADIENT_COPIES = {"torch": 3, "julia": 3, "reference": 2}
+"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result. The
+reference engine goes through a few samples at a time: it has these parts, and the result."""
+
+FORMING = frozenset({"julia", "reference"})
+"""Engines that hold the per-sample gradients that they multiply; torch forms a few at a time, from their pieces."""
 
 FIXED_BYTES = 60_000_000
 """What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS."""
@@ -148,19 +153,21 @@ def make_plan(
 
     `params` are the names of the parameters that count; None means all.
     """
+    n, m = checked_count("n", n, 1), None if m is None else checked_count("m", m, 1)
+    threads = thread_count(threads)
     way = chosen_method(method)
-    check_threads(threads)
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
-    per_sample = kept_numbers(model, sample_shape, chosen, way, params) * itemsize
+    formed = backend in FORMING
+    per_sample = kept_numbers(model, sample_shape, chosen, way, params, formed=formed) * itemsize
     passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
     def need(size: int, blocks: int) -> int:
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
-        held = block * (per_sample * (blocks + GRADIENT_COPIES) + passing)
+        held = block * (per_sample * (blocks + GRADIENT_COPIES[backend]) + passing)
         return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
@@ -209,10 +216,11 @@ def calibrated(
     chosen: Reduction,
     made: Plan,
     params: tuple[str, ...] | None = None,
+    device: str = "cpu",
 ) -> Plan:
     """The plan with the time predicted from computing for about two seconds on random samples."""
     engine = backends.get(made.backend)
-    job = KernelJob(model, chosen, made.method, made.threads, params=params)
+    job = KernelJob(model, chosen, made.method, made.threads, device, params)
     size = min(made.tile, made.n, made.m)
     x = random_batch(model, sample_shape, size)
     out = np.empty((size, size, *chosen.trailing), dtype=model.dtype)
@@ -244,12 +252,6 @@ def chosen_method(method: str) -> Method:
     return "structured"
 
 
-def check_threads(threads: int | None) -> None:
-    """Raise `OptionError` unless `threads` is None or an integer of at least 1."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise OptionError(f"threads={threads!r}", allowed="an integer of at least 1", remedy="leave it out")
-
-
 def multiply_adds(
     model: Model,
     sample_shape: tuple[int, ...],
@@ -269,11 +271,13 @@ def kept_numbers(
     chosen: Reduction,
     method: Method,
     params: tuple[str, ...] | None = None,
+    *,
+    formed: bool = False,
 ) -> int:
-    """Numbers that the factors of one sample hold."""
+    """Numbers that the factors of one sample hold; `formed` as for `Place.kept`."""
     if method == "plain":
         return chosen_size(model, params) * chosen.n_cotangents
-    return sum(place.kept(chosen) for place in places(model, sample_shape, params))
+    return sum(place.kept(chosen, formed=formed) for place in places(model, sample_shape, params))
 
 
 def activation_numbers(model: Model, sample_shape: tuple[int, ...]) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from udlbridge.tiling import Grid, Tile
 
@@ -16,8 +15,13 @@ STRIP = 64 * 1024
 """Entries of a tile that are converted and multiplied at a time: as float64 they stay in a core's cache."""
 
 
+def blas_threads() -> int:
+    """How many threads NumPy's BLAS would take now: as many as the cores, or as it was told (`threadpool_limits`)."""
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
 def triangle_product(
-    grid: Grid, read: Callable[[Tile], np.ndarray], vectors: Float[np.ndarray, " n *k"]
+    grid: Grid, read: Callable[[Tile], np.ndarray], vectors: Float[np.ndarray, " n *k"], threads: int
 ) -> Float[np.ndarray, " n *k"]:
     """K v in float64, for a symmetric K whose lower triangle `read` gives tile by tile.
 
@@ -28,6 +32,7 @@ def triangle_product(
         grid: the tiles, symmetric.
         read: gives one tile (r, c), of any float dtype; it is called from several threads.
         vectors: one vector (n,) or several (n, k), float64.
+        threads: how many block rows are multiplied at once; each has one tile in memory.
     """
     result = np.zeros_like(vectors)
     bands: dict[int, list[Tile]] = {}
@@ -52,7 +57,7 @@ def triangle_product(
 
     # The last rows are the longest. BLAS gets one thread, since the block rows keep the cores busy.
     order = sorted(bands, reverse=True)
-    workers = min(len(order), os.cpu_count() or 1)
+    workers = min(len(order), threads)
     with threadpool_limits(limits=1 if workers > 1 else None, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for row, (own, before) in zip(order, pool.map(one, [bands[row] for row in order]), strict=True):
             result[bands[row][0].rows] += own

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.matrices import SlicedMatrix
 from udlbridge.model import Model
+from udlbridge.options import checked_count, thread_count
 from udlbridge.progress import spectrum_progress
 from udlbridge.reduction import Outputs
 from udlbridge.tolerances import rounding_unit
@@ -149,12 +152,12 @@ def spectrum(
             operators know it.
         dense_limit: bytes of the float64 copy, 8 n^2, up to which LAPACK computes all eigenvalues. 0 means never. From
             n = 32,767 on it is never, whatever the limit.
-        max_products: where Lanczos stops in any case. It keeps a vector of n float64 for each.
+        max_products: where Lanczos stops in any case, at least k + 3. It keeps a vector of n float64 for each.
         seed: for the start vector of Lanczos.
         x: samples (n, *D) of the model, where `kernel` is one.
         outputs: of the model: an int, "trace", "mean" or "sum".
         backend: for the model, as for `udlbridge.outputs`.
-        threads: for the engine's BLAS, where `kernel` is a model; None leaves it alone.
+        threads: for the BLAS, and for the block rows of a store; None leaves it alone.
         progress: tell of the products of a partial spectrum; None means: if standard error is a terminal.
 
     Raises:
@@ -166,11 +169,10 @@ def spectrum(
     Source: the tolerance is that of numerical rank (Higham, Accuracy and Stability, 2002) with sqrt(n) for n, since
     rounding in a Gram matrix adds up at random. The bounds of a partial spectrum: `udlbridge.krylov`.
     """
-    for name, value, least in (("k", k, 1), ("dense_limit", dense_limit, 0), ("max_products", max_products, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise OptionError(
-                f"{name}={value!r}", allowed=f"an integer of at least {least}", remedy="leave it out, or correct it"
-            )
+    k, dense_limit = checked_count("k", k, 1), checked_count("dense_limit", dense_limit, 0)
+    max_products, seed = checked_count("max_products", max_products, 1), checked_count("seed", seed, 0)
+    rank = None if rank is None else checked_count("rank", rank, 0)
+    threads = thread_count(threads)
     bound: int | None
     if isinstance(kernel, Model):
         kernel, bound = _of_model(kernel, x, outputs, backend, dense_limit, threads)
@@ -188,11 +190,12 @@ def spectrum(
         return _partial(kernel, dtype, rounding_unit(kernel, dtype), rank, k, max_products, seed, progress)
     matrix = SlicedMatrix(kernel if hasattr(kernel, "shape") else np.asarray(kernel))
     fits = fits_lapack(len(matrix), dense_limit)
-    if fits or not matrix.has_product:
-        matrix.check()  # one more pass over all of it, which a store of many gigabytes is spared
-    if fits:
-        return judged(eigenvalues(matrix), len(matrix), matrix.dtype, matrix.eps, rank)
-    return _partial(matrix, matrix.dtype, matrix.eps, rank, k, max_products, seed, progress)
+    with nullcontext() if threads is None else threadpool_limits(threads, user_api="blas"):
+        if fits or not matrix.has_product:
+            matrix.check()  # one more pass over all of it, which a store of many gigabytes is spared
+        if fits:
+            return judged(eigenvalues(matrix), len(matrix), matrix.dtype, matrix.eps, rank)
+        return _partial(matrix, matrix.dtype, matrix.eps, rank, k, max_products, seed, progress)
 
 
 def fits_lapack(n: int, dense_limit: int) -> bool:
@@ -243,6 +246,12 @@ def _partial(
     from udlbridge.krylov import lanczos
 
     n = int(matrix.shape[0])
+    least = min(n, min(k, n) + min(N_SMALLEST, n))
+    if max_products < least:
+        raise OptionError(
+            f"max_products={max_products} for the {min(k, n)} largest eigenvalues and a few of the smallest",
+            allowed=f"at least {least}", remedy="allow more products, or ask for fewer eigenvalues with k=",
+        )  # fmt: skip
     with spectrum_progress(show=progress) as watch:
         ends = lanczos(
             lambda vector: matrix @ vector,
@@ -250,12 +259,12 @@ def _partial(
             k=min(k, n),
             n_smallest=min(N_SMALLEST, n),
             eps=eps,
-            max_products=max(max_products, min(k, n) + N_SMALLEST),
+            max_products=max_products,
             seed=seed,
             watch=watch,
         )
     images = np.asarray(matrix @ ends.vectors, dtype=np.float64)
-    residuals = np.linalg.norm(images - ends.vectors * ends.values, axis=0)
+    residuals = _lengths(images - ends.vectors * ends.values)
     smallest = float(ends.values[0])
     tolerance, units = _scale(smallest, float(ends.values[-1]), n, eps)
     if smallest < -tolerance:
@@ -279,6 +288,12 @@ def _partial(
         lower_bound=ends.lower_bound,
         products=ends.products,
     )
+
+
+def _lengths(columns: np.ndarray) -> np.ndarray:
+    """Euclidean norms of the columns, (k,), also where squares underflow or overflow."""
+    scale = float(np.abs(columns).max(initial=0.0))
+    return np.linalg.norm(columns / scale, axis=0) * scale if scale > 0 else np.zeros(columns.shape[1])
 
 
 def _of_model(

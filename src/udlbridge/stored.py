@@ -7,6 +7,7 @@ as `model.safetensors`, so that a store can be resumed, verified, repaired and a
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 import zarr
 
 from udlbridge.costs import chosen_size
-from udlbridge.errors import StoreError
+from udlbridge.errors import StoreError, UDLBridgeError
+from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
-from udlbridge.narrowing import storage_eps, widened
-from udlbridge.products import triangle_product
+from udlbridge.narrowing import STORAGE, storage_eps, widened
+from udlbridge.products import blas_threads, triangle_product
 from udlbridge.reduction import Outputs, Reduction, reduction
 from udlbridge.sizes import parse_bytes, show_bytes
 from udlbridge.tile_files import TileFiles
@@ -62,10 +64,23 @@ class StoredKernel:
     ) -> None:
         self.path = Path(path)
         self._memory = parse_bytes(memory)
+        self._load()
+        if model is not None:
+            self._compare("model", model.hash(), "network")
+        if x is not None:
+            self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
+
+    def _load(self) -> None:
+        """Read the manifest and how large the kernel is, as they are on disk now: another handle may have written."""
         try:
+            if not self.path.is_dir():
+                raise FileNotFoundError("there is no such folder")
             self._group = zarr.open_group(TileFiles(self.path), mode="r+")
             self.manifest: dict[str, Any] = dict(self._group.attrs["udlbridge"])
-        except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
+            # A tile of zeros is written like any other: one that is not there was not computed.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self._array: Any = self._group["kernel"]
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise StoreError(
                 f"{self.path} is not a kernel store ({error})", allowed="a folder that `udlbridge kernel --out` wrote",
                 remedy="check the path",
@@ -74,9 +89,6 @@ class StoredKernel:
             raise StoreError(
                 f"{self.path} has format {self.manifest.get('format')}", allowed=str(FORMAT), remedy="update udlbridge"
             )
-        self._array: Any = self._group["kernel"]
-        self._check("model", None if model is None else model.hash(), "network")
-        self._check("data", None if x is None else data_hash(x), "samples")
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -117,8 +129,18 @@ class StoredKernel:
         return reduction(outputs, int(self.manifest["n_outputs"]))
 
     def model(self) -> Model:
-        """The network."""
-        return Model.load(self.path / "model.safetensors")
+        """The network.
+
+        Raises:
+            StoreError: its file is damaged, or is another network's.
+        """
+        try:
+            model = Model.load(self.path / "model.safetensors")
+        except (OSError, UDLBridgeError) as error:
+            raise self._foreign("model.safetensors", str(error)) from error
+        if model.hash() != self.manifest["model"]:
+            raise self._foreign("model.safetensors", "its hash is another one")
+        return model
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -133,9 +155,18 @@ class StoredKernel:
         return chosen_size(self.model(), self.parameters) * chosen.n_cotangents
 
     def samples(self) -> np.ndarray:
-        """The samples, (n, *D)."""
-        array: Any = self._group["x"]
-        return np.asarray(array[...])
+        """The samples, (n, *D).
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
+        try:
+            x = self._read_samples()[: self.shape[0]]  # another handle may have appended some
+        except (OSError, KeyError, ValueError) as error:
+            raise self._foreign("x", str(error)) from error
+        if data_hash(x) != self.manifest["data"]:
+            raise self._foreign("x", "their hash is another one")
+        return x
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
@@ -206,13 +237,26 @@ class StoredKernel:
         return np.concatenate([part for _, part in sorted(parts, key=lambda item: item[0])])
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
-        """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once."""
+        """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
+
+        It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
+        than there is room for tiles within `memory`.
+
+        Raises:
+            StoreError: the kernel is no matrix, or the vectors are not real numbers of its length.
+        """
         if self.ndim != 2:
             raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")
-        v = np.asarray(vectors, dtype=np.float64)
-        if v.shape[0] != self.shape[0]:
-            raise StoreError(f"a vector of length {v.shape[0]}", allowed=f"length {self.shape[0]}")
-        return triangle_product(self.grid, self.read_tile, v)
+        v = np.asarray(vectors)
+        if v.dtype.kind not in "fiub" or v.ndim not in (1, 2) or len(v) != self.shape[0]:
+            raise StoreError(
+                f"a kernel of shape {self.shape} times an array of shape {v.shape} and dtype {v.dtype}",
+                allowed=f"real numbers, ({self.shape[0]},) or ({self.shape[0]}, k)",
+                remedy="multiply the real and the imaginary part one after the other" if v.dtype.kind == "c" else "",
+            )
+        held = self.grid.tile**2 * (STORAGE[self.manifest["storage"]].itemsize + self.dtype.itemsize)
+        threads = max(1, min(blas_threads(), self._memory // held))
+        return triangle_product(self.grid, self.read_tile, v.astype(np.float64), threads)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
@@ -242,10 +286,20 @@ class StoredKernel:
                 found.append(slice(start, max(start, stop)))
                 squeeze.append(slice(None))
             else:
-                index = range(self.shape[0])[part]
+                index = self._index(part)
                 found.append(slice(index, index + 1))
                 squeeze.append(0)
         return found[0], found[1], tuple(squeeze)
+
+    def _index(self, part: object) -> int:
+        try:
+            return range(self.shape[0])[operator.index(part)]  # type: ignore[arg-type]
+        except TypeError:
+            raise StoreError(
+                f"an index that is a {type(part).__name__}",
+                allowed="integers and slices, as store[i], store[i:j, k:l]",
+                remedy="read a rectangle, and index the array that it gives",
+            ) from None
 
     def _refuse(self, entries: int, what: str) -> None:
         size = entries * self.dtype.itemsize
@@ -256,8 +310,20 @@ class StoredKernel:
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
 
-    def _check(self, field: str, given: str | None, what: str) -> None:
-        if given is not None and given != self.manifest[field]:
+    def _read_samples(self) -> np.ndarray:
+        """All samples that are on disk, which may be more than count."""
+        array: Any = self._group["x"]
+        return np.asarray(array[...])
+
+    def _foreign(self, part: str, why: str) -> StoreError:
+        what = {"x": "samples", "model.safetensors": "network"}[part]
+        return StoreError(
+            f"{self.path / part} does not hold the {what} that the kernel is of ({why})",
+            remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",
+        )
+
+    def _compare(self, field: str, given: str, what: str) -> None:
+        if given != self.manifest[field]:
             raise StoreError(
                 f"{self.path} is the kernel of other {what}: hash {self.manifest[field][:12]}, given {given[:12]}",
                 allowed=f"the same {what}",

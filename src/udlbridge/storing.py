@@ -12,31 +12,39 @@ from typing import Any, Self
 
 import numpy as np
 import zarr
-from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-from udlbridge.errors import OptionError, StoreError
+from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.model import Model
 from udlbridge.narrowing import STORAGE, narrowed
+from udlbridge.new_folders import flush, locked, new_folder
 from udlbridge.reduction import Reduction
 from udlbridge.sizes import show_bytes
 from udlbridge.stored import FORMAT, StoredKernel, data_hash
 from udlbridge.tile_files import PARTIAL, TileFiles
-from udlbridge.tiling import Tile
+from udlbridge.tiling import Grid, Tile
+
+SAMPLES_BYTES = 1 << 22
+"""Bytes of samples in a chunk: they are written one after the other, so this is what writing them takes."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found: tiles whose checksum fails, and tiles that are not there."""
+    """What `verify` found: tiles whose checksum fails, tiles that are not there, and what the kernel is not of.
+
+    `inputs` says what is wrong with the stored network and samples, by their hashes.
+    """
 
     good: int
     damaged: tuple[tuple[int, int], ...]
     missing: tuple[tuple[int, int], ...]
+    inputs: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every tile is there and whole."""
-        return not self.damaged and not self.missing
+        """Whether every tile is there and whole, and the network and the samples are those of the kernel."""
+        return not self.damaged and not self.missing and not self.inputs
 
 
 class WritableStore(StoredKernel):
@@ -53,15 +61,38 @@ class WritableStore(StoredKernel):
         storage: str | None,
         description: dict[str, Any],
     ) -> Self:
-        """A new store without tiles. `description` goes into the manifest (backend, versions, plan)."""
-        name = model.dtype.name if storage is None else storage
-        if name not in STORAGE or (name == "float64" and model.dtype == np.float32):
-            raise OptionError(
-                f"storage={storage!r} for a {model.dtype} kernel",
-                allowed=", ".join(k for k in STORAGE if k != "float64" or model.dtype == np.float64),
-                remedy="leave it out to store the kernel's own dtype",
-            )
+        """A new store without tiles. `description` goes into the manifest (backend, versions, plan).
+
+        It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
+
+        Raises:
+            StoreError: the folder exists, another process is making it, or the disk is full or refuses.
+        """
+        name = checked_storage(storage, model.dtype)
         folder = Path(path)
+        try:
+            with new_folder(folder) as building:
+                cls._begin(building, model, x, chosen, tile, name, description)
+        except UDLBridgeError:
+            raise
+        except OSError as failure:
+            raise StoreError(
+                f"{folder} could not be made ({failure})", remedy="free some space, or choose another place"
+            ) from failure
+        return cls(folder)
+
+    @classmethod
+    def _begin(
+        cls,
+        folder: Path,
+        model: Model,
+        x: np.ndarray,
+        chosen: Reduction,
+        tile: int,
+        storage: str,
+        description: dict[str, Any],
+    ) -> None:
+        """Everything but the tiles."""
         group = zarr.create_group(TileFiles(folder), overwrite=False)
         n = len(x)
         trailing = chosen.trailing
@@ -69,18 +100,17 @@ class WritableStore(StoredKernel):
             "kernel",
             shape=(n, n, *trailing),
             chunks=(tile, tile, *trailing),
-            dtype=STORAGE[name],
+            dtype=STORAGE[storage],
             serializer=BytesCodec(endian="little"),
             compressors=[Crc32cCodec()],
             filters=None,
             fill_value=0,
         )
-        rows = max(1, min(n, 2**26 // max(x[0].nbytes, 1)))
-        stored = group.create_array(
+        rows = max(1, min(n, SAMPLES_BYTES // max(x[0].nbytes, 1)))
+        group.create_array(
             "x", shape=x.shape, chunks=(rows, *x.shape[1:]), dtype=x.dtype, compressors=[Crc32cCodec()], filters=None
         )
-        stored[...] = x
-        model.save(folder / "model.safetensors")
+        _write_inputs(group, folder, model, x)
         group.attrs["udlbridge"] = {
             "format": FORMAT,
             "model": model.hash(),
@@ -90,32 +120,52 @@ class WritableStore(StoredKernel):
             "n_outputs": chosen.n_outputs,
             "scale": chosen.scale,
             "dtype": model.dtype.name,
-            "storage": name,
+            "storage": storage,
             "tile": tile,
             "complete": False,
+            "storage_error": 0.0,
             **description,
         }
-        return cls(folder)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store's lock. The operating system frees it when its holder dies.
+        """Hold the store's lock, and know what is on disk: another handle may have written since this one was opened.
 
         Raises:
             StoreError: another process writes.
         """
-        lock = FileLock(self.path / "writer.lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StoreError(
-                f"another process is writing to {self.path}", allowed="one writer", remedy="wait until it has finished"
-            ) from None
-        try:
-            self._settle()
+        with locked(self.path):
+            self._load()
+            with self._disk():
+                self._settle()
             yield
-        finally:
-            lock.release()
+
+    def restore_inputs(self, model: Model, x: np.ndarray) -> None:
+        """Write the network and the samples again, which must be those of the kernel, if they are damaged.
+
+        Raises:
+            StoreError: they are others (the store may have grown since it was opened), or the disk refuses.
+        """
+        self._compare("model", model.hash(), "network")
+        self._compare("data", data_hash(x), "samples")
+        if self._foreign_inputs():
+            with self._disk():
+                _write_inputs(self._group, self.path, model, x)
+                flush(self.path / "x")
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """What the system says of a full disk, as an error of ours."""
+        try:
+            yield
+        except UDLBridgeError:
+            raise
+        except OSError as failure:
+            raise StoreError(
+                f"{self.path} could not be written ({failure})",
+                remedy=f"free some space and go on with `udlbridge store verify {self.path} --repair`: finished tiles "
+                "are kept",
+            ) from failure
 
     def write_tile(self, tile: Tile, block: np.ndarray) -> float:
         """Store one tile atomically; returns the largest relative rounding error of its entries (0 if not narrower).
@@ -124,26 +174,29 @@ class WritableStore(StoredKernel):
             StoreError: the disk is full or refuses; or an entry does not fit into the storage.
         """
         raw, error = narrowed(block, self.manifest["storage"])
-        try:
+        if error > self.manifest.get("storage_error", 0.0):
+            self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
+        with self._disk():
             self._array[tile.rows, tile.columns] = raw
-        except OSError as failure:
-            raise StoreError(
-                f"{self.path} could not be written ({failure})",
-                remedy="free some space and go on with `udlbridge kernel ... --resume`: finished tiles are kept",
-            ) from failure
         return error
 
     def update(self, **changes: Any) -> None:
-        """Change entries of the manifest, atomically."""
+        """Change entries of the manifest, atomically; they are on the disk afterwards."""
         self.manifest = {**self.manifest, **changes}
-        self._group.attrs["udlbridge"] = self.manifest
+        with self._disk():
+            self._group.attrs["udlbridge"] = self.manifest
+
+    def flush_tiles(self) -> None:
+        """Wait until all tiles are on the disk, small ones and the names of new files too."""
+        with self._disk():
+            flush(self.path / "kernel")
 
     def unfinished(self) -> list[Tile]:
         """Tiles that are missing or damaged, in the order of computation."""
         return [tile for tile in self.grid.tiles() if not self._is_whole(tile)]
 
     def verify(self) -> Verification:
-        """Read every tile and its checksum."""
+        """Read every tile and its checksum, and the network and the samples and their hashes."""
         damaged, missing, good = [], [], 0
         for tile in self.grid.tiles():
             if not self._chunk(tile).is_file():
@@ -152,20 +205,34 @@ class WritableStore(StoredKernel):
                 damaged.append((tile.row, tile.column))
             else:
                 good += 1
-        return Verification(good, tuple(damaged), tuple(missing))
+        return Verification(good, tuple(damaged), tuple(missing), self._foreign_inputs())
+
+    def growth_bytes(self, x_new: np.ndarray) -> int:
+        """Bytes on disk that more samples will take, with their tiles."""
+        n, tile = self.shape[0] + len(x_new), self.grid.tile
+        more = sum(1 for _ in Grid(n, n, tile, True).tiles()) - sum(1 for _ in self.grid.tiles())
+        entries = int(np.prod(self.shape[2:], dtype=np.int64))
+        return more * tile * tile * entries * STORAGE[self.manifest["storage"]].itemsize + x_new.nbytes
 
     def grow(self, x_new: np.ndarray) -> None:
-        """Make room for more samples. Tiles of a last block that was not full are removed: they are no longer whole."""
+        """Make room for more samples. Tiles of a last block that was not full are removed: they are no longer whole.
+
+        Raises:
+            StoreError: the disk is full or refuses; the store stays as it was, without the tiles that were removed.
+        """
         n = self.shape[0]
         self.update(complete=False)
-        for tile in self.grid.tiles():
-            if tile.rows.stop == n and n % self.grid.tile:
-                self._chunk(tile).unlink(missing_ok=True)
-        samples: Any = self._group["x"]
-        samples.resize((n + len(x_new), *samples.shape[1:]))
-        samples[n:] = x_new
-        self._array.resize((n + len(x_new), n + len(x_new), *self.shape[2:]))
-        self.update(n=n + len(x_new), data=data_hash(self.samples()))
+        with self._disk():
+            for tile in self.grid.tiles():
+                if tile.rows.stop == n and n % self.grid.tile:
+                    self._chunk(tile).unlink(missing_ok=True)
+            samples: Any = self._group["x"]
+            samples.resize((n + len(x_new), *samples.shape[1:]))
+            _write_samples(samples, n, x_new)
+            flush(self.path / "x")
+            self._array.resize((n + len(x_new), n + len(x_new), *self.shape[2:]))
+            data = data_hash(self._read_samples())
+        self.update(n=n + len(x_new), data=data)
 
     def _settle(self) -> None:
         """Undo what a writer that died left: files that it had not finished, and a growth.
@@ -181,9 +248,23 @@ class WritableStore(StoredKernel):
         if self.shape[0] != n:
             self._array.resize((n, n, *self.shape[2:]))
 
+    def tile_bytes(self, tile: Tile) -> int:
+        """Bytes of a tile on disk."""
+        return self._chunk(tile).stat().st_size
+
     def stored_bytes(self) -> int:
         """Bytes of all tiles on disk."""
         return sum(file.stat().st_size for file in (self.path / "kernel" / "c").rglob("*") if file.is_file())
+
+    def _foreign_inputs(self) -> tuple[str, ...]:
+        """What is wrong with the stored network and samples, nothing if they are those of the kernel."""
+        found = []
+        for read in (self.model, self.samples):
+            try:
+                read()
+            except StoreError as error:
+                found.append(error.given)
+        return tuple(found)
 
     def _is_whole(self, tile: Tile) -> bool:
         try:
@@ -193,7 +274,44 @@ class WritableStore(StoredKernel):
         return True
 
 
-def check_room(folder: Path, needed: int) -> None:
+def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
+    """How the entries of a kernel of that dtype are stored; None is as they are.
+
+    Raises:
+        OptionError: unknown, or wider than the kernel.
+    """
+    name = dtype.name if storage is None else storage
+    if name not in STORAGE or (name == "float64" and dtype == np.float32):
+        raise OptionError(
+            f"storage={storage!r} for a {dtype} kernel",
+            allowed=", ".join(k for k in STORAGE if k != "float64" or dtype == np.float64),
+            remedy="leave it out to store the kernel's own dtype",
+        )
+    return name
+
+
+def _write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -> None:
+    _write_samples(group["x"], 0, x)
+    try:
+        model.save(folder / "model.safetensors")
+    except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
+        raise OSError(str(failure)) from failure
+
+
+def _write_samples(target: Any, start: int, x: np.ndarray) -> None:
+    """Write samples (m, *D) behind the first `start`, one chunk after the other."""
+    rows, end = target.chunks[0], start + len(x)
+    while start < end:
+        stop = min(end, (start // rows + 1) * rows)
+        target[start:stop] = x[len(x) - (end - start) : len(x) - (end - stop)]
+        start = stop
+
+
+def check_room(
+    folder: Path,
+    needed: int,
+    remedy: str = 'free some space, choose another disk, or store less precisely (storage="float16")',
+) -> None:
     """Raise `StoreError` if the disk under `folder` has less than `needed` bytes."""
     place = folder.absolute()
     while not place.exists():
@@ -202,5 +320,5 @@ def check_room(folder: Path, needed: int) -> None:
     if needed > free:
         raise StoreError(
             f"the kernel needs {show_bytes(needed)} on disk, {place} has {show_bytes(free)}",
-            remedy='free some space, choose another disk, or store less precisely (storage="float16")',
+            remedy=remedy,
         )

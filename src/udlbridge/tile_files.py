@@ -4,7 +4,7 @@ A kernel may be larger than memory, and its tiles are written once and read much
 cache they push out what others need, and on a virtual machine that gets its memory page by page this costs more time
 than computing them. So a tile goes from a buffer straight to the disk where the file system can do that (O_DIRECT),
 into a file of another name that takes the tile's place when all of it is on the disk: not even a power failure leaves
-half a tile.
+half a tile. So does the metadata, which says what the tiles mean and when they count.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
@@ -27,32 +28,42 @@ BUFFER = 4 << 20
 """Bytes that are written at a time."""
 
 SMALL = 1 << 16
-"""Files up to this size are written as usual: metadata, and tiles of small kernels."""
+"""Tiles up to this size are written as usual, those of small kernels: whole, and flushed before they count."""
+
+METADATA = "zarr.json"
+"""Name of the files that Zarr keeps its metadata in, and the manifest."""
 
 PARTIAL = ".partial"
 """What names of files end with that are being written; a writer that died leaves some."""
 
 
 class TileFiles(LocalStore):  # type: ignore[misc]
-    """Zarr's store in a folder, with another way of writing large files."""
+    """Zarr's store in a folder, with another way of writing large files and metadata. It can be pickled."""
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
         self._writer: DirectWriter | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the buffer, which is made anew when it is needed."""
+        return {**self.__dict__, "_writer": None}
+
     async def set(self, key: str, value: Buffer) -> None:
         """Write one file; called by Zarr."""
-        if len(value) <= SMALL:
+        if self._as_usual(key, value):
             await super().set(key, value)
             return
         await asyncio.to_thread(self._write, key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """As `set`, for the part of Zarr that is not asynchronous."""
-        if len(value) <= SMALL:
+        if self._as_usual(key, value):
             super().set_sync(key, value)
             return
         self._write(key, value)
+
+    def _as_usual(self, key: str, value: Buffer) -> bool:
+        return len(value) <= SMALL and Path(key).name != METADATA
 
     def _write(self, key: str, value: Buffer) -> None:
         self._check_writable()

@@ -74,6 +74,27 @@ def write_json(result: dict[str, Any], target: Path) -> None:
         target.write_text(text + "\n", encoding="utf-8")
 
 
+def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy file, as a memory map if `mapped`.
+
+    Raises:
+        DataError: it is none, or cannot be read.
+    """
+    import numpy as np
+
+    from udlbridge.errors import DataError
+
+    try:
+        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path} is not a .npy file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
+        ) from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path} holds several arrays", allowed=allowed, remedy="save the one array with numpy.save")
+    return found
+
+
 def report(text: str, json_file: Path | None) -> None:
     """Print the text for people, unless standard output is for the JSON."""
     click.echo(text, err=json_file is not None and str(json_file) == "-")

@@ -14,6 +14,7 @@ from udlbridge.cli.common import (
     load_model,
     model_option,
     outputs_option,
+    report,
     samples,
     write_json,
 )
@@ -35,12 +36,17 @@ from udlbridge.cli.common import (
 @click.option("--out", "target", type=click.Path(path_type=Path), help="A .npy file, or a .zarr store for any size.")
 @click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
 @click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS.")
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps.")
+@click.option("--device", default=None, help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
 @click.option("--storage", default=None, help="How a store keeps entries: float32, float64, float16, bfloat16.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted store.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what it will cost, and stop.")
 @click.option(
-    "--verify", "verified", default=0, metavar="K", help="Compute K random tiles of a store again in float64."
+    "--verify",
+    "verified",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Compute K random tiles of a store again in float64.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @data_option
@@ -56,7 +62,7 @@ def command(
     target: Path | None,
     memory: str,
     threads: int | None,
-    device: str,
+    device: str | None,
     storage: str | None,
     resume: bool,
     only_plan: bool,
@@ -86,33 +92,37 @@ def command(
             memory=memory,
             threads=threads,
         )
-        click.echo(str(made))
+        report(str(made), json_file)
         if json_file is not None:
             write_json(made.to_dict(), json_file)
         return 0
     if target is None:
         raise click.UsageError("--out is missing: a .npy file, or a .zarr store")
-    x = samples(model, n, folder)
     if target.suffix == ".npy":
-        import numpy as np
+        for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
+            if given:
+                raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
+        from udlbridge.array_files import check_target, write_array
 
-        from udlbridge.kernel import ntk
-
-        kernel = ntk(
-            model,
-            x,
-            outputs=outputs,
-            params=chosen,
-            backend=backend,
-            method=method,
-            memory=memory,
-            threads=threads,
-            device=device,
+        check_target(model, n, outputs, target)
+        options = {
+            "params": chosen,
+            "backend": backend,
+            "method": method,
+            "memory": memory,
+            "threads": threads,
+            "device": device or "cpu",
+        }
+        figures = write_array(model, samples(model, n, folder), outputs, target, options)
+        report(
+            f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
+            f"{figures['seconds']:.1f} s",
+            json_file,
         )
-        with target.open("wb") as file:
-            np.save(file, kernel)
-        click.echo(f"wrote {target}: {kernel.shape} {kernel.dtype}, {kernel.nbytes:,} bytes")
+        if json_file is not None:
+            write_json(figures, json_file)
         return 0
+    x = samples(model, n, folder)
     from udlbridge.computing import compute_kernel
     from udlbridge.sizes import show_bytes
 
@@ -129,21 +139,23 @@ def command(
         device=device,
         storage=storage,
         resume=resume,
-        calibrate=True,
         progress=False if quiet else None,
     )
     run = store.manifest["actual"][-1]
-    predicted = store.manifest["plan"].get("seconds")
-    click.echo(
+    predicted = run["predicted_seconds"]
+    narrow = store.manifest["storage"] != store.manifest["dtype"]
+    report(
         f"wrote {target}: {store.shape} {store.manifest['storage']}, {run['tiles']} tiles, "
         f"{show_bytes(store.stored_bytes())} on disk\n"
         f"{run['seconds']:.1f} s"
-        + (f" (predicted {predicted:.1f} s)" if predicted and run["tiles"] == len(list(store.grid.tiles())) else "")
+        + (f" (predicted {predicted:.1f} s)" if predicted else "")
         + f", {run['gflops']:.0f} GFLOP/s, peak memory {show_bytes(run['peak_rss_over_baseline'])} over the baseline"
+        + (f"\nstorage error {store.manifest['storage_error']:.2e} of a tile's largest entry" if narrow else ""),
+        json_file,
     )
     if verified:
         worst = store.compare_with_float64(verified)
-        click.echo(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry")
+        report(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry", json_file)
     if json_file is not None:
         write_json(store.manifest, json_file)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from udlbridge.cli.common import (
     data_option,
     dtype_option,
     json_option,
+    load_array,
     load_model,
     model_option,
     outputs_option,
@@ -31,7 +33,7 @@ from udlbridge.cli.common import (
 @click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
 @click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
 @click.option("--max-products", default=500, show_default=True, help="Where Lanczos stops in any case.")
-@click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS, for --model.")
+@click.option("--threads", type=int, default=None, help="Threads of the BLAS.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @data_option
 @json_option
@@ -57,42 +59,33 @@ def command(
     on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
     PSD and for rounding, else 1.
     """
-    import numpy as np
-
-    from udlbridge.errors import DataError
     from udlbridge.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
 
-    limit = DENSE_LIMIT if dense_limit is None else dense_limit
-    progress = False if quiet else None
+    options: dict[str, Any] = {
+        "k": k,
+        "rank": rank,
+        "dense_limit": DENSE_LIMIT if dense_limit is None else dense_limit,
+        "max_products": max_products,
+        "threads": threads,
+        "progress": False if quiet else None,
+    }
     if kernel_file is None:
         model = load_model(model_name, dtype)
         result = spectrum(
             model,
-            k,
             x=samples(model, n, folder),
             outputs=outputs,
             backend=backend,
-            rank=rank,
-            dense_limit=limit,
-            max_products=max_products,
-            threads=threads,
-            progress=progress,
+            **options,
         )
     elif kernel_file.is_dir():
         from udlbridge.computing import KernelStore
 
         store = KernelStore(kernel_file)
-        result = spectrum(store, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
+        result = spectrum(store, **options)
     else:
-        try:
-            kernel = np.load(kernel_file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(
-                f"{kernel_file} is not a .npy file ({error})",
-                allowed="a file that `udlbridge kernel` wrote",
-                remedy="write it again: it may be truncated",
-            ) from error
-        result = spectrum(kernel, k, rank=rank, dense_limit=limit, max_products=max_products, progress=progress)
+        kernel = load_array(kernel_file, "a file that `udlbridge kernel` wrote", mapped=True)
+        result = spectrum(kernel, **options)
     report(str(result), json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)

@@ -6,7 +6,21 @@ from pathlib import Path
 
 import click
 
+from udlbridge.cli.common import Command
+
 path_argument = click.argument("path", type=click.Path(path_type=Path))
+
+
+def engine_options(command: Command) -> Command:
+    """Where and how tiles are computed; what is left out is as it was when the store was begun."""
+    for option in (
+        click.option("--device", default=None, help="Where torch computes.  [default: as before]"),
+        click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS."),
+        click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory."),
+        click.option("--backend", default=None, help="torch, julia or reference.  [default: as before]"),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -29,10 +43,16 @@ def info(path: Path) -> int:
 
 @command.command()
 @path_argument
-@click.option("--repair", is_flag=True, help="Compute missing and damaged tiles again.")
+@click.option("--repair", is_flag=True, help="Compute missing and damaged tiles again, with the options below.")
+@engine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def verify(path: Path, repair: bool, quiet: bool) -> int:
-    """Read every tile and its checksum. The exit code is 0 only if all are there and whole (in the end)."""
+def verify(
+    path: Path, repair: bool, backend: str | None, memory: str, threads: int | None, device: str | None, quiet: bool
+) -> int:
+    """Read every tile and its checksum, the network and the samples.
+
+    The exit code is 0 only if all are there and whole (in the end).
+    """
     from udlbridge.computing import KernelStore
 
     store = KernelStore(path)
@@ -41,23 +61,45 @@ def verify(path: Path, repair: bool, quiet: bool) -> int:
     for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
         for row, column in tiles[:10]:
             click.echo(f"  {name}: tile ({row}, {column})")
-    if found.ok or not repair:
-        return 0 if found.ok else 1
-    click.echo(f"computed {store.repair(progress=False if quiet else None)} tiles again")
-    return 0 if KernelStore(path).verify().ok else 1
+    for problem in found.inputs:
+        click.echo(f"  {problem}")
+    if not repair:
+        if found.ok and not store.complete:
+            click.echo("  but the computation was interrupted before it said so: finish it with --repair")
+        return 0 if found.ok and store.complete else 1
+    computed = store.repair(
+        backend=backend, memory=memory, threads=threads, device=device, progress=False if quiet else None
+    )
+    click.echo(f"computed {computed} tiles again")
+    return 0 if store.verify().ok else 1
 
 
 @command.command()
 @path_argument
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
+@engine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def append(path: Path, samples: Path, quiet: bool) -> int:
+def append(
+    path: Path,
+    samples: Path,
+    backend: str | None,
+    memory: str,
+    threads: int | None,
+    device: str | None,
+    quiet: bool,
+) -> int:
     """Append the samples of a .npy file, (m, *D); only the new rows are computed."""
-    import numpy as np
-
+    from udlbridge.cli.common import load_array
     from udlbridge.computing import KernelStore
 
     store = KernelStore(path)
-    store.append(np.load(samples, allow_pickle=False), progress=False if quiet else None)
+    store.append(
+        load_array(samples, "a file of samples, as numpy.save writes it"),
+        backend=backend,
+        memory=memory,
+        threads=threads,
+        device=device,
+        progress=False if quiet else None,
+    )
     click.echo(f"{path} is now {store.shape}")
     return 0

@@ -18,8 +18,7 @@ from udlbridge.errors import NumericalError, OptionError, ParameterError, RunFil
 from udlbridge.files import check_folder
 from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
-from udlbridge.options import checked_count
-from udlbridge.planning import check_threads
+from udlbridge.options import checked_count, thread_count
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.losses import (
     Loss,
@@ -154,7 +153,7 @@ def train(
     clip = None if clip_norm is None else checked_number("clip_norm", clip_norm)
     if clip == 0:
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
-    check_threads(threads)
+    thread_count(threads)
     job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device)
     data = checked_data(job, x, y)
     if isinstance(loss, Sobolev):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from math import prod
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from udlbridge.backends.base import Backend, KernelJob, Slopes, Training, TrainJob, TrainState
 from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
-from udlbridge.backends.reference.factors import Gradients, Summand, product, summand
+from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
@@ -30,6 +31,20 @@ def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
         e = np.zeros_like(like)
         e[:, k] = 1
         yield e
+
+
+STRETCH_NUMBERS = 2**20
+"""Errors behind the widest layer that are held at a time: all layers' inputs and errors are, and convolutions' windows,
+which are many times as much."""
+
+
+def stretch(job: KernelJob, x: np.ndarray) -> int:
+    """How many samples go through the network together."""
+    widest, shape = x[0].size, x.shape[1:]
+    for layer in job.model.layers:
+        shape = layer.output_shape(shape)
+        widest = max(widest, prod(shape))
+    return max(1, STRETCH_NUMBERS // (widest * job.reduction.n_cotangents))
 
 
 class ReferenceBackend(Backend[list[Summand]]):
@@ -72,9 +87,15 @@ class ReferenceBackend(Backend[list[Summand]]):
         return programs.differentiate(program, x)
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
-        """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
+        """Layer inputs and errors ("structured") or per-sample gradients ("plain"), of a few samples at a time."""
         if job.device != "cpu":
             raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
+        step = stretch(job, x)
+        with blas_threads(job.threads):
+            parts = [self._factors(job, x[start : start + step]) for start in range(0, len(x), step)]
+            return [joined(parts, index) for index in range(len(parts[0]))]
+
+    def _factors(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         y, saved = forward(job.model, x)
         names = job.parameters
         if job.method == "plain":

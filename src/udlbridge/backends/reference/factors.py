@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -81,6 +81,14 @@ def _factor(passes: Sequence[Contribution], reduction: Reduction, names: tuple[s
     blocks = [one.gradients() for one in passes]
     flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in names]
     return Gradients(np.concatenate(flat, axis=2))
+
+
+def joined(parts: Sequence[list[Summand]], index: int) -> Summand:
+    """Summand `index` of all samples, from those of one stretch after the other."""
+    pieces = [part[index].factor for part in parts]
+    names = [field.name for field in fields(pieces[0])]
+    whole = type(pieces[0])(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
+    return Summand(parts[0][index].names, whole)
 
 
 def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice) -> np.ndarray:
