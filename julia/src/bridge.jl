@@ -55,24 +55,28 @@ end
 "factors with the reduction that they were made for, so that Python holds one value"
 struct Prepared{R<:Reduction}
     reduction::R
-    factors::Vector{AnyFactor}
+    summands::Vector{Summand}
 end
 
 "`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
 function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
-    return Prepared(r, Vector{AnyFactor}(factors(chain, received(X), r, Symbol(method), Set{String}(String.(params)))))
+    return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
 
 """
-    bridge_fill(T, address, dims, left, rows, right, cols, lower)
+    bridge_fill(T, address, dims, left, rows, right, cols, params, lower)
 
 Fill the rectangle into memory that Python owns: `dims` elements from `address` on, of the type of the factors. `rows`
-and `cols` are (first, last), counted from 1.
+and `cols` are (first, last), counted from 1. `params` are the names of the parameters whose share is wanted, whole layers
+of those that the factors were made for.
 """
-function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, right::Prepared, cols, lower::Bool) where {T}
+function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, right::Prepared, cols, params,
+    lower::Bool) where {T}
     target = unsafe_wrap(Array, Ptr{T}(UInt(address)), Tuple(Int.(dims)))
-    rectangle!(target, left.reduction, left.factors, rows[1]:rows[2], right.factors, cols[1]:cols[2]; lower)
+    names = Set{String}(String.(params))
+    own, other = (filter(s -> any(in(names), s.names), p.summands) for p in (left, right))
+    rectangle!(target, left.reduction, own, rows[1]:rows[2], other, cols[1]:cols[2]; lower)
     return nothing
 end
 

@@ -20,7 +20,27 @@ struct Positions{F<:Factor}
     at::Vector{F}
 end
 
-const AnyFactor = Union{Factor,Positions}
+"""
+    Tokens(at)
+
+One summand of the kernel, of a table: for every token the samples that have it, in order, and their gradients (q, K, m)
+of its column.
+"""
+struct Tokens{T<:Real}
+    at::Dict{Int,Tuple{Vector{Int},Array{T,3}}}
+end
+
+const AnyFactor = Union{Factor,Positions,Tokens}
+
+"""
+    Summand(names, factor)
+
+A factor, and the names of the parameters whose share of the kernel it holds; all of them are in one layer.
+"""
+struct Summand
+    names::Vector{String}
+    factor::AnyFactor
+end
 
 """
     ntk(chain, X, X2 = nothing; outputs = :trace, method = :structured)
@@ -55,7 +75,7 @@ function ntk(chain::Chain, X::AbstractArray, X2=nothing; outputs=:trace, method:
 end
 
 """
-    factors(chain, X, reduction, method, params) -> Vector of factors
+    factors(chain, X, reduction, method, params) -> Vector{Summand}
 
 What a kernel needs of the samples `X`: one forward pass and K backward passes for `:structured`, per-sample gradients
 for `:plain`. `params` are the names of the parameters that count.
@@ -66,8 +86,8 @@ function factors(chain::Chain, X::AbstractArray, r::Reduction, method::Symbol, p
     method === :structured && return structured_factors(chain, X, r, params)
     method === :plain || throw(ArgumentError("method = :$method; allowed: :structured, :plain"))
     seeds = cotangents(r, chain(X))
-    return AnyFactor[
-        Factor(nothing, reshape(block, :, length(seeds), size(X, ndims(X)))) for
+    return Summand[
+        Summand([name], Factor(nothing, reshape(block, :, length(seeds), size(X, ndims(X))))) for
         (name, block) in per_sample(chain, X, seeds) if name in params
     ]
 end
@@ -79,7 +99,7 @@ Write the kernel of samples `left[rows]` against `right[cols]` into `T` (trailin
 memory of a C-order array (rows, cols, trailing...). In place, by BLAS. `lower` says that both are the same samples, and
 that the columns behind those of a row are not needed; [`mirror!`](@ref) puts them in.
 """
-function rectangle!(T::Array, r::Reduction, left::Vector, rows, right::Vector, cols; lower::Bool=false)
+function rectangle!(T::Array, r::Reduction, left::Vector{Summand}, rows, right::Vector{Summand}, cols; lower::Bool=false)
     isempty(left) && return fill!(T, 0)
     leading = ntuple(_ -> Colon(), ndims(T) - 2)
     height = min(STRIP, length(rows))
@@ -113,9 +133,9 @@ mirror!(T::Array{<:Any,4}, i, j) = (view(T, :, :, i, j) .= transpose(view(T, :, 
 "How many rows are done at a time: what the elementwise products touch should stay in the cache."
 const STRIP = 512
 
-function strip!(T, scratch, pairs, r::Reduction, left::Vector, rows, right::Vector, cols)
+function strip!(T, scratch, pairs, r::Reduction, left::Vector{Summand}, rows, right::Vector{Summand}, cols)
     fresh = true
-    for (l, m) in zip(left, right), (f, g) in summands(l, m)
+    for (l, m) in zip(left, right), (f, g) in terms(l.factor, m.factor)
         add_product!(T, scratch, pairs, r, f, rows, g, cols, fresh)
         fresh = false
     end
@@ -124,8 +144,9 @@ function strip!(T, scratch, pairs, r::Reduction, left::Vector, rows, right::Vect
 end
 
 "the pairs of factors whose products add up to the product of two"
-summands(f::Factor, g::Factor) = ((f, g),)
-summands(f::Positions, g::Positions) = Iterators.product(f.at, g.at)
+terms(f::Factor, g::Factor) = ((f, g),)
+terms(f::Tokens, g::Tokens) = ((f, g),)
+terms(f::Positions, g::Positions) = Iterators.product(f.at, g.at)
 
 "T = or += the product of two factors; `fresh` overwrites"
 function add_product!(T, scratch, pairs, r::Reduction, f::Factor{Nothing}, rows, g::Factor{Nothing}, cols, fresh)
@@ -138,6 +159,21 @@ function add_product!(T, scratch, pairs, r::Reduction, f::Factor, rows, g::Facto
     spread = reshape(pairs, ntuple(_ -> 1, ndims(T) - 2)..., size(pairs)...) # over the leading (output) axes
     errors_product!(fresh ? T : scratch, r, f.d, rows, g.d, cols)
     fresh ? (T .*= spread) : (T .+= scratch .* spread)
+    return T
+end
+
+function add_product!(T, scratch, pairs, r::Reduction, f::Tokens, rows, g::Tokens, cols, fresh)
+    fresh && fill!(T, 0)
+    leading = ntuple(_ -> Colon(), ndims(T) - 2)
+    for (token, (left, d)) in f.at
+        haskey(g.at, token) || continue
+        right, e = g.at[token]
+        own, other = findall(in(rows), left), findall(in(cols), right)
+        block = similar(T, size(T)[1:(end - 2)]..., length(other), length(own))
+        errors_product!(block, r, d, own, e, other)
+        # A sample has a token once in these lists, so no entry is meant twice.
+        view(T, leading..., right[other] .- (first(cols) - 1), left[own] .- (first(rows) - 1)) .+= block
+    end
     return T
 end
 

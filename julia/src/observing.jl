@@ -28,6 +28,19 @@ struct ElementSite{G} <: Site
 end
 
 """
+    TableSite(columns)
+
+A table of so many columns, of which one is taken for every token of the input (T, n).
+"""
+struct TableSite <: Site
+    columns::Int
+end
+
+"how many parameters enter at a place"
+parameter_count(site::Site) = site.count
+parameter_count(::TableSite) = 1
+
+"""
     observed(layer, x, see)
 
 The layer on a batch, with `see(site, x, z)` in place of every tensor `z` that parameters made of `x`.

@@ -14,6 +14,17 @@ function affine_rule(T::Integer, p::Integer, q::Integer, G::Integer, K::Integer,
     return T^2 * (p + q * K + ELEMENTWISE * entries) < p * q * K ? :pairs : :gradients
 end
 
+"""
+    lookup_rule(T, V, q, K, entries) -> Symbol
+
+The cheaper exact form of the share of a table of V columns with q numbers each, of which one is taken at each of T
+positions: `:tokens` multiplies the gradients of the columns that two samples share, at most min(T, V) of them,
+`:gradients` those of the whole table.
+"""
+function lookup_rule(T::Integer, V::Integer, q::Integer, K::Integer, entries::Integer)
+    return min(T, V) * (q * K + ELEMENTWISE * entries) < V * q * K ? :tokens : :gradients
+end
+
 "inner products and entries per pair of samples, for O outputs"
 products(::Reduction, O::Integer) = (O, 1)
 products(::Union{One,Summed}, ::Integer) = (1, 1)

@@ -1,5 +1,5 @@
 """
-    structured_factors(chain, X, reduction, names) -> Vector{Factor}
+    structured_factors(chain, X, reduction, names) -> Vector{Summand}
 
 A factor for every place where parameters in `names` enter a chain in inference mode: one forward pass writes the places down, one backward pass per
 cotangent gives the errors there.
@@ -7,19 +7,20 @@ cotangent gives the errors there.
 function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
     recorder = Recorder()
     y = observed(chain, X, recorder)
-    isempty(recorder.sites) && return AnyFactor[] # no parameters: the kernel is zero
+    isempty(recorder.sites) && return Summand[] # no parameters: the kernel is zero
     probes = Tuple(zeros(eltype(y), size...) for size in recorder.sizes)
     _, back = Zygote.pullback(p -> observed(chain, X, Probes(p, Ref(0))), probes)
     pulled = [only(back(seed)) for seed in cotangents(r, y)]
-    found, taken = AnyFactor[], 0
+    found, taken = Summand[], 0
     own = first.(parameters(chain))
     for (index, (site, x)) in enumerate(zip(recorder.sites, recorder.inputs))
-        wanted = in(names).(own[(taken + 1):(taken + site.count)])
-        taken += site.count
+        here = own[(taken + 1):(taken + parameter_count(site))]
+        wanted = in(names).(here)
+        taken += length(here)
         any(wanted) || continue
         # An output may not depend on a place: its error there is zero.
         errors = [g === nothing || g[index] === nothing ? probes[index] : g[index] for g in pulled]
-        push!(found, factor(site, wanted, x, errors, products(r, size(y, 1))...))
+        push!(found, Summand(here[wanted], factor(site, wanted, x, errors, products(r, size(y, 1))...)))
     end
     return found
 end
@@ -44,6 +45,34 @@ function factor(site::AffineSite, wanted, x, errors, products, entries)
         return T == 1 ? only(at) : Positions(at)
     end
     return Factor(nothing, weight_gradients(a, ds, wanted[1], bias))
+end
+
+function factor(site::TableSite, wanted, tokens, errors, products, entries)
+    q, T, n = size(first(errors))
+    lookup_rule(T, site.columns, q, products, entries) === :tokens && return shared_tokens(tokens, errors)
+    gradient = fill!(similar(first(errors), q, site.columns, length(errors), n), 0)
+    for (k, d) in enumerate(errors), i in 1:n, t in 1:T
+        gradient[:, tokens[t, i], k, i] .+= view(d, :, t, i)
+    end
+    return Factor(nothing, reshape(gradient, :, length(errors), n))
+end
+
+"for every token its samples and their gradients, from tokens (T, n) and errors (q, T, n)"
+function shared_tokens(tokens::AbstractMatrix{<:Integer}, errors::Vector{<:AbstractArray{T,3}}) where {T}
+    samples = Dict{Int,Vector{Int}}()
+    for i in axes(tokens, 2), token in view(tokens, :, i)
+        own = get!(Vector{Int}, samples, token)
+        (isempty(own) || last(own) != i) && push!(own, i)
+    end
+    at = Dict(token => (own, zeros(T, size(first(errors), 1), length(errors), length(own))) for (token, own) in samples)
+    for i in axes(tokens, 2), (t, token) in enumerate(view(tokens, :, i))
+        own, gradients = at[token]
+        place = searchsortedfirst(own, i)
+        for (k, d) in enumerate(errors)
+            gradients[:, k, place] .+= view(d, :, t, i)
+        end
+    end
+    return Tokens(at)
 end
 
 "per-sample gradients sum_t d_t a_t' of all groups, and sum_t d_t for the bias, (P, K, n)"

@@ -10,7 +10,7 @@
     @testset "a rectangle in foreign memory" begin
         p = UDLBridge.bridge_prepare(chain, X, "trace", 3, "structured", ["0.weight", "0.bias"])
         memory = zeros(4, 2)
-        GC.@preserve memory UDLBridge.bridge_fill(Float64, UInt(pointer(memory)), (4, 2), p, (2, 3), p, (1, 4))
+        GC.@preserve memory UDLBridge.bridge_fill(Float64, UInt(pointer(memory)), (4, 2), p, (2, 3), p, (1, 4), ["0.weight", "0.bias"])
         @test memory' ≈ ntk(chain, X)[2:3, :]
     end
 

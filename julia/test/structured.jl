@@ -1,7 +1,7 @@
 @testset "structured kernels beyond dense layers" begin
     rng = Xoshiro(3)
     random(layer) = Flux.testmode!(f64(layer))
-    names = ["few wide positions", "many narrow ones", "groups and norms", "tokens"]
+    names = ["few wide positions", "many narrow ones", "groups and norms", "few tokens", "many tokens"]
     attention = UDLBridge.SelfAttention(randn(rng, 4, 12), randn(rng, 12), randn(rng, 4, 4), randn(rng, 4), 2, true)
     cases = [
         (Chain(Conv((2, 2), 24 => 32, tanh; stride=2), Flux.flatten, Dense(128 => 2)), randn(rng, 4, 4, 24, 4)),
@@ -11,6 +11,7 @@
             randn(rng, 6, 4, 4)),
         (Chain(Embedding(5 => 4), UDLBridge.LearnedPositions(randn(rng, 4, 6)), SkipConnection(Chain(attention), +),
                 Dense(4 => 3, tanh), UDLBridge.Take(-1)), rand(rng, 1:5, 6, 4)),
+        (Chain(Embedding(40 => 3), Dense(3 => 2, tanh), Flux.flatten, Dense(12 => 2)), rand(rng, 1:5, 6, 4)),
     ]
     @testset "$name" for (name, (chain, X)) in zip(names, cases)
         chain = random(chain)
@@ -25,8 +26,11 @@
     @testset "both forms are taken" begin
         r = UDLBridge.reduction(:trace, 2)
         wide, narrow = random(cases[1][1]), random(cases[2][1])
-        @test first(UDLBridge.factors(wide, cases[1][2], r, :structured)) isa UDLBridge.Positions
-        @test first(UDLBridge.factors(narrow, cases[2][2], r, :structured)).a === nothing
+        @test first(UDLBridge.factors(wide, cases[1][2], r, :structured)).factor isa UDLBridge.Positions
+        few, many = random(cases[4][1]), random(cases[5][1])
+        @test first(UDLBridge.factors(few, cases[4][2], r, :structured)).factor isa UDLBridge.Factor
+        @test first(UDLBridge.factors(many, cases[5][2], r, :structured)).factor isa UDLBridge.Tokens
+        @test first(UDLBridge.factors(narrow, cases[2][2], r, :structured)).factor.a === nothing
     end
 
     @testset "gradients of mutable layers do not add up over outputs" begin

@@ -1,7 +1,7 @@
 # For bridge.py: the work of a kernel by tiles, as Python has it done, without Python.
 module BridgeBenchmark
 
-using UDLBridge: UDLBridge, AnyFactor
+using UDLBridge: UDLBridge
 
 """
     native(chain, X, tile, outputs)
@@ -12,7 +12,7 @@ function native(chain, X, tile::Integer, outputs::Integer)
     return @elapsed begin
         r = UDLBridge.reduction(outputs, size(UDLBridge.outputs(chain, UDLBridge.sample(X, 1)), 1))
         blocks = collect(Iterators.partition(axes(X, 2), tile))
-        kept = [Vector{AnyFactor}(UDLBridge.factors(chain, X[:, block], r, :structured)) for block in blocks]
+        kept = [UDLBridge.factors(chain, X[:, block], r, :structured) for block in blocks]
         target = Matrix{eltype(X)}(undef, tile, tile)
         for (i, left) in enumerate(kept), j in 1:i
             UDLBridge.rectangle!(target, r, left, 1:tile, kept[j], 1:tile; lower=i == j)

@@ -5,16 +5,7 @@ fields(::Embedding) = ("weight" => :weight,)
 build_layer(::Val{:embedding}, settings, param) = Embedding(from_canonical(Embedding, Val(:weight), param("weight")))
 
 function observed(e::Embedding, x, see)
-    return see(ElementSite(1, (tokens, d) -> (row_sums(e, tokens, d),)), x, e(x))
-end
-
-"per-sample gradient of an embedding: column v is the sum of d_t over the places where token v stands, (E V, n)"
-function row_sums(e::Embedding, tokens::AbstractMatrix, d::AbstractArray)
-    gradient = fill!(similar(d, size(e.weight)..., size(tokens, 2)), 0)
-    for i in axes(tokens, 2), t in axes(tokens, 1)
-        gradient[:, tokens[t, i], i] .+= view(d, :, t, i)
-    end
-    return reshape(gradient, :, size(tokens, 2))
+    return see(TableSite(size(e.weight, 2)), x, e(x))
 end
 
 """

@@ -18,21 +18,7 @@ from udlbridge.inputs import output_size
 from udlbridge.model import Model
 
 
-class _Prepared:
-    """Factors in Julia's memory of some samples: one value for each choice of parameters that was asked for."""
-
-    def __init__(self, prepare: Callable[[tuple[str, ...]], Any], params: tuple[str, ...]) -> None:
-        self._prepare = prepare
-        self._kept = {params: prepare(params)}
-
-    def of(self, params: tuple[str, ...]) -> Any:
-        """The factors of these parameters; the passes are made again for a choice that is new."""
-        if params not in self._kept:
-            self._kept = {**self._kept, params: self._prepare(params)}
-        return self._kept[params]
-
-
-class JuliaBackend(Backend[_Prepared]):
+class JuliaBackend(Backend[Any]):
     """Flux and Zygote, in this process. Factors of a kernel stay in Julia's memory."""
 
     name = "julia"
@@ -76,7 +62,7 @@ class JuliaBackend(Backend[_Prepared]):
         """The formula's gradient by Zygote."""
         return _array(self.call("bridge_program_gradient", *_steps(program, x), x.T))
 
-    def prepare(self, job: KernelJob, x: np.ndarray) -> _Prepared:
+    def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
         if job.device != "cpu":
             raise OptionError(
@@ -86,24 +72,13 @@ class JuliaBackend(Backend[_Prepared]):
         if isinstance(outputs, int):
             outputs += 1  # Julia counts from 1
         n_outputs = output_size(job.model, x)
-
-        def factors(params: tuple[str, ...]) -> Any:
-            with self.blas_threads(job.threads):
-                chain = self._build(job.model)
-                return self.call("bridge_prepare", chain, x.T, outputs, n_outputs, job.method, list(params))
-
-        return _Prepared(factors, job.parameters)
+        with self.blas_threads(job.threads):
+            return self.call(
+                "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
+            )
 
     def fill(
-        self,
-        job: KernelJob,
-        left: _Prepared,
-        rows: slice,
-        right: _Prepared,
-        cols: slice,
-        out: np.ndarray,
-        *,
-        lower: bool = False,
+        self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray, *, lower: bool = False
     ) -> None:
         """Julia's BLAS writes straight into `out`."""
         if not out.flags.c_contiguous:
@@ -113,9 +88,11 @@ class JuliaBackend(Backend[_Prepared]):
             return
         element = getattr(runtime.julia_base(), "Float32" if out.dtype == np.float32 else "Float64")
         first = (rows.start + 1, rows.stop), (cols.start + 1, cols.stop)
-        own, other = left.of(job.parameters), right.of(job.parameters)
+        names = list(job.parameters)
         with self.blas_threads(job.threads):
-            self.call("bridge_fill", element, out.ctypes.data, out.shape[::-1], own, first[0], other, first[1], lower)
+            self.call(
+                "bridge_fill", element, out.ctypes.data, out.shape[::-1], left, first[0], right, first[1], names, lower
+            )
 
     def loss_gradient(
         self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
