@@ -437,7 +437,7 @@ def test_append_that_is_interrupted_leaves_the_old_kernel_repairable(
     x = samples(MODEL, 30)
     store = ub.compute_kernel(MODEL, x[:21], tmp_path / "K.zarr", backend="reference")
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "data_hash", lambda _: (_ for _ in ()).throw(Killed()))
+        patch.setattr(storing, "data_hash", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             store.append(x[21:])
     again = ub.KernelStore(tmp_path / "K.zarr")

@@ -30,11 +30,23 @@ FORMAT = 1
 """Version of the manifest."""
 
 
-def data_hash(x: np.ndarray) -> str:
-    """SHA-256 of the shape, dtype and bytes of the samples."""
-    digest = hashlib.sha256(f"{x.shape}{x.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(x).data)
+SAMPLES_BYTES = 1 << 22
+"""Bytes of samples that are read, written and hashed at a time: one chunk."""
+
+
+def data_hash(x: Any, n: int | None = None) -> str:
+    """SHA-256 of the shape, dtype and bytes of the samples, the first `n` of an array or of Zarr's."""
+    count = x.shape[0] if n is None else n
+    digest = hashlib.sha256(f"{(count, *x.shape[1:])}{x.dtype.str}".encode())
+    rows = sample_rows(x)
+    for start in range(0, count, rows):
+        digest.update(np.ascontiguousarray(x[start : min(start + rows, count)]).data)
     return digest.hexdigest()
+
+
+def sample_rows(x: Any) -> int:
+    """How many of the samples `SAMPLES_BYTES` are, at least one."""
+    return max(1, SAMPLES_BYTES // (int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize))
 
 
 class StoredKernel:
@@ -153,13 +165,21 @@ class StoredKernel:
         Raises:
             StoreError: they are damaged, or others.
         """
+        self.check_samples()
+        return np.asarray(self._stored_samples()[: self.shape[0]])
+
+    def check_samples(self) -> None:
+        """Read the samples, chunk by chunk, and compare their hash.
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
         try:
-            x = self._read_samples()[: self.shape[0]]  # another handle may have appended some
+            found = data_hash(self._stored_samples(), self.shape[0])  # another handle may have appended some
         except (OSError, KeyError, ValueError) as error:
             raise self._foreign("x", str(error)) from error
-        if data_hash(x) != self.manifest["data"]:
+        if found != self.manifest["data"]:
             raise self._foreign("x", "their hash is another one")
-        return x
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
@@ -303,10 +323,9 @@ class StoredKernel:
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
 
-    def _read_samples(self) -> np.ndarray:
-        """All samples that are on disk, which may be more than count."""
-        array: Any = self._group["x"]
-        return np.asarray(array[...])
+    def _stored_samples(self) -> Any:
+        """Zarr's array of the samples, which may be more than count."""
+        return self._group["x"]
 
     def _foreign(self, part: str, why: str) -> StoreError:
         what = {"x": "samples", "model.safetensors": "network"}[part]
