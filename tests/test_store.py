@@ -310,7 +310,7 @@ def test_interrupted_anywhere_and_resumed(tmp_path: Path, monkeypatch: pytest.Mo
     assert not opened.complete
     assert opened.verify().good == after
     if after < 6:
-        with pytest.raises(errors.StoreError, match=r"is not there.*--resume"):
+        with pytest.raises(errors.StoreError, match=r"is not there.*--repair"):
             np.asarray(opened)
     resumed = store_of(tmp_path / "K.zarr", resume=True)
     assert resumed.manifest["actual"][-1]["tiles"] == 6 - after

@@ -59,7 +59,7 @@ class StoredKernel:
         path: the folder.
         model: if given, the network that the kernel must be of.
         x: if given, the samples that it must be of.
-        memory: how large an array may be that a read makes, as "2GB".
+        memory: how large an array may be that a read makes, as "2GB"; and how much of tiles a product holds at once.
 
     Raises:
         StoreError: there is no store, it has another format, or it is of another network or other samples.
@@ -196,7 +196,7 @@ class StoredKernel:
         if not self._chunk(tile).is_file():
             raise StoreError(
                 f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
-                remedy="finish it with `udlbridge kernel ... --resume`",
+                remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
             )
         try:
             raw = np.asarray(self._array[tile.rows, tile.columns])
