@@ -312,7 +312,7 @@ def test_interrupted_anywhere_and_resumed(tmp_path: Path, monkeypatch: pytest.Mo
     assert not opened.complete
     assert opened.verify().good == after
     if after < 6:
-        with pytest.raises(errors.StoreError, match=r"is not there.*--resume"):
+        with pytest.raises(errors.StoreError, match=r"is not there.*--repair"):
             np.asarray(opened)
     resumed = store_of(tmp_path / "K.zarr", resume=True)
     assert resumed.manifest["actual"][-1]["tiles"] == 6 - after
@@ -439,7 +439,7 @@ def test_append_that_is_interrupted_leaves_the_old_kernel_repairable(
     x = samples(MODEL, 30)
     store = ub.compute_kernel(MODEL, x[:21], tmp_path / "K.zarr", backend="reference")
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "data_hash", lambda _: (_ for _ in ()).throw(Killed()))
+        patch.setattr(storing, "data_hash", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             store.append(x[21:])
     again = ub.KernelStore(tmp_path / "K.zarr")

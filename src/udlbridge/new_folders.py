@@ -29,7 +29,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     building = folder.with_name(f".{folder.name}.building")
     building.mkdir(parents=True, exist_ok=True)
-    with locked(building):
+    with locked(building, folder):
         try:
             for left in building.iterdir():
                 if left.name != LOCK:
@@ -50,8 +50,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder. The operating system frees it when its holder dies.
+def locked(folder: Path, name: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is called `name` to people. The operating system frees it when its holder dies.
 
     Raises:
         StoreError: another process holds it.
@@ -61,7 +61,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise StoreError(
-            f"another process is writing to {folder}", allowed="one writer", remedy="wait until it has finished"
+            f"another process is writing to {name}", allowed="one writer", remedy="wait until it has finished"
         ) from None
     try:
         yield

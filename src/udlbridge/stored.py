@@ -31,11 +31,23 @@ FORMAT = 1
 """Version of the manifest."""
 
 
-def data_hash(x: np.ndarray) -> str:
-    """SHA-256 of the shape, dtype and bytes of the samples."""
-    digest = hashlib.sha256(f"{x.shape}{x.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(x).data)
+SAMPLES_BYTES = 1 << 22
+"""Bytes of samples that are read, written and hashed at a time: one chunk."""
+
+
+def data_hash(x: Any, n: int | None = None) -> str:
+    """SHA-256 of the shape, dtype and bytes of the samples, the first `n` of an array or of Zarr's."""
+    count = x.shape[0] if n is None else n
+    digest = hashlib.sha256(f"{(count, *x.shape[1:])}{x.dtype.str}".encode())
+    rows = sample_rows(x)
+    for start in range(0, count, rows):
+        digest.update(np.ascontiguousarray(x[start : min(start + rows, count)]).data)
     return digest.hexdigest()
+
+
+def sample_rows(x: Any) -> int:
+    """How many of the samples `SAMPLES_BYTES` are, at least one."""
+    return max(1, SAMPLES_BYTES // (int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize))
 
 
 class StoredKernel:
@@ -48,7 +60,7 @@ class StoredKernel:
         path: the folder.
         model: if given, the network that the kernel must be of.
         x: if given, the samples that it must be of.
-        memory: how large an array may be that a read makes, as "2GB".
+        memory: how large an array may be that a read makes, as "2GB"; and how much of tiles a product holds at once.
 
     Raises:
         StoreError: there is no store, it has another format, or it is of another network or other samples.
@@ -160,13 +172,21 @@ class StoredKernel:
         Raises:
             StoreError: they are damaged, or others.
         """
+        self.check_samples()
+        return np.asarray(self._stored_samples()[: self.shape[0]])
+
+    def check_samples(self) -> None:
+        """Read the samples, chunk by chunk, and compare their hash.
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
         try:
-            x = self._read_samples()[: self.shape[0]]  # another handle may have appended some
+            found = data_hash(self._stored_samples(), self.shape[0])  # another handle may have appended some
         except (OSError, KeyError, ValueError) as error:
             raise self._foreign("x", str(error)) from error
-        if data_hash(x) != self.manifest["data"]:
+        if found != self.manifest["data"]:
             raise self._foreign("x", "their hash is another one")
-        return x
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
@@ -183,7 +203,7 @@ class StoredKernel:
         if not self._chunk(tile).is_file():
             raise StoreError(
                 f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
-                remedy="finish it with `udlbridge kernel ... --resume`",
+                remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
             )
         try:
             raw = np.asarray(self._array[tile.rows, tile.columns])
@@ -310,10 +330,9 @@ class StoredKernel:
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
 
-    def _read_samples(self) -> np.ndarray:
-        """All samples that are on disk, which may be more than count."""
-        array: Any = self._group["x"]
-        return np.asarray(array[...])
+    def _stored_samples(self) -> Any:
+        """Zarr's array of the samples, which may be more than count."""
+        return self._group["x"]
 
     def _foreign(self, part: str, why: str) -> StoreError:
         what = {"x": "samples", "model.safetensors": "network"}[part]

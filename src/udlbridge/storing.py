@@ -21,12 +21,9 @@ from udlbridge.narrowing import STORAGE, narrowed
 from udlbridge.new_folders import flush, locked, new_folder
 from udlbridge.reduction import Reduction
 from udlbridge.sizes import show_bytes
-from udlbridge.stored import FORMAT, StoredKernel, data_hash
+from udlbridge.stored import FORMAT, StoredKernel, data_hash, sample_rows
 from udlbridge.tile_files import PARTIAL, TileFiles
 from udlbridge.tiling import Grid, Tile
-
-SAMPLES_BYTES = 1 << 22
-"""Bytes of samples in a chunk: they are written one after the other, so this is what writing them takes."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class WritableStore(StoredKernel):
             filters=None,
             fill_value=0,
         )
-        rows = max(1, min(n, SAMPLES_BYTES // max(x[0].nbytes, 1)))
+        rows = min(n, sample_rows(x))
         group.create_array(
             "x", shape=x.shape, chunks=(rows, *x.shape[1:]), dtype=x.dtype, compressors=[Crc32cCodec()], filters=None
         )
@@ -134,7 +131,7 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: another process writes.
         """
-        with locked(self.path):
+        with locked(self.path, self.path):
             self._load()
             with self._disk():
                 self._settle()
@@ -231,7 +228,7 @@ class WritableStore(StoredKernel):
             _write_samples(samples, n, x_new)
             flush(self.path / "x")
             self._array.resize((n + len(x_new), n + len(x_new), *self.shape[2:]))
-            data = data_hash(self._read_samples())
+            data = data_hash(samples)
         self.update(n=n + len(x_new), data=data)
 
     def _settle(self) -> None:
@@ -259,9 +256,9 @@ class WritableStore(StoredKernel):
     def _foreign_inputs(self) -> tuple[str, ...]:
         """What is wrong with the stored network and samples, nothing if they are those of the kernel."""
         found = []
-        for read in (self.model, self.samples):
+        for check in (self.model, self.check_samples):
             try:
-                read()
+                check()
             except StoreError as error:
                 found.append(error.given)
         return tuple(found)
