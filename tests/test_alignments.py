@@ -103,6 +103,45 @@ def test_a_large_common_offset_costs_no_digits() -> None:
     assert ub.alignment(k1 + 1e6, k2 - 1e5) == pytest.approx(dense_alignment(k1, k2), abs=1e-8)
 
 
+@given(
+    kernel_pairs(), st.integers(-1000, 1000), st.integers(-1000, 1000), st.integers(1, 30) | st.none(), st.booleans()
+)
+def test_entries_of_any_size_cost_no_digits(
+    pair: tuple[np.ndarray, np.ndarray], one: int, other: int, tile: int | None, centred: bool
+) -> None:
+    expected = ub.alignment(*pair, centred=centred)
+    scaled = [np.ldexp(k, exponent) for k, exponent in zip(pair, (one, other), strict=True)]
+    assert ub.alignment(*scaled, tile=tile, centred=centred) == pytest.approx(expected, abs=slack(*pair))
+    for k, exponent, original in zip(scaled, (one, other), pair, strict=True):
+        np.testing.assert_array_equal(ub.centre(k), np.ldexp(ub.centre(original), exponent))
+
+
+@pytest.mark.parametrize("tile", [None, 5])
+@pytest.mark.parametrize("power", [155, -155, -160, -165, -300])
+@pytest.mark.parametrize("order", [1, -1])
+def test_entries_whose_size_changes_from_one_block_to_the_next(
+    power: int, tile: int | None, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "STRIP", 100)
+    a, b = np.random.default_rng(1).standard_normal((2, 20, 3))
+    sizes = np.repeat([1.0, 10.0**power], 10)[::order, None]
+    k = (a @ a.T) * sizes * sizes.T if power == -155 else (a @ a.T) * np.maximum(sizes, sizes.T)
+    # Divided by a power of two, the definition can be computed without overflow; what is lost then is nothing.
+    small = np.ldexp(k, -np.frexp(np.abs(k).max())[1])
+    assert ub.alignment(k, b @ b.T, tile=tile) == pytest.approx(dense_alignment(small, b @ b.T), abs=1e-13)
+    assert ub.alignment(k, k, tile=tile) == pytest.approx(1, abs=1e-15)
+
+
+def test_a_large_term_of_rows_and_columns_costs_the_digits_that_the_docstring_says() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 60, 3))
+    k, other, term = a @ a.T, b @ b.T, 1e7 * rng.standard_normal((60, 1))
+    blurred, expected = k + term + term.T, dense_alignment(k, other)
+    lost = np.linalg.norm(blurred) / np.linalg.norm(ub.centre(k))
+    assert ub.alignment(blurred, other) == pytest.approx(expected, abs=1e-15 * lost**2)
+    assert ub.alignment(ub.centre(blurred), ub.centre(other)) == pytest.approx(expected, abs=1e-16 * lost)
+
+
 def test_float32_kernels_are_summed_in_float64() -> None:
     rng = np.random.default_rng(2)
     f = (rng.standard_normal((2, 300, 8)) + 5).astype(np.float32)
@@ -292,6 +331,29 @@ def test_kernels_that_cannot_be_compared() -> None:
             ub.alignment(broken, k)
     with pytest.raises(NumericalError, match="has no norm, so"):
         ub.alignment(np.zeros((4, 4)), k, centred=False)
+
+
+def test_no_kernels_at_all(untyped: None) -> None:
+    k = np.eye(3)
+    with pytest.raises(DTypeError, match="complex128") as caught:
+        ub.centre(k * 1j)
+    assert "real part" in caught.value.remedy
+    for bad in (k.astype(str), k.astype(object)):
+        for call in (ub.centre, lambda bad: ub.alignment(bad, k)):
+            with pytest.raises(DTypeError, match="real numbers"):
+                call(bad)
+    for value in (np.nan, np.inf):
+        with pytest.raises(NumericalError, match="not finite"):
+            ub.centre(np.diag([1.0, value, 1.0]))
+    for call in (ub.centre, lambda bad: ub.alignment(bad, bad), lambda bad: ub.alignment_matrix([k, bad])):
+        with pytest.raises(InputError, match="a list in the place of a kernel"):
+            call(k.tolist())
+    for tile in (2.5, "2", True, -1):
+        with pytest.raises(OptionError, match="tile="):
+            ub.alignment(k, k, tile=tile)
+    for layer in ("0", 0.0, None, True):
+        with pytest.raises(OptionError, match=f"layer={layer!r} of a model with 1 layers"):
+            ub.features(ub.Model([ub.Dense(3, 2)]), k.astype(np.float32), layer=layer)
 
 
 def test_labels_that_are_no_labels() -> None:
