@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.backends.base import Backend
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
+from udlbridge.factored import FactoredKernel
 from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
 from udlbridge.streaming import KernelLike, check_real, check_square, scale_exponent, statistics
@@ -17,11 +20,20 @@ CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
 
 
-def label_kernel(y: np.ndarray) -> Float[np.ndarray, "n n"]:
+@overload
+def label_kernel(y: np.ndarray, *, lazy: Literal[False] = False) -> Float[np.ndarray, "n n"]: ...
+
+
+@overload
+def label_kernel(y: np.ndarray, *, lazy: Literal[True]) -> FactoredKernel: ...
+
+
+def label_kernel(y: np.ndarray, *, lazy: bool = False) -> Float[np.ndarray, "n n"] | FactoredKernel:
     """The kernel of the labels, Y Y'.
 
     Args:
         y: (n,) of -1 and +1, or one-hot (n, classes).
+        lazy: keep Y and give blocks of the kernel when they are read, for kernels too large for memory.
 
     Returns:
         (n, n) float64: +1 and -1 for signs; 1 for equal and 0 for different classes otherwise.
@@ -46,14 +58,14 @@ def label_kernel(y: np.ndarray) -> Float[np.ndarray, "n n"]:
                 allowed="-1 and +1 in an array (n,), or one-hot (n, classes)",
                 remedy="np.where(labels == positive, 1.0, -1.0), or np.eye(n_classes)[labels]",
             )
-        return np.outer(wide, wide)
+        return _gram(wide[:, None], lazy)
     if not (np.isin(wide, (0.0, 1.0)).all() and (wide.sum(axis=1) == 1).all()):
         raise InputError(
             "labels of two axes that are not one-hot",
             allowed="a single 1 in every row, otherwise 0",
             remedy="np.eye(n_classes)[labels]",
         )
-    return wide @ wide.T
+    return _gram(wide, lazy)
 
 
 def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None) -> Float[np.ndarray, "n d"]:
@@ -88,12 +100,32 @@ def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | Non
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 
+@overload
 def feature_kernel(
-    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None
-) -> Float[np.ndarray, "n n"]:
-    """phi phi' for the outputs phi of one layer. Arguments and errors are those of `features`; (n, n)."""
-    phi = features(model, x, layer=layer, backend=backend)
-    return phi @ phi.T
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: Literal[False] = False
+) -> Float[np.ndarray, "n n"]: ...
+
+
+@overload
+def feature_kernel(
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: Literal[True]
+) -> FactoredKernel: ...
+
+
+def feature_kernel(
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: bool = False
+) -> Float[np.ndarray, "n n"] | FactoredKernel:
+    """phi phi' for the outputs phi of one layer, (n, n), of the model's dtype.
+
+    `lazy` keeps phi and gives blocks of the kernel when they are read, for kernels too large for memory. The other
+    arguments, and the errors, are those of `features`.
+    """
+    return _gram(features(model, x, layer=layer, backend=backend), lazy)
+
+
+def _gram(factor: np.ndarray, lazy: bool) -> Any:
+    kernel = FactoredKernel(factor)
+    return kernel if lazy else np.asarray(kernel)
 
 
 def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
@@ -205,8 +237,26 @@ def layer_alignments(
     Raises:
         As `features` and `alignment`.
     """
-    values = [
-        alignment(feature_kernel(model, x, layer=index, backend=backend), target, centred=centred)
-        for index in range(len(model.layers))
+    batch = checked_batch(model, x)
+    phis = _layer_outputs(model, batch, backends.get(backend))
+    kernels: dict[str, KernelLike] = {f"layer {index}": FactoredKernel(phi) for index, phi in enumerate(phis)}
+    return alignment_matrix({**kernels, "the target": target}, centred=centred)[:-1, -1]
+
+
+def _layer_outputs(model: Model, batch: np.ndarray, engine: Backend[Any]) -> list[np.ndarray]:
+    """phi of every layer, (n, d) each, from one forward pass: a layer takes what the one before it gave."""
+    layers = [
+        Model(
+            [layer],
+            {f"0.{name}": value for name, value in model.layer_arrays(index).items()},
+            dtype=model.dtype.name,
+        )
+        for index, layer in enumerate(model.layers)
     ]
-    return np.array(values)
+    parts: list[list[np.ndarray]] = [[] for _ in layers]
+    for start in range(0, len(batch), CHUNK):
+        values = batch[start : start + CHUNK]
+        for layer, found in zip(layers, parts, strict=True):
+            values = np.ascontiguousarray(engine.outputs(layer, values))
+            found.append(values.reshape(len(values), -1))
+    return [np.concatenate(found) for found in parts]

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.factored import FactoredKernel
 from udlbridge.options import checked_count
 from udlbridge.tiling import Grid, Tile
 from udlbridge.tolerances import rounding_unit
@@ -222,8 +223,15 @@ class Sums(NamedTuple):
 
 
 def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
-    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle."""
-    grids = {kernel.grid if isinstance(kernel, Tiled) else None for kernel in kernels}
+    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
+
+    Kernels that are kept as their factor take any tiles.
+    """
+    grids = {
+        kernel.grid if isinstance(kernel, Tiled) else None
+        for kernel in kernels
+        if not isinstance(kernel, FactoredKernel)
+    }
     return grids.pop() if len(grids) == 1 else None
 
 
