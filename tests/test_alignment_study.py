@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import udlbridge as ub
 from udlbridge.cli import group
-from udlbridge.errors import InputError, OptionError
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 
 Labelled = tuple[np.ndarray, np.ndarray]
 
@@ -84,6 +84,114 @@ def test_one_digit_is_refused() -> None:
         ub.study_alignment(learn, (test[0], np.where(test[1] == 9, 7, test[1])), backends=["reference"])
     with pytest.raises(OptionError, match="no backend"):
         ub.study_alignment(learn, test, backends=[])
+
+
+@pytest.mark.parametrize("which", ["training", "test"])
+def test_images_that_cannot_be_studied(which: str) -> None:
+    data = dict(zip(("training", "test"), halves(), strict=True))
+    x, y = data[which]
+    for bad, error, words in (
+        ((x[:0], y[:0]), InputError, f"no {which} images"),
+        ((x[y == 8], y[y == 8]), InputError, f"all {which} images show the digit 8"),
+        ((x[:1], y[:1]), InputError, f"all {which} images show the digit"),
+        ((x, y[1:]), ShapeError, "one whole number for each image"),
+        ((x, np.eye(10)[y]), ShapeError, "one whole number for each image"),
+        ((x, y + 0.5), ShapeError, "float64"),
+        ((x.astype(np.float16), y), DTypeError, "float16"),
+        ((np.where(x > 0.9, np.nan, x), y), InputError, f"the array of {which} images is nan"),
+    ):
+        with pytest.raises(error, match=words):
+            ub.study_alignment(*(data | {which: bad}).values(), backends=["reference"], width=4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        ({"batch_size": 0}, OptionError, "batch_size=0"),
+        ({"seed": -1}, OptionError, "seed=-1"),
+        ({"epochs": 1.5}, OptionError, "epochs=1.5"),
+        ({"width": 0}, OptionError, "width=0"),
+        ({"model": ub.models.hidden_relu(8, 5)}, OptionError, "5 outputs for images of 2 digits"),
+        ({"model": ub.models.hidden_relu(8, 1)}, OptionError, "1 outputs for images of 2 digits"),
+        ({"model": ub.Model([ub.Dense(784, 2)])}, OptionError, "a single layer"),
+        ({"model": ub.Model([ub.Dense(9, 3), ub.Dense(3, 2)])}, ShapeError, "784"),
+        ({"model": ub.models.hidden_relu(8, dtype="float64")}, DTypeError, "float64"),
+        ({"model": "hidden_relu"}, OptionError, "a str in the place of the model"),
+    ],
+)
+def test_settings_that_are_refused_before_training(
+    setting: dict[str, object], error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("trained for nothing")
+
+    monkeypatch.setattr("udlbridge.alignment_study.train", train)
+    with pytest.raises(error, match=words):
+        ub.study_alignment(*halves(), backends=["reference"], **setting)
+
+
+def test_the_network_that_is_named_is_the_one_that_learned() -> None:
+    from udlbridge.plots_training import study_figure
+
+    deep = ub.Model([ub.Dense(784, 9, "tanh"), ub.Dense(9, 7, "relu"), ub.Dense(7, 2)], seed=1)
+    for model, words, width in (
+        (ub.models.hidden_relu(33), "784-33-2 ReLU", 33),
+        (deep, "784-9-7-2 tanh ReLU", 7),
+    ):
+        study = ub.study_alignment(*halves(40), backends=["reference"], epochs=1, model=model)
+        assert (study.architecture, study.width) == (words, width)
+        assert f"10 to test; {words}; " in str(study)
+        assert (study.to_dict()["architecture"], study.to_dict()["width"]) == (words, width)
+        assert words in study_figure(study).get_suptitle()
+
+
+def test_images_that_are_not_flat() -> None:
+    (x, y), (x_test, y_test) = halves(40)
+    model = ub.Model([ub.Conv2d(1, 2, 5, "relu", stride=4), ub.Flatten(), ub.Dense(72, 2)])
+    study = ub.study_alignment(
+        (x.reshape(-1, 1, 28, 28), y),
+        (x_test.reshape(-1, 1, 28, 28), y_test),
+        backends=["reference"],
+        epochs=1,
+        model=model,
+    )
+    assert (study.architecture, study.width) == ("1x28x28-2x6x6-72-2 ReLU", 72)
+
+
+def test_the_command_looks_at_what_it_writes_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise AssertionError("computed for nothing")
+
+    monkeypatch.setattr("udlbridge.cli.align.engines", nothing)
+    file = tmp_path / "file"
+    file.write_text("")
+    for words, message in (
+        (["--json", str(tmp_path / "nodir" / "x.json")], "cannot be written"),
+        (["--json", str(tmp_path)], "cannot be written"),
+        (["--plot", str(file)], f"{file} is a file, not a folder"),
+        (["--plot", str(file / "deeper" / "still")], f"{file} is a file, not a folder"),
+    ):
+        result = CliRunner().invoke(group, ["align", "--n", "80", *words], standalone_mode=False)
+        assert isinstance(result.exception, OptionError), result
+        assert message in str(result.exception)
+    for words in (["--batch-size", "0"], ["--seed", "-1"], ["--epochs", "-1"], ["--width", "0"]):
+        assert CliRunner().invoke(group, ["align", *words]).exit_code == 2
+
+
+def test_a_named_engine_is_not_installed_against_the_users_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    from udlbridge import backends
+    from udlbridge.backends import runtime
+    from udlbridge.backends.base import Availability
+    from udlbridge.errors import JuliaUnavailable
+
+    missing = Availability(False, "Julia is not set up", "udlbridge julia install", installable=True)
+    monkeypatch.setattr(runtime, "availability", lambda: missing)
+    built: list[str] = []
+    monkeypatch.setattr(backends, "_build", built.append)
+    words = ["align", "--n", "8", "--backend", "reference,julia", "--no-install"]
+    result = CliRunner().invoke(group, words, standalone_mode=False)
+    assert isinstance(result.exception, JuliaUnavailable)
+    assert "julia" not in built
 
 
 def test_the_command_prints_writes_and_draws(backend: str, tmp_path: Path) -> None:

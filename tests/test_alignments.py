@@ -103,6 +103,45 @@ def test_a_large_common_offset_costs_no_digits() -> None:
     assert ub.alignment(k1 + 1e6, k2 - 1e5) == pytest.approx(dense_alignment(k1, k2), abs=1e-8)
 
 
+@given(
+    kernel_pairs(), st.integers(-1000, 1000), st.integers(-1000, 1000), st.integers(1, 30) | st.none(), st.booleans()
+)
+def test_entries_of_any_size_cost_no_digits(
+    pair: tuple[np.ndarray, np.ndarray], one: int, other: int, tile: int | None, centred: bool
+) -> None:
+    expected = ub.alignment(*pair, centred=centred)
+    scaled = [np.ldexp(k, exponent) for k, exponent in zip(pair, (one, other), strict=True)]
+    assert ub.alignment(*scaled, tile=tile, centred=centred) == pytest.approx(expected, abs=slack(*pair))
+    for k, exponent, original in zip(scaled, (one, other), pair, strict=True):
+        np.testing.assert_array_equal(ub.centre(k), np.ldexp(ub.centre(original), exponent))
+
+
+@pytest.mark.parametrize("tile", [None, 5])
+@pytest.mark.parametrize("power", [155, -155, -160, -165, -300])
+@pytest.mark.parametrize("order", [1, -1])
+def test_entries_whose_size_changes_from_one_block_to_the_next(
+    power: int, tile: int | None, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "STRIP", 100)
+    a, b = np.random.default_rng(1).standard_normal((2, 20, 3))
+    sizes = np.repeat([1.0, 10.0**power], 10)[::order, None]
+    k = (a @ a.T) * sizes * sizes.T if power == -155 else (a @ a.T) * np.maximum(sizes, sizes.T)
+    # Divided by a power of two, the definition can be computed without overflow; what is lost then is nothing.
+    small = np.ldexp(k, -np.frexp(np.abs(k).max())[1])
+    assert ub.alignment(k, b @ b.T, tile=tile) == pytest.approx(dense_alignment(small, b @ b.T), abs=1e-13)
+    assert ub.alignment(k, k, tile=tile) == pytest.approx(1, abs=1e-15)
+
+
+def test_a_large_term_of_rows_and_columns_costs_the_digits_that_the_docstring_says() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 60, 3))
+    k, other, term = a @ a.T, b @ b.T, 1e7 * rng.standard_normal((60, 1))
+    blurred, expected = k + term + term.T, dense_alignment(k, other)
+    lost = np.linalg.norm(blurred) / np.linalg.norm(ub.centre(k))
+    assert ub.alignment(blurred, other) == pytest.approx(expected, abs=1e-15 * lost**2)
+    assert ub.alignment(ub.centre(blurred), ub.centre(other)) == pytest.approx(expected, abs=1e-16 * lost)
+
+
 def test_float32_kernels_are_summed_in_float64() -> None:
     rng = np.random.default_rng(2)
     f = (rng.standard_normal((2, 300, 8)) + 5).astype(np.float32)
@@ -239,6 +278,118 @@ def test_features_of_every_layer(backend: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
 
 
+def test_lazy_kernels_are_the_dense_ones(backend: str) -> None:
+    model = ub.Model([ub.Dense(3, 5, "relu"), ub.Dense(5, 2)], seed=1)
+    x = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
+    signs, onehot = np.where(x[:, 0] > 0, 1, -1), np.eye(3)[np.arange(30) % 3]
+    pairs: list[tuple[ub.FactoredKernel, np.ndarray]] = [
+        (ub.label_kernel(signs, lazy=True), np.outer(signs, signs)),
+        (ub.label_kernel(onehot, lazy=True), onehot @ onehot.T),
+        (
+            ub.feature_kernel(model, x, backend=backend, lazy=True),
+            ub.feature_kernel(model, x, backend=backend),
+        ),
+    ]
+    for (lazy, dense), dtype in zip(pairs, ("float64", "float64", "float32"), strict=True):
+        assert (lazy.shape, lazy.ndim, len(lazy), lazy.dtype) == ((30, 30), 2, 30, np.dtype(dtype))
+        np.testing.assert_allclose(np.asarray(lazy), dense, rtol=1e-6, atol=1e-6)
+        assert np.asarray(lazy, dtype=np.float64).dtype == np.float64
+        for rows, columns in ((slice(0, 30), slice(0, 30)), (slice(2, 9), slice(25, 40)), (slice(None), slice(-4, -1))):
+            block = lazy[rows, columns]
+            assert block.dtype == lazy.dtype
+            np.testing.assert_allclose(block, dense[rows, columns], rtol=1e-6, atol=1e-6)
+        for tile in (None, 7):
+            for centred in (True, False):
+                options = {"tile": tile, "centred": centred}
+                other = np.diag(np.arange(1.0, 31))
+                assert ub.alignment(lazy, other, **options) == pytest.approx(
+                    ub.alignment(dense, other, **options), rel=1e-6
+                )
+    assert "rank at most 3" in repr(pairs[1][0])
+
+
+def test_lazy_kernels_are_never_formed(stores: list[ub.KernelStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.where(np.arange(30) % 3, 1.0, -1.0)
+    lazy, dense = ub.label_kernel(labels, lazy=True), ub.label_kernel(labels)
+    expected = ub.alignment(stores[0], dense)
+    largest: list[int] = []
+    block, read_tile = ub.FactoredKernel.__getitem__, ub.KernelStore.read_tile
+    tiles: list[tuple[int, int]] = []
+
+    def noted_block(self: ub.FactoredKernel, key: tuple[slice, slice]) -> np.ndarray:
+        found = block(self, key)
+        largest.append(found.size)
+        return found
+
+    def noted_tile(self: ub.KernelStore, tile: Tile) -> np.ndarray:
+        tiles.append((tile.row, tile.column))
+        return read_tile(self, tile)
+
+    monkeypatch.setattr(ub.FactoredKernel, "__getitem__", noted_block)
+    monkeypatch.setattr(ub.KernelStore, "read_tile", noted_tile)
+    assert ub.alignment(stores[0], lazy) == pytest.approx(expected, abs=1e-13)
+    # The store's triangle is read once, and the other kernel goes with its tiles of 8.
+    assert sorted(tiles) == [(i, j) for i in range(4) for j in range(i + 1)]
+    assert max(largest) == 64
+    assert ub.alignment(lazy, dense, tile=5) == pytest.approx(1, abs=1e-15)
+
+
+def test_what_a_lazy_kernel_does_not_give() -> None:
+    lazy = ub.label_kernel(np.array([1, -1, 1]), lazy=True)
+    for block in (0, slice(0, 2), (slice(0, 2), 1), (slice(0, 1),) * 3):
+        with pytest.raises(OptionError, match="two slices"):
+            lazy[block]
+    with pytest.raises(ValueError, match="copy"):
+        np.array(lazy, copy=False)
+    for shape in ((3,), (0, 2), (2, 2, 2)):
+        with pytest.raises(ShapeError, match="factor of shape"):
+            ub.FactoredKernel(np.ones(shape))
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_layers_are_aligned_in_one_forward_pass_and_one_pass_over_the_target(
+    centred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ub.Model(
+        [
+            *(ub.Conv2d(1, 2, 3, "relu"), ub.BatchNorm(2), ub.MaxPool(2), ub.Flatten()),
+            *(ub.Dense(18, 5, "tanh"), ub.Residual([ub.Dense(5, 5, "relu")]), ub.Dense(5, 2)),
+        ],
+        seed=1,
+        dtype="float64",
+    )
+    x = np.random.default_rng(0).standard_normal((9, 1, 8, 8)) + 1
+    dense = ub.label_kernel(np.array([1, -1, 1, -1, 1, -1, -1, 1, 1])) + 2.0
+    expected = [
+        ub.alignment(ub.feature_kernel(model, x, layer=layer, backend="reference"), dense, centred=centred)
+        for layer in range(7)
+    ]
+    engine = ub.backends.get("reference")
+    outputs, passed = engine.outputs, []
+
+    def noted(part: ub.Model, batch: np.ndarray) -> np.ndarray:
+        passed.append((len(part.layers), len(batch)))
+        return outputs(part, batch)
+
+    monkeypatch.setattr(engine, "outputs", noted)
+    monkeypatch.setattr(alignments, "CHUNK", 4)
+    target = OnlySlices(dense)
+    found = ub.layer_alignments(model, x, target, centred=centred, backend="reference")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(target.read, 1)
+    assert passed == [(1, size) for size in (4, 4, 1) for _ in range(7)]
+
+
+def test_a_layer_without_an_alignment_is_named() -> None:
+    model = ub.Model([ub.Dense(3, 2), ub.Dense(2, 2)], dtype="float64")
+    dead = model.with_params({**model.params, "1.weight": np.zeros((2, 2))})
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    with pytest.raises(NumericalError, match="layer 1 has no norm"):
+        ub.layer_alignments(dead, x, ub.label_kernel(np.array([1, -1, 1, -1, 1, 1])), backend="reference")
+    with pytest.raises(NumericalError, match="the target has no norm"):
+        ub.layer_alignments(model, x, np.ones((6, 6)), backend="reference")
+
+
 def test_features_of_more_samples_than_go_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ub.Model([ub.Dense(3, 5, "relu"), ub.Dense(5, 2)], seed=1)
     x = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
@@ -292,6 +443,29 @@ def test_kernels_that_cannot_be_compared() -> None:
             ub.alignment(broken, k)
     with pytest.raises(NumericalError, match="has no norm, so"):
         ub.alignment(np.zeros((4, 4)), k, centred=False)
+
+
+def test_no_kernels_at_all(untyped: None) -> None:
+    k = np.eye(3)
+    with pytest.raises(DTypeError, match="complex128") as caught:
+        ub.centre(k * 1j)
+    assert "real part" in caught.value.remedy
+    for bad in (k.astype(str), k.astype(object)):
+        for call in (ub.centre, lambda bad: ub.alignment(bad, k)):
+            with pytest.raises(DTypeError, match="real numbers"):
+                call(bad)
+    for value in (np.nan, np.inf):
+        with pytest.raises(NumericalError, match="not finite"):
+            ub.centre(np.diag([1.0, value, 1.0]))
+    for call in (ub.centre, lambda bad: ub.alignment(bad, bad), lambda bad: ub.alignment_matrix([k, bad])):
+        with pytest.raises(InputError, match="a list in the place of a kernel"):
+            call(k.tolist())
+    for tile in (2.5, "2", True, -1):
+        with pytest.raises(OptionError, match="tile="):
+            ub.alignment(k, k, tile=tile)
+    for layer in ("0", 0.0, None, True):
+        with pytest.raises(OptionError, match=f"layer={layer!r} of a model with 1 layers"):
+            ub.features(ub.Model([ub.Dense(3, 2)]), k.astype(np.float32), layer=layer)
 
 
 def test_labels_that_are_no_labels() -> None:

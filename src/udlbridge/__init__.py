@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from udlbridge.conversion import from_torch as from_torch
     from udlbridge.errors import JuliaUnavailable as JuliaUnavailable
     from udlbridge.errors import UDLBridgeError as UDLBridgeError
+    from udlbridge.factored import FactoredKernel as FactoredKernel
     from udlbridge.function import Function as Function
     from udlbridge.kernel import input_hessian as input_hessian
     from udlbridge.kernel import input_jacobian as input_jacobian
@@ -87,6 +88,7 @@ _HOME = {
     "Dense": "layers",
     "Dropout": "layers",
     "Embedding": "layers",
+    "FactoredKernel": "factored",
     "Flatten": "layers",
     "Function": "function",
     "GlobalMeanPool": "layers",

@@ -1,8 +1,9 @@
 """The kernel alignment study: does a network that learns its features slowly align them less with the labels?
 
-A network 784 - width (ReLU) - classes learns to tell MNIST digits apart, twice from the same weights and with the same
-batches: "regular", with one learning rate for all, and "slow", with a tenth of it for the hidden layer. After every
-epoch the kernels of the hidden features and of the network (its NTK) are compared with the kernel of the labels.
+A network, 784 - width (ReLU) - classes unless another is given, learns to tell MNIST digits apart, twice from the same
+weights and with the same batches: "regular", with one learning rate for all, and "slow", with a tenth of it for the
+hidden layer. After every epoch the kernels of the hidden features and of the network (its NTK) are compared with the
+kernel of the labels.
 
 The notebook that this reproduces has three mistakes, which are corrected here. Its `train` returns inside the loop over
 batches, so an epoch is one batch. It sets the label of every image to 1, so the centred label kernel vanishes and what
@@ -12,6 +13,7 @@ products of their entries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from udlbridge.alignments import label_kernel
-from udlbridge.errors import InputError, OptionError
+from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.inputs import check_model, checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.models import hidden_relu
+from udlbridge.options import checked_count
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.loop import train
 from udlbridge.training.probes import Probe
@@ -54,11 +58,16 @@ class Drift:
 
 @dataclass(frozen=True, eq=False)
 class AlignmentStudy:
-    """The runs of the study by (engine, model), and what they show."""
+    """The runs of the study by (engine, model), and what they show.
+
+    `architecture`: the network in words, as "784-2000-2 ReLU"; `width`: d, the number of features of an image, those
+    that the readout sees.
+    """
 
     digits: tuple[int, ...]
     n_train: int
     n_test: int
+    architecture: str
     width: int
     runs: Mapping[tuple[str, str], TrainingRun]
 
@@ -91,6 +100,7 @@ class AlignmentStudy:
             "digits": list(self.digits),
             "n_train": self.n_train,
             "n_test": self.n_test,
+            "architecture": self.architecture,
             "width": self.width,
             "runs": [
                 {
@@ -112,7 +122,7 @@ class AlignmentStudy:
         words = " against ".join(map(str, self.digits))
         lines = [
             f"MNIST {words}: {self.n_train:,} images to learn, {self.n_test:,} to test; "
-            f"784-{self.width}-{len(self.digits)} ReLU; alignments with the label kernel on the test images"
+            f"{self.architecture}; alignments with the label kernel on the test images"
         ]
         head = f"{'epoch':>5} {'train error':>12} {'test error':>12} {'features':>10} {'NTK':>10} {'NTK change':>11}"
         for (backend, variant), run in self.runs.items():
@@ -150,37 +160,37 @@ def study_alignment(
     Args:
         train_data, test_data: images (n, 784), float32 or float64, and the digits that they show (n,).
         backends: names of engines.
-        width: of the hidden layer.
+        width: of the hidden layer of `models.hidden_relu`; without effect if a model is given.
         epochs, batch_size: of both models.
         seed: of the initial weights and of the order of the images.
-        model: where to start; None draws `models.hidden_relu(width)`.
+        model: where to start, with one output for each digit; its features are those before the last layer, and the
+            slow model is slow in layer 0. None draws `models.hidden_relu(width)`.
         progress, threads: as for `udlbridge.train`.
 
     Returns:
         The runs, with tables for people and for JSON.
 
     Raises:
-        InputError: the images show fewer than two digits.
-        OptionError: no engine was named, or a model with another readout.
+        InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
+        ShapeError: digits that are not one whole number for each image.
+        OptionError: no engine was named, a number that cannot be, or a model with another readout or a single layer.
         As `udlbridge.train`.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
     """
-    digits, y = np.unique(train_data[1], return_inverse=True)
-    if len(digits) < 2:
-        raise InputError(
-            f"all training images show the digit {digits[0]}",
-            allowed="at least two classes: the centred kernel of equal labels vanishes",
-            remedy="choose two digits, as --digits 8,9",
-        )
-    unknown = np.setdiff1d(test_data[1], digits)
-    if len(unknown):
-        raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
     if not backends:
         raise OptionError("no backend", allowed="at least one", remedy="name one")
-    x, x_test = train_data[0], test_data[0]
-    y_test = np.searchsorted(digits, test_data[1])
+    width, batch_size = checked_count("width", width, 1), checked_count("batch_size", batch_size, 1)
+    epochs, seed = checked_count("epochs", epochs, 0), checked_count("seed", seed, 0)
+    x, y = _labelled(train_data, "training")
+    x_test, y_test = _labelled(test_data, "test")
+    digits, y = np.unique(y, return_inverse=True)
+    unknown = np.setdiff1d(y_test, digits)
+    if len(unknown):
+        raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
+    y_test = np.searchsorted(digits, y_test)
     start = hidden_relu(width, len(digits), seed=seed, dtype=x.dtype.name) if model is None else model
+    shapes = _shapes(start, x, x_test, len(digits))
     probe = Probe(
         x_test,
         every=-(-len(x) // min(batch_size, len(x))),
@@ -208,7 +218,57 @@ def study_alignment(
         for backend in backends
         for variant, rates in VARIANTS.items()
     }
-    return AlignmentStudy(tuple(map(int, digits)), len(x), len(x_test), width, runs)
+    return AlignmentStudy(
+        tuple(map(int, digits)), len(x), len(x_test), _architecture(start, shapes), math.prod(shapes[-2]), runs
+    )
+
+
+def _labelled(data: tuple[np.ndarray, np.ndarray], which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their digits, of which there are at least two different ones."""
+    x, y = np.asarray(data[0]), np.asarray(data[1])
+    if len(np.atleast_1d(x)) == 0:
+        raise InputError(f"no {which} images", allowed="at least two, of two digits", remedy="take more images")
+    if y.dtype.kind not in "iu" or x.ndim == 0 or y.shape != x.shape[:1]:
+        raise ShapeError(
+            f"digits of shape {y.shape} and dtype {y.dtype} for {which} images of shape {x.shape}",
+            allowed="one whole number for each image, (n,)",
+            remedy="give the digits that the images show, as integers",
+        )
+    if (y == y[0]).all():
+        raise InputError(
+            f"all {which} images show the digit {y[0]}",
+            allowed="at least two digits: the centred kernel of equal labels vanishes",
+            remedy="take more images, or choose two digits, as --digits 8,9",
+        )
+    return x, y
+
+
+def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> list[tuple[int, ...]]:
+    """The shape of one sample, and that behind each layer, of a model that suits the images and their digits."""
+    check_model(model)
+    checked_batch(model, x, "the array of training images")
+    checked_batch(model, x_test, "the array of test images")
+    if len(model.layers) < 2:
+        raise OptionError(
+            "a model with a single layer", allowed="features and a readout", remedy="add a layer, as hidden_relu does"
+        )
+    if output_size(model, x) != classes:
+        raise OptionError(
+            f"a model with {output_size(model, x)} outputs for images of {classes} digits",
+            allowed=f"a readout of {classes}",
+            remedy=f"take another readout, as models.hidden_relu(n_classes={classes})",
+        )
+    shapes = [x.shape[1:]]
+    for layer in model.layers:
+        shapes.append(layer.output_shape(shapes[-1]))
+    return shapes
+
+
+def _architecture(model: Model, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The sizes from the sample to the outputs, and the activations in between."""
+    sizes = "-".join("x".join(map(str, shape)) for shape in shapes)
+    names = dict.fromkeys(getattr(layer, "activation", "identity") for layer in model.layers[:-1])
+    return " ".join([sizes, *({"relu": "ReLU"}.get(name, name) for name in names if name != "identity")])
 
 
 def _drift(variant: str, first: str, second: str, a: TrainingRun, b: TrainingRun) -> Drift:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.backends.base import Backend
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
+from udlbridge.factored import FactoredKernel
 from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
-from udlbridge.streaming import KernelLike, check_square, statistics
+from udlbridge.streaming import KernelLike, check_real, check_square, scale_exponent, statistics
 
 CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
 
 
-def label_kernel(y: np.ndarray) -> Float[np.ndarray, "n n"]:
+@overload
+def label_kernel(y: np.ndarray, *, lazy: Literal[False] = False) -> Float[np.ndarray, "n n"]: ...
+
+
+@overload
+def label_kernel(y: np.ndarray, *, lazy: Literal[True]) -> FactoredKernel: ...
+
+
+def label_kernel(y: np.ndarray, *, lazy: bool = False) -> Float[np.ndarray, "n n"] | FactoredKernel:
     """The kernel of the labels, Y Y'.
 
     Args:
         y: (n,) of -1 and +1, or one-hot (n, classes).
+        lazy: keep Y and give blocks of the kernel when they are read, for kernels too large for memory.
 
     Returns:
         (n, n) float64: +1 and -1 for signs; 1 for equal and 0 for different classes otherwise.
@@ -46,14 +58,14 @@ def label_kernel(y: np.ndarray) -> Float[np.ndarray, "n n"]:
                 allowed="-1 and +1 in an array (n,), or one-hot (n, classes)",
                 remedy="np.where(labels == positive, 1.0, -1.0), or np.eye(n_classes)[labels]",
             )
-        return np.outer(wide, wide)
+        return _gram(wide[:, None], lazy)
     if not (np.isin(wide, (0.0, 1.0)).all() and (wide.sum(axis=1) == 1).all()):
         raise InputError(
             "labels of two axes that are not one-hot",
             allowed="a single 1 in every row, otherwise 0",
             remedy="np.eye(n_classes)[labels]",
         )
-    return wide @ wide.T
+    return _gram(wide, lazy)
 
 
 def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None) -> Float[np.ndarray, "n d"]:
@@ -74,9 +86,9 @@ def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | Non
     """
     batch = checked_batch(model, x)
     count = len(model.layers)
-    if not -count <= layer < count:
+    if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool) or not -count <= layer < count:
         raise OptionError(
-            f"layer={layer} of a model with {count} layers",
+            f"layer={layer!r} of a model with {count} layers",
             allowed=f"{-count} to {count - 1}",
             remedy="layers count from 0; -1 is the last",
         )
@@ -88,12 +100,32 @@ def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | Non
     return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 
+@overload
 def feature_kernel(
-    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None
-) -> Float[np.ndarray, "n n"]:
-    """phi phi' for the outputs phi of one layer. Arguments and errors are those of `features`; (n, n)."""
-    phi = features(model, x, layer=layer, backend=backend)
-    return phi @ phi.T
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: Literal[False] = False
+) -> Float[np.ndarray, "n n"]: ...
+
+
+@overload
+def feature_kernel(
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: Literal[True]
+) -> FactoredKernel: ...
+
+
+def feature_kernel(
+    model: Model, x: np.ndarray, *, layer: int = -2, backend: str | None = None, lazy: bool = False
+) -> Float[np.ndarray, "n n"] | FactoredKernel:
+    """phi phi' for the outputs phi of one layer, (n, n), of the model's dtype.
+
+    `lazy` keeps phi and gives blocks of the kernel when they are read, for kernels too large for memory. The other
+    arguments, and the errors, are those of `features`.
+    """
+    return _gram(features(model, x, layer=layer, backend=backend), lazy)
+
+
+def _gram(factor: np.ndarray, lazy: bool) -> Any:
+    kernel = FactoredKernel(factor)
+    return kernel if lazy else np.asarray(kernel)
 
 
 def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
@@ -109,21 +141,35 @@ def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
 
     Raises:
         ShapeError, DTypeError: k is not a square matrix of real numbers.
+        NumericalError: it has NaN or infinity in it, or centred entries are too large for float64.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), Lemma 1.
     """
-    array = np.asarray(k)
-    check_square([array])
-    wide = array.astype(np.float64)
-    wide -= wide.mean(axis=1, keepdims=True)
-    wide -= wide.mean(axis=0, keepdims=True)
+    check_square([k])
+    wide = check_real(np.asarray(k)).astype(np.float64)
+    exponent = scale_exponent(float(np.abs(wide).max()))
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.ldexp(wide, -exponent, out=wide)
+        wide -= wide.mean(axis=1, keepdims=True)
+        wide -= wide.mean(axis=0, keepdims=True)
+        np.ldexp(wide, exponent, out=wide)
+    if not np.isfinite(wide).all():
+        raise NumericalError(
+            "the centred kernel is not finite", allowed="finite numbers", remedy="look for NaN and infinity in k"
+        )
     return wide
 
 
 def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int | None = None) -> float:
     """<K1c, K2c>_F / (|K1c|_F |K2c|_F), the centred alignment of two kernels; for feature kernels, their linear CKA.
 
-    One pass over tiles; the centred kernels are never formed. Sums are kept in float64 whatever the kernels' dtype.
+    One pass over tiles; the centred kernels are never formed. Sums are kept in float64 whatever the kernels' dtype, and
+    each kernel in a unit of its own, so that entries of any size are taken.
+
+    Precision: what centring takes off a kernel costs digits. The error is about 1e-15 (|K|/|Kc|)^2 for the worse of the
+    two, after a common offset is taken off, which costs nothing. A large term of single rows or columns stays: one of
+    1e7 on entries of about 1 leaves two or three digits. Where that matters, and the kernels fit into memory, take
+    `alignment(centre(k1), centre(k2))`, whose error is about 1e-16 |K|/|Kc|.
 
     Args:
         k1, k2: (n, n) arrays, or anything with `shape` and two-dimensional slicing; they may be on disk.
@@ -134,7 +180,8 @@ def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int
         A number in [-1, 1], and in [0, 1] for positive semidefinite kernels.
 
     Raises:
-        ShapeError: not square, or of different size.
+        InputError, ShapeError, DTypeError: not matrices of real numbers, not square, or of different size.
+        OptionError: a tile that is no number of samples.
         NumericalError: a (centred) kernel vanishes, as that of labels that are all equal, or is not finite.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), definition 4; Kornblith et al. (2019) for CKA.
@@ -190,8 +237,26 @@ def layer_alignments(
     Raises:
         As `features` and `alignment`.
     """
-    values = [
-        alignment(feature_kernel(model, x, layer=index, backend=backend), target, centred=centred)
-        for index in range(len(model.layers))
+    batch = checked_batch(model, x)
+    phis = _layer_outputs(model, batch, backends.get(backend))
+    kernels: dict[str, KernelLike] = {f"layer {index}": FactoredKernel(phi) for index, phi in enumerate(phis)}
+    return alignment_matrix({**kernels, "the target": target}, centred=centred)[:-1, -1]
+
+
+def _layer_outputs(model: Model, batch: np.ndarray, engine: Backend[Any]) -> list[np.ndarray]:
+    """phi of every layer, (n, d) each, from one forward pass: a layer takes what the one before it gave."""
+    layers = [
+        Model(
+            [layer],
+            {f"0.{name}": value for name, value in model.layer_arrays(index).items()},
+            dtype=model.dtype.name,
+        )
+        for index, layer in enumerate(model.layers)
     ]
-    return np.array(values)
+    parts: list[list[np.ndarray]] = [[] for _ in layers]
+    for start in range(0, len(batch), CHUNK):
+        values = batch[start : start + CHUNK]
+        for layer, found in zip(layers, parts, strict=True):
+            values = np.ascontiguousarray(engine.outputs(layer, values))
+            found.append(values.reshape(len(values), -1))
+    return [np.concatenate(found) for found in parts]

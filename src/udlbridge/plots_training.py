@@ -74,5 +74,5 @@ def study_figure(study: AlignmentStudy) -> Figure:
     axes[1, 2].legend(fontsize=8)
     axes[0, 0].legend(fontsize=8)
     digits = " against ".join(map(str, study.digits))
-    figure.suptitle(f"MNIST {digits}, 784-{study.width}-{len(study.digits)}: regular and slow features")
+    figure.suptitle(f"MNIST {digits}, {study.architecture}: regular and slow features")
     return figure

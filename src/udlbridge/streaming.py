@@ -5,6 +5,7 @@ Anything with a `shape` and two-dimensional slicing serves: an array, a memory m
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from udlbridge.errors import DTypeError, OptionError, ShapeError
+from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.factored import FactoredKernel
+from udlbridge.options import checked_count
 from udlbridge.tiling import Grid, Tile
 from udlbridge.tolerances import rounding_unit
 
@@ -28,6 +31,10 @@ STRIP = 768 * 1024
 
 CORNER = 64 * 1024
 """Entries that tell whether a kernel has a common offset."""
+
+SAFE = 400
+"""Entries within 2^-SAFE and 2^SAFE are summed as they are: neither their squares nor the squares' last digits leave
+the range of float64."""
 
 
 @runtime_checkable
@@ -59,7 +66,8 @@ class Statistics:
     """What centring and alignment need of m kernels, after a constant was taken off each.
 
     `inner` (m, m): sums of products; `rows`, `columns` (m, n): sums over the other axis; `shifts` (m,): the constants;
-    `eps` (m,): the rounding unit of each kernel's entries.
+    `eps` (m,): the rounding unit of each kernel's entries. A kernel with very large or very small entries is in a unit
+    of its own, a power of two, to which alignment is blind.
     """
 
     inner: np.ndarray
@@ -92,7 +100,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     """One pass over all kernels together; every entry is read once.
 
     Centring is blind to a constant added to a kernel. So a large common offset is taken off, or else it would eat the
-    digits of the centred sums.
+    digits of the centred sums. A constant added to one row or column stays, and eats them.
 
     Args:
         kernels: m of size (n, n).
@@ -100,11 +108,12 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
 
     Raises:
         ShapeError, DTypeError: not square, of different size, or not real.
+        InputError: something that is no matrix.
         OptionError: no tile.
     """
     n = check_square(kernels)
-    if tile is not None and tile < 1:
-        raise OptionError(f"tile={tile}", allowed="at least 1", remedy="leave it at its default")
+    if tile is not None:
+        tile = checked_count("tile", tile, 1)
     grid = _common_triangle(kernels) if tile is None else None
     bands = list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
     first = bands[0].parts[0].read()
@@ -126,9 +135,12 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     # depend on the number of threads. BLAS gets one thread, since the bands keep the cores busy.
     workers = min(len(bands), os.cpu_count() or 1)
     m = len(kernels)
-    total = Sums(np.zeros((m, m)), np.zeros((m, n)), np.zeros((m, n)))
+    total = Sums(np.zeros(m), np.zeros((m, m)), np.zeros((m, n)), np.zeros((m, n)))
     with threadpool_limits(limits=1 if workers > 1 else None, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for band, part in zip(bands, pool.map(one, bands), strict=True):
+            peaks = np.maximum(total.peaks, part.peaks)
+            total.grow(peaks)
+            part.grow(peaks)
             total.inner[...] += part.inner
             total.rows[:, band.rows] += part.rows
             total.columns[...] += part.columns
@@ -136,14 +148,37 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
         total.rows[...] += total.columns
         total.columns[...] = total.rows
     inner = np.tril(total.inner) + np.tril(total.inner, -1).T
-    return Statistics(inner, total.rows, total.columns, shifts, eps)
+    return Statistics(inner, total.rows, total.columns, np.ldexp(shifts, -_exponents(total.peaks)), eps)
 
 
 def _offset(block: np.ndarray) -> float:
     """The mean of some entries where it is ten times the spread; else 0, which costs at most two of sixteen digits."""
+    exponent = scale_exponent(_peak(block))
     with np.errstate(invalid="ignore", over="ignore"):
-        mean, spread = float(block.mean(dtype=np.float64)), float(block.std(dtype=np.float64))
-    return mean if abs(mean) > 10 * spread else 0.0
+        scaled = np.ldexp(block.astype(np.float64), -exponent)
+        mean, spread = float(scaled.mean()), float(scaled.std())
+    return math.ldexp(mean, exponent) if abs(mean) > 10 * spread else 0.0
+
+
+def scale_exponent(peak: float) -> int:
+    """The power of two to divide a kernel by whose largest entry is `peak`, before squares of it are summed.
+
+    It is 0 for all but very large and very small entries, and for those that are zero or not finite. Rounding knows no
+    powers of two, so that dividing changes no digit.
+    """
+    if 2.0**-SAFE <= peak <= 2.0**SAFE or peak == 0 or not math.isfinite(peak):
+        return 0
+    # A bound, since 2^1074, which would bring the smallest of all numbers to 1, is none.
+    return max(-1000, min(math.frexp(peak)[1], 1000))
+
+
+def _exponents(peaks: np.ndarray) -> np.ndarray:
+    return np.array([scale_exponent(float(peak)) for peak in peaks])
+
+
+def _peak(block: np.ndarray) -> float:
+    """The largest magnitude where squares may leave the range of float64; 0 where the dtype does not let them."""
+    return max(float(block.max()), -float(block.min())) if block.dtype.kind == "f" and block.itemsize > 4 else 0.0
 
 
 class Part(NamedTuple):
@@ -168,17 +203,35 @@ class Band(NamedTuple):
 class Sums(NamedTuple):
     """What a band adds: `inner` (m, m), its lower triangle alone; `rows` (m, height); `columns` (m, n).
 
-    In a triangle, `columns` are those of parts off the diagonal: what they add to rows of the other side.
+    In a triangle, `columns` are those of parts off the diagonal: what they add to rows of the other side. `peaks` (m,)
+    are the largest entries so far; they determine the powers of two that the kernels are divided by.
     """
 
+    peaks: np.ndarray
     inner: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
 
+    def grow(self, peaks: np.ndarray) -> None:
+        """Take over larger peaks, and bring the sums to the powers of two that go with them."""
+        by = np.ldexp(1.0, _exponents(self.peaks) - _exponents(peaks))
+        self.peaks[...] = peaks
+        if (by != 1).any():
+            self.inner[...] *= by  # one after the other: their product may be too large
+            for sums in (self.inner, self.rows, self.columns):
+                sums[...] *= by[:, None]
+
 
 def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
-    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle."""
-    grids = {kernel.grid if isinstance(kernel, Tiled) else None for kernel in kernels}
+    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
+
+    Kernels that are kept as their factor take any tiles.
+    """
+    grids = {
+        kernel.grid if isinstance(kernel, Tiled) else None
+        for kernel in kernels
+        if not isinstance(kernel, FactoredKernel)
+    }
     return grids.pop() if len(grids) == 1 else None
 
 
@@ -218,7 +271,7 @@ def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterato
 def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
     """The sums of one band, part by part, and within a part by strips that stay in the cache."""
     m, tall = len(shifts), band.rows.stop - band.rows.start
-    result = Sums(np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
+    result = Sums(np.zeros(m), np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
     for part in band.parts:
         blocks = part.read()
         wide = part.columns.stop - part.columns.start
@@ -229,12 +282,16 @@ def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
             own = slice(top, min(top + height, tall))
             if own.stop - own.start < height:
                 strips = np.empty((m, own.stop - own.start, wide))
-            for strip, copy, block, shift in zip(strips, copies, blocks, shifts, strict=True):
+            for strip, copy, block in zip(strips, copies, blocks, strict=True):
                 # A copy as it is comes faster from memory than a conversion does.
                 copy[: len(strip)] = block[own]
                 strip[...] = copy[: len(strip)]
+            result.grow(np.maximum(result.peaks, [_peak(copy[: strips.shape[1]]) for copy in copies]))
+            for strip, exponent, shift in zip(strips, _exponents(result.peaks), shifts, strict=True):
+                if exponent:
+                    np.ldexp(strip, -exponent, out=strip)
                 if shift:
-                    strip -= shift
+                    strip -= np.ldexp(shift, -exponent)
             result.rows[:, own] += (strips.reshape(-1, wide) @ np.ones(wide)).reshape(m, -1)
             if part.weight == 2 or not band.triangle:
                 result.columns[:, part.columns] += np.ones(strips.shape[1]) @ strips
@@ -246,9 +303,18 @@ def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
 
 
 def _block(kernel: KernelLike, here: slice, there: slice) -> np.ndarray:
-    block = np.asarray(kernel[here, there])
+    return check_real(np.asarray(kernel[here, there]))
+
+
+def check_real(block: np.ndarray) -> np.ndarray:
+    """The block itself.
+
+    Raises:
+        DTypeError: it is not of real numbers.
+    """
     if block.dtype.kind not in "biuf":
-        raise DTypeError(f"a kernel of dtype {block.dtype}", allowed="real numbers", remedy="convert it")
+        remedy = "take its real part" if block.dtype.kind == "c" else "convert it to float64"
+        raise DTypeError(f"a kernel of dtype {block.dtype}", allowed="real numbers", remedy=remedy)
     return block
 
 
@@ -256,8 +322,16 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
     """The common n of kernels (n, n).
 
     Raises:
+        InputError: something that is no matrix.
         ShapeError: not square, or of different size.
     """
+    for kernel in kernels:
+        if not isinstance(kernel, KernelLike):
+            raise InputError(
+                f"a {type(kernel).__name__} in the place of a kernel",
+                allowed="an array (n, n), or anything with `shape` and two-dimensional slicing",
+                remedy="np.asarray(k), if it holds the numbers",
+            )
     shapes = [tuple(kernel.shape) for kernel in kernels]
     for shape in shapes:
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:

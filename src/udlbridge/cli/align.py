@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import count_option, data_option, engines, json_option, report, write_json
+from udlbridge.cli.common import (
+    check_json_target,
+    check_plot_folder,
+    count_option,
+    data_option,
+    engines,
+    json_option,
+    report,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,10 +26,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--digits", default="8,9", show_default=True, help="Digits to tell apart, with commas.")
-@click.option("--width", default=2000, show_default=True, help="Width of the hidden layer.")
-@click.option("--epochs", default=6, show_default=True)
-@click.option("--batch-size", default=200, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the initial weights and of the batches.")
+@click.option("--width", type=click.IntRange(min=1), default=2000, show_default=True, help="Width of the hidden layer.")
+@click.option("--epochs", type=click.IntRange(min=0), default=6, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the initial weights and of the batches.",
+)
 @click.option(
     "--backend", default="torch", show_default=True, help="torch, julia, reference, several with commas, or all."
 )
@@ -52,8 +67,10 @@ def command(
     """
     from udlbridge.alignment_study import study_alignment
 
-    names, skipped = engines(backend, install=not no_install)
+    check_json_target(json_file)
+    check_plot_folder(plots)
     learn, test = _images(_parsed(digits), n, folder, dtype)
+    names, skipped = engines(backend, install=not no_install)
     study = study_alignment(learn, test, backends=names, width=width, epochs=epochs, batch_size=batch_size, seed=seed)
     report(str(study), json_file)
     for name, reason in skipped.items():

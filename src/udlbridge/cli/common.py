@@ -60,6 +60,26 @@ def check_json_target(target: Path | None) -> None:
         )
 
 
+def check_plot_folder(target: Path | None) -> None:
+    """Find out before a long computation whether its plots can be written: the folder is there, or can be made.
+
+    Raises:
+        OptionError: a file, or a folder that cannot be made or written to.
+    """
+    from udlbridge.errors import OptionError
+
+    if target is None:
+        return
+    nearest = next(path for path in (target, *target.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OptionError(
+            f"--plot {target} cannot be written: {nearest} is "
+            + ("protected" if nearest.is_dir() else "a file, not a folder"),
+            allowed="a folder; one that is not there is made",
+            remedy="name another",
+        )
+
+
 def count_option(default: int | None, words: str) -> Callable[[Command], Command]:
     """--n, a number of samples."""
     return click.option("--n", default=default, type=click.IntRange(min=1), show_default=True, help=words)
@@ -103,14 +123,21 @@ def report(text: str, json_file: Path | None) -> None:
 def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     """The backends that "all", or a comma-separated list, means here; and those left out of "all", with the reason.
 
-    For "all", Julia is set up through juliapkg if it is missing and `install` allows it; where that fails the others
-    go on without it.
+    Julia is set up through juliapkg if it is missing and `install` allows it. Where that fails, the others of "all" go
+    on without it.
+
+    Raises:
+        UnknownBackend: a name in the list that is none.
+        BackendUnavailable: an engine in the list cannot run here.
     """
     from udlbridge import backends
     from udlbridge.errors import BackendUnavailable
 
     if choice != "all":
-        return backends.chosen([name.strip() for name in choice.split(",")]), {}
+        names = backends.chosen([name.strip() for name in choice.split(",")])
+        for name in names:
+            backends.get(name, install=install)
+        return names, {}
     usable, skipped = [], {}
     for name in backends.BACKENDS:
         try:
