@@ -62,10 +62,8 @@ def test_nothing_depends_on_the_tile_size(
     chosen = reduction(outputs, 3)
     job = KernelJob(MODEL, chosen)
     with pytest.MonkeyPatch.context() as patch:
-        if strip is not None:
-            patch.setattr(
-                "udlbridge.backends.pytorch_products.STRIP", strip
-            )  # diagonal tiles are done in strips of rows
+        if strip is not None:  # diagonal tiles are done in strips of rows
+            patch.setattr("udlbridge.backends.pytorch_products.STRIP", strip)
         result = in_tiles(engine, job, x, tile, kept)
     whole = ub.ntk(MODEL, x, outputs=outputs, backend=engine)
     assert_within_budget(result, whole)
