@@ -223,7 +223,7 @@ def test_the_figure_shows_every_model_and_engine() -> None:
 
     study = ub.study_alignment(*halves(), backends=["torch", "reference"], width=8, epochs=2)
     figure = study_figure(study)
-    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {f"{v}, {b}" for v in ("regular", "slow") for b in ("torch", "reference")}
     shown = ("test_error", "feature_alignment", "ntk_alignment", "train_error", "ntk_change")
     for ax, quantity in zip(figure.axes, shown, strict=False):

@@ -90,7 +90,8 @@ def study_figure(study: AlignmentStudy) -> Figure:
         draw_losses(axes[1, 2], study.runs[first, variant], variant)
     axes[1, 2].set_title(f"loss ({first}); dots: mean of the epoch", fontsize=10)
     axes[1, 2].legend(fontsize=8)
-    axes[0, 0].legend(fontsize=8)
+    # Outside of all panels: with three engines it would cover the lines of one.
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     digits = " against ".join(map(str, study.digits))
     figure.suptitle(f"MNIST {digits}, {study.architecture}: regular and slow features")
     return figure
