@@ -223,14 +223,54 @@ def test_the_figure_shows_every_model_and_engine() -> None:
 
     study = ub.study_alignment(*halves(), backends=["torch", "reference"], width=8, epochs=2)
     figure = study_figure(study)
-    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {f"{v}, {b}" for v in ("regular", "slow") for b in ("torch", "reference")}
-    for ax, quantity in ((figure.axes[1], "feature_alignment"), (figure.axes[2], "ntk_alignment")):
+    shown = ("test_error", "feature_alignment", "ntk_alignment", "train_error", "ntk_change")
+    for ax, quantity in zip(figure.axes, shown, strict=False):
         drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        factor = 100 if quantity.endswith("_error") else 1
         for backend, variant in study.runs:
+            rows = study.table(backend, variant)
             np.testing.assert_array_equal(
-                drawn[f"{variant}, {backend}"], [row[quantity] for row in study.table(backend, variant)]
+                drawn[f"{variant}, {backend}"], [factor * row[quantity] for row in rows], err_msg=quantity
             )
+            if factor == 100:
+                assert [row["train_error"] for row in rows] != [row["test_error"] for row in rows]
+    titles = [ax.get_title().split(",")[0] for ax in figure.axes[:5]]
+    assert titles == ["test error (%)", *(f"alignment of {what} and labels" for what in ("features", "NTK")),
+                      "training error (%)", "change of the NTK"]  # fmt: skip
+
+
+def test_errors_of_zero_are_seen() -> None:
+    """Which epochs have none is the point of the picture, and a logarithm has no place for them."""
+    from udlbridge.plots_training import study_figure
+
+    learn, test = halves(120, digits=(0, 1))
+    study = ub.study_alignment(learn, test, backends=["reference"], width=50, epochs=8, batch_size=5)
+    figure = study_figure(study)
+    figure.draw_without_rendering()
+    for ax, quantity in ((figure.axes[0], "test_error"), (figure.axes[3], "train_error")):
+        errors = [100 * row[quantity] for variant in ("regular", "slow") for row in study.table("reference", variant)]
+        assert 0 in errors
+        assert 0 in [tick for tick, text in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True) if text.get_text()]
+        below, above = ax.get_ylim()
+        places = ax.transData.transform([(0, error) for error in (below, *sorted(errors), above)])[:, 1]
+        assert np.isfinite(places).all()
+        assert places[0] < places[1]
+        assert places[-2] < places[-1]
+        # Each factor of two among the others keeps its place on a logarithmic scale.
+        large = max(errors)
+        steps = np.diff(ax.transData.transform([(0, large / 4), (0, large / 2), (0, large)])[:, 1])
+        assert steps[0] == pytest.approx(steps[1], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_study_without_epochs_is_drawn() -> None:
+    from udlbridge.plots_training import study_figure
+
+    figure = study_figure(ub.study_alignment(*halves(40), backends=["reference"], width=8, epochs=0))
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[5].get_legend().get_texts()] == ["regular", "slow"]
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 from udlbridge.factored import FactoredKernel
 from udlbridge.inputs import checked_batch
 from udlbridge.model import Model
-from udlbridge.streaming import KernelLike, check_real, check_square, scale_exponent, statistics
+from udlbridge.scaling import scale_exponent
+from udlbridge.streaming import KernelLike, check_real, check_square, statistics
 
 CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""

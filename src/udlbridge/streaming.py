@@ -5,7 +5,6 @@ Anything with a `shape` and two-dimensional slicing serves: an array, a memory m
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.factored import FactoredKernel
 from udlbridge.options import checked_count
+from udlbridge.scaling import peak_of, scale_exponent, scale_exponents
 from udlbridge.tiling import Grid, Tile
 from udlbridge.tolerances import rounding_unit
 
@@ -31,10 +31,6 @@ STRIP = 768 * 1024
 
 CORNER = 64 * 1024
 """Entries that tell whether a kernel has a common offset."""
-
-SAFE = 400
-"""Entries within 2^-SAFE and 2^SAFE are summed as they are: neither their squares nor the squares' last digits leave
-the range of float64."""
 
 
 @runtime_checkable
@@ -148,37 +144,16 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
         total.rows[...] += total.columns
         total.columns[...] = total.rows
     inner = np.tril(total.inner) + np.tril(total.inner, -1).T
-    return Statistics(inner, total.rows, total.columns, np.ldexp(shifts, -_exponents(total.peaks)), eps)
+    return Statistics(inner, total.rows, total.columns, np.ldexp(shifts, -scale_exponents(total.peaks)), eps)
 
 
 def _offset(block: np.ndarray) -> float:
     """The mean of some entries where it is ten times the spread; else 0, which costs at most two of sixteen digits."""
-    exponent = scale_exponent(_peak(block))
+    exponent = scale_exponent(peak_of(block))
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.ldexp(block.astype(np.float64), -exponent)
         mean, spread = float(scaled.mean()), float(scaled.std())
-    return math.ldexp(mean, exponent) if abs(mean) > 10 * spread else 0.0
-
-
-def scale_exponent(peak: float) -> int:
-    """The power of two to divide a kernel by whose largest entry is `peak`, before squares of it are summed.
-
-    It is 0 for all but very large and very small entries, and for those that are zero or not finite. Rounding knows no
-    powers of two, so that dividing changes no digit.
-    """
-    if 2.0**-SAFE <= peak <= 2.0**SAFE or peak == 0 or not math.isfinite(peak):
-        return 0
-    # A bound, since 2^1074, which would bring the smallest of all numbers to 1, is none.
-    return max(-1000, min(math.frexp(peak)[1], 1000))
-
-
-def _exponents(peaks: np.ndarray) -> np.ndarray:
-    return np.array([scale_exponent(float(peak)) for peak in peaks])
-
-
-def _peak(block: np.ndarray) -> float:
-    """The largest magnitude where squares may leave the range of float64; 0 where the dtype does not let them."""
-    return max(float(block.max()), -float(block.min())) if block.dtype.kind == "f" and block.itemsize > 4 else 0.0
+    return float(np.ldexp(mean, exponent)) if abs(mean) > 10 * spread else 0.0
 
 
 class Part(NamedTuple):
@@ -214,7 +189,7 @@ class Sums(NamedTuple):
 
     def grow(self, peaks: np.ndarray) -> None:
         """Take over larger peaks, and bring the sums to the powers of two that go with them."""
-        by = np.ldexp(1.0, _exponents(self.peaks) - _exponents(peaks))
+        by = np.ldexp(1.0, scale_exponents(self.peaks) - scale_exponents(peaks))
         self.peaks[...] = peaks
         if (by != 1).any():
             self.inner[...] *= by  # one after the other: their product may be too large
@@ -286,8 +261,8 @@ def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
                 # A copy as it is comes faster from memory than a conversion does.
                 copy[: len(strip)] = block[own]
                 strip[...] = copy[: len(strip)]
-            result.grow(np.maximum(result.peaks, [_peak(copy[: strips.shape[1]]) for copy in copies]))
-            for strip, exponent, shift in zip(strips, _exponents(result.peaks), shifts, strict=True):
+            result.grow(np.maximum(result.peaks, [peak_of(copy[: strips.shape[1]]) for copy in copies]))
+            for strip, exponent, shift in zip(strips, scale_exponents(result.peaks), shifts, strict=True):
                 if exponent:
                     np.ldexp(strip, -exponent, out=strip)
                 if shift:
