@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import torch
 import udlbridge as ub
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
+from udlbridge.peak_memory import PeakMemory
 from udlbridge.planning import make_plan
 from udlbridge.reduction import reduction
 from udlbridge.tiling import TileComputer
@@ -40,31 +40,37 @@ def main() -> None:
     a = torch.rand(4000, 4000)
     rates = [sgemm(a)]
     ub.ntk(model, x[:256], outputs=0, backend="torch", threads=threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     made = make_plan(model, (784,), reduction(0, 10), n, None, "torch", "auto", "1.5GB", threads)
-    start = time.perf_counter()
-    if stored:
-        folder = Path(tempfile.mkdtemp(dir="."))
-        try:
-            ub.compute_kernel(
-                model, x, folder / "K.zarr", outputs=0, backend="torch", memory="1.5GB", threads=threads, progress=False
-            )
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        if stored:
+            folder = Path(tempfile.mkdtemp(dir="."))
+            try:
+                ub.compute_kernel(
+                    model,
+                    x,
+                    folder / "K.zarr",
+                    outputs=0,
+                    backend="torch",
+                    memory="1.5GB",
+                    threads=threads,
+                    progress=False,
+                )
+                seconds = time.perf_counter() - start
+            finally:
+                shutil.rmtree(folder)
+        else:
+            computer = TileComputer(
+                backends.get("torch"), KernelJob(model, reduction(0, 10), made.method, threads), x, None, made.grid,
+                made.kept_blocks,
+            )  # fmt: skip
+            buffer = np.empty((made.tile, made.tile), dtype=np.float32)
+            for tile in made.grid.tiles():
+                computer.compute(tile, buffer[: tile.shape[0], : tile.shape[1]])
             seconds = time.perf_counter() - start
-        finally:
-            shutil.rmtree(folder)
-    else:
-        computer = TileComputer(
-            backends.get("torch"), KernelJob(model, reduction(0, 10), made.method, threads), x, None, made.grid,
-            made.kept_blocks,
-        )  # fmt: skip
-        buffer = np.empty((made.tile, made.tile), dtype=np.float32)
-        for tile in made.grid.tiles():
-            computer.compute(tile, buffer[: tile.shape[0], : tile.shape[1]])
-        seconds = time.perf_counter() - start
     rates.append(sgemm(a))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    row = {"seconds": seconds, "gflops": made.flops / seconds / 1e9, "sgemm": max(rates), "peak_bytes": peak}
-    print(json.dumps(row))
+    row = {"seconds": seconds, "gflops": made.flops / seconds / 1e9, "sgemm": max(rates)}
+    print(json.dumps({**row, "peak_bytes": memory.over_baseline}))
 
 
 main()
