@@ -149,7 +149,7 @@ def test_targets_beyond_the_dtype_are_named() -> None:
     ("changes", "words"),
     [
         ({"checkpoints": 1}, "a list of epochs"),
-        ({"checkpoints": (99,)}, "at most 2"),
+        ({"checkpoints": (-1,)}, "at least 0"),
         ({"checkpoints": (1.5,)}, "a whole number"),
         ({"checkpoints": ("best",)}, "a whole number"),
         ({"validation": X}, r"a pair \(x, y\)"),

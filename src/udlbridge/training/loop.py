@@ -122,7 +122,8 @@ def train(
         clip_norm: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
         validation: (x, y) whose error rate is reported too.
         evaluate_every: epochs between two evaluations of the error rates; 0 means never.
-        checkpoints: epochs after which the model is kept in the run; 0 is the start.
+        checkpoints: epochs after which the model is kept in the run; 0 is the start. Those behind `epochs` are for the
+            time when the run is resumed.
         callbacks: measurements in the course of training, as `udlbridge.Probe`.
         resume: a run, or its file, to go on from; all other settings must be those of that run, its data, validation
             data and callbacks too. The engine may differ.
@@ -166,7 +167,7 @@ def train(
         seed=checked_count("seed", seed, 0),
         schedule=checked_schedule(schedule),
         evaluate_every=checked_count("evaluate_every", evaluate_every, 0),
-        checkpoints=checked_checkpoints(checkpoints, epochs),
+        checkpoints=checked_checkpoints(checkpoints),
         callbacks=checked_callbacks(callbacks),
     )
     engine = backends.get(name)

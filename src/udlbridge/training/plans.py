@@ -94,15 +94,15 @@ def checked_pair(validation: object) -> tuple[Any, Any]:
     )
 
 
-def checked_checkpoints(checkpoints: object, epochs: int) -> tuple[int, ...]:
-    """The epochs after which the model is kept.
+def checked_checkpoints(checkpoints: object) -> tuple[int, ...]:
+    """The epochs after which the model is kept. They may lie behind the end: the run may be resumed.
 
     Raises:
-        OptionError: not numbers from 0 to `epochs`.
+        OptionError: not whole numbers from 0 on.
     """
     if not isinstance(checkpoints, (tuple, list, range, set, frozenset, np.ndarray)):
         raise OptionError(f"checkpoints={checkpoints!r}", allowed="a list of epochs", remedy="as checkpoints=[0, 5]")
-    return tuple(sorted({checked_count("an epoch of checkpoints", epoch, 0, epochs) for epoch in checkpoints}))
+    return tuple(sorted({checked_count("an epoch of checkpoints", epoch, 0) for epoch in checkpoints}))
 
 
 def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None) -> dict[str, Any]:
