@@ -518,6 +518,8 @@ def test_command_line(tmp_path: Path) -> None:
 def test_ctrl_c_is_exit_code_130_and_resumable(tmp_path: Path) -> None:
     target = tmp_path / "K.zarr"
     code = (
+        # Started in the background, a process ignores Ctrl-C; here it is meant, wherever the tests run.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys\nfrom udlbridge import planning\nplanning.LARGEST_TILE = 64\n"
         f"sys.argv = ['udlbridge', 'kernel', '--n', '1000', '--outputs', '0', '--backend', 'reference', "
         f"'--threads', '1', '--out', {str(target)!r}]\n"
