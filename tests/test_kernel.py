@@ -166,3 +166,13 @@ def test_softmax_of_large_numbers_does_not_overflow(backend: str) -> None:
     model = model.with_params({"0.weight": np.array([[1000.0], [-1000.0]]), "0.bias": np.zeros(2)})
     y = ub.outputs(model, np.array([[1.0], [-1.0]]), backend=backend)
     np.testing.assert_array_equal(y, [[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_the_bar_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model([4, 5, 3], ["tanh", "sigmoid"])
+    x = samples(model, 7)
+    quiet = ub.ntk(model, x, backend="reference")
+    assert capsys.readouterr().err == ""
+    shown = ub.ntk(model, x, backend="reference", progress=True)
+    assert capsys.readouterr().err != ""
+    np.testing.assert_array_equal(shown, quiet)

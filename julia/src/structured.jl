@@ -1,10 +1,55 @@
 """
-    structured_factors(chain, X, reduction, names) -> Vector{Summand}
+    structured_factors(chain, X, reduction, names; step) -> Vector{Summand}
 
-A factor for every place where parameters in `names` enter a chain in inference mode: one forward pass writes the places down, one backward pass per
-cotangent gives the errors there.
+A factor for every place where parameters in `names` enter a chain in inference mode. A stretch of `step` samples at a time
+goes through the chain, so that what Zygote keeps for the way back stays small beside the factors.
 """
-function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
+function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names; step::Integer=stretch(chain, X, r))
+    stretches = collect(Iterators.partition(1:size(X, ndims(X)), step))
+    length(stretches) == 1 && return stretch_factors(chain, X, r, names)
+    parts = [stretch_factors(chain, copy(selectdim(X, ndims(X), own)), r, names) for own in stretches]
+    starts = first.(stretches) .- 1
+    return map(eachindex(first(parts))) do index
+        pieces = [part[index].factor for part in parts]
+        Summand(first(parts)[index].names, joined(first(pieces), pieces, starts))
+    end
+end
+
+"Errors of all outputs at the widest place that are held at a time; what comes with them is many times as much."
+const STRETCH_NUMBERS = 2^22
+
+"how many samples go through the chain together"
+function stretch(chain::Chain, X::AbstractArray, r::Reduction)
+    recorder = Recorder()
+    y = observed(chain, sample(X, 1), recorder)
+    widest = maximum(prod, recorder.sizes; init=1)
+    return max(1, STRETCH_NUMBERS ÷ (widest * length(cotangents(r, y))))
+end
+
+"one factor of all samples, from those of stretches that begin behind `starts`; the first decides of what kind"
+function joined(::Factor, pieces, starts)
+    inputs = first(pieces).a === nothing ? nothing : reduce(hcat, [piece.a for piece in pieces])
+    return Factor(inputs, cat((piece.d for piece in pieces)...; dims=3))
+end
+function joined(whole::Positions, pieces, starts)
+    return Positions([joined(at, [piece.at[t] for piece in pieces], starts) for (t, at) in enumerate(whole.at)])
+end
+function joined(::Tokens{T}, pieces, starts) where {T}
+    at = Dict{Int,Tuple{Vector{Int},Array{T,3}}}()
+    for (piece, start) in zip(pieces, starts), (token, (own, gradients)) in piece.at
+        samples, d = get(at, token, (Int[], similar(gradients, size(gradients, 1), size(gradients, 2), 0)))
+        at[token] = ([samples; own .+ start], cat(d, gradients; dims=3))
+    end
+    return Tokens(at)
+end
+
+"""
+    stretch_factors(chain, X, reduction, names) -> Vector{Summand}
+
+The factors of some samples: one forward pass writes the places down, one backward pass per cotangent gives the errors
+there.
+"""
+function stretch_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
     recorder = Recorder()
     y = observed(chain, X, recorder)
     isempty(recorder.sites) && return Summand[] # no parameters: the kernel is zero

@@ -23,6 +23,20 @@
         @test gap(sum(alone), ntk(chain, X)) < 1e-12
     end
 
+    @testset "$name, in stretches" for (name, (chain, X)) in zip(names, cases)
+        chain = random(chain)
+        own = first.(parameters(chain))
+        for outputs in (1, :full)
+            r = UDLBridge.reduction(outputs, size(chain(X), 1))
+            whole, parts... = map((4, 3, 1)) do step
+                found = UDLBridge.structured_factors(chain, X, r, own; step)
+                T = fill(NaN, UDLBridge.trailing(r, size(chain(X), 1))..., 4, 4)
+                UDLBridge.rectangle!(T, r, found, 1:4, found, 1:4)
+            end
+            @test all(part -> gap(part, whole) < 1e-12, parts)
+        end
+    end
+
     @testset "both forms are taken" begin
         r = UDLBridge.reduction(:trace, 2)
         wide, narrow = random(cases[1][1]), random(cases[2][1])

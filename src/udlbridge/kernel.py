@@ -16,6 +16,7 @@ from udlbridge.inputs import checked_batch, output_size
 from udlbridge.model import Model
 from udlbridge.options import thread_count
 from udlbridge.planning import DEFAULT_MEMORY, chosen_method, make_plan
+from udlbridge.progress import kernel_progress
 from udlbridge.reduction import Outputs, reduction
 from udlbridge.selection import Selection, names_by_layer, selected_parameters
 from udlbridge.sizes import parse_bytes
@@ -131,6 +132,7 @@ def ntk(
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
+    progress: bool | None = False,
 ) -> Float[np.ndarray, "n m *trailing"]: ...
 
 
@@ -148,6 +150,7 @@ def ntk(
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
+    progress: bool | None = False,
 ) -> dict[str, np.ndarray]: ...
 
 
@@ -164,6 +167,7 @@ def ntk(
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
+    progress: bool | None = False,
 ) -> Float[np.ndarray, "n m *trailing"] | dict[str, np.ndarray]:
     """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
 
@@ -185,6 +189,7 @@ def ntk(
             besides its activations for up to 256 samples too.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
+        progress: show a bar; None means: if standard error is a terminal.
 
     Returns:
         (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype. With
@@ -221,13 +226,15 @@ def ntk(
     parts = names_by_layer(names) if per_layer else {"": names}
     results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
     buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-    for tile in made.grid.tiles():
-        # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-        shape = (*tile.shape, *chosen.trailing)
-        block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
-        for part, own in parts.items():
-            computer.compute(tile, block, own)
-            place(results[part], tile, block, symmetric=made.symmetric)
+    with kernel_progress(made.flops, show=progress) as advance:
+        for tile in made.grid.tiles():
+            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
+            shape = (*tile.shape, *chosen.trailing)
+            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
+            for part, own in parts.items():
+                computer.compute(tile, block, own)
+                place(results[part], tile, block, symmetric=made.symmetric)
+            advance(made.flops * tile.shape[0] * tile.shape[1] / made.grid.pairs, 0)
     return results if per_layer else results[""]
 
 

@@ -112,6 +112,7 @@ def command(
             "memory": memory,
             "threads": threads,
             "device": device or "cpu",
+            "progress": False if quiet else None,
         }
         figures = write_array(model, samples(model, n, folder), outputs, target, options)
         report(
