@@ -9,9 +9,15 @@
 
     @testset "a rectangle in foreign memory" begin
         p = UDLBridge.bridge_prepare(chain, X, "trace", 3, "structured", ["0.weight", "0.bias"])
+        names = ["0.weight", "0.bias"]
         memory = zeros(4, 2)
-        GC.@preserve memory UDLBridge.bridge_fill(Float64, UInt(pointer(memory)), (4, 2), p, (2, 3), p, (1, 4), ["0.weight", "0.bias"])
+        GC.@preserve memory UDLBridge.bridge_fill(
+            Float64, UInt(pointer(memory)), (4, 2), p, (2, 3), p, (1, 4), names, false)
         @test memory' ≈ ntk(chain, X)[2:3, :]
+        square = fill(NaN, 3, 3)
+        GC.@preserve square UDLBridge.bridge_fill(
+            Float64, UInt(pointer(square)), (3, 3), p, (2, 4), p, (2, 4), names, true)
+        @test LowerTriangular(permutedims(square)) ≈ LowerTriangular(ntk(chain, X)[2:4, 2:4])
     end
 
     @testset "products with the Jacobian" begin
