@@ -48,3 +48,11 @@ def images() -> np.ndarray:
     from udlbridge import data
 
     return data.mnist("train", n=10)[0]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 8 samples, so that small kernels have many."""
+    from udlbridge import planning
+
+    monkeypatch.setattr(planning, "LARGEST_TILE", 8)

@@ -25,12 +25,6 @@ MODEL = random_model([5, 7, 3], ["tanh", "identity"])
 REDUCTIONS = (0, "trace", "mean", "sum", "diagonal", "full")
 
 
-@pytest.fixture
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 8 samples, so that small kernels have many."""
-    monkeypatch.setattr(planning, "LARGEST_TILE", 8)
-
-
 def store_of(path: Path, n: int = 21, **options: object) -> ub.KernelStore:
     return ub.compute_kernel(MODEL, samples(MODEL, n), path, backend="reference", **options)  # type: ignore[arg-type]
 

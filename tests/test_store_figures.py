@@ -11,25 +11,15 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import udlbridge as ub
-from helpers import assert_within_budget, random_model, samples
+from helpers import assert_within_budget
+from small_stores import MODEL, X, store_of
 from udlbridge import backends, computing, errors, planning, products, stored
 from udlbridge.backends import reference
 from udlbridge.backends.base import KernelJob
 from udlbridge.peak_memory import PeakMemory
 from udlbridge.reduction import reduction
 
-MODEL = random_model([5, 7, 3], ["tanh", "identity"])
-X = samples(MODEL, 60)
-
-
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 8 samples, so that small kernels have many."""
-    monkeypatch.setattr(planning, "LARGEST_TILE", 8)
-
-
-def store_of(path: Path, n: int = 21, **options: object) -> ub.KernelStore:
-    return ub.compute_kernel(MODEL, X[:n], path, **{"backend": "reference", **options})  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("small_tiles")
 
 
 # --- figures ---

@@ -10,21 +10,11 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from helpers import assert_within_budget, random_model, samples
-from udlbridge import errors, planning
+from helpers import assert_within_budget, random_model
+from small_stores import MODEL, X, store_of
+from udlbridge import errors
 
-MODEL = random_model([5, 7, 3], ["tanh", "identity"])
-X = samples(MODEL, 60)
-
-
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 8 samples, so that small kernels have many."""
-    monkeypatch.setattr(planning, "LARGEST_TILE", 8)
-
-
-def store_of(path: Path, n: int = 21, **options: object) -> ub.KernelStore:
-    return ub.compute_kernel(MODEL, X[:n], path, **{"backend": "reference", **options})  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("small_tiles")
 
 
 def assert_is_of(path: Path, x: np.ndarray) -> None:

@@ -45,14 +45,14 @@ def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
     check_room(target.absolute().parent, needed, "free some space, or choose another disk")
 
 
-def write_array(model: Model, x: np.ndarray, outputs: Outputs, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Compute the kernel and write it to a .npy file, whole or not at all; returns the figures.
+def write_array(model: Model, x: np.ndarray, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Compute the kernel with `options` of `ntk` and write it to a .npy file, whole or not at all; returns figures.
 
     Raises:
         StoreError: the disk is full or refuses.
     """
     start = time.perf_counter()
-    kernel = ntk(model, x, outputs=outputs, **options)
+    kernel = ntk(model, x, **options)
     seconds = time.perf_counter() - start
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:

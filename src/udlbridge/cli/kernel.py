@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -81,23 +82,23 @@ def command(
     model = load_model(model_name, dtype)
     # A word ("readout") is a word only by itself.
     chosen = (params[0] if len(params) == 1 else params) or None
+    shared: dict[str, Any] = {
+        "outputs": outputs,
+        "params": chosen,
+        "backend": backend,
+        "method": method,
+        "memory": memory,
+        "threads": threads,
+    }
     if only_plan:
-        made = plan(
-            model,
-            n,
-            outputs=outputs,
-            params=chosen,
-            backend=backend,
-            method=method,
-            memory=memory,
-            threads=threads,
-        )
+        made = plan(model, n, **shared)
         report(str(made), json_file)
         if json_file is not None:
             write_json(made.to_dict(), json_file)
         return 0
     if target is None:
         raise click.UsageError("--out is missing: a .npy file, or a .zarr store")
+    progress = False if quiet else None
     if target.suffix == ".npy":
         for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
             if given:
@@ -105,16 +106,8 @@ def command(
         from udlbridge.array_files import check_target, write_array
 
         check_target(model, n, outputs, target)
-        options = {
-            "params": chosen,
-            "backend": backend,
-            "method": method,
-            "memory": memory,
-            "threads": threads,
-            "device": device or "cpu",
-            "progress": False if quiet else None,
-        }
-        figures = write_array(model, samples(model, n, folder), outputs, target, options)
+        options = {**shared, "device": device or "cpu", "progress": progress}
+        figures = write_array(model, samples(model, n, folder), target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
             f"{figures['seconds']:.1f} s",
@@ -127,21 +120,7 @@ def command(
     from udlbridge.computing import compute_kernel
     from udlbridge.sizes import show_bytes
 
-    store = compute_kernel(
-        model,
-        x,
-        target,
-        outputs=outputs,
-        params=chosen,
-        backend=backend,
-        method=method,
-        memory=memory,
-        threads=threads,
-        device=device,
-        storage=storage,
-        resume=resume,
-        progress=False if quiet else None,
-    )
+    store = compute_kernel(model, x, target, **shared, device=device, storage=storage, resume=resume, progress=progress)
     run = store.manifest["actual"][-1]
     predicted = run["predicted_seconds"]
     narrow = store.manifest["storage"] != store.manifest["dtype"]
