@@ -1,7 +1,8 @@
 @testset "inference" begin
     rng = Xoshiro(12)
     norm() = BatchNorm(3; affine=true)
-    chain() = f64(Chain(Dense(2 => 3, tanh), norm(), Dropout(0.5), SkipConnection(Chain(Dense(3 => 3), norm()), +), Dense(3 => 2)))
+    block() = SkipConnection(Chain(Dense(3 => 3), norm()), +)
+    chain() = f64(Chain(Dense(2 => 3, tanh), norm(), Dropout(0.5), block(), Dense(3 => 2)))
     X, Y = randn(rng, 2, 4), randn(rng, 2, 4)
 
     @testset "a chain keeps its mode" begin
