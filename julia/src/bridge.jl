@@ -64,6 +64,16 @@ function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Inte
     return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
 
+"empty factors that are not needed any more; returns how many bytes wait to be collected for that"
+function bridge_release(p::Prepared)
+    bytes = Base.summarysize(p.summands)
+    empty!(p.summands)
+    return bytes
+end
+
+"collect all that waits for it; returns nothing"
+bridge_collect() = GC.gc()
+
 """
     bridge_fill(T, address, dims, left, rows, right, cols, params, lower)
 

@@ -6,8 +6,9 @@ of a training goes on with the training as before.
 
 # Errors
 `ArgumentError` for a chain that has no kernel of its own in this sense: a `BatchNorm` or `Dropout` that was put into
-training mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are random; an array that two layers
-share, whose gradient is the sum over its places; a `Parallel` that is not one of two branches.
+training mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are random; a `BatchNorm` that keeps no
+statistics; an array that two layers share, whose gradient is the sum over its places; a `Parallel` that is not one of two
+branches.
 """
 function inference(chain::Chain)
     check_shared(leaves(chain))
@@ -34,11 +35,12 @@ function visit(f, layer)
     foreach(((_, child, _),) -> visit(f, child), children(layer))
 end
 
-"refuse a layer in training mode; `path` says where it is, if that is known"
+"refuse a layer whose samples touch each other; `path` says where it is, if that is known"
 function check_inference(layer, path="")
-    layer.active === true || return nothing
-    place = isempty(path) ? "a" : "layer $path, a"
-    throw(ArgumentError("$place $(nameof(typeof(layer))) is in training mode; use Flux.testmode!(chain)"))
+    place = "$(isempty(path) ? "a" : "layer $path, a") $(nameof(typeof(layer)))"
+    layer.active === true && throw(ArgumentError("$place is in training mode; use Flux.testmode!(chain)"))
+    layer isa BatchNorm && !layer.track_stats || return nothing
+    throw(ArgumentError("$place is without statistics: it has no inference mode"))
 end
 
 "refuse an array that is a parameter, or a buffer, in two places"

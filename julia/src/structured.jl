@@ -2,140 +2,168 @@
     structured_factors(chain, X, reduction, names; step) -> Vector{Summand}
 
 A factor for every place where parameters in `names` enter a chain in inference mode. A stretch of `step` samples at a time
-goes through the chain, so that what Zygote keeps for the way back stays small beside the factors.
+goes through the chain, and what each pass brings goes to its place in the factors at once: what Zygote keeps for the way
+back, and the errors of all outputs, stay small beside the factors.
 """
-function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names; step::Integer=stretch(chain, X, r))
-    stretches = collect(Iterators.partition(1:size(X, ndims(X)), step))
-    length(stretches) == 1 && return stretch_factors(chain, X, r, names)
-    parts = [stretch_factors(chain, copy(selectdim(X, ndims(X), own)), r, names) for own in stretches]
-    starts = first.(stretches) .- 1
-    return map(eachindex(first(parts))) do index
-        pieces = [part[index].factor for part in parts]
-        Summand(first(parts)[index].names, joined(first(pieces), pieces, starts))
+function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
+    trial = Recorder()
+    y = observed(chain, sample(X, 1), trial)
+    n, K = size(X, ndims(X)), length(cotangents(r, y))
+    places = chosen_places(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
+    isempty(places) && return Summand[] # no parameters: the kernel is zero
+    for own in Iterators.partition(1:n, something(step, stretch(trial, K)))
+        fill_stretch!(places, chain, copy(selectdim(X, ndims(X), own)), r, own)
     end
+    return [Summand(place.names, finished(place.factor)) for place in places]
 end
 
-"Errors of all outputs at the widest place that are held at a time; what comes with them is many times as much."
-const STRETCH_NUMBERS = 2^22
-
-"how many samples go through the chain together"
-function stretch(chain::Chain, X::AbstractArray, r::Reduction)
-    recorder = Recorder()
-    y = observed(chain, sample(X, 1), recorder)
-    widest = maximum(prod, recorder.sizes; init=1)
-    return max(1, STRETCH_NUMBERS ÷ (widest * length(cotangents(r, y))))
-end
-
-"one factor of all samples, from those of stretches that begin behind `starts`; the first decides of what kind"
-function joined(::Factor, pieces, starts)
-    inputs = first(pieces).a === nothing ? nothing : reduce(hcat, [piece.a for piece in pieces])
-    return Factor(inputs, cat((piece.d for piece in pieces)...; dims=3))
-end
-function joined(whole::Positions, pieces, starts)
-    return Positions([joined(at, [piece.at[t] for piece in pieces], starts) for (t, at) in enumerate(whole.at)])
-end
-function joined(::Tokens{T}, pieces, starts) where {T}
-    at = Dict{Int,Tuple{Vector{Int},Array{T,3}}}()
-    for (piece, start) in zip(pieces, starts), (token, (own, gradients)) in piece.at
-        samples, d = get(at, token, (Int[], similar(gradients, size(gradients, 1), size(gradients, 2), 0)))
-        at[token] = ([samples; own .+ start], cat(d, gradients; dims=3))
-    end
-    return Tokens(at)
-end
+"Numbers that come to be while a stretch goes through the chain: few enough to be collected before they fill the memory."
+const STRETCH_NUMBERS = 2^23
 
 """
-    stretch_factors(chain, X, reduction, names) -> Vector{Summand}
+    stretch(trial, K)
 
-The factors of some samples: one forward pass writes the places down, one backward pass per cotangent gives the errors
-there.
+How many samples go through the chain together, for K cotangents; `trial` has seen one sample. A backward pass takes
+about as many numbers as all places make; the forward pass, with the windows of convolutions, about eight times as many.
 """
-function stretch_factors(chain::Chain, X::AbstractArray, r::Reduction, names)
-    recorder = Recorder()
-    y = observed(chain, X, recorder)
-    isempty(recorder.sites) && return Summand[] # no parameters: the kernel is zero
-    probes = Tuple(zeros(eltype(y), size...) for size in recorder.sizes)
-    _, back = Zygote.pullback(p -> observed(chain, X, Probes(p, Ref(0))), probes)
-    pulled = [only(back(seed)) for seed in cotangents(r, y)]
-    found, taken = Summand[], 0
-    own = first.(parameters(chain))
-    for (index, (site, x)) in enumerate(zip(recorder.sites, recorder.inputs))
+stretch(trial::Recorder, K::Integer) = max(1, STRETCH_NUMBERS ÷ (sum(prod, trial.sizes) * (K + 8)))
+
+"What decides how large factors are: K cotangents, n samples, numbers of type T; and what decides of which kind."
+struct Extent{T<:Real}
+    K::Int
+    n::Int
+    products::Int
+    entries::Int
+end
+
+"A place by its number, which of its parameters count, their names, and the factor that is being filled."
+struct Place
+    index::Int
+    wanted::Vector{Bool}
+    names::Vector{String}
+    factor::Union{Factor,Positions,TokenPieces}
+end
+
+"the places where parameters in `names` enter, with factors to be filled"
+function chosen_places(chain::Chain, trial::Recorder, names, extent::Extent)
+    places, taken, own = Place[], 0, parameters(chain)
+    for (index, site) in enumerate(trial.sites)
         here = own[(taken + 1):(taken + parameter_count(site))]
-        wanted = in(names).(here)
         taken += length(here)
+        wanted = in(names).(first.(here))
         any(wanted) || continue
-        # An output may not depend on a place: its error there is zero.
-        errors = [g === nothing || g[index] === nothing ? probes[index] : g[index] for g in pulled]
-        push!(found, Summand(here[wanted], factor(site, wanted, x, errors, products(r, size(y, 1))...)))
+        count = sum(length ∘ last, here[wanted])
+        factor = blank(site, wanted, count, trial.inputs[index], trial.sizes[index], extent)
+        push!(places, Place(index, wanted, first.(here[wanted]), factor))
     end
-    return found
+    return places
 end
 
-function factor(site::ElementSite, wanted, x, errors, products, entries)
-    rows = [reduce(vcat, collect(site.gradients(x, d))[wanted]) for d in errors]
-    return Factor(nothing, permutedims(stack(rows), (1, 3, 2)))
+"the per-sample gradients of `count` parameters, to be filled"
+blank_gradients(count::Integer, e::Extent{T}) where {T} = Factor(nothing, Array{T}(undef, count, e.K, e.n))
+
+"the factor of a place, to be filled: `x` is what one sample brings to it, `size` that of what it makes of it"
+blank(::Elementwise, wanted, count, x, size, e::Extent) = blank_gradients(count, e)
+
+function blank(site::Affine, wanted, count, x, made, e::Extent{T}) where {T}
+    p, positions, G, _ = size(inputs(site.layer, x))
+    q = size(errors(site.layer, zeros(T, made)), 1)
+    pairs = wanted[1] && affine_rule(positions, p, q, G, e.products, e.entries) === :pairs
+    pairs || return blank_gradients(count, e)
+    rows = p + has_bias(wanted)
+    at = [Factor(Array{T}(undef, rows, e.n), Array{T}(undef, q, e.K, e.n)) for _ in 1:positions]
+    return positions == 1 ? only(at) : Positions(at)
 end
 
-function factor(site::AffineSite, wanted, x, errors, products, entries)
-    bias = site.count == 2 && wanted[2]
-    a = site.inputs(x)
-    ds = site.errors.(errors)
-    p, T, G, n = size(a)
-    q = size(first(ds), 1)
-    if wanted[1] && affine_rule(T, p, q, G, products, entries) === :pairs
-        at = map(1:T) do t
-            inputs = a[:, t, 1, :]
-            Factor(bias ? vcat(inputs, fill!(similar(inputs, 1, n), 1)) : inputs,
-                permutedims(stack([d[:, t, 1, :] for d in ds]), (1, 3, 2)))
+function blank(site::Table, wanted, count, tokens, made, e::Extent{T}) where {T}
+    q, positions, _ = made
+    rule = lookup_rule(positions, columns(site), q, e.products, e.entries)
+    return rule === :tokens ? TokenPieces{T}(q, e.K) : blank_gradients(count, e)
+end
+
+"how many columns a table has"
+columns(site::Table) = size(site.layer.weight, 2)
+
+"whether the second parameter of a place, the bias, is wanted"
+has_bias(wanted) = length(wanted) == 2 && wanted[2]
+
+"fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent"
+function fill_stretch!(places::Vector{Place}, chain::Chain, X::AbstractArray, r::Reduction, own)
+    seen = Recorder()
+    y, chain_back = Zygote.pullback(x -> observed(chain, x, seen), X)
+    sites = [seen.sites[place.index] for place in places]
+    entered = [place_input!(p.factor, site, seen.inputs[p.index], own) for (p, site) in zip(places, sites)]
+    for (k, seed) in enumerate(cotangents(r, y))
+        fill!(seen.errors, nothing)
+        chain_back(seed)
+        for (place, site, input) in zip(places, sites, entered)
+            d = seen.errors[place.index]
+            # An output may not depend on a place: its error there is zero.
+            d = d === nothing ? zeros(eltype(y), seen.sizes[place.index]) : d
+            place_error!(place.factor, site, place.wanted, input, d, k, own)
         end
-        return T == 1 ? only(at) : Positions(at)
     end
-    return Factor(nothing, weight_gradients(a, ds, wanted[1], bias))
+    return places
 end
 
-function factor(site::TableSite, wanted, tokens, errors, products, entries)
-    q, T, n = size(first(errors))
-    lookup_rule(T, site.columns, q, products, entries) === :tokens && return shared_tokens(tokens, errors)
-    gradient = fill!(similar(first(errors), q, site.columns, length(errors), n), 0)
-    for (k, d) in enumerate(errors), i in 1:n, t in 1:T
-        gradient[:, tokens[t, i], k, i] .+= view(d, :, t, i)
-    end
-    return Factor(nothing, reshape(gradient, :, length(errors), n))
+"write what the input of a place decides, and give what its errors will be met with"
+place_input!(f::Factor{Nothing}, site::Elementwise, x, own) = x
+place_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
+function place_input!(f::Factor{<:Matrix}, site::Affine, x, own)
+    return place_rows!(f, view(inputs(site.layer, x), :, 1, 1, :), own)
+end
+function place_input!(f::Positions, site::Affine, x, own)
+    a = inputs(site.layer, x)
+    foreach((at, t) -> place_rows!(at, view(a, :, t, 1, :), own), f.at, axes(a, 2))
+end
+function place_input!(f::Factor{Nothing}, site::Table, tokens, own)
+    fill!(view(f.d, :, :, own), 0)
+    return tokens
 end
 
-"for every token its samples and their gradients, from tokens (T, n) and errors (q, T, n)"
-function shared_tokens(tokens::AbstractMatrix{<:Integer}, errors::Vector{<:AbstractArray{T,3}}) where {T}
-    samples = Dict{Int,Vector{Int}}()
-    for i in axes(tokens, 2), token in view(tokens, :, i)
-        own = get!(Vector{Int}, samples, token)
-        (isempty(own) || last(own) != i) && push!(own, i)
+"inputs at one position, and ones below them if there is a bias"
+function place_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
+    view(f.a, axes(a, 1), own) .= a
+    view(f.a, (size(a, 1) + 1):size(f.a, 1), own) .= 1
+    return nothing
+end
+
+"write what the errors `d` of cotangent `k` decide"
+function place_error!(f::Factor{Nothing}, site::Elementwise, wanted, x, d, k, own)
+    view(f.d, :, k, own) .= reduce(vcat, collect(gradients(site.layer, x, d))[wanted])
+    return nothing
+end
+
+function place_error!(f::Factor{<:Matrix}, site::Affine, wanted, ::Nothing, error, k, own)
+    view(f.d, :, k, own) .= view(errors(site.layer, error), :, 1, 1, :)
+    return nothing
+end
+
+function place_error!(f::Positions, site::Affine, wanted, ::Nothing, error, k, own)
+    d = errors(site.layer, error)
+    for (t, at) in enumerate(f.at)
+        view(at.d, :, k, own) .= view(d, :, t, 1, :)
     end
-    at = Dict(token => (own, zeros(T, size(first(errors), 1), length(errors), length(own))) for (token, own) in samples)
+end
+
+# Per-sample gradients sum_t d_t a_t' of all groups, and sum_t d_t for the bias.
+function place_error!(f::Factor{Nothing}, site::Affine, wanted, a, error, k, own)
+    d = errors(site.layer, error)
+    p, q = size(a, 1), size(d, 1)
+    weights = wanted[1] ? p * q * size(a, 3) : 0
+    for (i, j) in enumerate(own), g in axes(a, 3)
+        here = view(d, :, :, g, i)
+        if wanted[1]
+            target = reshape(view(f.d, ((g - 1) * p * q + 1):(g * p * q), k, j), q, p)
+            mul!(target, here, transpose(view(a, :, :, g, i)))
+        end
+        has_bias(wanted) && sum!(view(f.d, (weights + (g - 1) * q + 1):(weights + g * q), k, j), here)
+    end
+end
+
+function place_error!(f::Factor{Nothing}, site::Table, wanted, tokens, d, k, own)
+    whole = reshape(view(f.d, :, k, own), size(d, 1), columns(site), length(own))
     for i in axes(tokens, 2), (t, token) in enumerate(view(tokens, :, i))
-        own, gradients = at[token]
-        place = searchsortedfirst(own, i)
-        for (k, d) in enumerate(errors)
-            gradients[:, k, place] .+= view(d, :, t, i)
-        end
+        view(whole, :, token, i) .+= view(d, :, t, i)
     end
-    return Tokens(at)
-end
-
-"per-sample gradients sum_t d_t a_t' of all groups, and sum_t d_t for the bias, (P, K, n)"
-function weight_gradients(a::AbstractArray, ds::Vector, weight::Bool, bias::Bool)
-    p, T, G, n = size(a)
-    q = size(first(ds), 1)
-    P = q * G * (p * weight + bias)
-    result = similar(first(ds), P, length(ds), n)
-    for i in 1:n, (k, d) in enumerate(ds), g in 1:G
-        own = view(d, :, :, g, i)
-        if weight
-            target = reshape(view(result, ((g - 1) * p * q + 1):(g * p * q), k, i), q, p)
-            mul!(target, own, transpose(view(a, :, :, g, i)))
-        end
-        if bias
-            offset = weight * p * q * G + (g - 1) * q
-            sum!(view(result, (offset + 1):(offset + q), k, i), own)
-        end
-    end
-    return result
 end

@@ -90,7 +90,6 @@ end
 
 function in_place(l::BatchNorm, path)
     check_inference(l, path)
-    l.track_stats || throw(ArgumentError("layer $path is a BatchNorm without statistics: it has no inference mode"))
     plain = BatchNorm(identity, l.β, l.γ, l.μ, l.σ², l.ϵ, l.momentum, l.affine, true, false, l.chs)
     return with_activation(plain, l.λ)
 end

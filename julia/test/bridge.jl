@@ -20,6 +20,19 @@
         @test LowerTriangular(permutedims(square)) ≈ LowerTriangular(ntk(chain, X)[2:4, 2:4])
     end
 
+    @testset "factors that are not needed any more" begin
+        function released() # a frame of its own: nothing else refers to the array
+            p = UDLBridge.bridge_prepare(chain, X, "full", 3, "structured", ["0.weight", "0.bias"])
+            array = only(p.summands).factor.d
+            return p, WeakRef(array), sizeof(array), UDLBridge.bridge_release(p)
+        end
+        p, held, size, waiting = released()
+        @test waiting >= size
+        UDLBridge.bridge_collect()
+        @test held.value === nothing # though `p`, which Python may keep for a while, is still here
+        @test isempty(p.summands)
+    end
+
     @testset "products with the Jacobian" begin
         C = randn(3, 4)
         pulled = UDLBridge.bridge_pull(chain, X, C)

@@ -36,6 +36,9 @@
 
     @testset "what has no kernel of its own is refused" begin
         @test_throws r"BatchNorm is in training mode" ntk(Flux.trainmode!(chain()), X)
+        touching = Chain(Dense(2 => 3), BatchNorm(3; track_stats=false))
+        @test_throws "a BatchNorm is without statistics" ntk(touching, X)
+        @test_throws "layer 1, a BatchNorm is without statistics" from_flux(touching)
         @test_throws r"Dropout is in training mode" jacobian(Chain(Dense(2 => 2), Flux.trainmode!(Dropout(0.5))), X)
         d = f64(Dense(2 => 2, tanh))
         @test_throws r"1.weight and 0.weight are one shared array" ntk(Chain(d, d), X)

@@ -146,21 +146,21 @@ class KernelStore(WritableStore):
         engine = backends.get(backend or self.manifest["backend"])
         job = KernelJob(model, self.reduction, self.manifest["plan"]["method"], params=self.parameters)
         worst, scale = 0.0, 0.0
-        for index in picked:
-            tile = every[index]
-            left = engine.prepare(job, x[tile.rows])
-            right = engine.prepare(job, x[tile.columns])
-            exact = np.empty((*tile.shape, *self.shape[2:]))
-            engine.fill(job, left, slice(0, tile.shape[0]), right, slice(0, tile.shape[1]), exact)
-            stored = self.read_tile(tile)
-            if not np.isfinite(stored).all() or not np.isfinite(exact).all():
-                i, j = np.argwhere(~(np.isfinite(stored) & np.isfinite(exact)))[0, :2].tolist()
-                raise NumericalError(
-                    f"K[{tile.rows.start + i}, {tile.columns.start + j}] is {stored[i, j]}; in float64: {exact[i, j]}",
-                    allowed="finite numbers", remedy="look for overflow in the model, or compute it in float64",
-                )  # fmt: skip
-            worst = max(worst, float(np.abs(stored - exact).max()))
-            scale = max(scale, float(np.abs(exact).max()))
+        with TileComputer(engine, job, x, None, self.grid, 2) as computer:
+            for index in picked:
+                tile = every[index]
+                exact = np.empty((*tile.shape, *self.shape[2:]))
+                computer.compute(tile, exact)
+                stored = self.read_tile(tile)
+                if not np.isfinite(stored).all() or not np.isfinite(exact).all():
+                    i, j = np.argwhere(~(np.isfinite(stored) & np.isfinite(exact)))[0, :2].tolist()
+                    place = f"K[{tile.rows.start + i}, {tile.columns.start + j}]"
+                    raise NumericalError(
+                        f"{place} is {stored[i, j]}; in float64: {exact[i, j]}",
+                        allowed="finite numbers", remedy="look for overflow in the model, or compute it in float64",
+                    )  # fmt: skip
+                worst = max(worst, float(np.abs(stored - exact).max()))
+                scale = max(scale, float(np.abs(exact).max()))
         return worst / scale if scale > 0 else worst
 
 
@@ -238,7 +238,7 @@ def compute_kernel(
     )  # fmt: skip
     engine = backends.get(name)
     job = KernelJob(model, chosen, made.method, made.threads, place, names)
-    engine.prepare(job, batch[:1])  # an engine that cannot do the job says so before there is a store
+    engine.release(engine.prepare(job, batch[:1]))  # an engine that cannot do the job says so before there is a store
     if made.flops >= CALIBRATED_FROM if calibrate is None else calibrate:
         made = calibrated(model, batch.shape[1:], chosen, made, names, place)
     if existing is None:
@@ -291,7 +291,8 @@ def _as_before(
         model, x.shape[1:], chosen, n, None, name, method, memory, threads, store.grid.tile, store.parameters
     )  # fmt: skip
     job = KernelJob(model, chosen, made.method, made.threads, place, store.parameters)
-    backends.get(name).prepare(job, x[:1])
+    engine = backends.get(name)
+    engine.release(engine.prepare(job, x[:1]))
     return job, made
 
 
@@ -299,11 +300,12 @@ def _fill(
     store: KernelStore, job: KernelJob, x: np.ndarray, made: Plan, todo: list[Tile], progress: bool | None
 ) -> None:
     """Compute the tiles of `todo` and write them, one thread for each; on any error the finished tiles stay."""
-    computer = TileComputer(backends.get(made.backend), job, x, None, made.grid, made.kept_blocks)
+    tiles = TileComputer(backends.get(made.backend), job, x, None, made.grid, made.kept_blocks)
     start = time.perf_counter()
     per_entry = made.flops / max(made.grid.pairs, 1)
     total = per_entry * sum(tile.shape[0] * tile.shape[1] for tile in todo)
-    with PeakMemory() as memory, kernel_progress(total, show=progress) as advance, TileWriter(store) as writer:
+    bar = kernel_progress(total, show=progress)
+    with PeakMemory() as memory, bar as advance, tiles as computer, TileWriter(store) as writer:
         for tile in todo:
             buffer = np.empty((*tile.shape, *job.reduction.trailing), dtype=job.model.dtype)
             computer.compute(tile, buffer)

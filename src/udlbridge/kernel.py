@@ -222,11 +222,11 @@ def ntk(
     entries = prod(chosen.trailing)
 
     job = KernelJob(model, chosen, made.method, threads, device, names)
-    computer = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
+    tiles = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
     parts = names_by_layer(names) if per_layer else {"": names}
     results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
     buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-    with kernel_progress(made.flops, show=progress) as advance:
+    with kernel_progress(made.flops, show=progress) as advance, tiles as computer:
         for tile in made.grid.tiles():
             # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
             shape = (*tile.shape, *chosen.trailing)

@@ -29,15 +29,16 @@ SHORTEST_BLOCK = 256
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
-GRADIENT_COPIES = {"torch": 3, "julia": 3, "reference": 2}
-"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result. The
-reference engine goes through a few samples at a time: it has these parts, and the result."""
+GRADIENT_COPIES = {"torch": 3, "julia": 2, "reference": 2}
+"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result. Julia
+and the reference engine go through a few samples at a time: they have these parts, and the result."""
 
 FORMING = frozenset({"julia", "reference"})
 """Engines that hold the per-sample gradients that they multiply; torch forms a few at a time, from their pieces."""
 
-FIXED_BYTES = 60_000_000
-"""What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS."""
+FIXED_BYTES = {"torch": 60_000_000, "julia": 250_000_000, "reference": 60_000_000}
+"""What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS. In Julia besides:
+code compiled for the network, and what has not been collected yet."""
 
 CALIBRATION_SECONDS = 2.0
 
@@ -168,7 +169,7 @@ def make_plan(
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
         held = block * (per_sample * (blocks + GRADIENT_COPIES[backend]) + passing)
-        return FIXED_BYTES + 3 * model.n_params * itemsize + buffers + held
+        return FIXED_BYTES[backend] + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
     while tile is None and size > SMALLEST_TILE and need(size, 2) > bound:
@@ -227,12 +228,13 @@ def calibrated(
     factors = engine.prepare(job, x)  # compiles and warms up
     engine.fill(job, factors, slice(0, size), factors, slice(0, size), out)
     start = time.perf_counter()
-    engine.prepare(job, x)
+    engine.release(engine.prepare(job, x))
     prepared = time.perf_counter() - start
     start, done = time.perf_counter(), 0
     while done == 0 or time.perf_counter() - start < CALIBRATION_SECONDS - prepared:
         engine.fill(job, factors, slice(0, size), factors, slice(0, size), out)
         done += 1
+    engine.release(factors)
     filled = (time.perf_counter() - start) / done
     samples = made.n if made.symmetric else made.n + made.m
     seconds = filled * made.grid.pairs / size**2 + prepared * samples / size

@@ -59,7 +59,7 @@ class Grid:
 
 
 class TileComputer:
-    """Computes tiles on an engine. Factors of blocks of samples are kept as long as they fit into `factor_bytes`."""
+    """Computes tiles on an engine; a context, in which the factors of the last `kept_blocks` blocks are kept."""
 
     def __init__(
         self, engine: Backend[Any], job: KernelJob, x: np.ndarray, x2: np.ndarray | None, grid: Grid, kept_blocks: int
@@ -68,6 +68,12 @@ class TileComputer:
         self._x, self._x2 = x, x2
         self._kept: OrderedDict[tuple[bool, int], Any] = OrderedDict()
         self._limit = max(kept_blocks, 2)  # a tile needs the factors of its rows and those of its columns
+
+    def __enter__(self) -> TileComputer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keep(0)
 
     def compute(self, tile: Tile, out: np.ndarray, params: tuple[str, ...] | None = None) -> None:
         """Fill `out` (r, c, *trailing) with the kernel of one tile, or with the part of some layers' `params`.
@@ -88,12 +94,16 @@ class TileComputer:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        while len(self._kept) >= self._limit:
-            self._kept.popitem(last=False)
+        self._keep(self._limit - 1)
         source = self._x if not second or self._x2 is None else self._x2
         found = self._engine.prepare(self._job, source[self._grid.block(block, len(source))])
         self._kept[key] = found
         return found
+
+    def _keep(self, count: int) -> None:
+        """Release all factors but those of the `count` blocks that were used last."""
+        while len(self._kept) > count:
+            self._engine.release(self._kept.popitem(last=False)[1])
 
 
 def place(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:

@@ -60,13 +60,14 @@ def main() -> None:
             finally:
                 shutil.rmtree(folder)
         else:
-            computer = TileComputer(
+            tiles = TileComputer(
                 backends.get("torch"), KernelJob(model, reduction(0, 10), made.method, threads), x, None, made.grid,
                 made.kept_blocks,
             )  # fmt: skip
             buffer = np.empty((made.tile, made.tile), dtype=np.float32)
-            for tile in made.grid.tiles():
-                computer.compute(tile, buffer[: tile.shape[0], : tile.shape[1]])
+            with tiles as computer:
+                for tile in made.grid.tiles():
+                    computer.compute(tile, buffer[: tile.shape[0], : tile.shape[1]])
             seconds = time.perf_counter() - start
     rates.append(sgemm(a))
     row = {"seconds": seconds, "gflops": made.flops / seconds / 1e9, "sgemm": max(rates)}

@@ -24,10 +24,18 @@ groups(::CrossCor) = 1
 plain(c::Conv) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
 plain(c::CrossCor) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
 
-function observed(c::Convolution, x, see)
-    site = AffineSite(length(fields(c)), a -> windows(c, a), d -> channels_last(c, d))
-    return c.σ.(see(site, x, plain(c)(x)))
+observed(c::Convolution, x, see) = c.σ.(see(Affine(c), x))
+
+enter(c::Convolution, x) = plain(c)(x)
+
+function back(c::Convolution, x, d)
+    dims = NNlib.DenseConvDims(x, c.weight; stride=c.stride, padding=c.pad, dilation=c.dilation, groups=groups(c),
+        flipkernel=c isa CrossCor)
+    return NNlib.∇conv_data(d, c.weight, dims)
 end
+
+inputs(c::Convolution, x) = windows(c, x)
+errors(c::Convolution, d) = channels_last(c, d)
 
 "the windows that a convolution sees, (p, T, G, n); the order of its entries is the same for all"
 function windows(c::Convolution, x::AbstractArray)

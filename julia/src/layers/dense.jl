@@ -9,13 +9,16 @@ end
 "(features, positions..., n) as (features, T, 1, n)"
 positions(x::AbstractArray) = reshape(x, size(x, 1), :, 1, size(x, ndims(x)))
 
-function observed(d::Dense, x, see)
-    site = AffineSite(length(fields(d)), positions, positions)
-    flat = reshape(x, size(x, 1), :)
-    z = reshape(d.weight * flat .+ d.bias, :, Base.tail(size(x))...)
-    σ = NNlib.fast_act(d.σ, x)
-    return σ.(see(site, x, z))
-end
+observed(d::Dense, x, see) = NNlib.fast_act(d.σ, x).(see(Affine(d), x))
+
+enter(d::Dense, x) = reshape(d.weight * flat(x) .+ d.bias, :, Base.tail(size(x))...)
+back(layer::Dense, x, d) = reshape(transpose(layer.weight) * flat(d), size(x))
+
+"(features, positions..., n) as a matrix"
+flat(x::AbstractArray) = reshape(x, size(x, 1), :)
+
+inputs(::Dense, x) = positions(x)
+errors(::Dense, d) = positions(d)
 
 """
     Activation(f)

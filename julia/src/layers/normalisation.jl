@@ -19,15 +19,22 @@ Flux.@layer SampleNorm
 
 fields(l::SampleNorm) = l.weight === nothing ? () : ("weight" => :weight, "bias" => :bias)
 
-function observed(l::SampleNorm{A,N}, x::AbstractArray{T}, see) where {A,N,T}
-    flat = reshape(x, prod(l.size), :)
-    centred = flat .- sum(flat; dims=1) ./ T(size(flat, 1))
-    variance = sum(abs2, centred; dims=1) ./ T(size(flat, 1))
-    xhat = reshape(centred ./ sqrt.(variance .+ T(l.eps)), size(x))
-    l.weight === nothing && return xhat
-    site = ElementSite(2, (seen, d) -> (summed(d .* seen, N), summed(d, N)))
-    return see(site, xhat, l.weight .* xhat .+ l.bias)
+function observed(l::SampleNorm, x, see)
+    xhat = standardised(x, prod(l.size), l.eps)
+    return l.weight === nothing ? xhat : see(Elementwise(l), xhat)
 end
+
+"mean zero and variance one for every run of `count` numbers, which lie one after the other"
+function standardised(x::AbstractArray{T}, count::Integer, eps::Real) where {T}
+    runs = reshape(x, count, :)
+    centred = runs .- sum(runs; dims=1) ./ T(count)
+    variance = sum(abs2, centred; dims=1) ./ T(count)
+    return reshape(centred ./ sqrt.(variance .+ T(eps)), size(x))
+end
+
+enter(l::SampleNorm, xhat) = l.weight .* xhat .+ l.bias
+back(l::SampleNorm, xhat, d) = l.weight .* d
+gradients(::SampleNorm{A,N}, xhat, d) where {A,N} = summed(d .* xhat, N), summed(d, N)
 
 "(kept..., positions..., n) summed over the positions, (P, n)"
 function summed(d::AbstractArray, kept::Integer)
@@ -45,26 +52,27 @@ const ChannelNorm = Union{GroupNorm,BatchNorm}
 fields(l::ChannelNorm) = l.affine ? ("weight" => :γ, "bias" => :β) : ()
 buffers(l::BatchNorm) = ("running_mean" => :μ, "running_var" => :σ²)
 
-"Flux's layer with scale one and shift zero, then scale and shift, where the structured kernel can see them"
+"What Flux's layer computes, in two steps: the structured kernel can see where scale and shift enter."
 function observed(l::ChannelNorm, x, see)
-    l.affine || return l(x)
-    xhat = without_affine(l)(x)
-    shape = (ntuple(_ -> 1, ndims(x) - 2)..., :, 1)
-    site = ElementSite(2, (seen, d) -> (over_space(d .* seen), over_space(d)))
-    return l.λ.(see(site, xhat, reshape(l.γ, shape) .* xhat .+ reshape(l.β, shape)))
+    xhat = normalised(l, x)
+    return l.λ.(l.affine ? see(Elementwise(l), xhat) : xhat)
 end
+
+normalised(l::GroupNorm, x) = standardised(x, length(x) ÷ (l.G * size(x, ndims(x))), l.ϵ)
+function normalised(l::BatchNorm, x::AbstractArray{T}) where {T}
+    return (x .- along_channels(l.μ, x)) ./ sqrt.(along_channels(l.σ², x) .+ T(l.ϵ))
+end
+
+enter(l::ChannelNorm, xhat) = along_channels(l.γ, xhat) .* xhat .+ along_channels(l.β, xhat)
+back(l::ChannelNorm, xhat, d) = along_channels(l.γ, d) .* d
+gradients(::ChannelNorm, xhat, d) = over_space(d .* xhat), over_space(d)
+
+along_channels(v::AbstractVector, x::AbstractArray) = reshape(v, ntuple(_ -> 1, ndims(x) - 2)..., :, 1)
 
 "(space..., channels, n) summed over space, (channels, n)"
 function over_space(d::AbstractArray)
     channels, n = size(d, ndims(d) - 1), size(d, ndims(d))
     return reshape(sum(reshape(d, :, channels, n); dims=1), channels, n)
-end
-
-function without_affine(l::BatchNorm)
-    return BatchNorm(identity, nothing, nothing, l.μ, l.σ², l.ϵ, l.momentum, false, true, false, l.chs)
-end
-function without_affine(l::GroupNorm)
-    return GroupNorm(l.G, identity, nothing, nothing, nothing, nothing, l.ϵ, l.momentum, false, false, false, l.chs)
 end
 
 function build_layer(::Val{:groupnorm}, settings, param)

@@ -4,9 +4,10 @@ fields(::Embedding) = ("weight" => :weight,)
 
 build_layer(::Val{:embedding}, settings, param) = Embedding(from_canonical(Embedding, Val(:weight), param("weight")))
 
-function observed(e::Embedding, x, see)
-    return see(TableSite(size(e.weight, 2)), x, e(x))
-end
+observed(e::Embedding, x, see) = see(Table(e), x)
+
+enter(e::Embedding, tokens) = e(tokens)
+back(::Embedding, tokens, d) = nothing
 
 """
     SinusoidalPositions()
@@ -40,14 +41,15 @@ Flux.@layer LearnedPositions
 
 fields(::LearnedPositions) = ("weight" => :weight,)
 
-function observed(l::LearnedPositions, x, see)
-    features, length = size(l.weight)
-    function gradients(_, d)
-        padded = fill!(similar(d, features, length, size(d, 3)), 0)
-        padded[:, 1:size(d, 2), :] .= d
-        return (reshape(padded, :, size(d, 3)),)
-    end
-    return see(ElementSite(1, gradients), x, x .+ l.weight[:, 1:size(x, 2)])
+observed(l::LearnedPositions, x, see) = see(Elementwise(l), x)
+
+enter(l::LearnedPositions, x) = x .+ l.weight[:, 1:size(x, 2)]
+back(::LearnedPositions, x, d) = d
+
+function gradients(l::LearnedPositions, x, d)
+    padded = fill!(similar(d, size(l.weight)..., size(d, 3)), 0)
+    padded[:, 1:size(d, 2), :] .= d
+    return (reshape(padded, :, size(d, 3)),)
 end
 
 build_layer(::Val{:learnedpositions}, settings, param) = LearnedPositions(Array(param("weight")))
@@ -82,8 +84,7 @@ end
 function observed(l::SelfAttention, x::AbstractArray{T,3}, see) where {T}
     E, L, n = size(x)
     D = E ÷ l.heads
-    site = AffineSite(l.in_bias === false ? 1 : 2, positions, positions)
-    z = see(site, x, project(l.in_weight, l.in_bias, x))
+    z = see(Affine(Projection(l.in_weight, l.in_bias)), x)
     q, k, v = (reshape(z[(j * E + 1):((j + 1) * E), :, :], D, l.heads, L, n) for j in 0:2)
     # (D, H, L, n) -> (D, L, H n): a batch of heads
     q, k, v = (reshape(permutedims(a, (1, 3, 2, 4)), D, L, :) for a in (q, k, v))
@@ -91,10 +92,21 @@ function observed(l::SelfAttention, x::AbstractArray{T,3}, see) where {T}
     attention = NNlib.softmax(l.causal ? scores .+ later(T, L) : scores; dims=1)
     heads = reshape(NNlib.batched_mul(v, attention), D, L, l.heads, n)
     joined = reshape(permutedims(heads, (1, 3, 2, 4)), E, L, n)
-    return see(site, joined, project(l.out_weight, l.out_bias, joined))
+    return see(Affine(Projection(l.out_weight, l.out_bias)), joined)
 end
 
-project(weight, bias, x) = reshape(weight' * reshape(x, size(x, 1), :) .+ bias, :, size(x, 2), size(x, 3))
+"`weight' x + bias` of every token: a part of a layer"
+struct Projection{W<:AbstractMatrix,B}
+    weight::W
+    bias::B
+end
+
+fields(p::Projection) = p.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+
+enter(p::Projection, x) = reshape(transpose(p.weight) * flat(x) .+ p.bias, :, size(x, 2), size(x, 3))
+back(p::Projection, x, d) = reshape(p.weight * flat(d), size(x))
+inputs(::Projection, x) = positions(x)
+errors(::Projection, d) = positions(d)
 
 "-Inf where a key stands later than the query, else 0"
 later(::Type{T}, L::Integer) where {T} = T[key > query ? -Inf : 0 for key in 1:L, query in 1:L]

@@ -159,6 +159,9 @@ class Backend(ABC, Generic[F]):
     def prepare(self, job: KernelJob, x: np.ndarray) -> F:
         """The factors of the kernel that belong to the samples `x`: one forward and K backward passes."""
 
+    def release(self, factors: F) -> None:
+        """Take back factors that nobody will use again, for engines that would keep their memory for a while."""
+
     @abstractmethod
     def fill(
         self, job: KernelJob, left: F, rows: slice, right: F, cols: slice, out: np.ndarray, *, lower: bool = False

@@ -17,6 +17,9 @@ from udlbridge.expressions import Program
 from udlbridge.inputs import output_size
 from udlbridge.model import Model
 
+COLLECTED_FROM = 2**26
+"""Bytes of released factors that are worth a full collection. That takes 0.2 s; to compute so many takes longer."""
+
 
 class JuliaBackend(Backend[Any]):
     """Flux and Zygote, in this process. Factors of a kernel stay in Julia's memory."""
@@ -26,6 +29,7 @@ class JuliaBackend(Backend[Any]):
     def __init__(self) -> None:
         self._module = runtime.start()
         self._chain: tuple[str, Any] | None = None
+        self._released = 0
 
     def versions(self) -> dict[str, str]:
         """Versions of Julia, Flux, Zygote, NNlib, UDLBridge and juliacall."""
@@ -76,6 +80,16 @@ class JuliaBackend(Backend[Any]):
             return self.call(
                 "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
             )
+
+    def release(self, factors: Any) -> None:
+        """Empty them, and collect them when they are many.
+
+        They have outlived some collections, and Julia's quick ones pass over what is old: block after block would stay.
+        """
+        self._released += int(self.call("bridge_release", factors))
+        if self._released > COLLECTED_FROM:
+            self.call("bridge_collect")
+            self._released = 0
 
     def fill(
         self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray, *, lower: bool = False
