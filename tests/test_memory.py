@@ -24,7 +24,7 @@ from udlbridge.tiling import Grid, TileComputer
 class Counting(ReferenceBackend):
     """Counts the blocks of samples whose factors are held."""
 
-    held = most = 0
+    held = most = rooms = 0
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         self.held += 1
@@ -33,6 +33,9 @@ class Counting(ReferenceBackend):
 
     def release(self, factors: list[Summand]) -> None:
         self.held -= 1
+
+    def make_room(self) -> None:
+        self.rooms += 1
 
 
 @given(
@@ -47,6 +50,7 @@ def test_factors_are_released_before_others_are_made(n: int, m: int, tile: int, 
             computer.compute(one, np.empty(one.shape))
     blocks = -(-n // tile) + (-(-m // tile) if second else 0)
     assert engine.most == min(kept, blocks)
+    assert (engine.rooms > 0) == (blocks > kept)
     assert engine.held == 0
 
 

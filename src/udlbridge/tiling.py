@@ -94,7 +94,9 @@ class TileComputer:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        self._keep(self._limit - 1)
+        if len(self._kept) >= self._limit:
+            self._keep(self._limit - 1)
+            self._engine.make_room()
         source = self._x if not second or self._x2 is None else self._x2
         found = self._engine.prepare(self._job, source[self._grid.block(block, len(source))])
         self._kept[key] = found

@@ -162,6 +162,9 @@ class Backend(ABC, Generic[F]):
     def release(self, factors: F) -> None:
         """Take back factors that nobody will use again, for engines that would keep their memory for a while."""
 
+    def make_room(self) -> None:
+        """Give back the memory of what was released, since others need it now."""
+
     @abstractmethod
     def fill(
         self, job: KernelJob, left: F, rows: slice, right: F, cols: slice, out: np.ndarray, *, lower: bool = False

@@ -18,7 +18,7 @@ from udlbridge.inputs import output_size
 from udlbridge.model import Model
 
 COLLECTED_FROM = 2**26
-"""Bytes of released factors that are worth a full collection. That takes 0.2 s; to compute so many takes longer."""
+"""Bytes of released factors that are worth a full collection, which takes 0.2 s."""
 
 
 class JuliaBackend(Backend[Any]):
@@ -82,11 +82,14 @@ class JuliaBackend(Backend[Any]):
             )
 
     def release(self, factors: Any) -> None:
-        """Empty them, and collect them when they are many.
-
-        They have outlived some collections, and Julia's quick ones pass over what is old: block after block would stay.
-        """
+        """Empty them: Python may keep its hold on them for a while."""
         self._released += int(self.call("bridge_release", factors))
+
+    def make_room(self) -> None:
+        """Collect what was released when it is much.
+
+        It has outlived some collections, and Julia's quick ones pass over what is old: block after block would stay.
+        """
         if self._released > COLLECTED_FROM:
             self.call("bridge_collect")
             self._released = 0
