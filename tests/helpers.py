@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ def load_golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[
         params = {key.removeprefix("param:"): file[key] for key in file.files if key.startswith("param:")}
         rest = {key: file[key] for key in file.files if not key.startswith("param:") and key != "spec"}
     return spec, params, rest
+
+
+def numbers_of_a_fresh_process(code: str) -> list[int]:
+    """What Python prints that runs nothing but `code`: its memory is its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in done.stdout.split()]
 
 
 def random_model(

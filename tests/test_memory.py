@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import udlbridge as ub
+from helpers import numbers_of_a_fresh_process
 from small_stores import MODEL, X
 from udlbridge import backends
 from udlbridge.backends.base import KernelJob
@@ -103,8 +102,6 @@ def test_the_smallest_bound_holds(engine: str, network: tuple[str, tuple[int, ..
         "with PeakMemory() as memory: ub.ntk(model, x, memory=made.ram_bytes, **options)\n"
         "print(made.tile, made.kept_blocks, made.ram_bytes, memory.over_baseline)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    tile, kept, bound, peak = map(int, done.stdout.split())
+    tile, kept, bound, peak = numbers_of_a_fresh_process(code)
     assert (tile, kept) == (64, 2)
     assert peak < bound, (peak, bound)

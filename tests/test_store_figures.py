@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import udlbridge as ub
-from helpers import assert_within_budget
+from helpers import assert_within_budget, numbers_of_a_fresh_process
 from small_stores import MODEL, X, store_of
 from udlbridge import backends, computing, errors, planning, products, stored
 from udlbridge.backends import reference
@@ -154,9 +152,7 @@ def test_making_a_store_takes_little_besides_the_samples(tmp_path: Path) -> None
         "with PeakMemory() as memory: ub.compute_kernel(model, x, path + '/K.zarr', resume=True, **options)\n"
         "print(memory.over_baseline)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for peak in map(int, done.stdout.split()):
+    for peak in numbers_of_a_fresh_process(code):
         assert peak < 40e6  # of these, 16 for the check that all are finite
 
 

@@ -178,7 +178,7 @@ def make_plan(
         raise OptionError(
             f"memory={show_bytes(bound)} for tiles of {size} samples",
             allowed=f"at least {show_bytes(need(size, 2))} for this network, method and reduction",
-            remedy='allow more, or ask for one output instead of "full"',
+            remedy="allow more" if chosen.n_cotangents == 1 else "allow more, or ask for one output",
         )
     if tile is None:
         # Blocks of equal size: a last one that is nearly empty would cost a whole chunk on disk.
