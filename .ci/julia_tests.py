@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from udlbridge.backends import runtime
+from udlbridge.backends.julia import runtime
 
 
 def main() -> int:

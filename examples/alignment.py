@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 
 import udlbridge as ub
-from udlbridge.plots_training import study_figure
+from udlbridge.plots.training import study_figure
 
 DIGITS = [8, 9]
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from udlbridge.layers import ACTIVATIONS, Layer, shape_behind
+from udlbridge.networks.layers import ACTIVATIONS, Layer, shape_behind
 
 # Asymmetric kernels, strides and paddings throughout: a swapped axis must not go unseen.
 EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {

@@ -14,14 +14,11 @@ from hypothesis import settings
 os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 jaxtyping.install_import_hook(
     [
-        "udlbridge.alignments",
-        "udlbridge.streaming",
-        "udlbridge.training",
+        "udlbridge.analysis",
         "udlbridge.backends",
-        "udlbridge.kernel",
-        "udlbridge.spectra",
-        "udlbridge.checking",
         "udlbridge.data",
+        "udlbridge.kernels",
+        "udlbridge.training",
     ],
     "beartype.beartype",
 )
@@ -53,6 +50,6 @@ def images() -> np.ndarray:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 8 samples, so that small kernels have many."""
-    from udlbridge import planning
+    from udlbridge.kernels import planning
 
     monkeypatch.setattr(planning, "LARGEST_TILE", 8)

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from udlbridge.layers import ACTIVATIONS
+from udlbridge.networks.layers import ACTIVATIONS
 from udlbridge.tolerances import BUDGETS
 
 GOLDENS = Path(__file__).parent / "goldens"

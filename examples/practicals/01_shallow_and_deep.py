@@ -7,7 +7,7 @@ composition is one deeper network whose matrices are products; folding multiplie
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
+from udlbridge.udl import practicals
 
 # Offsets and slopes of the three hidden units, then offset and weights of the output.
 FIRST = ([0.0, 0.0, -0.67], [-1.0, 1.0, 1.0], 1.0, [-2.0, -3.0, 9.3])

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import logit
 
 import udlbridge as ub
-from udlbridge import practicals
-from udlbridge.losses import Bernoulli, Categorical, Gaussian, likelihood, negative_log_likelihood, sum_of_squares
+from udlbridge.udl import practicals
+from udlbridge.udl.losses import Bernoulli, Categorical, Gaussian, likelihood, negative_log_likelihood, sum_of_squares
 
 # fmt: off
 X, REAL = np.array([

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 import udlbridge as ub
-from udlbridge import practicals
-from udlbridge.expressions import exp, total
+from udlbridge.udl import practicals
+from udlbridge.udl.expressions import exp, total
 
 # fmt: off
 DATA = np.array([

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 import udlbridge as ub
-from udlbridge import practicals
-from udlbridge.expressions import exp, sin, total
+from udlbridge.udl import practicals
+from udlbridge.udl.expressions import exp, sin, total
 
 # fmt: off
 DATA = np.array([

@@ -9,8 +9,8 @@ true values printed there follow from +cos.)
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
-from udlbridge.expressions import cos, exp, log, sin, total
+from udlbridge.udl import practicals
+from udlbridge.udl.expressions import cos, exp, log, sin, total
 
 BETA = np.array([1.0, 2.0, -3.0, 0.4, -0.3])
 OMEGA = np.array([0.1, -0.4, 2.0, 3.0, -0.5])

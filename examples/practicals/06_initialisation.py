@@ -8,7 +8,7 @@ layers of 8 units and for 50 layers of 80, by the variance of the first weights.
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
+from udlbridge.udl import practicals
 
 
 def relu_network(depth, width):

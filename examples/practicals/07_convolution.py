@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
+from udlbridge.udl import practicals
 
 # Images (n, channels, height, width), kernels (channels out, height, width), stride and padding. The source has four.
 CASES = {

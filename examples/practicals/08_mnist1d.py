@@ -11,8 +11,9 @@ from functools import cache
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import backends, practicals
+from udlbridge import backends
 from udlbridge.errors import DataError
+from udlbridge.udl import practicals
 
 LINE = 37.45
 SCHEDULE = ("step", {"every": 10, "factor": 0.5})

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 import udlbridge as ub
-from udlbridge import practicals
-from udlbridge.expressions import exp, log
+from udlbridge.udl import practicals
+from udlbridge.udl.expressions import exp, log
 
 DIMENSIONS = (2, 100, 1000)
 

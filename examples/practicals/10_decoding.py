@@ -15,7 +15,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 import udlbridge as ub
-from udlbridge import backends, decoding, practicals
+from udlbridge import backends
+from udlbridge.udl import decoding, practicals
 
 WINDOW, LENGTH = 12, 24
 STRATEGIES = {

@@ -14,7 +14,7 @@ div > 2), so x comes back instead of 0. What the question is after, fitting data
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
+from udlbridge.udl import practicals
 
 POINT = np.array([[1.0, 1.0]])
 

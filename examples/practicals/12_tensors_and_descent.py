@@ -8,7 +8,7 @@ has a closed form: x_t - 4 = 0.98^t (x_0 - 4).
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import practicals
+from udlbridge.udl import practicals
 
 MATRIX = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 WEIGHT = np.array([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]])

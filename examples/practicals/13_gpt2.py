@@ -8,7 +8,7 @@ package's, as in `10_decoding`.
 
 from functools import cache
 
-from udlbridge import decoding, practicals
+from udlbridge.udl import decoding, practicals
 
 PROMPT = "The best thing about Bath is"
 SAYS = {

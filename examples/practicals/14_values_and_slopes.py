@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 import udlbridge as ub
-from udlbridge import backends, practicals
+from udlbridge import backends
+from udlbridge.udl import practicals
 
 
 def truth(x):

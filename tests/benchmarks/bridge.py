@@ -16,10 +16,10 @@ import numpy as np
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.backends import runtime
-from udlbridge.backends.base import KernelJob
-from udlbridge.reduction import reduction
-from udlbridge.tiling import Grid
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.julia import runtime
+from udlbridge.backends.reduction import reduction
+from udlbridge.kernels.tiling import Grid
 
 LIMIT = 0.05
 

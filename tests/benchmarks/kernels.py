@@ -26,7 +26,7 @@ import psutil
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.backends import runtime
+from udlbridge.backends.julia import runtime
 
 HERE = Path(__file__).parent
 MODEL = ub.models.three_layer_sigmoid()

@@ -14,11 +14,11 @@ import torch
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.backends.base import KernelJob
-from udlbridge.peak_memory import PeakMemory
-from udlbridge.planning import make_plan
-from udlbridge.reduction import reduction
-from udlbridge.tiling import TileComputer
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.reduction import reduction
+from udlbridge.kernels.planning import make_plan
+from udlbridge.kernels.tiling import TileComputer
+from udlbridge.store.peak_memory import PeakMemory
 
 
 def sgemm(a: torch.Tensor) -> float:

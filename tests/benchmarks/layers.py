@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import udlbridge as ub
-from udlbridge.backends.pytorch import evaluate, tensors
-from udlbridge.inputs import plausible_shape, random_batch
+from udlbridge.backends.pytorch.tensors import evaluate, tensors
+from udlbridge.networks.inputs import plausible_shape, random_batch
 
 NETWORKS = {
     "3ls": ub.models.three_layer_sigmoid,

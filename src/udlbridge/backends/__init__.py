@@ -15,19 +15,19 @@ ENVIRONMENT_VARIABLE = "UDLBRIDGE_BACKEND"
 
 
 def _reference() -> Backend[Any]:
-    from udlbridge.backends.reference import ReferenceBackend
+    from udlbridge.backends.reference.engine import ReferenceBackend
 
     return ReferenceBackend()
 
 
 def _torch() -> Backend[Any]:
-    from udlbridge.backends.pytorch import TorchBackend
+    from udlbridge.backends.pytorch.engine import TorchBackend
 
     return TorchBackend()
 
 
 def _julia() -> Backend[Any]:
-    from udlbridge.backends.julia import JuliaBackend
+    from udlbridge.backends.julia.engine import JuliaBackend
 
     return JuliaBackend()
 
@@ -84,7 +84,7 @@ def availability(name: str) -> Availability:
     if checked_name(name) == "torch" and importlib.util.find_spec("torch") is None:
         return Availability(False, "PyTorch is not installed", "pip install torch")
     if name == "julia":
-        from udlbridge.backends import runtime
+        from udlbridge.backends.julia import runtime
 
         return runtime.availability()
     return Availability(True)

@@ -65,7 +65,7 @@ def command(
     layer. After every epoch, prints error rates and the centred alignment of the kernel of the hidden features and of
     the neural tangent kernel with the kernel of the labels.
     """
-    from udlbridge.alignment_study import study_alignment
+    from udlbridge.studies.alignment import study_alignment
 
     check_json_target(json_file)
     check_plot_folder(plots)
@@ -76,7 +76,7 @@ def command(
     for name, reason in skipped.items():
         report(f"{name} was left out: {reason}", json_file)
     if plots is not None:
-        from udlbridge.plots_training import study_figure
+        from udlbridge.plots.training import study_figure
 
         plots.mkdir(parents=True, exist_ok=True)
         path = plots / "alignment.png"

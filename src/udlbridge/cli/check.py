@@ -50,8 +50,8 @@ def command(
     """
     from dataclasses import replace
 
-    from udlbridge.checking import check
-    from udlbridge.comparing import compare_models
+    from udlbridge.analysis.checking import check
+    from udlbridge.analysis.comparing import compare_models
     from udlbridge.errors import OptionError
 
     model = load_model(model_name, dtype)

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-    from udlbridge.model import Model
+    from udlbridge.networks.model import Model
 
 Command = Callable[..., Any]
 
@@ -150,8 +150,8 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
 
 def load_model(name: str, dtype: str | None) -> Model:
     """A network by name, or from a file; without `dtype` a file keeps its own, and a network by name is float32."""
-    from udlbridge import models
-    from udlbridge.model import Model
+    from udlbridge.networks import models
+    from udlbridge.networks.model import Model
 
     known: dict[str, Callable[..., Model]] = {
         "3ls": models.three_layer_sigmoid,
@@ -168,9 +168,10 @@ def load_model(name: str, dtype: str | None) -> Model:
 
 def samples(model: Model, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
     """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape."""
-    from udlbridge import data, models
+    from udlbridge import data
     from udlbridge.errors import ShapeError
-    from udlbridge.inputs import plausible_shape, random_batch
+    from udlbridge.networks import models
+    from udlbridge.networks.inputs import plausible_shape, random_batch
 
     sizes = plausible_shape(model) if shape is None else _parsed_shape(shape)
     if sizes is None:

@@ -18,10 +18,10 @@ def command(source: Path, target: Path, dtype: str | None, spec: Path | None, fo
 
     .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load).
     .npz: NumPy arrays by name, and the layers as JSON under "spec".
-    .pt, .pth: a state dict of PyTorch, that of model.to_torch(); it has no layers, so reading it needs --spec.
+    .pt, .pth: a state dict of PyTorch, that of ub.to_torch(model); it has no layers, so reading it needs --spec.
     .json: the layers alone; only as OUT.
     """
-    from udlbridge.conversion import read_network, write_network
+    from udlbridge.conversion.formats import read_network, write_network
     from udlbridge.errors import ModelFileError
 
     if target.exists() and not force:

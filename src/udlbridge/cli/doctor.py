@@ -16,7 +16,7 @@ def command(as_json: bool) -> int:
 
     The exit code is 0 only if nothing is missing.
     """
-    from udlbridge.doctoring import config_path, examine, to_dict
+    from udlbridge.cli.findings import config_path, examine, to_dict
 
     findings = examine()
     if as_json:

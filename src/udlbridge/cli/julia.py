@@ -15,8 +15,8 @@ def command() -> None:
 @command.command()
 def install() -> int:
     """Download Julia and its packages with juliapkg (once, about 1 GB, several minutes), and start it."""
-    from udlbridge.backends import runtime
-    from udlbridge.backends.julia import JuliaBackend
+    from udlbridge.backends.julia import runtime
+    from udlbridge.backends.julia.engine import JuliaBackend
 
     named = runtime.location()
     if named is not None:
@@ -28,7 +28,7 @@ def install() -> int:
 @command.command()
 def status() -> int:
     """Say which Julia would be used, without starting it. The exit code is 0 only if it can be used."""
-    from udlbridge.backends import runtime
+    from udlbridge.backends.julia import runtime
 
     named = runtime.location()
     state = runtime.availability()
@@ -54,7 +54,7 @@ def status() -> int:
 def use(exe: Path, project: Path) -> int:
     """Point to an existing Julia and environment, for machines without a network; kept in the configuration file."""
     from udlbridge import config
-    from udlbridge.backends import runtime
+    from udlbridge.backends.julia import runtime
 
     path = config.write_julia(exe.resolve(), project.resolve())
     click.echo(f"wrote {path}")
@@ -64,7 +64,7 @@ def use(exe: Path, project: Path) -> int:
 
 
 def _print_versions(engine: object) -> None:
-    from udlbridge.backends.julia import JuliaBackend
+    from udlbridge.backends.julia.engine import JuliaBackend
 
     assert isinstance(engine, JuliaBackend)
     for name, version in engine.versions().items():

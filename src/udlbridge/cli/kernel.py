@@ -77,7 +77,7 @@ def command(
     A .npy file holds the whole square and has to fit into memory. A .zarr store holds the lower triangle in tiles: it
     may be of any size, is written while it is computed, and can be resumed.
     """
-    from udlbridge.planning import plan
+    from udlbridge.kernels.planning import plan
 
     model = load_model(model_name, dtype)
     # A word ("readout") is a word only by itself.
@@ -103,7 +103,7 @@ def command(
         for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
             if given:
                 raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
-        from udlbridge.array_files import check_target, write_array
+        from udlbridge.store.array_files import check_target, write_array
 
         check_target(model, n, outputs, target)
         options = {**shared, "device": device or "cpu", "progress": progress}
@@ -117,8 +117,8 @@ def command(
             write_json(figures, json_file)
         return 0
     x = samples(model, n, folder)
-    from udlbridge.computing import compute_kernel
-    from udlbridge.sizes import show_bytes
+    from udlbridge.options import show_bytes
+    from udlbridge.store.computing import compute_kernel
 
     store = compute_kernel(model, x, target, **shared, device=device, storage=storage, resume=resume, progress=progress)
     run = store.manifest["actual"][-1]

@@ -16,7 +16,7 @@ from udlbridge.cli.common import check_json_target, json_option, report, write_j
 def command(context: click.Context) -> None:
     """List the practicals; `run` computes their figures and holds them against their sources."""
     if context.invoked_subcommand is None:
-        from udlbridge import practicals
+        from udlbridge.udl import practicals
 
         for name in practicals.names():
             click.echo(f"{name:<26}{practicals.title(name)}")
@@ -34,7 +34,8 @@ def run(name: str, backend: str | None, plot: Path | None, json_file: Path | Non
     and a verdict. The exit code is 0 only if all hold, 1 if one differs, and 2 if a practical could not run; the others
     run all the same.
     """
-    from udlbridge import backends, practicals
+    from udlbridge import backends
+    from udlbridge.udl import practicals
 
     engine = backends.get(backend).name
     chosen = practicals.names() if name == "all" else [practicals.full_name(name)]
@@ -63,8 +64,8 @@ def _one(name: str, engine: str, plot: Path | None, json_file: Path | None) -> d
     """Run and report one practical; an error of this package is part of the result."""
     import time
 
-    from udlbridge import practicals
     from udlbridge.errors import UDLBridgeError
+    from udlbridge.udl import practicals
 
     started = time.perf_counter()
     rows: list[practicals.Row] = []

@@ -27,7 +27,7 @@ def command(
     images. Prints the kernels, whether any eigenvalue is negative, and how well the engines agree with each other and
     with recorded Flux results. The exit code is 0 only if all agree.
     """
-    from udlbridge.reproducing import reproduce
+    from udlbridge.studies.reproduction import reproduce
 
     names, skipped = engines(backend, install=not no_install)
     result = reproduce(names, skipped=skipped, folder=folder, seed=seed)
@@ -41,8 +41,8 @@ def command(
 
 
 def _draw(result: object, folder: Path) -> list[Path]:
-    from udlbridge.plots import agreement_figure, spectrum_figure
-    from udlbridge.reproducing import Reproduction
+    from udlbridge.plots.kernels import agreement_figure, spectrum_figure
+    from udlbridge.studies.reproduction import Reproduction
 
     assert isinstance(result, Reproduction)
     folder.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def command(
     on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
     PSD and for rounding, else 1.
     """
-    from udlbridge.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
+    from udlbridge.analysis.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
 
     options: dict[str, Any] = {
         "k": k,
@@ -79,7 +79,7 @@ def command(
             **options,
         )
     elif kernel_file.is_dir():
-        from udlbridge.computing import KernelStore
+        from udlbridge.store.computing import KernelStore
 
         store = KernelStore(kernel_file)
         result = spectrum(store, **options)

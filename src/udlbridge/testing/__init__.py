@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udlbridge.checking import CheckReport, check
-from udlbridge.model import Model
-from udlbridge.reduction import Outputs
-from udlbridge.spectra import NOT_PSD, PSD, ROUNDING, Spectrum, spectrum
+from udlbridge.analysis.checking import CheckReport, check
+from udlbridge.analysis.spectra import NOT_PSD, PSD, ROUNDING, Spectrum, spectrum
+from udlbridge.backends.reduction import Outputs
+from udlbridge.networks.model import Model
 from udlbridge.tolerances import budget
 
 

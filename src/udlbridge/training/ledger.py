@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.base import TrainState
+from udlbridge.backends.jobs import TrainState
 from udlbridge.errors import OptionError
-from udlbridge.model import Model
+from udlbridge.networks.model import Model
 from udlbridge.training.probes import Measurement
 from udlbridge.training.runs import EpochErrors, TrainingRun
 

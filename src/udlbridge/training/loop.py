@@ -13,14 +13,17 @@ import numpy as np
 from jaxtyping import Int
 
 from udlbridge import backends
-from udlbridge.backends.base import Backend, Training, TrainJob, TrainState
+from udlbridge.backends.base import Backend, Training
+from udlbridge.backends.jobs import TrainJob, TrainState
+from udlbridge.backends.optimisers import checked_number, checked_optimizer, group_rates
 from udlbridge.errors import NumericalError, OptionError, ParameterError, RunFileError, TrainingDiverged
-from udlbridge.files import check_folder
-from udlbridge.inputs import check_model, checked_batch, output_size
-from udlbridge.model import Model
+from udlbridge.networks.files import check_folder
+from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, thread_count
+from udlbridge.progress import Show, progress_bar
 from udlbridge.training.ledger import Ledger
-from udlbridge.training.losses import (
+from udlbridge.training.objectives import (
     Loss,
     Sobolev,
     check_several_classes,
@@ -31,7 +34,6 @@ from udlbridge.training.losses import (
     classes,
     predicted,
 )
-from udlbridge.training.optimisers import checked_number, checked_optimizer, group_rates
 from udlbridge.training.plans import (
     Data,
     Plan,
@@ -43,7 +45,6 @@ from udlbridge.training.plans import (
     take_over,
 )
 from udlbridge.training.probes import Callback, Measure
-from udlbridge.training.progress import Show, progress_bar
 from udlbridge.training.runs import EpochErrors, TrainingRun
 from udlbridge.training.schedules import checked_schedule
 
@@ -106,14 +107,14 @@ def train(
     Args:
         model: where training starts; it is not changed.
         x: samples (n, *D), of the model's dtype.
-        y: class numbers (n,), or targets (n, O); see `udlbridge.training.losses.checked_targets`.
+        y: class numbers (n,), or targets (n, O); see `udlbridge.training.objectives.checked_targets`.
         epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
         batch_size: samples in a batch; the last of an epoch may be smaller. None means all.
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
         loss: "mse" (mean over all entries), "cross_entropy" or "binary_cross_entropy", both from logits; or
-            `udlbridge.losses.sobolev(slopes)`, for values of some samples and derivatives by the input of others.
+            `udlbridge.udl.losses.sobolev(slopes)`, for values of some samples and derivatives by the input of others.
         optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
-            `udlbridge.training.optimisers.OPTIMISERS`.
+            `udlbridge.backends.optimisers.OPTIMISERS`.
         seed: of the order of the samples, which NumPy draws anew for every epoch.
         lr_groups: learning rates by glob pattern on parameter names; the first match counts, and the optimiser's lr
             serves the rest: {"0.*": 1e-3} slows the first layer.

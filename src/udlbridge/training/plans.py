@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.base import TrainJob
+from udlbridge.backends.jobs import TrainJob
 from udlbridge.errors import OptionError, RunFileError
-from udlbridge.inputs import checked_batch, output_size
+from udlbridge.networks.inputs import checked_batch, output_size
 from udlbridge.options import checked_count
 from udlbridge.training.checksums import checksum
 from udlbridge.training.ledger import Ledger
-from udlbridge.training.losses import checked_targets
+from udlbridge.training.objectives import checked_targets
 from udlbridge.training.probes import Callback
 from udlbridge.training.runs import TrainingRun
 from udlbridge.training.schedules import Schedule

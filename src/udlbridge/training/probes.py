@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from udlbridge.alignments import alignment, feature_kernel
+from udlbridge.analysis.alignments import alignment, feature_kernel
+from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import NumericalError, OptionError
-from udlbridge.inputs import checked_batch
-from udlbridge.kernel import ntk
-from udlbridge.model import Model
-from udlbridge.reduction import Outputs
+from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.model import Model
 from udlbridge.training.checksums import checksum
 
 Measurement = Mapping[str, np.ndarray | float]

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.base import TrainState
+from udlbridge.backends.jobs import TrainState
+from udlbridge.backends.optimisers import OPTIMISERS
 from udlbridge.errors import RunFileError
-from udlbridge.files import read_safetensors, write_safetensors
-from udlbridge.layers import layer_from_spec
-from udlbridge.model import Model
-from udlbridge.specs import require_buffers
-from udlbridge.training.optimisers import OPTIMISERS
+from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.layers import layer_from_spec
+from udlbridge.networks.model import Model
+from udlbridge.networks.specs import require_buffers
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""

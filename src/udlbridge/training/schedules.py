@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from udlbridge.backends.optimisers import checked_number
 from udlbridge.errors import OptionError
-from udlbridge.training.optimisers import checked_number
 
 SCHEDULES: dict[str, Mapping[str, float]] = {
     "constant": {},

@@ -1,6 +1,6 @@
 """Activations and their derivatives, written out by hand for the NumPy engine.
 
-Each entry is a pair (f, f'), both elementwise and dtype-preserving. Formulas: `udlbridge.layers.ACTIVATIONS`.
+Each entry is a pair (f, f'), both elementwise and dtype-preserving. Formulas: `udlbridge.networks.layers.ACTIVATIONS`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 
 from udlbridge.backends.reference import convolution, dense, normalisation, sequence
 from udlbridge.backends.reference.contributions import Contribution
-from udlbridge.layers import (
+from udlbridge.networks.layers import (
     Activation,
     BatchNorm,
     Conv1d,
@@ -39,7 +39,7 @@ from udlbridge.layers import (
     Softmax,
     Take,
 )
-from udlbridge.model import Model
+from udlbridge.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
 Grads = dict[str, np.ndarray]

@@ -10,8 +10,8 @@ import numpy as np
 
 from udlbridge.backends.reference.activations import ACTIVATIONS
 from udlbridge.backends.reference.contributions import Affine, Contribution
-from udlbridge.layers import Convolution, GlobalMeanPool, MaxPool, MeanPool
-from udlbridge.layers.convolution import window_count
+from udlbridge.networks.layers import Convolution, GlobalMeanPool, MaxPool, MeanPool
+from udlbridge.networks.layers.convolution import window_count
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]

@@ -26,7 +26,7 @@ from udlbridge.backends.reference.activations import (
 from udlbridge.backends.reference.backpropagation import RULES as PASSES
 from udlbridge.backends.reference.backpropagation import own
 from udlbridge.errors import LayerError
-from udlbridge.layers import (
+from udlbridge.networks.layers import (
     Activation,
     BatchNorm,
     Conv1d,
@@ -44,7 +44,7 @@ from udlbridge.layers import (
     Softmax,
     Take,
 )
-from udlbridge.model import Model
+from udlbridge.networks.model import Model
 
 
 def zero(z: np.ndarray) -> np.ndarray:

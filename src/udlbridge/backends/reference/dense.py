@@ -8,7 +8,7 @@ import numpy as np
 
 from udlbridge.backends.reference.activations import ACTIVATIONS
 from udlbridge.backends.reference.contributions import Affine, Contribution
-from udlbridge.layers import Activation, Dense, Layer
+from udlbridge.networks.layers import Activation, Dense, Layer
 
 Arrays = dict[str, np.ndarray]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from udlbridge.backends.reduction import Reduction
 from udlbridge.backends.reference.contributions import Affine, Contribution, Rows
-from udlbridge.reduction import Reduction
-from udlbridge.rules import affine_rule, lookup_rule
+from udlbridge.backends.rules import affine_rule, lookup_rule
 
 
 @dataclass(frozen=True)

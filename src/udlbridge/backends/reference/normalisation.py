@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.backends.reference.contributions import Contribution, Direct
-from udlbridge.layers import BatchNorm, GroupNorm, LayerNorm
+from udlbridge.networks.layers import BatchNorm, GroupNorm, LayerNorm
 
 Arrays = dict[str, np.ndarray]
 

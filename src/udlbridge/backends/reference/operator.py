@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from udlbridge.backends.reference.backpropagation import backward, forward
-from udlbridge.model import Model
+from udlbridge.networks.model import Model
 
 NUMBERS_AT_ONCE = 1 << 24
 """How many entries of per-sample gradients are held at a time."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from udlbridge.expressions import Program, Step
+from udlbridge.backends.programs import Program, Step
 
 
 def _last_axis_logsumexp(a: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from udlbridge.backends.reference.contributions import Affine, Contribution, Direct, Rows
 from udlbridge.backends.reference.dense import softmax_backward, softmax_forward
-from udlbridge.layers import Embedding, LearnedPositions, SelfAttention, SinusoidalPositions, Softmax, Take
+from udlbridge.networks.layers import Embedding, LearnedPositions, SelfAttention, SinusoidalPositions, Softmax, Take
 
 Arrays = dict[str, np.ndarray]
 

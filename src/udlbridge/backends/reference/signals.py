@@ -6,8 +6,8 @@ import numpy as np
 
 from udlbridge.backends.reference.activations import ACTIVATIONS
 from udlbridge.backends.reference.backpropagation import RULES, own
-from udlbridge.layers import Dense
-from udlbridge.model import Model
+from udlbridge.networks.layers import Dense
+from udlbridge.networks.model import Model
 
 
 def signals(model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -16,8 +16,8 @@ import numpy as np
 from udlbridge.backends.reference.activations import ACTIVATIONS
 from udlbridge.backends.reference.curvature import SECOND_DERIVATIVES
 from udlbridge.errors import LayerError
-from udlbridge.layers import Activation, Dense, Dropout, Flatten, Layer
-from udlbridge.model import Model
+from udlbridge.networks.layers import Activation, Dense, Dropout, Flatten, Layer
+from udlbridge.networks.model import Model
 
 
 def slope_gradient(model: Model, x: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
-from udlbridge.backends.base import Slopes, Training, TrainJob, TrainState
+from udlbridge.backends.base import Training
+from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import contributions, forward, input_jacobian
 from udlbridge.backends.reference.contributions import Contribution, Direct, Rows
 from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.reference.threads import blas_threads
-from udlbridge.model import Model
+from udlbridge.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
 
@@ -140,7 +141,7 @@ class ReferenceTraining(Training):
 
 
 def update(job: TrainJob, p: np.ndarray, g: np.ndarray, slots: Arrays, lr: float, t: int) -> None:
-    """One step of one parameter, in place; the formulas are those of `udlbridge.training.optimisers.OPTIMISERS`."""
+    """One step of one parameter, in place; the formulas are those of `udlbridge.backends.optimisers.OPTIMISERS`."""
     name, s = job.optimizer.name, job.optimizer.settings
     if name == "adamw":
         p -= lr * s["weight_decay"] * p

@@ -1,0 +1,235 @@
+"""Every engine against every other on the same network, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.analysis.spectra import spectrum
+from udlbridge.backends.reduction import Outputs
+from udlbridge.errors import OptionError
+from udlbridge.kernels.derivatives import input_jacobian, jacobian
+from udlbridge.kernels.derivatives import outputs as evaluate
+from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.layers import Layer, Residual
+from udlbridge.networks.model import Model
+from udlbridge.tolerances import budget, relative_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity from two engines: the largest difference relative to the largest entry, and its budget."""
+
+    quantity: str
+    first: str
+    second: str
+    difference: float
+    budget: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is within the budget."""
+        return self.difference <= self.budget
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found. Prints as a table.
+
+    `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
+    all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
+    first behind which they do.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    engines: tuple[str, ...]
+    skipped: dict[str, str]
+    alone: dict[str, str]
+    versions: dict[str, str]
+    dtype: str
+    n: int
+    parted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether at least two engines were compared, and every comparison is within its budget."""
+        return bool(self.comparisons) and all(row.ok for row in self.comparisons)
+
+    @property
+    def worst(self) -> float:
+        """The largest relative difference of all comparisons."""
+        return max((row.difference for row in self.comparisons), default=float("nan"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-ready data."""
+        rows = [{**asdict(row), "ok": row.ok} for row in self.comparisons]
+        return {**asdict(self), "engines": list(self.engines), "comparisons": rows, "ok": self.ok, "worst": self.worst}
+
+    def __str__(self) -> str:
+        pairs = list(dict.fromkeys((row.first, row.second) for row in self.comparisons))
+        quantities = list(dict.fromkeys(row.quantity for row in self.comparisons))
+        cells = {(row.quantity, row.first, row.second): row for row in self.comparisons}
+        width = max([len(q) for q in quantities] + [8])
+        heads = [f"{a} - {b}" for a, b in pairs]
+        lines = [" " * width + "".join(f"  {head:>18}" for head in heads)]
+        for quantity in quantities:
+            row = [cells[quantity, *pair] for pair in pairs]
+            lines.append(
+                f"{quantity:<{width}}" + "".join(f"  {c.difference:>12.2e} {'ok' if c.ok else 'DIFF':<5}" for c in row)
+            )
+        verdict = "agree" if self.ok else "DISAGREE" if self.comparisons else "nothing to compare"
+        lines.append(
+            f"{', '.join(self.engines)}: {verdict}; worst {self.worst:.2e} of the largest entry, "
+            f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
+        )
+        lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
+        lines += [f"{pair} part behind {layer}" for pair, layer in self.parted.items()]
+        lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def check(
+    model: Model,
+    x: np.ndarray,
+    *,
+    backends: Sequence[str] | None = None,  # shadows the module, as the public name should
+    outputs: Outputs = "trace",
+) -> CheckReport:
+    """Compare outputs, Jacobian blocks, the full NTK, its eigenvalues and input Jacobians between engines.
+
+    Every engine computes everything by itself, and every pair is compared against the budget of the model's dtype:
+    1e-12 (float64) or 1e-5 (float32) of the largest entry.
+
+    Args:
+        model: the network.
+        x: samples (n, *D), of the model's dtype. The full kernel holds n^2 O^2 numbers, the Jacobian n O P.
+        backends: names; None means all that are usable here.
+        outputs: the reduction whose eigenvalues are compared (one of those that give an (n, n) matrix).
+
+    Returns:
+        A frozen report: `.ok`, `.worst`, `.to_dict()`, and a table when printed.
+
+    Raises:
+        OptionError: fewer than two backends were named.
+        UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
+        InputError, ShapeError, DTypeError: what is wrong with `x`.
+    """
+    batch = checked_batch(model, x)
+    names, skipped = _engines(backends)
+    results = {name: _everything(model, batch, name, outputs) for name in names}
+    limit = budget(model.dtype)
+    rows = []
+    for first, second in combinations(names, 2):
+        for quantity, value in results[first].items():
+            gap = relative_difference(value, results[second][quantity])
+            rows.append(Comparison(quantity, first, second, gap, limit))
+    return CheckReport(
+        comparisons=tuple(rows),
+        engines=tuple(names),
+        skipped=skipped,
+        alone=_alone(rows, names),
+        versions=_versions(names),
+        dtype=model.dtype.name,
+        n=len(batch),
+        parted={
+            f"{row.first} and {row.second}": first_difference(model, batch, row.first, row.second)
+            for row in rows
+            if row.quantity == "outputs" and not row.ok
+        },
+    )
+
+
+def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> str:
+    """The first layer of `model` behind which two engines differ by more than the budget, in words.
+
+    Each engine runs the first layer, the first two, and so on, for itself; where that is a residual block, also the
+    layers inside it.
+    """
+    layers = [(layer, model.layer_arrays(index)) for index, layer in enumerate(model.layers)]
+
+    def gap(chain: Chain) -> float:
+        head = _network(chain, model.dtype.name)
+        values = [backends.get(name).outputs(head, x) for name in (first, second)]
+        return relative_difference(*values)
+
+    return _first_apart([], layers, gap, budget(model.dtype)) or "no single layer: they agree when run again"
+
+
+Chain = list[tuple[Layer, dict[str, np.ndarray]]]
+"""Layers with their own arrays, one after the other."""
+
+
+def _first_apart(before: Chain, layers: Chain, gap: Callable[[Chain], float], limit: float) -> str | None:
+    """The first of `layers`, which come behind `before`, that leaves a gap above the limit; None if there is none."""
+    for index, (layer, arrays) in enumerate(layers):
+        found = gap([*before, *layers[: index + 1]])
+        if found <= limit:
+            continue
+        words = f"layer {index} ({layer.kind})"
+        if isinstance(layer, Residual):
+            for name, part in (("", layer.layers), ("shortcut.", layer.shortcut)):
+                inner = [(one, _inside(arrays, f"{name}{number}.")) for number, one in enumerate(part)]
+                inside = _first_apart([*before, *layers[:index]], inner, gap, limit)
+                if inside is not None:
+                    return f"{words} > {'shortcut ' if name else ''}{inside}"
+        return f"{words}, by {found:.2e} of its largest output"
+    return None
+
+
+def _inside(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _network(chain: Chain, dtype: str) -> Model:
+    arrays = {f"{index}.{name}": value for index, (_, own) in enumerate(chain) for name, value in own.items()}
+    return Model([layer for layer, _ in chain], arrays, dtype=dtype)
+
+
+def _engines(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    names = backends.chosen(asked)
+    if asked is not None:
+        if len(names) < 2:
+            raise OptionError(
+                f"backends={list(asked)}", allowed="at least two different ones", remedy="leave it out to compare all"
+            )
+        return names, {}
+    left_out = {name: backends.availability(name) for name in backends.BACKENDS if name not in names}
+    return names, {name: state.reason for name, state in left_out.items()}
+
+
+def _everything(model: Model, x: np.ndarray, backend: str, reduction: Outputs) -> dict[str, np.ndarray]:
+    blocks = jacobian(model, x, backend=backend)
+    return {
+        "outputs": evaluate(model, x, backend=backend),
+        **{f"jacobian {name}": block for name, block in blocks.items()},
+        "full NTK": ntk(model, x, outputs="full", backend=backend),
+        "eigenvalues": np.array(spectrum(ntk(model, x, outputs=reduction, backend=backend)).eigenvalues),
+        # Tokens have no derivative.
+        **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=backend)}),
+    }
+
+
+def _alone(rows: Sequence[Comparison], names: Sequence[str]) -> dict[str, str]:
+    """Per quantity, the engine that differs from all others while all others agree; needs three engines."""
+    if len(names) < 3:
+        return {}
+    found = {}
+    for quantity in dict.fromkeys(row.quantity for row in rows):
+        own = [row for row in rows if row.quantity == quantity]
+        for name in names:
+            with_it = [row for row in own if name in (row.first, row.second)]
+            without = [row for row in own if row not in with_it]
+            if not any(row.ok for row in with_it) and all(row.ok for row in without):
+                found[quantity] = name
+    return found
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    return {part: version for name in names for part, version in backends.get(name).versions().items()}

@@ -1,0 +1,178 @@
+"""Making a symmetric matrix positive semidefinite, in three ways that change different things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from udlbridge.analysis.matrices import SlicedMatrix
+from udlbridge.analysis.spectra import LAPACK_ORDER
+from udlbridge.errors import NumericalError, OptionError
+from udlbridge.tolerances import relative_difference
+
+CLOSE_ENOUGH = 1e-6
+"""How far "closest" may leave the diagonal, relative to its largest entry, before it is put right by scaling."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A repaired kernel (n, n), of the dtype of the original, and what was changed.
+
+    `smallest` is lambda_min before. `change` is the Frobenius norm of the difference relative to that of the original,
+    `diagonal_change` the largest difference on the diagonal relative to its largest entry.
+    """
+
+    kernel: np.ndarray
+    method: str
+    smallest: float
+    change: float
+    diagonal_change: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: smallest eigenvalue before {self.smallest:.6g}; changed by {self.change:.3g} of the "
+            f"matrix (Frobenius), {self.diagonal_change:.3g} of the diagonal"
+        )
+
+
+def threshold(matrix: np.ndarray) -> np.ndarray:
+    """Negative eigenvalues become zero: the nearest positive semidefinite matrix in the Frobenius norm.
+
+    Source: Higham, Computing a nearest symmetric positive semidefinite matrix (1988), theorem 2.1.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    keep = values > 0
+    # Few eigenvalues are negative as a rule; taking them away leaves a matrix that has none as it is.
+    if keep.sum() < len(values) / 2:
+        return _gram(vectors[:, keep], values[keep])
+    return matrix + _gram(vectors[:, ~keep], -values[~keep])
+
+
+def displace(matrix: np.ndarray) -> np.ndarray:
+    """|lambda_min| is added to the diagonal where lambda_min is negative: eigenvectors and gaps stay as they are.
+
+    The nearest matrix of the form K + c I, and in the spectral norm the nearest of all (Higham 1988, section 3).
+    """
+    smallest = float(np.linalg.eigvalsh(matrix)[0])
+    return matrix - min(smallest, 0.0) * np.eye(len(matrix))
+
+
+def closest(matrix: np.ndarray) -> np.ndarray:
+    """The nearest positive semidefinite matrix, in the Frobenius norm, that has the same diagonal.
+
+    The diagonal of a kernel holds the squared lengths of the features, which `threshold` and `displace` make longer.
+    The solution is (K + diag(y))_+, where _+ takes the negative eigenvalues away and y minimises the smooth convex
+    function |(K + diag(y))_+|^2 / 2 - <diagonal, y>, whose gradient is what is wrong with the diagonal; this takes far
+    fewer steps than alternating projections. At last a scaling of rows and columns puts the diagonal right to the last
+    digit and keeps the matrix positive semidefinite.
+
+    Raises:
+        NumericalError: if the diagonal has a negative entry, which no such matrix has; or no convergence.
+
+    Source: Higham, Computing the nearest correlation matrix (2002), for the problem; Malick, A dual approach to
+    semidefinite least-squares problems (2004), for the method, by L-BFGS.
+    """
+    from scipy.optimize import minimize
+
+    wanted = np.diagonal(matrix).copy()
+    if wanted.min() < 0:
+        worst = int(wanted.argmin())
+        raise NumericalError(
+            f"the kernel is {wanted[worst]:.6g} at {(worst, worst)}",
+            allowed='a diagonal without negative entries, for method="closest" keeps it',
+            remedy='use method="threshold"',
+        )
+    result = np.zeros_like(matrix)
+    live = np.flatnonzero(wanted)  # a zero on the diagonal makes its row and column zero
+    if live.size == 0:
+        return result
+    inner = np.ix_(live, live)
+    unit = float(wanted.max())
+    given, diagonal = matrix[inner] / unit, wanted[live] / unit
+
+    def dual(y: np.ndarray) -> tuple[float, np.ndarray]:
+        positive = threshold(given + np.diag(y))
+        return float((positive**2).sum()) / 2 - float(diagonal @ y), np.diagonal(positive) - diagonal
+
+    found = minimize(
+        dual, np.zeros(len(live)), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 0.0, "gtol": 1e-8}
+    )
+    wrong = float(np.abs(found.jac).max())
+    if wrong > CLOSE_ENOUGH:
+        raise NumericalError(
+            f"the search for the closest matrix stopped with {wrong:.2g} of the diagonal still wrong ({found.message})",
+            allowed=f"{CLOSE_ENOUGH:.0e}",
+            remedy='use method="threshold"',
+        )
+    result[inner] = unit * _with_diagonal(threshold(given + np.diag(found.x)), diagonal)
+    return result
+
+
+METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "threshold": threshold,
+    "displace": displace,
+    "closest": closest,
+}
+"""The registry: name of every repair, and the function on a symmetric float64 matrix."""
+
+
+def repair(k: object, method: str = "threshold") -> Repair:
+    """A positive semidefinite matrix near a symmetric one.
+
+    | method | what it does | what it keeps |
+    |---|---|---|
+    | "threshold" | negative eigenvalues become 0 | eigenvectors, positive eigenvalues; nearest in Frobenius norm |
+    | "displace" | adds abs(lambda_min) to the diagonal | eigenvectors, gaps, everything off the diagonal |
+    | "closest" | nearest in Frobenius norm among those with the diagonal of `k` | the diagonal |
+
+    A matrix without negative eigenvalues comes back unchanged. A kernel that `spectrum` calls "not PSD" has a bug
+    behind it, or is no Gram matrix: repairing hides that. The work is done in float64 and rounded to the dtype of `k`
+    in the end, so that the smallest eigenvalue can be negative again by rounding, but not by more.
+
+    Args:
+        k: a symmetric matrix (n, n), float32 or float64: an array, a memory map or a kernel store.
+        method: "threshold", "displace" or "closest".
+
+    Raises:
+        OptionError: an unknown method, or n above what LAPACK takes.
+        ShapeError, InputError: as `udlbridge.spectrum`.
+        NumericalError: "closest" and a negative entry on the diagonal, or no convergence.
+    """
+    if method not in METHODS:
+        raise OptionError(f"method={method!r}", allowed=", ".join(METHODS), remedy="choose one of them")
+    source = SlicedMatrix(k if hasattr(k, "shape") else np.asarray(k))
+    if len(source) > LAPACK_ORDER:
+        raise OptionError(
+            f"a kernel of order {len(source)}",
+            allowed=f"n up to {LAPACK_ORDER}: a repair needs all eigenvectors at once",
+            remedy="repair the kernel of fewer samples",
+        )
+    source.check()
+    matrix = source.dense()
+    smallest = float(np.linalg.eigvalsh(matrix)[0])
+    repaired = METHODS[method](matrix) if smallest < 0 else matrix
+    result = ((repaired + repaired.T) / 2).astype(source.dtype)
+    norm = float(np.linalg.norm(matrix))
+    return Repair(
+        kernel=result,
+        method=method,
+        smallest=smallest,
+        change=float(np.linalg.norm(result - matrix)) / norm if norm > 0 else 0.0,
+        diagonal_change=relative_difference(np.diagonal(result), np.diagonal(matrix)),
+    )
+
+
+def _gram(vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """sum_i values_i v_i v_i', exactly symmetric, for values that are not negative."""
+    root = vectors * np.sqrt(values)
+    return root @ root.T
+
+
+def _with_diagonal(matrix: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """S matrix S with the diagonal matrix S that puts `diagonal` right; it stays positive semidefinite."""
+    scale = np.sqrt(diagonal / np.diagonal(matrix))
+    result = matrix * np.outer(scale, scale)
+    np.fill_diagonal(result, diagonal)
+    return result

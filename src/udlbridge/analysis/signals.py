@@ -1,0 +1,103 @@
+"""How large activations and gradients are in every layer: do they vanish or explode?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.model import Model
+
+
+@dataclass(frozen=True)
+class LayerSignal:
+    """One layer: standard deviation of its outputs, and of the loss gradient at its preactivation (or output)."""
+
+    layer: int
+    kind: str
+    activation_std: float
+    gradient_std: float
+
+
+@dataclass(frozen=True)
+class SignalReport:
+    """The size of the signals per layer; prints as a table."""
+
+    rows: tuple[LayerSignal, ...]
+
+    @property
+    def activation_std(self) -> list[float]:
+        """Standard deviation of every layer's outputs."""
+        return [row.activation_std for row in self.rows]
+
+    @property
+    def gradient_std(self) -> list[float]:
+        """Standard deviation of the loss gradient at every layer."""
+        return [row.gradient_std for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = ["layer  kind              std activation   std gradient"]
+        lines += [
+            f"{row.layer:>5}  {row.kind:<16}  {row.activation_std:>14.6g}  {row.gradient_std:>13.6g}"
+            for row in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def signal_report(
+    model: Model, x: np.ndarray, y: np.ndarray | None = None, *, backend: str | None = None
+) -> SignalReport:
+    """Standard deviations, over samples and units, of every layer's outputs and of the gradients that reach it.
+
+    The loss is the sum of squares, sum (f(x) - y)^2. The gradient is taken at the preactivation of a Dense layer, and
+    at the output of any other layer. Where a signal has left the range of the model's dtype, its size is inf; float64
+    reaches further than float32.
+
+    Args:
+        model: the network.
+        x: samples (n, *D), of the model's dtype.
+        y: targets of the shape of f(x); None means zeros.
+        backend: the engine; None is the default one.
+
+    Raises:
+        ShapeError: `y` does not have the shape of f(x).
+        OptionError: `model` is none of ours.
+        InputError, DTypeError: what is wrong with `x` or `y`.
+
+    Source: Prince, Understanding Deep Learning (2023), section 7.5.
+    """
+    batch = checked_batch(model, x)
+    shape = (len(batch), *model.output_shape(batch.shape[1:]))
+    targets = np.zeros(shape) if y is None else np.asarray(y)
+    if targets.dtype.kind not in "biuf":
+        raise DTypeError(f"targets of dtype {targets.dtype}", allowed="real numbers", remedy="convert them")
+    if targets.shape != shape:
+        raise ShapeError(f"targets of shape {targets.shape}", allowed=f"{shape}, as f(x)", remedy="reshape them")
+    with np.errstate(over="ignore", invalid="ignore"):
+        targets = targets.astype(model.dtype)
+        if not np.isfinite(targets).all():
+            raise InputError(
+                f"a target is NaN, infinite, or too large for {model.dtype}",
+                allowed="finite numbers",
+                remedy="clean the targets",
+            )
+        activations, errors = backends.get(backend).signals(model, batch, targets)
+        rows = [
+            LayerSignal(index, layer.kind, _size(a), _size(e))
+            for index, (layer, a, e) in enumerate(zip(model.layers, activations, errors, strict=True))
+        ]
+    return SignalReport(tuple(rows))
+
+
+def _size(signal: np.ndarray) -> float:
+    """The standard deviation; inf if any entry overflowed, or became NaN because one before it did."""
+    return float(np.std(signal, dtype=np.float64)) if np.isfinite(signal).all() else math.inf

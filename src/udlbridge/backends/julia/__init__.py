@@ -1,0 +1,1 @@
+"""Julia as an engine: Flux and Zygote, through juliacall."""

@@ -1,0 +1,245 @@
+"""The Flux/Zygote engine: hands arrays to the Julia package UDLBridge and takes arrays back. It computes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from udlbridge.backends.base import Backend, Training
+from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
+from udlbridge.backends.julia import runtime
+from udlbridge.backends.programs import Program
+from udlbridge.errors import BackendError, OptionError
+from udlbridge.networks.inputs import output_size
+from udlbridge.networks.model import Model
+
+COLLECTED_FROM = 2**26
+"""Bytes of released factors that are worth a full collection, which takes 0.2 s."""
+
+
+class JuliaBackend(Backend[Any]):
+    """Flux and Zygote, in this process. Factors of a kernel stay in Julia's memory."""
+
+    name = "julia"
+
+    def __init__(self) -> None:
+        self._module = runtime.start()
+        self._chain: tuple[str, Any] | None = None
+        self._released = 0
+
+    def versions(self) -> dict[str, str]:
+        """Versions of Julia, Flux, Zygote, NNlib, UDLBridge and juliacall."""
+        found = {str(name): str(version) for name, version in self.call("bridge_versions").items()}
+        return {**found, "juliacall": str(runtime.juliacall_version())}
+
+    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+        """f(x), (n, *out)."""
+        return _array(self.call("bridge_outputs", self._build(model), x.T))
+
+    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+        """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
+        blocks = self.call("bridge_jacobian", self._build(model), x.T)
+        return {name: _array(block) for name, block in zip(model.params, blocks, strict=True)}
+
+    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+        """One Zygote pullback per output, (n, O, *D)."""
+        return _array(self.call("bridge_input_jacobian", self._build(model), x.T))
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
+        return _array(self.call("bridge_input_hessian", self._build(model), x.T))
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, one Zygote pullback per layer."""
+        activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)
+        return [_array(a) for a in activations], [_array(e) for e in errors]
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in Julia's broadcasting."""
+        return _array(self.call("bridge_program_value", *_steps(program, x), x.T)).astype(x.dtype, copy=False)
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's gradient by Zygote."""
+        return _array(self.call("bridge_program_gradient", *_steps(program, x), x.T))
+
+    def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
+        """Factors, computed by Zygote and kept in Julia."""
+        if job.device != "cpu":
+            raise OptionError(
+                f"device={job.device!r} with backend='julia'", allowed="cpu", remedy="use backend='torch'"
+            )
+        outputs = job.reduction.outputs
+        if isinstance(outputs, int):
+            outputs += 1  # Julia counts from 1
+        n_outputs = output_size(job.model, x)
+        with self.blas_threads(job.threads):
+            return self.call(
+                "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
+            )
+
+    def release(self, factors: Any) -> None:
+        """Empty them: Python may keep its hold on them for a while."""
+        self._released += int(self.call("bridge_release", factors))
+
+    def make_room(self) -> None:
+        """Collect what was released when it is much.
+
+        It has outlived some collections, and Julia's quick ones pass over what is old: block after block would stay.
+        """
+        if self._released > COLLECTED_FROM:
+            self.call("bridge_collect")
+            self._released = 0
+
+    def fill(
+        self, job: KernelJob, left: Any, rows: slice, right: Any, cols: slice, out: np.ndarray, *, lower: bool = False
+    ) -> None:
+        """Julia's BLAS writes straight into `out`."""
+        if not out.flags.c_contiguous:
+            buffer = np.empty_like(out, order="C")
+            self.fill(job, left, rows, right, cols, buffer, lower=lower)
+            out[...] = buffer
+            return
+        element = getattr(runtime.julia_base(), "Float32" if out.dtype == np.float32 else "Float64")
+        first = (rows.start + 1, rows.stop), (cols.start + 1, cols.stop)
+        names = list(job.parameters)
+        with self.blas_threads(job.threads):
+            self.call(
+                "bridge_fill", element, out.ctypes.data, out.shape[::-1], left, first[0], right, first[1], names, lower
+            )
+
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One `Flux.withgradient`; for slopes, a dual number through another one besides."""
+        value, gradients = self.call(
+            "bridge_loss_gradient", self._build(model), x.T, _targets(y, slopes), *_loss(loss, slopes)
+        )
+        return float(value), {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """`Flux.setup` and Optimisers.jl."""
+        if job.device != "cpu":
+            raise OptionError(
+                f"device={job.device!r} with backend='julia'", allowed="cpu", remedy="use backend='torch'"
+            )
+        return JuliaTraining(self, job, x, y, state)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """One Zygote pullback of the batch."""
+        pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
+        return {name: _array(value) for name, value in zip(model.params, pulled, strict=True)}
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """One forward pass of tangents for chains of Dense layers; else one Zygote pullback per sample."""
+        moves = [direction[name].T for name in model.params]
+        return _array(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
+
+    def _build(self, model: Model) -> Any:
+        """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""
+        key = model.hash()
+        if self._chain is None or self._chain[0] != key:
+            self._chain = (key, self.new_chain(model))
+        return self._chain[1]
+
+    def new_chain(self, model: Model) -> Any:
+        """A Flux chain of its own."""
+        arrays = model.arrays
+        values = [value.T for value in arrays.values()]
+        return self.call("bridge_build", json.dumps(model.spec()), list(arrays), values)
+
+    def call(self, function: str, *args: Any) -> Any:
+        """A function of the Julia module, with its errors as ours."""
+        runtime.start()  # refuses in a forked child, where Julia is gone
+        called: Callable[..., Any] = getattr(self._module, function)
+        try:
+            return called(*args)
+        except Exception as error:
+            if type(error).__name__ != "JuliaError":
+                raise
+            raise BackendError(f"Julia raised an error in UDLBridge.{function}: {error}") from error
+
+    @contextmanager
+    def blas_threads(self, count: int | None) -> Iterator[None]:
+        """Julia's BLAS with `count` threads; the old number comes back afterwards."""
+        if count is None:
+            yield
+            return
+        before = self.call("bridge_threads", count)
+        try:
+            yield
+        finally:
+            self.call("bridge_threads", before)
+
+
+class JuliaTraining(Training):
+    """Chain, optimiser and data are in Julia's memory; an epoch is one call."""
+
+    def __init__(
+        self, engine: JuliaBackend, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState
+    ) -> None:
+        self._engine, self._job = engine, job
+        names = list(job.model.params)
+        settings = {key: value for key, value in job.optimizer.settings.items() if key != "lr"}
+        self._training = engine.call(
+            "bridge_training",
+            engine.new_chain(job.model.with_params(state.params)),
+            x.T,
+            _targets(y, job.slopes),
+            *_loss(job.loss, job.slopes),
+            job.optimizer.name,
+            list(settings),
+            list(settings.values()),
+            [job.rates[name] for name in names],
+            job.clip_norm or 0.0,
+        )
+        if state.step:
+            arrays = [state.slots[slot][name].T for slot in job.optimizer.slots for name in names]
+            engine.call("bridge_resume", self._training, list(job.optimizer.slots), arrays, state.step)
+
+    def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
+        """One pass over `order`, in Julia."""
+        with self._engine.blas_threads(self._job.threads):
+            return _array(self._engine.call("bridge_epoch", self._training, order, batch_size, factor))
+
+    def state(self) -> TrainState:
+        """Copies, in the canonical layout."""
+        params, by_slot, step = self._engine.call("bridge_state", self._training)
+        names = list(self._job.model.params)
+
+        def named(arrays: Any) -> dict[str, np.ndarray]:
+            return {name: _array(array) for name, array in zip(names, arrays, strict=True)}
+
+        return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
+
+
+def _targets(y: np.ndarray, slopes: Slopes | None) -> Any:
+    """Targets for Julia: values, or values and slopes."""
+    return y.T if slopes is None else (y.T, slopes.values.T)
+
+
+def _loss(name: str, slopes: Slopes | None) -> tuple[str, float]:
+    """A loss for Julia: its name, and the weight of slopes."""
+    return name, 1.0 if slopes is None else slopes.weight
+
+
+def _steps(program: Program, x: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    """A formula for Julia: the operations as JSON, and the constants, in the dtype of `x`, with reversed axes."""
+    rows = [[step.operation, list(step.arguments), step.setting] for step in program]
+    constants = [np.asarray(step.value, dtype=x.dtype).T for step in program if step.value is not None]
+    return json.dumps(rows), constants
+
+
+def _array(value: Any) -> np.ndarray:
+    """A NumPy copy, in C order with samples first, of an array in Julia's memory."""
+    return np.array(np.asarray(value).T, order="C", copy=True)

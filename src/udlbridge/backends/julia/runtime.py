@@ -1,0 +1,238 @@
+"""The Julia runtime: where it is, starting it once, and the only import of juliacall.
+
+Order of search: the pair `UDLBRIDGE_JULIA_EXE` and `UDLBRIDGE_JULIA_PROJECT`; the same two in the user's configuration
+file; juliacall's own variables; else juliapkg, which downloads Julia and the packages at first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from udlbridge import config
+from udlbridge.backends.base import Availability
+from udlbridge.errors import ConfigError, JuliaUnavailable
+
+NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
+"""Set to 1, it forbids setting Julia up at first use."""
+
+REMEDIES = (
+    "`udlbridge julia install` downloads Julia and its packages, or `udlbridge julia use --exe E --project P` "
+    "points to a Julia and an environment that you have; `udlbridge doctor` says what is missing"
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """An existing Julia and the environment to run in, and where they were named."""
+
+    exe: Path
+    project: Path
+    source: str
+
+
+def package_path() -> Path:
+    """The folder of the Julia package UDLBridge: inside an installed wheel, at the top of a checkout otherwise."""
+    here = Path(__file__).resolve().parents[2]
+    for candidate in (here / "julia", here.parent.parent / "julia"):
+        if (candidate / "Project.toml").is_file():
+            return candidate
+    raise JuliaUnavailable("the Julia package that udlbridge ships is not there", remedy="install udlbridge again")
+
+
+def location() -> Location | None:
+    """The Julia that the user named; None leaves it to juliapkg.
+
+    Raises:
+        ConfigError: if only one of exe and project is named: juliacall needs both or neither.
+    """
+    table = config.read().get("julia", {})
+    for source, exe, project in (
+        ("the environment", os.environ.get("UDLBRIDGE_JULIA_EXE"), os.environ.get("UDLBRIDGE_JULIA_PROJECT")),
+        (str(config.config_file()), table.get("exe"), table.get("project")),
+        (
+            "juliacall's own variables",
+            os.environ.get("PYTHON_JULIACALL_EXE"),
+            os.environ.get("PYTHON_JULIACALL_PROJECT"),
+        ),
+    ):
+        if exe and project:
+            return Location(Path(exe), Path(project), source)
+        if exe or project:
+            raise ConfigError(
+                f"{source} names only the {'executable' if exe else 'project'} of Julia",
+                allowed="both or neither",
+                remedy="set UDLBRIDGE_JULIA_EXE and UDLBRIDGE_JULIA_PROJECT, or use `udlbridge julia use`",
+            )
+    return None
+
+
+def installed_by_juliapkg() -> bool:
+    """Whether juliapkg has already set up Julia and the packages for this Python environment."""
+    try:
+        import juliapkg.deps
+
+        return bool(juliapkg.deps.can_skip_resolve())
+    except Exception:  # an unreadable state of juliapkg is the same as none: it resolves anew
+        return False
+
+
+def juliapkg_location() -> Location:
+    """What juliapkg has set up; only after `installed_by_juliapkg`."""
+    import juliapkg
+
+    return Location(Path(juliapkg.executable()), Path(juliapkg.project()), "juliapkg")
+
+
+def availability() -> Availability:
+    """Whether Julia can be used here, by looking only: nothing is started or downloaded."""
+    if "juliacall" in sys.modules and _STATE.module is not None and not _STATE.forked:
+        return Availability(True)
+    if importlib.util.find_spec("juliacall") is None:
+        return Availability(False, "the Python package juliacall is not installed", "pip install juliacall")
+    try:
+        named = location()
+    except ConfigError as error:
+        return Availability(False, error.given, error.remedy)
+    if named is None:
+        if installed_by_juliapkg():
+            return Availability(True)
+        allowed = os.environ.get(NO_INSTALL) != "1"
+        return Availability(False, "Julia is not set up for this Python environment", REMEDIES, installable=allowed)
+    if not named.exe.is_file():
+        return Availability(False, f"there is no Julia at {named.exe}, which {named.source} names", REMEDIES)
+    missing = sorted(needed_packages() - set(project_versions(named.project)))
+    if missing:
+        words = f"the Julia project {named.project}, which {named.source} names, lacks {', '.join(missing)}"
+        adds = ", ".join(f'"{name}"' for name in missing)
+        return Availability(False, words, f"{named.exe} --project={named.project} -e 'using Pkg; Pkg.add([{adds}])'")
+    return Availability(True)
+
+
+def needed_packages() -> set[str]:
+    """Names of the Julia packages that a project must have: those that juliapkg would install, and PythonCall."""
+    listed = json.loads((Path(__file__).resolve().parents[2] / "juliapkg.json").read_text(encoding="utf-8"))
+    return {*listed["packages"], "PythonCall"}
+
+
+def project_versions(project: Path) -> dict[str, str]:
+    """Versions of all packages in a project's manifest, without starting Julia; empty if there is none."""
+    for name in ("Manifest.toml", "JuliaManifest.toml"):
+        try:
+            with (project / name).open("rb") as file:
+                manifest = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError):
+            continue
+        entries = manifest.get("deps", {})
+        return {package: str(rows[0].get("version", "?")) for package, rows in entries.items()}
+    return {}
+
+
+@dataclass
+class _State:
+    """What this process holds of Julia."""
+
+    module: Any = None
+    main: Any = None
+    forked: bool = False
+
+
+_STATE = _State()
+
+
+def start() -> Any:
+    """The Julia module UDLBridge, starting Julia if need be (seconds, and once minutes for precompilation).
+
+    Raises:
+        JuliaUnavailable: with the cause and the remedies.
+    """
+    if _STATE.forked:
+        raise JuliaUnavailable(
+            "this process was forked after Julia had started, and Julia does not survive that",
+            remedy='use multiprocessing.set_start_method("spawn")',
+        )
+    if _STATE.module is not None:
+        return _STATE.module
+    state = availability()
+    if not state.ok and not state.installable:
+        raise JuliaUnavailable(state.reason, remedy=state.remedy)
+    if not state.ok:
+        run_install()
+    _set_defaults(location())
+    try:
+        import juliacall
+
+        main = juliacall.Main
+        base = main.Base
+        # Ours comes last: Julia looks for the dependencies of a package up to the environment that names them, and it
+        # is the user's environment, before ours, that has them.
+        base.push_b(base.LOAD_PATH, str(package_path()))
+        module = base.require(main, base.Symbol("UDLBridge"))
+    except Exception as error:
+        raise JuliaUnavailable(f"Julia did not start ({type(error).__name__}: {error})", remedy=REMEDIES) from error
+    _STATE.main, _STATE.module = main, module
+    os.register_at_fork(after_in_child=_mark_forked)
+    return module
+
+
+def julia_base() -> Any:
+    """Julia's module Base, after `start`."""
+    start()
+    return _STATE.main.Base
+
+
+def run_install() -> None:
+    """Download Julia and its packages with juliapkg, saying so.
+
+    Raises:
+        JuliaUnavailable: if that fails; the message has juliapkg's reason.
+    """
+    print(
+        "udlbridge: setting up Julia, Flux, Zygote and PythonCall for this Python environment with juliapkg.\n"
+        "           The first time this downloads about 1 GB and takes several minutes.",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        # What juliapkg and Julia's package manager say is not our result: standard output stays clean for --json -.
+        with contextlib.redirect_stdout(sys.stderr):
+            import juliapkg
+
+            juliapkg.resolve()
+    except (Exception, SystemExit) as error:
+        raise JuliaUnavailable(
+            f"juliapkg could not set up Julia ({type(error).__name__}: {error})",
+            remedy="check the network, or point to an existing Julia: `udlbridge julia use --exe E --project P`",
+        ) from error
+
+
+def _set_defaults(named: Location | None) -> None:
+    """juliacall reads these at import. The user's own settings win, but for the pair that has to go together."""
+    if named is not None:
+        os.environ["PYTHON_JULIACALL_EXE"] = str(named.exe)
+        os.environ["PYTHON_JULIACALL_PROJECT"] = str(named.project)
+    os.environ.setdefault("PYTHON_JULIACALL_STARTUP_FILE", "no")
+    os.environ.setdefault("PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION", "no")
+    # One Julia thread: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal
+    # handlers, so that Python keeps Ctrl-C and its debuggers.
+    os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
+
+
+def _mark_forked() -> None:
+    _STATE.forked = True
+
+
+def juliacall_version() -> str | None:
+    """Version of the Python package juliacall, None if it is not installed."""
+    try:
+        return metadata.version("juliacall")
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,194 @@
+"""How the summands of a kernel are gathered in torch, a stretch of samples and a cotangent at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.pytorch.factors import AnyFactor, Factor, Gradients, Pairs
+from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
+from udlbridge.backends.pytorch.tokens import Tokens
+from udlbridge.backends.rules import affine_rule, lookup_rule
+
+
+class Collector(ABC):
+    """Gathers one factor, a stretch of samples at a time."""
+
+    @abstractmethod
+    def begin(self, samples: slice, site: Site) -> None:
+        """The forward pass of these samples came by `site`."""
+
+    @abstractmethod
+    def add(self, k: int, delta: Tensor) -> None:
+        """`delta` is d f / d z of cotangent `k` for the samples that were begun last."""
+
+    @abstractmethod
+    def factor(self) -> AnyFactor:
+        """The factor, when all samples have come by."""
+
+
+def collector(job: KernelJob, site: Site, n: int, z: Tensor) -> Collector:
+    """What gathers the cheapest exact factor of a site for `n` samples; `z` is the first tensor that came by."""
+    names = set(job.parameters)
+    if isinstance(site, Lookup):
+        rule = lookup_rule(site.tokens.shape[1], site.rows, z.shape[-1], job.reduction)
+        return (_Tokens if rule == "tokens" else _Table)(n, job.reduction.n_cotangents)
+    if not isinstance(site, Affine):
+        return _Flat(job, n, [name in names for name in site.names])
+    weight, bias = site.weight in names, site.bias in names
+    a, d = site.inputs(site.x[:1]), site.errors(z[:1])
+    _, groups, positions, inputs = a.shape
+    outputs, count = d.shape[-1], job.reduction.n_cotangents
+    if weight and affine_rule(positions, inputs, outputs, groups, job.reduction) == "pairs":
+        return _Pairs(n, count, bias)
+    flat = count * outputs * (inputs * weight + bias)
+    if groups == 1 and flat > count * positions * outputs + site.x[0].numel():
+        return _Later(n, count, inputs * weight, bias)
+    return _Flat(job, n, [weight, bias])
+
+
+class _Flat(Collector):
+    """Per-sample gradients (n, K, P)."""
+
+    def __init__(self, job: KernelJob, n: int, chosen: list[bool]) -> None:
+        self._count, self._n, self._chosen = job.reduction.n_cotangents, n, chosen
+        self._samples = slice(0)
+        self._site: Affine | Elementwise | None = None
+        self._inputs: Tensor | None = None
+        self._g: Tensor | None = None
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Affine | Elementwise)
+        self._samples, self._site = samples, site
+        # One cut into positions serves all cotangents.
+        needed = self._chosen[0] and isinstance(site, Affine) and site.gradient is None
+        self._inputs = site.inputs(site.x) if needed and isinstance(site, Affine) else None
+
+    def add(self, k: int, delta: Tensor) -> None:
+        if isinstance(self._site, Affine):
+            d = self._site.errors(delta)
+            parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
+            if self._chosen[0] and self._site.gradient is not None:
+                parts = [self._site.gradient(self._site.x, d[:, 0])]
+            parts += [d.sum(2)] if self._chosen[1] else []
+        else:
+            assert self._site is not None
+            parts = [part for part, wanted in zip(self._site.gradients(delta), self._chosen, strict=True) if wanted]
+        flat = [part.flatten(1) for part in parts]
+        if self._g is None:
+            self._g = delta.new_empty((self._n, self._count, sum(part.shape[1] for part in flat)))
+        start = 0
+        for part in flat:
+            self._g[self._samples, k, start : start + part.shape[1]] = part
+            start += part.shape[1]
+
+    def factor(self) -> Factor:
+        assert self._g is not None
+        return Factor(None, self._g)
+
+
+class _Pairs(Collector):
+    """Inputs (n, T, p), with a column of ones for the bias, and errors (n, K, T, q)."""
+
+    def __init__(self, n: int, count: int, bias: bool) -> None:
+        self._n, self._count, self._bias = n, count, bias
+        self._a: Tensor | None = None
+        self._d: Tensor | None = None
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Affine)
+        self._samples, self._errors = samples, site.errors
+        a = site.inputs(site.x)[:, 0]
+        if self._a is None:
+            self._a = a.new_empty((self._n, a.shape[1], a.shape[2] + self._bias))
+        self._a[samples, :, : a.shape[2]] = a
+        if self._bias:
+            self._a[samples, :, -1] = 1
+
+    def add(self, k: int, delta: Tensor) -> None:
+        d = self._errors(delta)[:, 0]
+        if self._d is None:
+            self._d = d.new_empty((self._n, self._count, *d.shape[1:]))
+        self._d[self._samples, k] = d
+
+    def factor(self) -> Factor | Pairs:
+        assert self._a is not None
+        assert self._d is not None
+        if self._a.shape[1] == 1:
+            return Factor(self._a[:, 0], self._d[:, :, 0])
+        return Pairs(self._a, self._d)
+
+
+class _Later(Collector):
+    """Inputs as they came and errors (n, K, T, q), for gradients that are too large to keep."""
+
+    def __init__(self, n: int, count: int, inputs: int, bias: bool) -> None:
+        self._n, self._count, self._inputs, self._bias = n, count, inputs, bias
+        self._x: Tensor | None = None
+        self._d: Tensor | None = None
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Affine)
+        self._samples, self._site = samples, site
+        if self._x is None:
+            self._x = site.x.new_empty((self._n, *site.x.shape[1:]))
+        self._x[samples] = site.x
+
+    def add(self, k: int, delta: Tensor) -> None:
+        d = self._site.errors(delta)[:, 0]
+        if self._d is None:
+            self._d = d.new_empty((self._n, self._count, *d.shape[1:]))
+        self._d[self._samples, k] = d
+
+    def factor(self) -> Gradients:
+        assert self._x is not None
+        assert self._d is not None
+        return Gradients(self._x, self._d, self._site, self._inputs, self._bias)
+
+
+class _Tokens(Collector):
+    """Tokens (n, T) and errors (n, K, T, q)."""
+
+    def __init__(self, n: int, count: int) -> None:
+        self._n, self._count = n, count
+        self._tokens: list[Tensor] = []
+        self._d: Tensor | None = None
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Lookup)
+        self._samples, self._rows = samples, site.rows
+        self._tokens.append(site.tokens)
+
+    def add(self, k: int, delta: Tensor) -> None:
+        if self._d is None:
+            self._d = delta.new_empty((self._n, self._count, *delta.shape[1:]))
+        self._d[self._samples, k] = delta
+
+    def factor(self) -> AnyFactor:
+        assert self._d is not None
+        return Tokens.gathered(torch.cat(self._tokens), self._d)
+
+
+class _Table(Collector):
+    """Gradients of whole tables (n, K, rows q)."""
+
+    def __init__(self, n: int, count: int) -> None:
+        self._n, self._count = n, count
+        self._g: Tensor | None = None
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Lookup)
+        self._samples, self._site = samples, site
+
+    def add(self, k: int, delta: Tensor) -> None:
+        if self._g is None:
+            self._g = delta.new_zeros((self._n, self._count, self._site.rows, delta.shape[-1]))
+        places = self._site.tokens[:, :, None].expand_as(delta)
+        self._g[self._samples, k].scatter_add_(1, places, delta)
+
+    def factor(self) -> Factor:
+        assert self._g is not None
+        return Factor(None, self._g.flatten(2))

@@ -1,0 +1,259 @@
+"""The PyTorch engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from udlbridge.backends.base import Backend, Training
+from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
+from udlbridge.backends.programs import Program
+from udlbridge.backends.pytorch import operator, programs, training
+from udlbridge.backends.pytorch.collectors import Collector, collector
+from udlbridge.backends.pytorch.devices import blas_threads, checked_device
+from udlbridge.backends.pytorch.factors import Factor, Summand, add_product
+from udlbridge.backends.pytorch.layers import RULES
+from udlbridge.backends.pytorch.products import strip_rows
+from udlbridge.backends.pytorch.sites import Scope, Site
+from udlbridge.backends.pytorch.tensors import Params, buffers, evaluate, tensor, tensors, torch_dtype
+from udlbridge.backends.reduction import Reduction
+from udlbridge.networks.layers import Dense
+from udlbridge.networks.model import Model
+
+
+class TorchBackend(Backend[list[Summand]]):
+    """PyTorch: `torch.func` for Jacobians, one batched backward pass per output for structured kernels."""
+
+    name = "torch"
+
+    def versions(self) -> dict[str, str]:
+        """torch's version."""
+        return {"torch": str(torch.__version__)}
+
+    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+        """f(x), (n, *out)."""
+        with torch.no_grad():
+            return evaluate(model, tensors(model), tensor(x)).numpy()
+
+    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+        """`vmap(jacrev)` over samples; blocks (n, O, *parameter shape)."""
+        blocks = _per_sample_jacobian(model, tensors(model), tensor(x))
+        return {name: block.numpy() for name, block in blocks.items()}
+
+    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+        """`vmap(jacrev)` with respect to the input, (n, O, *D)."""
+        params = tensors(model)
+
+        def one(sample: Tensor) -> Tensor:
+            return evaluate(model, params, sample[None])[0]
+
+        result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
+        return result.detach().numpy()
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
+        params = tensors(model)
+        shape = x.shape[1:]
+
+        def one(sample: Tensor) -> Tensor:
+            return evaluate(model, params, sample.reshape(1, *shape))[0]
+
+        second = torch.func.jacrev(torch.func.jacrev(one))
+        result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
+        return result.detach().numpy()
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, by autograd."""
+        # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
+        arrays = {**buffers(model), **{name: value.requires_grad_() for name, value in tensors(model).items()}}
+        h = torch.tensor(x, requires_grad=x.dtype.kind == "f")
+        activations, points = [], []
+        for index, layer in enumerate(model.layers):
+            seen: list[Tensor] = []
+
+            def observe(site: Site, z: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                seen.append(z)
+                return z
+
+            h = RULES[type(layer)](layer, Scope(arrays, f"{index}.", observe), h)
+            activations.append(h)
+            points.append(seen[0] if isinstance(layer, Dense) else h)
+        errors = torch.autograd.grad(((h - tensor(y)) ** 2).sum(), points)
+        return [a.detach().numpy() for a in activations], [e.numpy() for e in errors]
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in torch's functions."""
+        return programs.value(program, x)
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's gradient by autograd."""
+        return programs.gradient(program, x)
+
+    def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
+        """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
+        params = tensors(job.model, checked_device(job.device))
+        with blas_threads(job.threads):
+            data = tensor(x, job.device)
+            if job.method == "structured":
+                return _structured_factors(job, params, data)
+            blocks = _per_sample_jacobian(job.model, params, data, job.reduction, job.parameters)
+            return [Summand((name,), Factor(None, block.flatten(2))) for name, block in blocks.items()]
+
+    def fill(
+        self,
+        job: KernelJob,
+        left: list[Summand],
+        rows: slice,
+        right: list[Summand],
+        cols: slice,
+        out: np.ndarray,
+        *,
+        lower: bool = False,
+    ) -> None:
+        """Sum the factors' products straight into `out` (on the CPU, without a copy)."""
+        direct = job.device == "cpu"
+        target = torch.from_numpy(out) if direct else torch.empty(out.shape, dtype=torch_dtype(out), device=job.device)
+        wanted = set(job.parameters)
+        both = zip(left, right, strict=True)
+        pairs = [(one.factor, other.factor) for one, other in both if not wanted.isdisjoint(one.names)]
+        if not pairs:
+            target.zero_()
+        strips = [pair for pair in pairs if isinstance(pair[0], Factor)]
+        others = [pair for pair in pairs if not isinstance(pair[0], Factor)]
+        with torch.no_grad(), blas_threads(job.threads):
+            for own in strip_rows(len(out), lower):
+                first = slice(rows.start + own.start, rows.start + own.stop)
+                end = own.stop if lower else cols.stop - cols.start
+                for index, (f, g) in enumerate(strips):
+                    second = slice(cols.start, cols.start + end)
+                    add_product(job.reduction, f, first, g, second, target[own, :end], first=index == 0)
+            for index, (f, g) in enumerate(others):
+                add_product(job.reduction, f, rows, g, cols, target, first=index == 0 and not strips, lower=lower)
+            if job.reduction.scale != 1.0:
+                target.mul_(job.reduction.scale)
+        if not direct:
+            out[...] = target.cpu().numpy()
+
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass; for slopes, one through the backward passes that they are."""
+        return training.loss_gradient(model, x, y, loss, slopes)
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """torch.optim."""
+        return training.TorchTraining(job, x, y, state)
+
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
+        """torch with `count` threads."""
+        return blas_threads(count)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """One reverse pass of the batch."""
+        data = tensor(x)
+        pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
+        return {name: value.numpy() for name, value in pulled.items()}
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """One forward-mode pass of the batch."""
+        data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
+        pushed = operator.push(lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents))
+        return pushed.numpy()
+
+
+def _per_sample_jacobian(
+    model: Model,
+    params: Params,
+    x: Tensor,
+    reduction: Reduction | None = None,
+    names: tuple[str, ...] | None = None,
+) -> dict[str, Tensor]:
+    """Blocks (n, K, *parameter shape), for the outputs that `reduction` asks for and the parameters in `names`.
+
+    None means all of them.
+    """
+    chosen = {name: value for name, value in params.items() if names is None or name in names}
+    rest = {name: value for name, value in params.items() if name not in chosen}
+
+    def one(values: Params, sample: Tensor) -> Tensor:
+        y = evaluate(model, {**rest, **values}, sample[None])[0]
+        if reduction is not None and reduction.name == "sum":
+            return y.sum(0, keepdim=True)
+        if reduction is not None and reduction.name == "one":
+            return y[reduction.index : reduction.index + 1]
+        return y
+
+    if not chosen:
+        return {}
+    blocks: dict[str, Tensor] = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))(chosen, x)
+    return {name: block.detach() for name, block in blocks.items()}
+
+
+STRETCH = 32
+"""Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
+
+STRETCH_NUMBERS = 2**19
+"""More go together where layers are small: about this many numbers behind the widest one, which the cache holds."""
+
+
+def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summand]:
+    """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
+    names = set(job.parameters)
+    collectors: list[Collector] = []
+    widest, shape = x[0].numel(), tuple(x.shape[1:])
+    for layer in job.model.layers:
+        shape = layer.output_shape(shape)
+        widest = max(widest, prod(shape))
+    stretch = max(STRETCH, STRETCH_NUMBERS // widest)
+    for start in range(0, len(x), stretch):
+        samples = slice(start, min(start + stretch, len(x)))
+        sites: list[Site] = []
+        entered: list[Tensor] = []
+
+        def observe(site: Site, z: Tensor, sites: list[Site] = sites, entered: list[Tensor] = entered) -> Tensor:
+            if names.isdisjoint(site.parameters):
+                return z
+            # The first place has nothing before it that needs a gradient: there the errors begin.
+            z = z if z.requires_grad else z.requires_grad_()
+            sites.append(site.detached())
+            entered.append(z)
+            return z
+
+        with torch.enable_grad():
+            y = evaluate(job.model, params, x[samples], observe)
+            if not sites:
+                return []
+            if not collectors:
+                collectors = [collector(job, site, len(x), z) for site, z in zip(sites, entered, strict=True)]
+            pulled = _pulled(job.reduction, y)
+        with torch.no_grad():
+            for one, site in zip(collectors, sites, strict=True):
+                one.begin(samples, site)
+        for k, total in enumerate(pulled):
+            # An output may not depend on every place: its errors there are zero.
+            deltas = torch.autograd.grad(
+                total, entered, retain_graph=k + 1 < len(pulled), allow_unused=True, materialize_grads=True
+            )
+            with torch.no_grad():
+                for one, delta in zip(collectors, deltas, strict=True):
+                    one.add(k, delta)
+    return [Summand(site.parameters, one.factor()) for one, site in zip(collectors, sites, strict=True)]
+
+
+def _pulled(reduction: Reduction, y: Tensor) -> list[Tensor]:
+    """The K sums over samples whose derivatives are the errors of each sample."""
+    if reduction.name == "sum":
+        return [y.sum()]
+    return [y[:, k].sum() for k in ([reduction.index] if reduction.name == "one" else range(y.shape[1]))]

@@ -1,0 +1,272 @@
+"""How torch evaluates every layer, showing where parameters enter, so that the structured kernel can see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Scope
+from udlbridge.networks.layers import (
+    Activation,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Convolution,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalMeanPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LearnedPositions,
+    LogSoftmax,
+    MaxPool,
+    MeanPool,
+    Residual,
+    SelfAttention,
+    SinusoidalPositions,
+    Softmax,
+    Take,
+)
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda z: z,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu_tanh": lambda z: nnf.gelu(z, approximate="tanh"),
+    "gelu_erf": nnf.gelu,
+    # torch returns z itself above `threshold` (20 by default), which costs 2e-9 in float64: above 50 it is exact.
+    "softplus": lambda z: nnf.softplus(z, threshold=50.0),
+    "swish": nnf.silu,
+    "elu": nnf.elu,
+    "leakyrelu": nnf.leaky_relu,
+    "selu": torch.selu,
+    "mish": nnf.mish,
+}
+"""torch's function for every activation."""
+
+
+def run_chain(layers: Iterable[Layer], scope: Scope, x: Tensor) -> Tensor:
+    """A chain of layers on a batch (n, *D)."""
+    for index, layer in enumerate(layers):
+        x = RULES[type(layer)](layer, scope.inside(str(index)), x)
+    return x
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(n, *T, p) -> (n, 1, T, p): every axis between sample and feature is one of positions."""
+    return x.reshape(len(x), 1, -1, x.shape[-1])
+
+
+def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
+    """activation(W x + b)."""
+    z = nnf.linear(x, scope["weight"], scope.get("bias"))
+    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, _tokens, _tokens), z)
+    return ACTIVATIONS[layer.activation](z)
+
+
+def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
+    """activation of torch's own convolution."""
+    function = nnf.conv1d if isinstance(layer, Conv1d) else nnf.conv2d
+    z = function(x, scope["weight"], scope.get("bias"), layer.strides, layer.paddings, layer.dilations, layer.groups)
+    groups = layer.groups
+
+    def inputs(a: Tensor) -> Tensor:
+        return _windows(layer, a).reshape(len(a), groups, layer.patch_size, -1).transpose(2, 3)
+
+    def errors(d: Tensor) -> Tensor:
+        return d.reshape(len(d), groups, layer.out_channels // groups, -1).transpose(2, 3)
+
+    direct = _grouped_gradient(layer, z.shape[2:]) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
+    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
+    return ACTIVATIONS[layer.activation](z)
+
+
+def _is_wide(layer: Conv2d, z: Tensor) -> bool:
+    """Whether oneDNN's convolution of whole images beats windows and matrix products: measured, by up to ten times.
+
+    With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty.
+    """
+    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 64
+
+
+def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, Tensor], Tensor]:
+    """The samples of a batch as the groups of one convolution, whose gradient by its weight is then kept per sample."""
+
+    def gradient(x: Tensor, d: Tensor) -> Tensor:
+        n, _, outputs = d.shape
+        found = torch.ops.aten.convolution_backward(
+            d.transpose(1, 2).reshape(1, n * outputs, *windows),
+            x.reshape(1, n * layer.in_channels, *x.shape[2:]),
+            x.new_empty((n * outputs, layer.in_channels, *layer.kernel)),
+            None,
+            layer.strides,
+            layer.paddings,
+            layer.dilations,
+            False,
+            [0, 0],
+            n,
+            [False, True, False],
+        )[1]
+        return found.view(n, outputs, layer.patch_size)
+
+    return gradient
+
+
+def _windows(layer: Convolution, x: Tensor) -> Tensor:
+    """(n, C, *space) -> (n, C prod kernel, windows), as torch's `unfold`, but as a copy of a view, which is faster."""
+    # torch's pad counts from the last axis: (left, right, top, bottom).
+    padded = nnf.pad(x, [p for p in reversed(layer.paddings) for _ in range(2)]).contiguous()
+    axes = zip(padded.shape[2:], layer.kernel, layer.strides, layer.dilations, strict=True)
+    counts = [(length - d * (k - 1) - 1) // s + 1 for length, k, s, d in axes]
+    steps = padded.stride()
+    inside = [step * d for step, d in zip(steps[2:], layer.dilations, strict=True)]
+    between = [step * s for step, s in zip(steps[2:], layer.strides, strict=True)]
+    view = padded.as_strided((*x.shape[:2], *layer.kernel, *counts), (*steps[:2], *inside, *between))
+    return view.reshape(len(x), x.shape[1] * prod(layer.kernel), -1)
+
+
+def maxpool(layer: MaxPool, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own."""
+    function = nnf.max_pool1d if len(layer.kernel) == 1 else nnf.max_pool2d
+    return function(x, layer.kernel, layer.strides, layer.paddings)
+
+
+def meanpool(layer: MeanPool, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own; padding counts."""
+    if len(layer.kernel) == 1:
+        return nnf.avg_pool1d(x, layer.kernel, layer.strides, layer.paddings)
+    return nnf.avg_pool2d(x, layer.kernel, layer.strides, layer.paddings)
+
+
+def globalmeanpool(layer: GlobalMeanPool, scope: Scope, x: Tensor) -> Tensor:
+    """The mean over space."""
+    return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+
+
+def _normalised(
+    scope: Scope, x: Tensor, function: Callable[[Tensor, Tensor | None, Tensor | None], Tensor], summed: tuple[int, ...]
+) -> Tensor:
+    """function(x, weight, bias) = weight * xhat + bias in one pass; gradients of both sum over the axes `summed`."""
+    weight, bias = scope.get("weight"), scope.get("bias")
+    z = function(x, weight, bias)
+    if weight is None:
+        return z
+    seen = x.detach()
+
+    @cache
+    def xhat() -> Tensor:
+        """Only kernels need it by itself, and then for every cotangent."""
+        return function(seen, None, None)
+
+    def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
+        return ((d * xhat()).sum(summed), d.sum(summed)) if summed else (d * xhat(), d)
+
+    return scope.tap(Elementwise(("weight", "bias"), gradients), z)
+
+
+def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own."""
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.layer_norm(a, layer.shape, weight, bias, layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(1, x.ndim - len(layer.shape))))
+
+
+def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own."""
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
+        return torch.group_norm(a, layer.num_groups, weight, bias, layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
+
+
+def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own, with the stored statistics."""
+    mean, variance = scope["running_mean"], scope["running_var"]
+
+    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return nnf.batch_norm(a, mean, variance, weight, bias, training=False, eps=layer.eps)
+
+    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
+
+
+def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:
+    """Rows of the weight."""
+    z = nnf.embedding(x, scope["weight"])
+    return scope.tap(Lookup("weight", x, layer.num_embeddings), z)
+
+
+def sinusoidal_positions(layer: SinusoidalPositions, scope: Scope, x: Tensor) -> Tensor:
+    """x + table, computed in float64 and rounded to the dtype of x."""
+    tokens, features = x.shape[-2:]
+    even = torch.arange(0, features, 2, dtype=torch.float64, device=x.device)
+    angles = torch.arange(tokens, dtype=torch.float64, device=x.device)[:, None] / 10000.0 ** (even / features)
+    table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :features]
+    return x + table.to(x.dtype)
+
+
+def learned_positions(layer: LearnedPositions, scope: Scope, x: Tensor) -> Tensor:
+    """x_t + W[t]."""
+    missing = layer.length - x.shape[1]
+    z = x + scope["weight"][: x.shape[1]]
+    return scope.tap(Elementwise(("weight",), lambda d: (nnf.pad(d, (0, 0, 0, missing)),)), z)
+
+
+def attention(layer: SelfAttention, scope: Scope, x: Tensor) -> Tensor:
+    """Multi-head attention from its two affine maps, so that the structured kernel sees them."""
+    n, tokens, features = x.shape
+    names = ("in_proj_bias", "out_proj.bias") if layer.bias else (None, None)
+    z = nnf.linear(x, scope["in_proj_weight"], scope.get("in_proj_bias"))
+    z = scope.tap(Affine("in_proj_weight", names[0], x, _tokens, _tokens), z)
+    q, k, v = z.view(n, tokens, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(2, 3) / math.sqrt(features / layer.num_heads)
+    if layer.causal:
+        later = torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    joined = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, features)
+    y = nnf.linear(joined, scope["out_proj.weight"], scope.get("out_proj.bias"))
+    return scope.tap(Affine("out_proj.weight", names[1], joined, _tokens, _tokens), y)
+
+
+def residual(layer: Residual, scope: Scope, x: Tensor) -> Tensor:
+    """layers(x) + shortcut(x)."""
+    return run_chain(layer.layers, scope, x) + run_chain(layer.shortcut, scope.inside("shortcut"), x)
+
+
+RULES: dict[type[Layer], Callable[[Any, Scope, Tensor], Tensor]] = {
+    Dense: dense,
+    Activation: lambda layer, scope, x: ACTIVATIONS[layer.activation](x),
+    Softmax: lambda layer, scope, x: torch.softmax(x, dim=-1),
+    LogSoftmax: lambda layer, scope, x: torch.log_softmax(x, dim=-1),
+    Flatten: lambda layer, scope, x: x.flatten(1),
+    Dropout: lambda layer, scope, x: x,
+    Conv1d: convolution,
+    Conv2d: convolution,
+    MaxPool: maxpool,
+    MeanPool: meanpool,
+    GlobalMeanPool: globalmeanpool,
+    LayerNorm: layernorm,
+    GroupNorm: groupnorm,
+    BatchNorm: batchnorm,
+    Embedding: embedding,
+    SinusoidalPositions: sinusoidal_positions,
+    LearnedPositions: learned_positions,
+    SelfAttention: attention,
+    Take: lambda layer, scope, x: x[:, layer.index],
+    Residual: residual,
+}
+"""How torch evaluates each class of layer."""

@@ -1,0 +1,298 @@
+"""The kernel of any PyTorch module, without translation: per-sample Jacobians by torch.func, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from udlbridge.backends.pytorch.checks import check_inference
+from udlbridge.backends.pytorch.devices import blas_threads, checked_device
+from udlbridge.backends.pytorch.products import errors_product
+from udlbridge.backends.reduction import Outputs, Reduction, reduction
+from udlbridge.backends.symmetry import symmetrise
+from udlbridge.errors import ConversionError, DTypeError, InputError, OptionError, ShapeError, UDLBridgeError
+from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.options import show_bytes
+
+COPIES = 3
+"""Copies of a block's gradients that exist while they are computed: torch's own, by parameter, and the result."""
+
+LARGEST_STEP = 256
+"""Samples that are differentiated at a time at most: more are no faster, and their activations take memory too."""
+
+Jacobian = Callable[[Tensor], Tensor]
+"""Samples (r, *D) to their gradients (r, K, P), for K outputs and P parameters."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many samples' gradients are held as rows of the kernel, and computed at a time."""
+
+    rows: int
+    columns: int
+
+
+def module_kernel(
+    module: nn.Module,
+    x: np.ndarray,
+    x2: np.ndarray | None,
+    outputs: Outputs,
+    selection: Selection,
+    memory: int,
+    threads: int | None,
+    device: str,
+) -> np.ndarray:
+    """The empirical kernel of a module over its trainable parameters, by the plain method: (n, m, *trailing).
+
+    Shared parameters count once, with the sum of their derivatives; frozen ones (requires_grad=False) do not count. The
+    module itself is neither moved nor changed.
+
+    Raises:
+        ConversionError: as `check_inference`; no trainable parameters; outputs that are random or no tensor.
+        DTypeError, ShapeError, InputError, OutputsError, ParameterError, OptionError: what is wrong with the rest.
+    """
+    check_inference(module)
+    # Tensors made in inference mode have no gradients, and it may be the caller's mode.
+    with torch.inference_mode(False), blas_threads(threads):
+        params, frozen, buffers = _values(module, selection, checked_device(device))
+        left = _checked(params, x, "x", device)
+        right = left if x2 is None else _checked(params, x2, "x2", device)
+        if right.shape[1:] != left.shape[1:]:
+            raise ShapeError(
+                f"the samples of x2 have shape {tuple(right.shape[1:])}, those of x {tuple(left.shape[1:])}",
+                allowed="the same shape",
+                remedy="prepare both in the same way",
+            )
+
+        def run(values: dict[str, Tensor], sample: Tensor) -> Any:
+            # Buffers are copied: a module that overwrites its own starts from the same ones each time.
+            own = {name: value.clone() for name, value in buffers.items()}
+            return torch.func.functional_call(module, {**frozen, **own, **values}, (sample[None],))
+
+        first = _first_output(module, lambda: run(params, left[0]), left)
+        chosen = reduction(outputs, len(first))
+        size = sum(value.numel() for value in params.values()) * chosen.n_cotangents * first.element_size()
+        steps = _steps(memory, size, prod(chosen.trailing) * first.element_size(), len(left))
+        jacobian = _PerSample(lambda values, sample: _wanted(chosen, run(values, sample)[0]), params)
+        dtype = reduce(torch.promote_types, (value.dtype for value in params.values()))
+        out = torch.empty((len(left), len(right), *chosen.trailing), dtype=dtype, device=device)
+        if x2 is None:
+            triangle(jacobian, chosen, left, steps, out)
+        else:
+            rectangle(jacobian, chosen, left, right, steps, out)
+        result = out.mul_(chosen.scale).cpu().numpy()
+    if x2 is None:
+        symmetrise(result)
+    return result
+
+
+def triangle(jacobian: Jacobian, chosen: Reduction, samples: Tensor, steps: Steps, out: Tensor) -> None:
+    """Fill a kernel (n, n, *trailing) below and on its diagonal; a row's gradients are held until it is done."""
+
+    def fill(start: int) -> None:
+        rows = _in_parts(jacobian, samples[start : start + steps.rows], steps.columns)
+        stop = start + len(rows)
+        for i in range(0, start, steps.columns):
+            columns = slice(i, min(i + steps.columns, start))
+            errors_product(chosen, rows, jacobian(samples[columns]), out[start:stop, columns], True)
+        for i in range(0, len(rows), steps.columns):
+            own = rows[i : i + steps.columns]
+            columns = slice(start + i, start + i + len(own))
+            errors_product(chosen, rows[i:], own, out[start + i : stop, columns], True)
+
+    for start in range(0, len(samples), steps.rows):
+        fill(start)
+
+
+def rectangle(jacobian: Jacobian, chosen: Reduction, left: Tensor, right: Tensor, steps: Steps, out: Tensor) -> None:
+    """Fill a kernel (n, m, *trailing) of two batches; a row's gradients are held until it is done."""
+
+    def fill(start: int) -> None:
+        rows = _in_parts(jacobian, left[start : start + steps.rows], steps.columns)
+        for i in range(0, len(right), steps.columns):
+            columns = jacobian(right[i : i + steps.columns])
+            errors_product(chosen, rows, columns, out[start : start + len(rows), i : i + len(columns)], True)
+
+    for start in range(0, len(left), steps.rows):
+        fill(start)
+
+
+def _in_parts(jacobian: Jacobian, samples: Tensor, step: int) -> Tensor:
+    """The gradients of all samples, `step` at a time, since those in work take several times their own memory."""
+    result: Tensor | None = None
+    for start in range(0, len(samples), step):
+        part = jacobian(samples[start : start + step])
+        if result is None:
+            result = part.new_empty((len(samples), *part.shape[1:]))
+        result[start : start + len(part)] = part
+    assert result is not None
+    return result
+
+
+class _PerSample:
+    """The gradients of a module, sample by sample: by `vmap` where torch can, else in a loop (recurrent layers)."""
+
+    def __init__(self, run: Callable[[dict[str, Tensor], Tensor], Tensor], params: dict[str, Tensor]) -> None:
+        self._run, self._params = run, params
+        self._batched = True
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """(r, *D) to (r, K, P)."""
+        if self._batched:
+            try:
+                return self._by_vmap(samples)
+            except Exception:  # the module itself has taken a sample before: it is vmap that cannot, for any reason
+                self._batched = False
+        return torch.stack([self._of_one(sample) for sample in samples])
+
+    def _by_vmap(self, samples: Tensor) -> Tensor:
+        blocks = torch.func.vmap(torch.func.jacrev(self._run), in_dims=(None, 0))(self._params, samples)
+        return torch.cat([block.detach().flatten(2) for block in blocks.values()], dim=2)
+
+    def _of_one(self, sample: Tensor) -> Tensor:
+        values = {name: value.detach().requires_grad_() for name, value in self._params.items()}
+        leaves = list(values.values())
+        try:
+            with torch.enable_grad():
+                y = self._run(values, sample)
+            rows = [torch.autograd.grad(value, leaves, retain_graph=True, materialize_grads=True) for value in y]
+        except RuntimeError as error:
+            raise ConversionError(
+                f"the module cannot be differentiated by its parameters ({error})",
+                allowed="modules whose outputs autograd can follow",
+                remedy="look for what detaches or overwrites a tensor inside it",
+            ) from error
+        return torch.stack([torch.cat([value.flatten() for value in row]) for row in rows])
+
+
+def _wanted(chosen: Reduction, y: Tensor) -> Tensor:
+    """The K numbers among the outputs (O,), or their sum, that are differentiated."""
+    if chosen.name == "sum":
+        return y.sum(0, keepdim=True)
+    return y[chosen.index : chosen.index + 1] if chosen.name == "one" else y
+
+
+def _steps(memory: int, size: int, pair: int, n: int) -> Steps:
+    """How to stay within `memory` bytes, where a sample's gradients take `size` and an entry of the kernel `pair`."""
+    held = memory // max(1, size)
+    if held <= COPIES:
+        raise OptionError(
+            f"memory={show_bytes(memory)} for gradients of {show_bytes(size)} for each sample",
+            allowed=f"at least {show_bytes((1 + COPIES) * size)} for this module and reduction",
+            remedy="allow more, or ask for one output instead of all",
+        )
+    columns = max(1, min(held // (2 * COPIES), LARGEST_STEP))
+    rows = held - COPIES * columns
+    # A product that keeps outputs apart is formed before it is written.
+    columns = max(1, min(columns, memory // (4 * min(rows, n) * pair)))
+    return Steps(rows, columns)
+
+
+def _values(
+    module: nn.Module, selection: Selection, device: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters that the kernel is about, the other parameters, and the buffers, on the device."""
+    for name, value in module.named_parameters():
+        if isinstance(value, nn.parameter.UninitializedParameter):
+            raise ConversionError(
+                f"{name} has no shape yet", allowed="a module that has seen data", remedy="call module(x) once"
+            )
+        if value.is_meta:
+            raise ConversionError(
+                f"{name} is on the meta device, where there are no numbers",
+                allowed="weights on a real device",
+                remedy="load them first: module.load_state_dict(state, assign=True)",
+            )
+    trainable = [name for name, value in module.named_parameters() if value.requires_grad]
+    if not trainable:
+        raise ConversionError(
+            "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
+        )
+    chosen = selected_names(trainable, selection)
+    every = {name: value.detach().to(device) for name, value in module.named_parameters()}
+    params = {name: every.pop(name) for name in chosen}
+    return params, every, {name: value.detach().to(device) for name, value in module.named_buffers()}
+
+
+def _first_output(module: nn.Module, run: Callable[[], Any], samples: Tensor) -> Tensor:
+    """The outputs (O,) for the first sample, if they are such that they have a kernel."""
+    name = type(module).__name__
+    before = _random_states(samples.device)
+    try:
+        with torch.no_grad():
+            y = run()
+    except UDLBridgeError:
+        raise
+    except Exception as error:  # the module is the caller's: it may raise anything
+        raise InputError(
+            f"{name} cannot take a sample of shape {tuple(samples.shape[1:])} ({type(error).__name__}: {error})",
+            allowed="samples x that module(x[:1]) takes",
+            remedy="correct x; take a module that is scripted, or in DataParallel, out of its wrapping",
+        ) from error
+    if not all(torch.equal(*pair) for pair in zip(before, _random_states(samples.device), strict=True)):
+        raise ConversionError(
+            f"{name} draws random numbers, so its outputs are random",
+            allowed="networks in inference mode",
+            remedy="call module.eval() first, and give functional.dropout training=self.training",
+        )
+    if not isinstance(y, Tensor):
+        raise ConversionError(
+            f"{name} gives a {type(y).__name__}",
+            allowed="one tensor (n, O)",
+            remedy="wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
+        )
+    if y.ndim == 0 or len(y) != 1:
+        raise ShapeError(
+            f"{name} gives a tensor of shape {tuple(y.shape)} for one sample, x[:1]",
+            allowed="(1, O): samples along the first axis",
+            remedy="keep that axis in the module's forward",
+        )
+    if y.ndim != 2:
+        raise ShapeError(
+            f"the module gives outputs of shape {tuple(y.shape[1:])} for each sample",
+            allowed="one vector per sample, (O,)",
+            remedy="end the module with nn.Flatten()",
+        )
+    if not y.is_floating_point():
+        raise DTypeError(
+            f"{name} gives outputs of dtype {str(y.dtype).removeprefix('torch.')}",
+            allowed="real numbers that depend on the parameters",
+            remedy="return the logits",
+        )
+    return y[0]
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """The states of the generators that a module on the device may draw from."""
+    own = {"cuda": torch.cuda.get_rng_state, "mps": torch.mps.get_rng_state}
+    return [torch.get_rng_state(), *(state() for kind, state in own.items() if kind == device.type)]
+
+
+def _checked(params: dict[str, Tensor], x: np.ndarray, name: str, device: str) -> Tensor:
+    """The samples as a tensor: of the parameters' dtype, or integers."""
+    dtypes = {str(value.dtype).removeprefix("torch.") for value in params.values()}
+    array = np.asarray(x)
+    if array.ndim < 2 or array.size == 0:
+        raise ShapeError(
+            f"{name} has shape {array.shape}", allowed="samples along the first axis", remedy=f"{name}[None]"
+        )
+    if array.dtype.kind in "iu":
+        return torch.tensor(array.astype(np.int64), device=device)
+    if array.dtype.kind != "f":
+        raise DTypeError(f"{name} has dtype {array.dtype}", allowed="floats, or integer tokens", remedy="convert it")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} has NaN or infinite entries", allowed="finite numbers", remedy="clean the data")
+    if dtypes != {array.dtype.name}:
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}, the module has {', '.join(sorted(dtypes))}",
+            allowed="one dtype for both: it is never changed silently",
+            remedy=f"convert {name}" + (f", or module.to(torch.{array.dtype})" if array.itemsize <= 8 else ""),
+        )
+    return torch.tensor(array, device=device)

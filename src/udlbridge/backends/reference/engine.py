@@ -1,0 +1,157 @@
+"""The engine written by hand in NumPy: no autodiff, no cleverness. It says which of the other two is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from math import prod
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge.backends.base import Backend, Training
+from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
+from udlbridge.backends.programs import Program
+from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.reference import curvature, operator, programs
+from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
+from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
+from udlbridge.backends.reference.signals import signals
+from udlbridge.backends.reference.threads import blas_threads
+from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
+from udlbridge.errors import OptionError
+from udlbridge.networks.model import Model
+
+
+def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
+    """The K vectors that are pulled back, each spread over the batch: (n, O)."""
+    if reduction.name == "sum":
+        yield np.ones_like(like)
+        return
+    for k in [reduction.index] if reduction.name == "one" else range(reduction.n_outputs):
+        e = np.zeros_like(like)
+        e[:, k] = 1
+        yield e
+
+
+STRETCH_NUMBERS = 2**20
+"""Errors behind the widest layer that are held at a time: all layers' inputs and errors are, and convolutions' windows,
+which are many times as much."""
+
+
+def stretch(job: KernelJob, x: np.ndarray) -> int:
+    """How many samples go through the network together."""
+    widest, shape = x[0].size, x.shape[1:]
+    for layer in job.model.layers:
+        shape = layer.output_shape(shape)
+        widest = max(widest, prod(shape))
+    return max(1, STRETCH_NUMBERS // (widest * job.reduction.n_cotangents))
+
+
+class ReferenceBackend(Backend[list[Summand]]):
+    """Hand-written NumPy backpropagation."""
+
+    name = "reference"
+
+    def versions(self) -> dict[str, str]:
+        """NumPy's version."""
+        return {"numpy": np.__version__}
+
+    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+        """f(x), (n, *out)."""
+        return forward(model, x)[0]
+
+    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+        """One backward pass per output; blocks (n, O, *parameter shape)."""
+        y, saved = forward(model, x)
+        passes = [backward(model, saved, e)[1] for e in cotangents(Reduction("full", -1, y.shape[1]), y)]
+        return {name: np.stack([grads[name] for grads in passes], axis=1) for name in model.params}
+
+    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+        """One backward pass per output, (n, O, *D)."""
+        return input_jacobian(model, x)
+
+    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Second derivatives carried forward by hand, (n, O, D, D)."""
+        return curvature.input_hessian(model, x)
+
+    def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the layers and errors at them, from one forward and one backward pass."""
+        return signals(model, x, y)
+
+    def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula in NumPy."""
+        return programs.run(program, x)[-1]
+
+    def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
+        """The formula's backward pass, operation by operation."""
+        return programs.differentiate(program, x)
+
+    def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
+        """Layer inputs and errors ("structured") or per-sample gradients ("plain"), of a few samples at a time."""
+        if job.device != "cpu":
+            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
+        step = stretch(job, x)
+        with blas_threads(job.threads):
+            parts = [self._factors(job, x[start : start + step]) for start in range(0, len(x), step)]
+            return [joined(parts, index) for index in range(len(parts[0]))]
+
+    def _factors(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
+        y, saved = forward(job.model, x)
+        names = job.parameters
+        if job.method == "plain":
+            passes = [backward(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
+            stacked = {name: np.stack([p[name].reshape(len(x), -1) for p in passes], 1) for name in names}
+            return [Summand((name,), Gradients(value)) for name, value in stacked.items()]
+        found = [contributions(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
+        summands = [summand(one, job.reduction, frozenset(names)) for one in zip(*found, strict=True)]
+        return [one for one in summands if one is not None]
+
+    def fill(
+        self,
+        job: KernelJob,
+        left: list[Summand],
+        rows: slice,
+        right: list[Summand],
+        cols: slice,
+        out: np.ndarray,
+        *,
+        lower: bool = False,
+    ) -> None:
+        """Sum the factors' products into `out`, above the diagonal too."""
+        out[...] = 0
+        wanted = set(job.parameters)
+        with blas_threads(job.threads):
+            for one, other in zip(left, right, strict=True):
+                if not wanted.isdisjoint(one.names):
+                    out += product(job.reduction, one.factor, rows, other.factor, cols)
+
+    def loss_gradient(
+        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """One backward pass, summed over the batch; for slopes, tangents forward and back besides."""
+        return loss_gradient(model, x, y, loss, slopes)
+
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
+        """NumPy's BLAS with `count` threads."""
+        return blas_threads(count)
+
+    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """Per-sample gradients, summed."""
+        return operator.pull(model, x, cotangents)
+
+    def push(
+        self,
+        model: Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: Float[np.ndarray, "n outputs"],
+    ) -> Float[np.ndarray, " n"]:
+        """Per-sample gradients, multiplied with the direction."""
+        return operator.push(model, x, direction, cotangents)
+
+    def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
+        """The optimisers' formulas, written out."""
+        if job.device != "cpu":
+            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
+        return ReferenceTraining(job, x, y, state)

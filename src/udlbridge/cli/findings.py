@@ -1,0 +1,114 @@
+"""What is here, what is missing, and the one command that mends each: the report behind `udlbridge doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from udlbridge import config
+from udlbridge.backends.julia import runtime
+from udlbridge.data import sources
+from udlbridge.errors import UDLBridgeError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part: whether it is there, its version or place, and what mends it where it is not."""
+
+    part: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at every part that the bridge uses. Starts `julia --version` at most, and downloads nothing."""
+    findings = [
+        Finding("Python", True, platform.python_version()),
+        _package("udlbridge"),
+        _package("numpy"),
+        _package("torch"),
+        _package("juliacall"),
+    ]
+    return [*findings, *_julia(), _data()]
+
+
+def to_dict(findings: list[Finding]) -> dict[str, Any]:
+    """The findings as JSON-ready data."""
+    return {"ok": all(finding.ok for finding in findings), "parts": [asdict(finding) for finding in findings]}
+
+
+def _package(name: str) -> Finding:
+    if importlib.util.find_spec(name) is None:
+        return Finding(name, False, "not installed", f"pip install {name}")
+    return Finding(name, True, metadata.version(name))
+
+
+def _julia() -> list[Finding]:
+    install = "udlbridge julia install"
+    try:
+        named = runtime.location()
+    except UDLBridgeError as error:
+        return [Finding("Julia", False, error.given, error.remedy)]
+    if named is None:
+        state = runtime.availability()
+        if not state.ok:
+            return [Finding(part, False, "not set up", install) for part in ("Julia", "Flux", "Zygote", "PythonCall")]
+        named = runtime.juliapkg_location()
+    use = "udlbridge julia use --exe E --project P"
+    exe = shutil.which(str(named.exe))
+    if exe is None:
+        return [Finding("Julia", False, f"no executable at {named.exe} ({named.source})", use)]
+    findings = [_julia_version(exe, named.source)]
+    versions = runtime.project_versions(named.project)
+    for name in ("Flux", "Zygote", "PythonCall"):
+        add = f"{exe} --project={named.project} -e 'using Pkg; Pkg.add(\"{name}\")'"
+        if name not in versions:
+            findings.append(Finding(name, False, f"not in {named.project}", add))
+            continue
+        wanted = runtime.juliacall_version()
+        if name == "PythonCall" and versions[name] != wanted:
+            remedy = f"pip install juliacall=={versions[name]}"
+            findings.append(
+                Finding(name, False, f"{versions[name]}, but juliacall is {wanted}: they must be equal", remedy)
+            )
+            continue
+        findings.append(Finding(name, True, versions[name]))
+    return findings
+
+
+def _julia_version(exe: str, source: str) -> Finding:
+    try:
+        done = subprocess.run([exe, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("Julia", False, f"{exe} does not run ({error})", "udlbridge julia use --exe E --project P")
+    return Finding("Julia", True, f"{done.stdout.strip().removeprefix('julia version ')} at {exe} ({source})")
+
+
+def _data() -> Finding:
+    folder = os.environ.get("UDLBRIDGE_DATA")
+    if folder:
+        try:
+            for name in sources.SHA256:
+                sources.from_folder(Path(folder), name)
+        except UDLBridgeError as error:
+            return Finding("MNIST", False, error.given, error.remedy)
+        return Finding("MNIST", True, f"all four files in {folder}")
+    cache = sources.cache_folder()
+    present = [name for name in sources.SHA256 if (cache / name).is_file()]
+    if len(present) == len(sources.SHA256):
+        return Finding("MNIST", True, f"all four files in {cache}")
+    remedy = "none needed: the rest is downloaded at first use, or name a folder in UDLBRIDGE_DATA"
+    return Finding("MNIST", True, "the first 1,000 training images, shipped with the package", remedy)
+
+
+def config_path() -> str:
+    """Where the user's configuration is or would be."""
+    return str(config.config_file())

@@ -1,0 +1,41 @@
+"""Weights in PyTorch's own files: state dicts, read without executing what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from udlbridge.conversion.torch_export import to_torch
+from udlbridge.errors import ModelFileError
+from udlbridge.networks.model import Model
+
+
+def read_state(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a state dict by name.
+
+    Raises:
+        ValueError: the file holds something else.
+        ModelFileError: numbers of a dtype that NumPy does not have.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError("it is no state dict")
+    arrays = {}
+    for name, value in state.items():
+        try:
+            arrays[str(name)] = value.detach().numpy()
+        except TypeError:
+            raise ModelFileError(
+                f"{path}: {name} has dtype {str(value.dtype).removeprefix('torch.')}, which NumPy does not have",
+                allowed="float32, float64",
+                remedy="convert it before it is saved: module.float()",
+            ) from None
+    return arrays
+
+
+def write_state(model: Model, path: Path) -> None:
+    """Write the state dict of `ub.to_torch(model)`."""
+    with path.open("wb") as file:
+        torch.save(to_torch(model).state_dict(), file)

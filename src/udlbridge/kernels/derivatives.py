@@ -1,0 +1,106 @@
+"""Outputs and derivatives of a network, by its parameters and by its inputs, on any engine."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge import backends
+from udlbridge.errors import InputError, LayerError
+from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.networks.model import Model
+
+
+def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
+    """f(x) in inference mode.
+
+    Args:
+        model: the network.
+        x: samples (n, *D), of the model's dtype.
+        backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
+
+    Returns:
+        (n, *out), of the model's dtype.
+
+    Raises:
+        InputError, ShapeError, DTypeError: what is wrong with `x`.
+        UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+    """
+    return backends.get(backend).outputs(model, checked_batch(model, x))
+
+
+def jacobian(model: Model, x: np.ndarray, *, backend: str | None = None) -> dict[str, np.ndarray]:
+    """J[i, a, ...] = d f_a(x_i) / d theta, in named blocks.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        A block (n, O, *parameter shape) for every parameter's name. Together they hold n O P numbers.
+
+    Raises:
+        As `outputs`.
+    """
+    batch = checked_batch(model, x)
+    output_size(model, batch)
+    return backends.get(backend).jacobian(model, batch)
+
+
+def input_jacobian(
+    model: Model, x: np.ndarray, *, backend: str | None = None
+) -> Float[np.ndarray, "n outputs *features"]:
+    """d f_a(x_i) / d x_i, the derivatives of the outputs with respect to the inputs.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        (n, O, *D), of the model's dtype.
+
+    Raises:
+        As `outputs`; InputError for a model that takes tokens.
+    """
+    batch = checked_batch(model, x)
+    if model.takes_tokens:
+        raise InputError(
+            "the model begins with an Embedding, and there is no derivative by the number of a token",
+            allowed="models of real numbers",
+            remedy="take the Jacobian by the parameters, ub.jacobian",
+        )
+    output_size(model, batch)
+    return backends.get(backend).input_jacobian(model, batch)
+
+
+def input_hessian(
+    model: Model, x: np.ndarray, *, backend: str | None = None
+) -> Float[np.ndarray, "n outputs *features_features"]:
+    """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
+
+    Where an activation has no second derivative (relu, leakyrelu, elu and selu at preactivation 0), every engine takes
+    0, the one from the right. The first derivative there is the one from the left, as in Flux and PyTorch.
+
+    Args:
+        model: the network, with one vector of O outputs per sample.
+        x: samples (n, *D), of the model's dtype.
+        backend: as for `outputs`.
+
+    Returns:
+        (n, O, *D, *D), of the model's dtype: n O D^2 numbers for samples of D entries.
+
+    Raises:
+        As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
+    """
+    batch = checked_batch(model, x)
+    if model.takes_tokens:
+        raise LayerError(
+            "the derivatives of a model that begins with an Embedding by its input",
+            allowed="models whose inputs are numbers",
+            remedy="leave out the Embedding, and give its outputs as samples",
+        )
+    output_size(model, batch)
+    result = backends.get(backend).input_hessian(model, batch)
+    return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])

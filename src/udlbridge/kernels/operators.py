@@ -1,0 +1,162 @@
+"""The kernel as an operator: products K v = J (J' v) by two passes of autodiff, and no kernel anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from udlbridge import backends
+from udlbridge.backends.base import Backend
+from udlbridge.backends.reduction import Outputs, Reduction, reduction
+from udlbridge.backends.sites import chosen_size
+from udlbridge.errors import InputError, OutputsError
+from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.networks.model import Model
+from udlbridge.networks.selection import Selection, selected_parameters
+from udlbridge.options import checked_count, thread_count
+
+BATCH = 4096
+"""Samples that an engine gets at a time, unless told otherwise."""
+
+
+class NTKOperator(LinearOperator):  # type: ignore[misc]
+    """The (n, n) kernel of a network on samples, for products with vectors. Made by `ntk_operator`.
+
+    Besides what a scipy LinearOperator has: `model`, `reduction`, `params` (names), and `rank_bound`, min(n, P) for one
+    output or the summed output, min(n, O P) for the trace and the mean, with the P of `params`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        x: np.ndarray,
+        chosen: Reduction,
+        engine: Backend[Any],
+        batch: int = BATCH,
+        threads: int | None = None,
+        params: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(model.dtype, (len(x), len(x)))
+        self.model = model
+        self.reduction = chosen
+        self.params = tuple(model.params) if params is None else params
+        self.rank_bound = min(len(x), chosen.n_cotangents * chosen_size(model, params))
+        self._x = x
+        self._engine = engine
+        self._batch = batch
+        self._threads = threads
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64.
+
+        Raises:
+            InputError: complex numbers, which the engines do not have.
+        """
+        if np.asarray(v).dtype.kind == "c":
+            raise InputError(
+                f"a vector of dtype {np.asarray(v).dtype}",
+                allowed="real numbers",
+                remedy="multiply the real and the imaginary part one after the other",
+            )
+        with self._engine.blas_threads(self._threads):
+            return self._product(v)
+
+    def _product(self, v: np.ndarray) -> np.ndarray:
+        result = np.zeros(len(self._x))
+        if not self.params:
+            return result.astype(self.dtype)
+        weights = np.asarray(v).reshape(-1).astype(self.dtype)
+        for seed in self._cotangents():
+            # No step along the parameters that do not count.
+            total = {name: np.zeros(value.shape) for name, value in self.model.params.items()}
+            for rows in self._batches():
+                pulled = self._engine.pull(self.model, self._x[rows], weights[rows, None] * seed)
+                for name in self.params:
+                    total[name] += pulled[name]
+            direction = {name: value.astype(self.dtype) for name, value in total.items()}
+            for rows in self._batches():
+                x = self._x[rows]
+                spread = np.repeat(seed[None], len(x), axis=0)
+                result[rows] += self._engine.push(self.model, x, direction, spread)
+        return (self.reduction.scale * result).astype(self.dtype)
+
+    def _adjoint(self) -> NTKOperator:
+        """The kernel is symmetric."""
+        return self
+
+    _transpose = _adjoint
+
+    def _cotangents(self) -> Iterator[np.ndarray]:
+        """The vectors (O,) that are pulled back: one output, all ones, or every output by itself."""
+        eye = np.eye(self.reduction.n_outputs, dtype=self.dtype)
+        if self.reduction.name == "sum":
+            yield eye.sum(axis=0)
+        elif self.reduction.name == "one":
+            yield eye[self.reduction.index]
+        else:
+            yield from eye
+
+    def _batches(self) -> Iterator[slice]:
+        for start in range(0, len(self._x), self._batch):
+            yield slice(start, start + self._batch)
+
+
+def ntk_operator(
+    model: Model,
+    x: np.ndarray,
+    *,
+    outputs: Outputs = "trace",
+    params: Selection = None,
+    backend: str | None = None,
+    batch: int = BATCH,
+    threads: int | None = None,
+) -> NTKOperator:
+    """The empirical neural tangent kernel as a scipy LinearOperator (n, n) that is never formed.
+
+    A product K v is one reverse pass, w = J' v, and one pass with the derivatives along w, J w; for "trace" and "mean"
+    it is one such pair for each output. It costs a few evaluations of the network on all samples, where a kernel of
+    n^2 numbers takes n^2 operations each time and n^2 numbers of memory. In torch the second pass is in forward mode;
+    in Julia too for chains of Dense layers, and one pullback per sample for others; the reference engine multiplies
+    per-sample gradients.
+
+    Args:
+        model: the network, evaluated in inference mode.
+        x: samples (n, *D), of the model's dtype.
+        outputs: an int, "trace", "mean" or "sum": a reduction that gives an (n, n) kernel.
+        params, backend: as for `udlbridge.ntk`.
+        batch: how many samples an engine gets at a time; it bounds the memory.
+        threads: for the engine's BLAS; None leaves it alone.
+
+    Returns:
+        `op` with `op @ v` and `op @ block`, in the model's dtype: vectors are taken and given in it, sums over batches
+        are in float64.
+
+    Raises:
+        As `udlbridge.ntk`; OutputsError for "diagonal" and "full"; OptionError for a batch below 1.
+
+    Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
+    """
+    data = checked_batch(model, x)
+    chosen = matrix_reduction(outputs, output_size(model, data))
+    batch, threads = checked_count("batch", batch, 1), thread_count(threads)
+    names = selected_parameters(model, params)
+    return NTKOperator(model, data, chosen, backends.get(backend), batch, threads, names)
+
+
+def matrix_reduction(outputs: object, n_outputs: int) -> Reduction:
+    """The checked form of an `outputs=` that gives a matrix (n, n).
+
+    Raises:
+        OutputsError: no such reduction, or one that keeps the outputs apart.
+    """
+    chosen = reduction(outputs, n_outputs)
+    if chosen.trailing:
+        raise OutputsError(
+            f"outputs={chosen.name!r} keeps the outputs apart",
+            allowed="an output, trace, mean, sum: those that give an (n, n) matrix",
+            remedy='take "trace", or one output after the other',
+        )
+    return chosen

@@ -1,0 +1,117 @@
+"""How a kernel is cut into tiles, and how tiles are computed one after the other within a bound of memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from udlbridge.backends.base import Backend
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.symmetry import symmetrise, transposed
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One rectangle: block row and block column, and the samples that they stand for."""
+
+    row: int
+    column: int
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns; smaller than the tile size at the edges."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tiles of an (n, m) kernel. A symmetric one has the lower triangle alone, with the diagonal tiles whole."""
+
+    n: int
+    m: int
+    tile: int
+    symmetric: bool
+
+    def block(self, index: int, size: int) -> slice:
+        """Samples of block `index` along an axis of `size`."""
+        return slice(index * self.tile, min((index + 1) * self.tile, size))
+
+    def tiles(self, first_row: int = 0) -> Iterator[Tile]:
+        """All tiles from block row `first_row` on, row by row; every other row runs backwards.
+
+        So the block of columns that a row ends with is the one that the next begins with, and is still in memory.
+        """
+        rows, columns = -(-self.n // self.tile), -(-self.m // self.tile)
+        for row in range(first_row, rows):
+            last = row + 1 if self.symmetric else columns
+            order = range(last) if row % 2 == 0 else range(last - 1, -1, -1)
+            for column in order:
+                yield Tile(row, column, self.block(row, self.n), self.block(column, self.m))
+
+    @property
+    def pairs(self) -> int:
+        """Number of entries that are computed."""
+        return sum(tile.shape[0] * tile.shape[1] for tile in self.tiles())
+
+
+class TileComputer:
+    """Computes tiles on an engine; a context, in which the factors of the last `kept_blocks` blocks are kept."""
+
+    def __init__(
+        self, engine: Backend[Any], job: KernelJob, x: np.ndarray, x2: np.ndarray | None, grid: Grid, kept_blocks: int
+    ) -> None:
+        self._engine, self._job, self._grid = engine, job, grid
+        self._x, self._x2 = x, x2
+        self._kept: OrderedDict[tuple[bool, int], Any] = OrderedDict()
+        self._limit = max(kept_blocks, 2)  # a tile needs the factors of its rows and those of its columns
+
+    def __enter__(self) -> TileComputer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keep(0)
+
+    def compute(self, tile: Tile, out: np.ndarray, params: tuple[str, ...] | None = None) -> None:
+        """Fill `out` (r, c, *trailing) with the kernel of one tile, or with the part of some layers' `params`.
+
+        A tile on the diagonal of a symmetric kernel is filled on both sides of it.
+        """
+        job = self._job if params is None else replace(self._job, params=params)
+        left = self._factors(False, tile.row)
+        right = self._factors(self._x2 is not None, tile.column)
+        r, c = tile.shape
+        mirrored = self._grid.symmetric and tile.row == tile.column
+        self._engine.fill(job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
+        if mirrored:
+            symmetrise(out)
+
+    def _factors(self, second: bool, block: int) -> Any:
+        key = (second, block)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if len(self._kept) >= self._limit:
+            self._keep(self._limit - 1)
+            self._engine.make_room()
+        source = self._x if not second or self._x2 is None else self._x2
+        found = self._engine.prepare(self._job, source[self._grid.block(block, len(source))])
+        self._kept[key] = found
+        return found
+
+    def _keep(self, count: int) -> None:
+        """Release all factors but those of the `count` blocks that were used last."""
+        while len(self._kept) > count:
+            self._engine.release(self._kept.popitem(last=False)[1])
+
+
+def place(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
+    """Copy a computed tile into a kernel (n, m, ...), and to the other side of the diagonal if it is symmetric."""
+    kernel[tile.rows, tile.columns] = block
+    if symmetric and tile.row != tile.column:
+        kernel[tile.columns, tile.rows] = transposed(block)

@@ -1,0 +1,170 @@
+"""What may come in as a batch of samples, checked once, before any engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.networks.layers import Layer, LayerNorm, Residual
+from udlbridge.networks.model import Model
+
+
+def check_model(model: object) -> None:
+    """Raise `OptionError` for what is no `Model`, saying how a module of PyTorch becomes one."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"a {type(model).__name__} in the place of the model",
+            allowed="a udlbridge.Model",
+            remedy="translate a torch.nn.Module by ub.from_torch(module), or describe the network with ub.Model([...])",
+        )
+
+
+def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
+    """`x` as a C-contiguous array (n, *D) of the model's dtype, or an error that says what is wrong with it.
+
+    For a model that begins with an Embedding, x (n, T) holds tokens, integers of any width; they come back as int64.
+
+    Raises:
+        DTypeError: another dtype than the model's.
+        ShapeError: fewer than two axes, or samples that the layers cannot take.
+        InputError: no samples, NaN or infinity.
+        OptionError: something else in the place of the model.
+    """
+    check_model(model)
+    array = np.asarray(x)
+    if model.takes_tokens:
+        return _checked_tokens(model, array, name)
+    if array.dtype != model.dtype:
+        if array.dtype.kind not in "f":
+            remedy = f"{name} = np.asarray({name}, dtype=np.{model.dtype})"
+            if array.dtype.kind == "c":
+                remedy = f"take its real part: {name}.real.astype(np.{model.dtype})"
+            if array.dtype.kind == "O":
+                remedy = f"make a rectangular array of numbers: np.stack({name}).astype(np.{model.dtype})"
+        else:
+            remedy = f'either {name}.astype("{model.dtype}") or model.astype("{array.dtype}")'
+            if array.dtype.name not in ("float32", "float64"):
+                remedy = f'{name}.astype("{model.dtype}")'
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}, the model has {model.dtype}",
+            allowed=f"{model.dtype}: a dtype is never changed silently",
+            remedy=remedy,
+        )
+    _check_extent(model, array, name)
+    if not np.isfinite(array).all():
+        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+    return np.ascontiguousarray(array)
+
+
+def _checked_tokens(model: Model, array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "iu":
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}, and the model begins with an Embedding",
+            allowed="integers: the numbers of the tokens, from 0",
+            remedy=f"{name} = {name}.astype(int)",
+        )
+    _check_extent(model, array, name)
+    known = model.param_shapes()["0.weight"][0]
+    outside = (array < 0) | (array >= known)
+    if outside.any():
+        bad = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise InputError(
+            f"{name} is {array[bad]} at {bad}", allowed=f"tokens from 0 to {known - 1}", remedy="check the tokeniser"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
+    if array.ndim < 2:
+        raise ShapeError(
+            f"{name} has shape {array.shape}",
+            allowed="samples along the first axis: (n, *sample)",
+            remedy=f"for a single sample, {name}[None]; for n scalars, {name}[:, None]",
+        )
+    if array.size == 0:
+        raise InputError(
+            f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
+        )
+    model.output_shape(array.shape[1:])
+
+
+def output_size(model: Model, x: np.ndarray) -> int:
+    """O, the number of outputs of the model for samples like those of `x` (n, *D).
+
+    Raises:
+        ShapeError: if f(x) is not one vector per sample.
+    """
+    shape = model.output_shape(x.shape[1:])
+    if len(shape) != 1:
+        raise ShapeError(
+            f"the model gives outputs of shape {shape} for each sample",
+            allowed="one vector per sample, (O,)",
+            remedy="end the model with Flatten()",
+        )
+    return shape[0]
+
+
+def plausible_shape(model: Model) -> tuple[int, ...] | None:
+    """The shape of one sample that the layers can take, where it follows from them, else None.
+
+    The first layer that says how many features or channels it takes decides; those before it (Dropout, pools, Flatten)
+    keep them. The size of an image or series (32 or 28, as of CIFAR and MNIST, else the smallest up to 256) and the
+    length of a sequence (the largest up to 16) are searched for: Dense after Flatten decides.
+    """
+    for shape in _candidates(model):
+        try:
+            if len(model.output_shape(shape)) == 1:
+                return shape
+        except ShapeError:
+            continue
+    return None
+
+
+SIZES = (32, 28, *range(1, 257))
+"""Sizes of images and series that are tried, in this order."""
+
+LENGTHS = range(16, 0, -1)
+"""Lengths of sequences that are tried, in this order."""
+
+
+def _candidates(model: Model) -> Iterator[tuple[int, ...]]:
+    """Shapes that the layers may take, the likelier first."""
+    if model.takes_tokens:
+        yield from ((tokens,) for tokens in LENGTHS)
+        return
+    first = _first_width(model.layers)
+    if isinstance(first, LayerNorm):
+        yield first.shape
+        yield from ((tokens, *first.shape) for tokens in LENGTHS)
+    channels: tuple[int, ...] = (1, 3)
+    widths = None if first is None else first.widths()
+    if widths is not None and widths[0] == -1:
+        yield (widths[1],)
+        yield from ((tokens, widths[1]) for tokens in LENGTHS)
+    elif widths is not None:
+        channels = (widths[1],)
+    if first is None:
+        return
+    yield from ((count, size, size) for count in channels for size in SIZES)
+    yield from ((count, size) for count in channels for size in SIZES)
+    yield from ((count,) for count in channels)
+
+
+def _first_width(layers: Iterable[Layer]) -> Layer | None:
+    """The first layer, also inside residual blocks, that fixes the width of an axis."""
+    for layer in layers:
+        inside = _first_width([*layer.layers, *layer.shortcut]) if isinstance(layer, Residual) else layer
+        if inside is not None and (inside.widths() is not None or isinstance(inside, LayerNorm)):
+            return inside
+    return None
+
+
+def random_batch(model: Model, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
+    """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
+    generator = np.random.default_rng(seed)
+    if model.takes_tokens:
+        return generator.integers(0, model.param_shapes()["0.weight"][0], size=(n, *shape))
+    return generator.standard_normal((n, *shape)).astype(model.dtype)

@@ -1,0 +1,136 @@
+"""Layers of vectors: Dense, activations, softmax, and the two that change nothing or only the shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from udlbridge.errors import LayerError, ShapeError
+from udlbridge.networks.layers.base import Layer, Shape, check_activation, check_flag, real, take_positive
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """y = activation(W x + b) on the last axis. Parameters: `weight` (out, in) and `bias` (out,).
+
+    Source: Prince, Understanding Deep Learning (2023), section 4.4.
+    """
+
+    kind: ClassVar[str] = "dense"
+    in_features: int
+    out_features: int
+    activation: str = "identity"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        take_positive(self, "in_features", "out_features")
+        check_activation(self.activation)
+        check_flag("Dense", bias=self.bias)
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """`weight` (out, in), and `bias` (out,) if there is one."""
+        shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        return shapes
+
+    def widths(self) -> tuple[int, int, int]:
+        """The last axis goes from `in_features` to `out_features`."""
+        return -1, self.in_features, self.out_features
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(*rest, in) -> (*rest, out)."""
+        if not shape or shape[-1] != self.in_features:
+            raise ShapeError(
+                f"Dense({self.in_features}, {self.out_features}) got a sample of shape {shape}",
+                allowed=f"a last axis of {self.in_features}",
+                remedy="put Flatten() before it, or correct the width",
+            )
+        return (*shape[:-1], self.out_features)
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """y = activation(x), elementwise: one of `ACTIVATIONS`, where the formulas are.
+
+    Sources: Hendrycks and Gimpel (2016) for gelu; Ramachandran et al. (2017) for swish; Clevert et al. (2016) for elu;
+    Maas et al. (2013) for leakyrelu; Klambauer et al. (2017) for selu; Misra (2020) for mish.
+    """
+
+    kind: ClassVar[str] = "activation"
+    keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
+    activation: str
+
+    def __post_init__(self) -> None:
+        check_activation(self.activation)
+
+
+@dataclass(frozen=True)
+class _Normalising(Layer):
+    """Softmax and LogSoftmax, which need an axis to sum over."""
+
+    keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged; a sample needs at least one axis."""
+        if not shape:
+            raise ShapeError(
+                f"{self.kind} got a scalar sample", allowed="a sample with at least one axis", remedy="reshape"
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class Softmax(_Normalising):
+    """y_a = exp(x_a) / sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1).
+
+    Source: Bridle (1990); Prince, Understanding Deep Learning (2023), section 5.5.
+    """
+
+    kind: ClassVar[str] = "softmax"
+
+
+@dataclass(frozen=True)
+class LogSoftmax(_Normalising):
+    """y_a = x_a - log sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1): the logarithm of Softmax.
+
+    Source: Bridle (1990) for softmax; Blanchard, Higham, Higham (2021) for the form without overflow.
+    """
+
+    kind: ClassVar[str] = "logsoftmax"
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """y[(i N_2 + j) N_3 + k] = x[i, j, k]: all axes of a sample in one, in C order (the last axis runs fastest).
+
+    Source: PyTorch's `torch.nn.Flatten`. Flux's `Flux.flatten` is the same on its reversed axes.
+    """
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(*D) -> (prod D,)."""
+        size = 1
+        for axis in shape:
+            size *= axis
+        return (size,)
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """The identity: kernels and derivatives are those of inference, where dropout does nothing.
+
+    `p` is kept for training and for other programs. Source: Srivastava et al. (2014), in the inverted form that scales
+    during training and not afterwards.
+    """
+
+    kind: ClassVar[str] = "dropout"
+    keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        p = real(self.p)
+        if p is None or not 0 <= p < 1:
+            raise LayerError(f"Dropout has p={self.p!r}", allowed="a probability, 0 <= p < 1", remedy="correct p")
+        object.__setattr__(self, "p", p)

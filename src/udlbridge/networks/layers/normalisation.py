@@ -1,0 +1,157 @@
+"""Normalisation: (x - mean) / sqrt(variance + eps) * weight + bias, over three different choices of mean.
+
+The variance is the biased one (divided by the count). All three use PyTorch's form sqrt(variance + eps); Flux up to
+0.16.10 computes sqrt(variance + eps^2) in LayerNorm, so the Julia side has a layer of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from udlbridge.errors import LayerError, ShapeError
+from udlbridge.networks.layers.base import Layer, Shape, Start, check_flag, take_eps, take_positive, whole
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Mean and variance over the last axes of a sample, `normalized_shape`; weight and bias have that shape.
+
+    Source: Ba, Kiros, Hinton (2016), equation 4.
+    """
+
+    kind: ClassVar[str] = "layernorm"
+    normalized_shape: int | tuple[int, ...]
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        shape = self.normalized_shape
+        given = shape if isinstance(shape, list | tuple) else (shape,)
+        axes = tuple(number for number in map(whole, given) if number is not None and number >= 1)
+        if not axes or len(axes) != len(given):
+            raise LayerError(
+                f"LayerNorm has normalized_shape={shape!r}",
+                allowed="an integer of at least 1, or several",
+                remedy="give the size of the last axis",
+            )
+        object.__setattr__(self, "normalized_shape", axes)
+        take_eps(self)
+        check_flag("LayerNorm", affine=self.affine)
+
+    @property
+    def shape(self) -> Shape:
+        """`normalized_shape` as a tuple."""
+        return self.normalized_shape  # type: ignore[return-value]
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """`weight` and `bias` of shape `normalized_shape`, or nothing."""
+        return {"weight": self.shape, "bias": self.shape} if self.affine else {}
+
+    def start(self, name: str) -> Start:
+        """Weights begin at one, biases at zero."""
+        return "ones" if name == "weight" else "zeros"
+
+    def widths(self) -> tuple[int, int, int] | None:
+        """The last axis stays as wide as it is."""
+        return -1, self.shape[-1], self.shape[-1]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged; the last axes have to be `normalized_shape`."""
+        if shape[len(shape) - len(self.shape) :] != self.shape or len(shape) < len(self.shape):
+            raise ShapeError(
+                f"LayerNorm({self.shape}) got a sample of shape {shape}",
+                allowed=f"last axes {self.shape}",
+                remedy="correct normalized_shape",
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class _ChannelNorm(Layer):
+    """What GroupNorm and BatchNorm share: one weight and one bias for each channel, the first axis of a sample."""
+
+    def _channels(self) -> int:
+        raise NotImplementedError
+
+    def start(self, name: str) -> Start:
+        """Weights and variances begin at one, biases and means at zero."""
+        return "ones" if name in ("weight", "running_var") else "zeros"
+
+    def widths(self) -> tuple[int, int, int] | None:
+        """The number of channels stays."""
+        return 0, self._channels(), self._channels()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged; the first axis has to be the channels."""
+        if not shape or shape[0] != self._channels():
+            raise ShapeError(
+                f"{type(self).__name__} of {self._channels()} channels got a sample of shape {shape}",
+                allowed=f"({self._channels()}, *space)",
+                remedy="correct the number of channels",
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class GroupNorm(_ChannelNorm):
+    """Mean and variance over space and over the channels of each of `num_groups` groups of neighbouring channels.
+
+    Source: Wu and He (2018), equation 7.
+    """
+
+    kind: ClassVar[str] = "groupnorm"
+    num_groups: int
+    num_channels: int
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        take_positive(self, "num_groups", "num_channels")
+        take_eps(self)
+        check_flag("GroupNorm", affine=self.affine)
+        if self.num_channels % self.num_groups:
+            raise LayerError(
+                f"GroupNorm has num_groups={self.num_groups} for {self.num_channels} channels",
+                allowed="a number of groups that divides the channels",
+                remedy="correct num_groups",
+            )
+
+    def _channels(self) -> int:
+        return self.num_channels
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """`weight` and `bias` (channels,), or nothing."""
+        return {"weight": (self.num_channels,), "bias": (self.num_channels,)} if self.affine else {}
+
+
+@dataclass(frozen=True)
+class BatchNorm(_ChannelNorm):
+    """Each channel with its stored mean and variance: inference, where samples do not touch each other.
+
+    The statistics are buffers: they belong to the model and its file, and no derivative is taken of them. In training
+    mode a sample's output depends on the batch, so there are no per-sample gradients and no kernel.
+
+    Source: Ioffe and Szegedy (2015), algorithm 2.
+    """
+
+    kind: ClassVar[str] = "batchnorm"
+    num_features: int
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        take_positive(self, "num_features")
+        take_eps(self)
+        check_flag("BatchNorm", affine=self.affine)
+
+    def _channels(self) -> int:
+        return self.num_features
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """`weight` and `bias` (channels,), or nothing."""
+        return {"weight": (self.num_features,), "bias": (self.num_features,)} if self.affine else {}
+
+    def buffer_shapes(self) -> dict[str, Shape]:
+        """`running_mean` and `running_var` (channels,)."""
+        return {"running_mean": (self.num_features,), "running_var": (self.num_features,)}

@@ -1,0 +1,294 @@
+"""`Model`: a frozen list of layers with named NumPy parameters. It computes nothing; backends do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
+from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
+from udlbridge.networks.layers import Layer, Shape, check_chain, shape_behind
+from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
+
+
+def _checked_dtype(dtype: object) -> str:
+    try:
+        name = np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in FLOATS:
+        raise DTypeError(
+            f"a model of dtype {name}",
+            allowed="float32 (for scale), float64 (for checking)",
+            remedy='say dtype="float32" or dtype="float64"',
+        )
+    return str(name)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+class Model:
+    """A network: layers, and arrays named `<index of the layer>.weight`, `.bias` and so on.
+
+    Two kinds of arrays are kept apart. `params` are trained: Jacobians, kernels and P are about them. `buffers` belong
+    to the network and are not trained (BatchNorm's `running_mean` and `running_var`). Both are in the model's file and
+    in its hash, and their names never clash.
+
+    Args:
+        layers: the layers in order of evaluation.
+        params: arrays by name, in the canonical layout: Dense (out, in), convolutions (out, in/groups, *kernel). Their
+            dtype becomes the model's. They are copied. Buffers may be among them; those that are not begin at zero
+            (means) and one (variances). Without any, Glorot-uniform weights and zero biases are drawn from `seed`.
+        seed: for `numpy.random.default_rng`; unused when `params` are given.
+        dtype: "float32" or "float64"; unused when `params` are given and not empty.
+
+    Raises:
+        LayerError: if something in `layers` is not a layer, there are none, or an Embedding is not the first.
+        ShapeError: if two neighbouring layers do not fit.
+        ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
+    """
+
+    __slots__ = ("_buffers", "_dtype", "_layers", "_params")
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        params: Mapping[str, np.ndarray] | None = None,
+        *,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        self._layers: tuple[Layer, ...] = tuple(layers)
+        if not self._layers:
+            raise LayerError(
+                "a model without layers", allowed="at least one layer", remedy="add one, as ub.Dense(2, 1)"
+            )
+        for index, layer in enumerate(self._layers):
+            if not isinstance(layer, Layer):
+                raise LayerError(
+                    f"item {index} of the layers is a {type(layer).__name__}",
+                    allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
+                    remedy="describe the network with them",
+                )
+        check_chain(self._layers)
+        if params is None:
+            self._dtype = _checked_dtype(dtype)
+            values = initial_parameters(self._layers, seed, self._dtype)
+            buffers = initial_buffers(self._layers, self._dtype)
+        else:
+            values, buffers, self._dtype = self._checked_parameters(params, _checked_dtype(dtype))
+        self._params = MappingProxyType({name: _frozen(value) for name, value in values.items()})
+        self._buffers = MappingProxyType({name: _frozen(value) for name, value in buffers.items()})
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in order of evaluation."""
+        return self._layers
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Read-only parameters by name, in order of the layers."""
+        return self._params
+
+    @property
+    def buffers(self) -> Mapping[str, np.ndarray]:
+        """Read-only arrays that are not trained, by name, in order of the layers."""
+        return self._buffers
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters, then buffers: all that a file of the model holds."""
+        return {**self._params, **self._buffers}
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether samples are integers, the numbers of tokens: the model begins with an Embedding."""
+        return self._layers[0].of_tokens
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of every parameter, and of every array that the model takes and gives."""
+        return FLOATS[self._dtype]
+
+    @property
+    def n_params(self) -> int:
+        """P, the number of parameters."""
+        return sum(value.size for value in self._params.values())
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """The shape of every parameter by name, as the layers ask for them."""
+        return {
+            f"{index}.{name}": shape
+            for index, layer in enumerate(self._layers)
+            for name, shape in layer.param_shapes().items()
+        }
+
+    def buffer_shapes(self) -> dict[str, Shape]:
+        """The shape of every buffer by name, as the layers ask for them."""
+        return {
+            f"{index}.{name}": shape
+            for index, layer in enumerate(self._layers)
+            for name, shape in layer.buffer_shapes().items()
+        }
+
+    def layer_params(self, index: int) -> dict[str, np.ndarray]:
+        """The parameters of one layer, without the index in their names."""
+        return {name: self._params[f"{index}.{name}"] for name in self._layers[index].param_shapes()}
+
+    def layer_arrays(self, index: int) -> dict[str, np.ndarray]:
+        """The parameters and buffers of one layer, without the index in their names."""
+        own = {name: self._buffers[f"{index}.{name}"] for name in self._layers[index].buffer_shapes()}
+        return self.layer_params(index) | own
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of f(x) for one sample of the given shape.
+
+        Raises:
+            ShapeError: if a layer cannot take what comes to it; it names the layer.
+        """
+        return shape_behind(self._layers, shape)
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
+        """The same layers with other parameters (all of them); buffers stay unless they are among them."""
+        return Model(self._layers, {**self._buffers_for(params), **params}, dtype=self._dtype)
+
+    def _buffers_for(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The buffers in the dtype of the new parameters, which decides that of the model."""
+        found = {np.asarray(value).dtype for value in params.values()}
+        dtype = found.pop() if len(found) == 1 else self.dtype
+        return {name: value.astype(dtype) for name, value in self._buffers.items()}
+
+    def astype(self, dtype: str | np.dtype[Any]) -> Model:
+        """The same model with its parameters converted to "float32" or "float64"."""
+        target = FLOATS[_checked_dtype(dtype)]
+        values = {name: value.astype(target) for name, value in self.arrays.items()}
+        return Model(self._layers, values, dtype=target.name)
+
+    def spec(self) -> dict[str, Any]:
+        """The architecture as JSON-ready data, without parameters."""
+        return spec_of(self._layers, self._dtype)
+
+    def hash(self) -> str:
+        """SHA-256 of the spec and of the bytes of all parameters and buffers."""
+        digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
+        for name, value in self.arrays.items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file: parameters and buffers as tensors, the spec as JSON in the metadata.
+
+        The format is that of safetensors, and UDLBridge in Julia writes and reads the same: 8 bytes with the length of
+        the header (little-endian), a JSON header that gives dtype ("F32", "F64"), shape and place of every tensor by
+        name, and the raw numbers in C order. `__metadata__` has the spec as JSON text under the key "udlbridge".
+
+        Raises:
+            ModelFileError: the folder is missing, or the disk refuses.
+        """
+        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Model:
+        """Read a model that `save` wrote. Nothing in the file can execute code.
+
+        Raises:
+            ModelFileError: if the file is missing, truncated, of another program or of another format version.
+        """
+        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
+
+    @staticmethod
+    def from_spec(spec: str, params: Mapping[str, np.ndarray], source: str = "the spec") -> Model:
+        """The model of a spec in JSON text, as `json.dumps(model.spec())` gives it, with its parameters and buffers.
+
+        Raises:
+            ModelFileError: no spec, an unknown kind of layer, or another format version; it names `source`.
+            ParameterError: arrays that do not fit the layers, or parameters or buffers that are missing.
+        """
+        layers, dtype = parsed_spec(spec, source)
+        require_buffers(layers, params, source)
+        return Model(layers, params, dtype=dtype)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if layers and parameters are the same bytes."""
+        if not isinstance(other, Model):
+            return NotImplemented
+        return self.hash() == other.hash()
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def __repr__(self) -> str:
+        layers = ", ".join(repr(layer) for layer in self._layers)
+        return f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
+
+    def _checked_parameters(
+        self, params: Mapping[str, np.ndarray], dtype: str
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+        """Checked copies of the parameters and of the buffers, and their dtype."""
+        buffers = self.buffer_shapes()
+        trained = self.param_shapes()
+        expected = trained | {name: shape for name, shape in buffers.items() if name in params}
+        listing = "; ".join(f"{name} {shape}" for name, shape in expected.items()) or "no parameters at all"
+        missing = [name for name in expected if name not in params]
+        unknown = [name for name in params if name not in expected]
+        if missing or unknown:
+            words = [f"missing: {', '.join(missing)}"] if missing else []
+            words += [f"unknown: {', '.join(map(repr, unknown))}"] if unknown else []
+            raise ParameterError(
+                f"the names of the parameters do not fit the layers ({'; '.join(words)})",
+                allowed=listing,
+                remedy="give exactly these names",
+            )
+        values: dict[str, np.ndarray] = {}
+        dtypes: set[str] = set()
+        for name, shape in expected.items():
+            value = np.array(params[name], order="C")  # a copy: the model must not change when the caller's array does
+            if value.shape != shape:
+                hint = ""
+                if len(shape) == 2 and value.shape == shape[::-1]:
+                    hint = " (it looks transposed: the layout is (out, in))"
+                elif len(shape) > 2 and sorted(value.shape) == sorted(shape):
+                    hint = " (its axes are in another order: the layout is (out, in/groups, *kernel), as in PyTorch)"
+                raise ParameterError(
+                    f"parameter {name} has shape {value.shape}{hint}", allowed=listing, remedy=f"reshape it to {shape}"
+                )
+            if value.dtype.name not in FLOATS:
+                raise ParameterError(
+                    f"parameter {name} has dtype {value.dtype}",
+                    allowed="float32 or float64, the same for all",
+                    remedy="convert it with .astype",
+                )
+            if not np.isfinite(value).all():
+                bad = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+                raise ParameterError(
+                    f"parameter {name} is {value[bad]} at {bad}", allowed="finite numbers", remedy="clean the weights"
+                )
+            dtypes.add(value.dtype.name)
+            values[name] = value
+        if len(dtypes) > 1:
+            raise ParameterError(
+                f"the parameters have several dtypes: {', '.join(sorted(dtypes))}",
+                allowed="one dtype for all",
+                remedy="convert them with .astype",
+            )
+        for name in expected:
+            if name.endswith("running_var") and name in buffers and (values[name] < 0).any():
+                raise ParameterError(
+                    f"{name} has a negative entry", allowed="variances of at least 0", remedy="check the order of names"
+                )
+        name_of_dtype = dtypes.pop() if dtypes else dtype
+        kept = initial_buffers(self._layers, name_of_dtype) | {name: values[name] for name in buffers if name in values}
+        return {name: values[name] for name in trained}, kept, name_of_dtype

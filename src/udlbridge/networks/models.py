@@ -1,0 +1,113 @@
+"""The networks of the source notebooks, and small ones of three kinds, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from udlbridge.errors import OptionError
+from udlbridge.networks.layers import (
+    Activation,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Embedding,
+    Flatten,
+    GlobalMeanPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LearnedPositions,
+    MaxPool,
+    Residual,
+    SelfAttention,
+    Softmax,
+    Take,
+)
+from udlbridge.networks.model import Model
+
+NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)
+"""The two fixed data points of the notebook's first method, (2, 2)."""
+
+
+def three_layer_sigmoid(seed: int = 0, dtype: str = "float32") -> Model:
+    """The Flux notebook's `model_3LS`: 784-60-60-10, a sigmoid on every layer, then softmax. P = 51,370."""
+    layers = [Dense(784, 60, "sigmoid"), Dense(60, 60, "sigmoid"), Dense(60, 10, "sigmoid"), Softmax()]
+    return Model(layers, seed=seed, dtype=dtype)
+
+
+def notebook_method1(dtype: str = "float32") -> Model:
+    """The Flux notebook's fixed network: 2-2-1, linear, every weight and bias one. P = 9."""
+    model = Model([Dense(2, 2), Dense(2, 1)], dtype=dtype)
+    return model.with_params({name: np.ones_like(value) for name, value in model.params.items()})
+
+
+def hidden_relu(width: int = 2000, n_classes: int = 2, seed: int = 0, dtype: str = "float32") -> Model:
+    """The alignment notebook's network: 784 - `width` ReLU - `n_classes`, linear readout."""
+    return Model([Dense(784, width, "relu"), Dense(width, n_classes)], seed=seed, dtype=dtype)
+
+
+def lenet5(seed: int = 0, dtype: str = "float32") -> Model:
+    """LeNet-5 for samples (1, 28, 28), with tanh, max pooling and a linear readout of 10. P = 61,706.
+
+    Source: LeCun, Bottou, Bengio, Haffner (1998), section II.B, in the common form without its partial connections.
+    """
+    layers: list[Layer] = [
+        *(Conv2d(1, 6, 5, "tanh", padding=2), MaxPool(2)),
+        *(Conv2d(6, 16, 5, "tanh"), MaxPool(2), Flatten()),
+        *(Dense(400, 120, "tanh"), Dense(120, 84, "tanh"), Dense(84, 10)),
+    ]
+    return Model(layers, seed=seed, dtype=dtype)
+
+
+def small_resnet(norm: str = "group", blocks: int = 1, seed: int = 0, dtype: str = "float32") -> Model:
+    """A residual network for samples (3, 32, 32): three stages of 16, 32 and 64 channels, and a readout of 10.
+
+    Args:
+        norm: "group" for GroupNorm in groups of 8 channels, "batch" for BatchNorm with inference statistics.
+        blocks: residual blocks per stage; 1 gives 8 layers with weights on the main path.
+        seed: for the weights.
+        dtype: "float32" or "float64".
+
+    Raises:
+        OptionError: another norm.
+
+    Source: He, Zhang, Ren, Sun (2016), section 4.2, with projections where the shape changes.
+    """
+    if norm not in ("group", "batch"):
+        raise OptionError(f"norm={norm!r}", allowed="group, batch", remedy="choose one")
+
+    def normalised(channels: int) -> Layer:
+        return GroupNorm(channels // 8, channels) if norm == "group" else BatchNorm(channels)
+
+    layers: list[Layer] = [Conv2d(3, 16, 3, padding=1, bias=False), normalised(16), Activation("relu")]
+    before = 16
+    for stage, channels in enumerate((16, 32, 64)):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            main = [
+                *(Conv2d(before, channels, 3, stride=stride, padding=1, bias=False), normalised(channels)),
+                Activation("relu"),
+                *(Conv2d(channels, channels, 3, padding=1, bias=False), normalised(channels)),
+            ]
+            change = [Conv2d(before, channels, 1, stride=stride, bias=False), normalised(channels)]
+            layers += [Residual(main, change if before != channels else []), Activation("relu")]
+            before = channels
+    layers += [GlobalMeanPool(), Flatten(), Dense(64, 10)]
+    return Model(layers, seed=seed, dtype=dtype)
+
+
+def small_transformer(
+    vocabulary: int = 50, length: int = 16, width: int = 32, heads: int = 4, seed: int = 0, dtype: str = "float32"
+) -> Model:
+    """A causal transformer of two blocks on tokens (length,), with the logits of the next token as outputs.
+
+    The norms come before attention and before the two Dense layers of each block. Sources: Vaswani et al. (2017);
+    Xiong et al. (2020) for the place of the norms.
+    """
+    layers: list[Layer] = [Embedding(vocabulary, width), LearnedPositions(length, width)]
+    for _ in range(2):
+        layers += [
+            Residual([LayerNorm(width), SelfAttention(width, heads, causal=True)]),
+            Residual([LayerNorm(width), Dense(width, 4 * width, "gelu_tanh"), Dense(4 * width, width)]),
+        ]
+    return Model([*layers, LayerNorm(width), Take(-1), Dense(width, vocabulary)], seed=seed, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Pictures of results. Nothing else imports matplotlib."""

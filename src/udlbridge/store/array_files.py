@@ -1,0 +1,68 @@
+"""Kernels as .npy files: for what fits into memory, checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from udlbridge.backends.reduction import Outputs, reduction
+from udlbridge.errors import OptionError, StoreError
+from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.inputs import output_size, plausible_shape, random_batch
+from udlbridge.networks.model import Model
+from udlbridge.options import show_bytes
+from udlbridge.store.writing import check_room
+
+
+def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
+    """Find out before anything is computed whether the array fits: into memory, and on the disk of `target`.
+
+    Raises:
+        OptionError, StoreError: it does not, or there is no such folder.
+    """
+    if not target.absolute().parent.is_dir() or target.is_dir():
+        raise OptionError(
+            str(target), allowed="a new file in a folder that is there", remedy="make the folder, or choose one"
+        )
+    shape = plausible_shape(model)
+    if shape is None:
+        return  # whoever gives the samples says what is missing
+    needed = n * n * model.dtype.itemsize
+    for axis in reduction(outputs, output_size(model, random_batch(model, shape, 1))).trailing:
+        needed *= axis
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise OptionError(
+            f"an array of {show_bytes(needed)}",
+            allowed=f"{show_bytes(free)}, the memory that is free",
+            remedy=f"write a store, which may be of any size: --out {target.with_suffix('.zarr')}",
+        )
+    check_room(target.absolute().parent, needed, "free some space, or choose another disk")
+
+
+def write_array(model: Model, x: np.ndarray, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Compute the kernel with `options` of `ntk` and write it to a .npy file, whole or not at all; returns figures.
+
+    Raises:
+        StoreError: the disk is full or refuses.
+    """
+    start = time.perf_counter()
+    kernel = ntk(model, x, **options)
+    seconds = time.perf_counter() - start
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, kernel)
+        os.replace(partial, target)
+    except OSError as failure:
+        raise StoreError(
+            f"{target} could not be written ({failure})", remedy="free some space, or choose another place"
+        ) from failure
+    finally:
+        partial.unlink(missing_ok=True)
+    return {"shape": kernel.shape, "dtype": kernel.dtype.name, "bytes": kernel.nbytes, "seconds": seconds}

@@ -1,0 +1,351 @@
+"""A kernel on disk: Zarr v3, one chunk per tile, the lower triangle alone, a checksum per chunk.
+
+The folder holds a Zarr group with the manifest in its attributes, the array `kernel`, the samples `x`, and the network
+as `model.safetensors`, so that a store can be resumed, verified, repaired and appended to by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from udlbridge.backends.reduction import Outputs, Reduction, reduction
+from udlbridge.backends.sites import chosen_size
+from udlbridge.backends.symmetry import transposed
+from udlbridge.errors import StoreError, UDLBridgeError
+from udlbridge.kernels.tiling import Grid, Tile
+from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.model import Model
+from udlbridge.options import parse_bytes, show_bytes
+from udlbridge.store.narrowing import STORAGE, storage_eps, widened
+from udlbridge.store.products import blas_threads, triangle_product
+from udlbridge.store.tile_files import TileFiles
+
+FORMAT = 1
+"""Version of the manifest."""
+
+
+SAMPLES_BYTES = 1 << 22
+"""Bytes of samples that are read, written and hashed at a time: one chunk."""
+
+
+def data_hash(x: Any, n: int | None = None) -> str:
+    """SHA-256 of the shape, dtype and bytes of the samples, the first `n` of an array or of Zarr's."""
+    count = x.shape[0] if n is None else n
+    digest = hashlib.sha256(f"{(count, *x.shape[1:])}{x.dtype.str}".encode())
+    rows = sample_rows(x)
+    for start in range(0, count, rows):
+        digest.update(np.ascontiguousarray(x[start : min(start + rows, count)]).data)
+    return digest.hexdigest()
+
+
+def sample_rows(x: Any) -> int:
+    """How many of the samples `SAMPLES_BYTES` are, at least one."""
+    return max(1, SAMPLES_BYTES // (int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize))
+
+
+class StoredKernel:
+    """A kernel on disk that reads like an array. It computes nothing; `computing.KernelStore` does.
+
+    `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
+    upper triangle is mirrored on reading.
+
+    Args:
+        path: the folder.
+        model: if given, the network that the kernel must be of.
+        x: if given, the samples that it must be of.
+        memory: how large an array may be that a read makes, as "2GB"; and how much of tiles a product holds at once.
+
+    Raises:
+        StoreError: there is no store, it has another format, or it is of another network or other samples.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: Model | None = None,
+        x: np.ndarray | None = None,
+        memory: int | str = "2GB",
+    ) -> None:
+        self.path = Path(path)
+        self._memory = parse_bytes(memory)
+        self._load()
+        if model is not None:
+            self._compare("model", model.hash(), "network")
+        if x is not None:
+            self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
+
+    def _load(self) -> None:
+        """Read the manifest and how large the kernel is, as they are on disk now: another handle may have written."""
+        try:
+            if not self.path.is_dir():
+                raise FileNotFoundError("there is no such folder")
+            self._group = zarr.open_group(TileFiles(self.path), mode="r+")
+            self.manifest: dict[str, Any] = dict(self._group.attrs["udlbridge"])
+            # A tile of zeros is written like any other: one that is not there was not computed.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self._array: Any = self._group["kernel"]
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self.path} is not a kernel store ({error})", allowed="a folder that `udlbridge kernel --out` wrote",
+                remedy="check the path",
+            ) from None  # fmt: skip
+        if self.manifest.get("format") != FORMAT:
+            raise StoreError(
+                f"{self.path} has format {self.manifest.get('format')}", allowed=str(FORMAT), remedy="update udlbridge"
+            )
+
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, n, *trailing)."""
+        return tuple(self._array.shape)
+
+    @property
+    def ndim(self) -> int:
+        """2, 3 for "diagonal", 4 for "full"."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that reads give: that of the computation, whatever the storage."""
+        return np.dtype(self.manifest["dtype"])
+
+    @property
+    def eps(self) -> float:
+        """The unit of rounding of the entries: that of the storage, which may be narrower than `dtype`."""
+        return storage_eps(self.manifest["storage"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile was written."""
+        return bool(self.manifest["complete"])
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return Grid(self.shape[0], self.shape[0], int(self.manifest["tile"]), True)
+
+    @property
+    def reduction(self) -> Reduction:
+        """What `outputs=` the kernel has."""
+        outputs: Outputs = self.manifest["outputs"]
+        return reduction(outputs, int(self.manifest["n_outputs"]))
+
+    def model(self) -> Model:
+        """The network.
+
+        Raises:
+            StoreError: its file is damaged, or is another network's.
+        """
+        try:
+            model = Model.load(self.path / "model.safetensors")
+        except (OSError, UDLBridgeError) as error:
+            raise self._foreign("model.safetensors", str(error)) from error
+        if model.hash() != self.manifest["model"]:
+            raise self._foreign("model.safetensors", "its hash is another one")
+        return model
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the kernel sums over; stores of older versions sum over all."""
+        found = self.manifest.get("params")
+        return tuple(self.model().params) if found is None else tuple(found)
+
+    @property
+    def rank_bound(self) -> int:
+        """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
+        chosen = self.reduction
+        return chosen_size(self.model(), self.parameters) * chosen.n_cotangents
+
+    def samples(self) -> np.ndarray:
+        """The samples, (n, *D).
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
+        self.check_samples()
+        return np.asarray(self._stored_samples()[: self.shape[0]])
+
+    def check_samples(self) -> None:
+        """Read the samples, chunk by chunk, and compare their hash.
+
+        Raises:
+            StoreError: they are damaged, or others.
+        """
+        try:
+            found = data_hash(self._stored_samples(), self.shape[0])  # another handle may have appended some
+        except (OSError, KeyError, ValueError) as error:
+            raise self._foreign("x", str(error)) from error
+        if found != self.manifest["data"]:
+            raise self._foreign("x", "their hash is another one")
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "incomplete"
+        return f"{type(self).__name__}({str(self.path)!r}, shape={self.shape}, {self.dtype}, {state})"
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read_tile(self, tile: Tile) -> np.ndarray:
+        """One stored tile (r, c, *trailing), its checksum verified.
+
+        Raises:
+            StoreError: it was not computed yet, or it is damaged.
+        """
+        if not self._chunk(tile).is_file():
+            raise StoreError(
+                f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
+                remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
+            )
+        try:
+            raw = np.asarray(self._array[tile.rows, tile.columns])
+        except ValueError as error:
+            raise StoreError(
+                f"tile ({tile.row}, {tile.column}) of {self.path} is damaged ({error})",
+                remedy="`udlbridge store verify --repair` computes it again",
+            ) from error
+        return widened(raw, self.manifest["storage"], self.dtype)
+
+    def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Every stored tile (block row >= block column) with its entries; one is in memory at a time."""
+        for tile in self.grid.tiles():
+            yield tile, self.read_tile(tile)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Rows, or a rectangle: `store[i]`, `store[i:j]`, `store[i:j, k:l]`; steps of one."""
+        rows, columns, squeeze = self._rectangle(key)
+        shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
+        self._refuse(int(np.prod(shape, dtype=np.int64)), f"store[{rows.start}:{rows.stop}, ...]")
+        result = np.empty(shape, dtype=self.dtype)
+        size = self.grid.tile
+        for i in range(rows.start // size, -(-rows.stop // size)):
+            for j in range(columns.start // size, -(-columns.stop // size)):
+                block = self._block(i, j)
+                top, left = i * size, j * size
+                r = slice(max(rows.start, top), min(rows.stop, top + block.shape[0]))
+                c = slice(max(columns.start, left), min(columns.stop, left + block.shape[1]))
+                result[r.start - rows.start : r.stop - rows.start, c.start - columns.start : c.stop - columns.start] = (
+                    block[r.start - top : r.stop - top, c.start - left : c.stop - left]
+                )
+        return result[squeeze]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of it, if that is within `memory`."""
+        if copy is False:
+            raise ValueError("a kernel store is on disk: an array of it is always a copy")
+        return np.asarray(self[:, :], dtype=dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def diagonal(self) -> np.ndarray:
+        """K[i, i], (n, *trailing), from the diagonal tiles alone."""
+        parts = []
+        for tile in self.grid.tiles():
+            if tile.row == tile.column:
+                block = self.read_tile(tile)
+                index = np.arange(len(block))
+                parts.append((tile.row, block[index, index]))
+        return np.concatenate([part for _, part in sorted(parts, key=lambda item: item[0])])
+
+    def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
+        """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
+
+        It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
+        than there is room for tiles within `memory`.
+
+        Raises:
+            StoreError: the kernel is no matrix, or the vectors are not real numbers of its length.
+        """
+        if self.ndim != 2:
+            raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")
+        v = np.asarray(vectors)
+        if v.dtype.kind not in "fiub" or v.ndim not in (1, 2) or len(v) != self.shape[0]:
+            raise StoreError(
+                f"a kernel of shape {self.shape} times an array of shape {v.shape} and dtype {v.dtype}",
+                allowed=f"real numbers, ({self.shape[0]},) or ({self.shape[0]}, k)",
+                remedy="multiply the real and the imaginary part one after the other" if v.dtype.kind == "c" else "",
+            )
+        held = self.grid.tile**2 * (STORAGE[self.manifest["storage"]].itemsize + self.dtype.itemsize)
+        threads = max(1, min(blas_threads(), self._memory // held))
+        return triangle_product(self.grid, self.read_tile, v.astype(np.float64), threads)
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _chunk(self, tile: Tile) -> Path:
+        """The file of a tile, by Zarr v3's default encoding of chunk keys."""
+        trailing = ["0"] * (self.ndim - 2)
+        return self.path.joinpath("kernel", "c", str(tile.row), str(tile.column), *trailing)
+
+    def _block(self, i: int, j: int) -> np.ndarray:
+        """Block (i, j) of the whole kernel, from the lower triangle."""
+        high, low = max(i, j), min(i, j)
+        grid = self.grid
+        block = self.read_tile(Tile(high, low, grid.block(high, grid.n), grid.block(low, grid.n)))
+        return block if i >= j else transposed(block)
+
+    def _rectangle(self, key: Any) -> tuple[slice, slice, Any]:
+        keys = key if isinstance(key, tuple) else (key, slice(None))
+        if len(keys) != 2:
+            raise StoreError(f"an index with {len(keys)} parts", allowed="two, as store[i:j, k:l]")
+        found: list[slice] = []
+        squeeze: list[Any] = []
+        for part in keys:
+            if isinstance(part, slice):
+                start, stop, step = part.indices(self.shape[0])
+                if step != 1:
+                    raise StoreError(f"an index with step {step}", allowed="step 1", remedy="read, then take steps")
+                found.append(slice(start, max(start, stop)))
+                squeeze.append(slice(None))
+            else:
+                index = self._index(part)
+                found.append(slice(index, index + 1))
+                squeeze.append(0)
+        return found[0], found[1], tuple(squeeze)
+
+    def _index(self, part: object) -> int:
+        try:
+            return range(self.shape[0])[operator.index(part)]  # type: ignore[arg-type]
+        except TypeError:
+            raise StoreError(
+                f"an index that is a {type(part).__name__}",
+                allowed="integers and slices, as store[i], store[i:j, k:l]",
+                remedy="read a rectangle, and index the array that it gives",
+            ) from None
+
+    def _refuse(self, entries: int, what: str) -> None:
+        size = entries * self.dtype.itemsize
+        if size > self._memory:
+            raise StoreError(
+                f"{what} would be an array of {show_bytes(size)}",
+                allowed=f"{show_bytes(self._memory)} (memory=)",
+                remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
+            )
+
+    def _stored_samples(self) -> Any:
+        """Zarr's array of the samples, which may be more than count."""
+        return self._group["x"]
+
+    def _foreign(self, part: str, why: str) -> StoreError:
+        what = {"x": "samples", "model.safetensors": "network"}[part]
+        return StoreError(
+            f"{self.path / part} does not hold the {what} that the kernel is of ({why})",
+            remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",
+        )
+
+    def _compare(self, field: str, given: str, what: str) -> None:
+        if given != self.manifest[field]:
+            raise StoreError(
+                f"{self.path} is the kernel of other {what}: hash {self.manifest[field][:12]}, given {given[:12]}",
+                allowed=f"the same {what}",
+                remedy="write to another path, or open the store without naming them",
+            )

@@ -1,0 +1,56 @@
+"""Writing tiles while the next are computed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+import numpy as np
+
+from udlbridge.kernels.tiling import Tile
+from udlbridge.store.writing import WritableStore
+
+QUEUE = 2
+"""Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
+
+
+class TileWriter:
+    """Writes tiles in a thread of its own, so that the disk and the engine work at the same time.
+
+    `error` is the largest error of storage so far, `written` the bytes that are on disk.
+    """
+
+    def __init__(self, store: WritableStore) -> None:
+        self._store = store
+        self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="udlbridge-writer", daemon=True)
+        self.error = 0.0
+        self.written = 0
+
+    def __enter__(self) -> TileWriter:
+        self._thread.start()
+        return self
+
+    def put(self, tile: Tile, block: np.ndarray) -> None:
+        """Hand a tile over; waits while the queue is full. Raises what the writing raised."""
+        if self._failure is not None:
+            raise self._failure
+        self._queue.put((tile, block))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._queue.put(None)  # what was handed over is written, also after Ctrl-C
+        self._thread.join()
+        if kind is None and self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self._failure is not None:
+                continue  # drain, so that the other side does not wait for ever
+            try:
+                self.error = max(self.error, self._store.write_tile(*item))
+                self.written += self._store.tile_bytes(item[0])
+            except BaseException as failure:  # handed to the computing thread, whatever it is
+                self._failure = failure

@@ -1,0 +1,1 @@
+"""Studies from beginning to end: the Flux kernel notebook, reproduced, and the alignment notebook."""

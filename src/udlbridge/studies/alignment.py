@@ -1,0 +1,278 @@
+"""The kernel alignment study: does a network that learns its features slowly align them less with the labels?
+
+A network, 784 - width (ReLU) - classes unless another is given, learns to tell MNIST digits apart, twice from the same
+weights and with the same batches: "regular", with one learning rate for all, and "slow", with a tenth of it for the
+hidden layer. After every epoch the kernels of the hidden features and of the network (its NTK) are compared with the
+kernel of the labels.
+
+The notebook that this reproduces has three mistakes, which are corrected here. Its `train` returns inside the loop over
+batches, so an epoch is one batch. It sets the label of every image to 1, so the centred label kernel vanishes and what
+it divides by is rounding. And it multiplies the kernels as matrices, where the alignment is a number, the sum of the
+products of their entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from udlbridge.analysis.alignments import label_kernel
+from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.networks.model import Model
+from udlbridge.networks.models import hidden_relu
+from udlbridge.options import checked_count
+from udlbridge.tolerances import relative_difference
+from udlbridge.training.loop import train
+from udlbridge.training.probes import Probe
+from udlbridge.training.runs import TrainingRun
+
+LR = 0.01
+"""The notebook's learning rate."""
+
+VARIANTS: dict[str, Mapping[str, float]] = {"regular": {"*": LR}, "slow": {"0.*": LR / 10, "*": LR}}
+"""The two models of the study, and their learning rates by parameter."""
+
+MEASURED = ("feature_alignment", "ntk_alignment", "ntk_change")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far two engines are apart at the end of one model's training.
+
+    `losses`, `weights`: relative to the largest; `alignments`: the largest absolute difference over all epochs.
+    """
+
+    variant: str
+    first: str
+    second: str
+    losses: float
+    weights: float
+    alignments: float
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentStudy:
+    """The runs of the study by (engine, model), and what they show.
+
+    `architecture`: the network in words, as "784-2000-2 ReLU"; `width`: d, the number of features of an image, those
+    that the readout sees.
+    """
+
+    digits: tuple[int, ...]
+    n_train: int
+    n_test: int
+    architecture: str
+    width: int
+    runs: Mapping[tuple[str, str], TrainingRun]
+
+    def table(self, backend: str, variant: str) -> list[dict[str, float | int | None]]:
+        """One row for each epoch, 0 being the start."""
+        run = self.runs[backend, variant]
+        series = run.records["alignment"]
+        return [
+            {
+                "epoch": e.epoch,
+                "train_error": e.train,
+                "test_error": e.validation,
+                **{key: float(series[key][row]) for key in MEASURED},
+            }
+            for row, e in enumerate(run.errors)
+        ]
+
+    def drift(self) -> list[Drift]:
+        """The differences of all pairs of engines, for each model."""
+        engines = list(dict.fromkeys(backend for backend, _ in self.runs))
+        return [
+            _drift(variant, first, second, self.runs[first, variant], self.runs[second, variant])
+            for first, second in combinations(engines, 2)
+            for variant in VARIANTS
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "digits": list(self.digits),
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "architecture": self.architecture,
+            "width": self.width,
+            "runs": [
+                {
+                    "backend": backend,
+                    "model": variant,
+                    "epochs": self.table(backend, variant),
+                    "seconds": run.seconds,
+                    "versions": dict(run.versions),
+                    "plan": dict(run.plan),
+                    "losses": run.losses.tolist(),
+                }
+                for (backend, variant), run in self.runs.items()
+            ],
+            "drift": [vars(drift) for drift in self.drift()],
+        }
+
+    def __str__(self) -> str:
+        """A table for each model and engine, and the drift between engines."""
+        words = " against ".join(map(str, self.digits))
+        lines = [
+            f"MNIST {words}: {self.n_train:,} images to learn, {self.n_test:,} to test; "
+            f"{self.architecture}; alignments with the label kernel on the test images"
+        ]
+        head = f"{'epoch':>5} {'train error':>12} {'test error':>12} {'features':>10} {'NTK':>10} {'NTK change':>11}"
+        for (backend, variant), run in self.runs.items():
+            lines += ["", f"{variant}, {backend} ({run.seconds:.1f} s)", head]
+            lines += [
+                f"{row['epoch']:>5} {row['train_error']:>12.2%} {row['test_error']:>12.2%} "
+                f"{row['feature_alignment']:>10.4f} {row['ntk_alignment']:>10.4f} {row['ntk_change']:>11.4f}"
+                for row in self.table(backend, variant)
+            ]
+        if drifts := self.drift():
+            lines += ["", "drift between engines: losses and weights relative to the largest, alignments absolute"]
+            lines += [
+                f"{d.variant:>8}, {d.first} and {d.second}: losses {d.losses:.1e}, weights {d.weights:.1e}, "
+                f"alignments {d.alignments:.1e}"
+                for d in drifts
+            ]
+        return "\n".join(lines)
+
+
+def study_alignment(
+    train_data: tuple[np.ndarray, np.ndarray],
+    test_data: tuple[np.ndarray, np.ndarray],
+    *,
+    backends: Sequence[str],
+    width: int = 2000,
+    epochs: int = 6,
+    batch_size: int = 200,
+    seed: int = 0,
+    model: Model | None = None,
+    progress: bool | None = None,
+    threads: int | None = None,
+) -> AlignmentStudy:
+    """Train the regular and the slow model on every engine, and measure both after every epoch.
+
+    Args:
+        train_data, test_data: images (n, 784), float32 or float64, and the digits that they show (n,).
+        backends: names of engines.
+        width: of the hidden layer of `models.hidden_relu`; without effect if a model is given.
+        epochs, batch_size: of both models.
+        seed: of the initial weights and of the order of the images.
+        model: where to start, with one output for each digit; its features are those before the last layer, and the
+            slow model is slow in layer 0. None draws `models.hidden_relu(width)`.
+        progress, threads: as for `udlbridge.train`.
+
+    Returns:
+        The runs, with tables for people and for JSON.
+
+    Raises:
+        InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
+        ShapeError: digits that are not one whole number for each image.
+        OptionError: no engine was named, a number that cannot be, or a model with another readout or a single layer.
+        As `udlbridge.train`.
+
+    Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
+    """
+    if not backends:
+        raise OptionError("no backend", allowed="at least one", remedy="name one")
+    width, batch_size = checked_count("width", width, 1), checked_count("batch_size", batch_size, 1)
+    epochs, seed = checked_count("epochs", epochs, 0), checked_count("seed", seed, 0)
+    x, y = _labelled(train_data, "training")
+    x_test, y_test = _labelled(test_data, "test")
+    digits, y = np.unique(y, return_inverse=True)
+    unknown = np.setdiff1d(y_test, digits)
+    if len(unknown):
+        raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
+    y_test = np.searchsorted(digits, y_test)
+    start = hidden_relu(width, len(digits), seed=seed, dtype=x.dtype.name) if model is None else model
+    shapes = _shapes(start, x, x_test, len(digits))
+    probe = Probe(
+        x_test,
+        every=-(-len(x) // min(batch_size, len(x))),
+        quantities=MEASURED,
+        target=label_kernel(np.eye(len(digits))[y_test]),
+        name="alignment",
+    )
+    runs = {
+        (backend, variant): train(
+            start,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            backend=backend,
+            loss="cross_entropy",
+            optimizer=("sgd", {"lr": LR}),
+            lr_groups=rates,
+            seed=seed,
+            validation=(x_test, y_test),
+            callbacks=[probe],
+            progress=progress,
+            threads=threads,
+        )
+        for backend in backends
+        for variant, rates in VARIANTS.items()
+    }
+    return AlignmentStudy(
+        tuple(map(int, digits)), len(x), len(x_test), _architecture(start, shapes), math.prod(shapes[-2]), runs
+    )
+
+
+def _labelled(data: tuple[np.ndarray, np.ndarray], which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their digits, of which there are at least two different ones."""
+    x, y = np.asarray(data[0]), np.asarray(data[1])
+    if len(np.atleast_1d(x)) == 0:
+        raise InputError(f"no {which} images", allowed="at least two, of two digits", remedy="take more images")
+    if y.dtype.kind not in "iu" or x.ndim == 0 or y.shape != x.shape[:1]:
+        raise ShapeError(
+            f"digits of shape {y.shape} and dtype {y.dtype} for {which} images of shape {x.shape}",
+            allowed="one whole number for each image, (n,)",
+            remedy="give the digits that the images show, as integers",
+        )
+    if (y == y[0]).all():
+        raise InputError(
+            f"all {which} images show the digit {y[0]}",
+            allowed="at least two digits: the centred kernel of equal labels vanishes",
+            remedy="take more images, or choose two digits, as --digits 8,9",
+        )
+    return x, y
+
+
+def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> list[tuple[int, ...]]:
+    """The shape of one sample, and that behind each layer, of a model that suits the images and their digits."""
+    check_model(model)
+    checked_batch(model, x, "the array of training images")
+    checked_batch(model, x_test, "the array of test images")
+    if len(model.layers) < 2:
+        raise OptionError(
+            "a model with a single layer", allowed="features and a readout", remedy="add a layer, as hidden_relu does"
+        )
+    if output_size(model, x) != classes:
+        raise OptionError(
+            f"a model with {output_size(model, x)} outputs for images of {classes} digits",
+            allowed=f"a readout of {classes}",
+            remedy=f"take another readout, as models.hidden_relu(n_classes={classes})",
+        )
+    shapes = [x.shape[1:]]
+    for layer in model.layers:
+        shapes.append(layer.output_shape(shapes[-1]))
+    return shapes
+
+
+def _architecture(model: Model, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The sizes from the sample to the outputs, and the activations in between."""
+    sizes = "-".join("x".join(map(str, shape)) for shape in shapes)
+    names = dict.fromkeys(getattr(layer, "activation", "identity") for layer in model.layers[:-1])
+    return " ".join([sizes, *({"relu": "ReLU"}.get(name, name) for name in names if name != "identity")])
+
+
+def _drift(variant: str, first: str, second: str, a: TrainingRun, b: TrainingRun) -> Drift:
+    weights = [relative_difference(b.model.params[name], value) for name, value in a.model.params.items()]
+    one, two = a.records["alignment"], b.records["alignment"]
+    alignments = [np.abs(one[key] - two[key]).max() for key in MEASURED if key.endswith("_alignment")]
+    return Drift(variant, first, second, relative_difference(b.losses, a.losses), max(weights), float(max(alignments)))

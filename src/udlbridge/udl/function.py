@@ -1,0 +1,73 @@
+"""`Function`: a formula with a value and a gradient, from the engine of one's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
+from udlbridge.udl.expressions import Expression, program
+
+
+class Function:
+    """A scalar function of one array, described by a formula that every engine evaluates by itself.
+
+    Args:
+        formula: takes the symbol of the argument and returns an expression made with arithmetic and the functions of
+            `udlbridge.udl.expressions`. It is called once. Numbers and arrays in it are constants.
+        backend: the engine for values and gradients; None is the default one.
+
+    Raises:
+        InputError: the formula contains something that is not a number.
+
+    Example: `Function(lambda phi: total((phi[0] + phi[1] * x - y) ** 2))`.
+    """
+
+    def __init__(self, formula: Callable[[Expression], Expression], *, backend: str | None = None) -> None:
+        self.program = program(formula)
+        self.backend = backend
+
+    def value(self, x: np.ndarray) -> float:
+        """f(x), computed in the dtype of `x`.
+
+        Raises:
+            DTypeError, InputError: `x` is not an array of finite float32 or float64 numbers.
+            ShapeError: the result is not a scalar.
+            NumericalError: the result is not finite.
+        """
+        result = backends.get(self.backend).program_value(self.program, checked_argument(x))
+        if result.size != 1:
+            raise ShapeError(
+                f"the formula gives an array of shape {result.shape}", allowed="a scalar", remedy="sum it with total()"
+            )
+        number = float(result.reshape(()))
+        if not np.isfinite(number):
+            raise NumericalError(
+                f"the formula gives {number} here", allowed="finite values", remedy="move the argument"
+            )
+        return number
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """df/dx, of the shape and dtype of `x`. Raises as `value`."""
+        argument = checked_argument(x)
+        self.value(argument)
+        return backends.get(self.backend).program_gradient(self.program, argument)
+
+
+def checked_argument(x: object) -> np.ndarray:
+    """`x` as a C-contiguous float array.
+
+    Raises:
+        DTypeError: neither float32 nor float64.
+        InputError: empty, NaN or infinite.
+    """
+    array = np.asarray(x)
+    if array.dtype not in (np.float32, np.float64):
+        raise DTypeError(
+            f"the argument has dtype {array.dtype}", allowed="float32, float64", remedy="np.asarray(x, dtype=float)"
+        )
+    if array.size == 0 or not np.isfinite(array).all():
+        raise InputError("the argument is empty, NaN or infinite", allowed="finite numbers", remedy="check the start")
+    return np.ascontiguousarray(array).reshape(array.shape)

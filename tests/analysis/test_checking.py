@@ -1,0 +1,105 @@
+"""`check` finds what is wrong, and says who is alone with it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import udlbridge as ub
+from helpers import random_model, samples
+from udlbridge import backends, errors
+from udlbridge.backends.reference.engine import ReferenceBackend
+
+MODEL = random_model([4, 5, 3], ["tanh", "identity"], softmax=True)
+X = samples(MODEL, 4)
+
+
+class WrongInputJacobian(ReferenceBackend):
+    """An engine with one mistake: its input derivatives are off by a part in a million."""
+
+    def input_jacobian(self, model: ub.Model, x: np.ndarray) -> np.ndarray:
+        return super().input_jacobian(model, x) * (1 + 1e-6)
+
+
+@pytest.fixture
+def wrong_julia(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mistaken engine in Julia's place, so that the report has three sides everywhere."""
+    wrong, real = WrongInputJacobian(), backends.get
+    monkeypatch.setattr(backends, "get", lambda name=None, **_: wrong if name == "julia" else real(name))
+    monkeypatch.setattr(backends, "availability", lambda name: backends.Availability(True))
+
+
+def test_two_engines_agree() -> None:
+    report = ub.check(MODEL, X, backends=["reference", "torch"])
+    assert report.ok
+    assert report.worst < 1e-14
+    assert report.engines == ("torch", "reference")
+    quantities = {row.quantity for row in report.comparisons}
+    assert quantities == {
+        "outputs", "full NTK", "eigenvalues", "input jacobian",
+        *(f"jacobian {name}" for name in MODEL.params),
+    }  # fmt: skip
+
+
+@pytest.mark.julia
+def test_three_engines_agree() -> None:
+    for model in (MODEL, MODEL.astype("float32")):
+        report = ub.check(model, X.astype(model.dtype))
+        assert report.engines == ("julia", "torch", "reference")
+        assert report.ok, str(report)
+        assert {"Flux", "Zygote", "torch", "numpy"} <= set(report.versions)
+
+
+@pytest.mark.usefixtures("wrong_julia")
+def test_the_engine_that_is_alone_is_named() -> None:
+    report = ub.check(MODEL, X)
+    assert not report.ok
+    assert report.alone == {"input jacobian": "julia"}
+    assert "julia is alone in input jacobian" in str(report)
+    assert "DISAGREE" in str(report)
+    np.testing.assert_allclose(report.worst, 1e-6, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("wrong_julia")
+def test_in_float32_the_same_mistake_is_within_the_budget() -> None:
+    assert ub.check(MODEL.astype("float32"), X.astype(np.float32)).ok
+
+
+def test_what_was_left_out_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = backends.availability
+    gone = backends.Availability(False, "no Julia today", "get one")
+    monkeypatch.setattr(backends, "availability", lambda name: gone if name == "julia" else look(name))
+    report = ub.check(MODEL, X)
+    assert report.skipped == {"julia": "no Julia today"}
+    assert "julia was not compared: no Julia today" in str(report)
+    with pytest.raises(errors.JuliaUnavailable, match=r"no Julia today.*get one"):
+        ub.check(MODEL, X, backends=["julia", "torch"])
+
+
+def test_a_report_about_one_engine_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = backends.Availability(False, "absent")
+    monkeypatch.setattr(
+        backends, "availability", lambda name: backends.Availability(True) if name == "reference" else gone
+    )
+    report = ub.check(MODEL, X)
+    assert not report.ok
+    assert "nothing to compare" in str(report)
+
+
+def test_report_exports_to_json() -> None:
+    report = ub.check(MODEL, X, backends=["torch", "reference"])
+    exported = json.loads(json.dumps(report.to_dict()))
+    assert exported["ok"] is True
+    assert exported["engines"] == ["torch", "reference"]
+    assert all(row["ok"] and row["budget"] == 1e-12 for row in exported["comparisons"])
+
+
+def test_not_a_number_is_never_within_budget() -> None:
+    from udlbridge.tolerances import relative_difference
+
+    assert relative_difference(np.array([np.nan]), np.array([1.0])) == np.inf
+    assert relative_difference(np.array([1.0]), np.array([np.inf])) == np.inf
+    assert relative_difference(np.array([1e-300]), np.array([0.0])) == np.inf
+    assert relative_difference(np.zeros(2), np.zeros(2)) == 0

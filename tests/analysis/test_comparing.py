@@ -1,0 +1,144 @@
+"""Two networks: whether one is the port of the other, and where they part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import udlbridge as ub
+from architectures import EVERY_LAYER, batch, shaken
+from helpers import random_model, samples
+from udlbridge.cli.check import command
+from udlbridge.errors import DTypeError, ShapeError
+from udlbridge.networks.layers import Layer
+
+CONV = ub.Model(
+    [ub.Conv2d(2, 3, (2, 3), "tanh", padding=1), ub.MaxPool(2), ub.Flatten(), ub.Dense(18, 4, "relu"), ub.Dense(4, 2)],
+    dtype="float64",
+    seed=3,
+)
+X = np.random.default_rng(0).standard_normal((4, 2, 5, 4))
+
+
+def with_array(model: ub.Model, name: str, value: np.ndarray) -> ub.Model:
+    return ub.Model(model.layers, {**model.arrays, name: np.ascontiguousarray(value)})
+
+
+@pytest.mark.parametrize("name", list(EVERY_LAYER))
+def test_a_network_is_its_own_port(name: str) -> None:
+    layers, shape = EVERY_LAYER[name]
+    model = shaken(layers)
+    report = ub.compare_models(model, model, batch(model, shape, 3), backend="reference")
+    assert report.ok
+    assert report.parted is None
+    assert report.outputs == 0.0
+    assert "the same network" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "hint", "step"),
+    [
+        ("0.weight", lambda w: w[:, :, ::-1, ::-1], "equal when flipped: Flux's Conv flips", 0),
+        ("3.bias", lambda b: b + 1e-6, "bias differs by", 4),
+        ("4.weight", lambda w: -w, "equal when its sign changes", 6),
+    ],
+)
+def test_the_step_where_they_part_is_named_with_the_reason(
+    name: str, change: Callable[[np.ndarray], np.ndarray], hint: str, step: int, backend: str
+) -> None:
+    other = with_array(CONV, name, change(CONV.arrays[name]))
+    report = ub.compare_models(CONV, other, X, backend=backend)
+    assert not report.ok
+    assert report.parted == step
+    assert any(hint in line for line in report.hints)
+    assert "they part here" in str(report).splitlines()[report.parted + 1]
+    assert all(gap.difference is not None and gap.difference < 1e-12 for gap in report.steps[: report.parted])
+
+
+def test_transposed_and_swapped_weights_are_recognised() -> None:
+    square = random_model([4, 4, 2], ["tanh", "identity"])
+    other = with_array(square, "0.weight", square.params["0.weight"].T)
+    assert "equal when transposed" in ub.compare_models(square, other, samples(square, 3)).hints[0]
+    conv = ub.Model([ub.Conv2d(1, 2, 3, padding=1), ub.Flatten()], dtype="float64")
+    other = with_array(conv, "0.weight", conv.params["0.weight"].swapaxes(2, 3))
+    x = np.random.default_rng(0).standard_normal((2, 1, 4, 4))
+    assert "height and width change places" in ub.compare_models(conv, other, x).hints[0]
+
+
+def test_settings_that_differ_are_shown() -> None:
+    other = ub.Model([replace(CONV.layers[0], activation="softplus"), *CONV.layers[1:]], CONV.arrays)
+    report = ub.compare_models(CONV, other, X)
+    assert report.parted == 1
+    assert "activation(softplus) in the second" in str(report)
+    norms = [ub.Model([ub.LayerNorm(4, eps=eps)], dtype="float64") for eps in (1e-5, 1e-3)]
+    assert "eps=0.001" in ub.compare_models(*norms, np.random.default_rng(1).standard_normal((3, 4))).hints[0]
+
+
+def test_how_the_layers_are_cut_does_not_matter() -> None:
+    layers: list[Layer] = [
+        ub.Conv2d(2, 3, (2, 3), padding=1), ub.Activation("tanh"), ub.Activation("identity"), ub.MaxPool(2),
+        ub.Flatten(), ub.Dropout(0.5), ub.Dense(18, 4, "relu"), ub.Dense(4, 2),
+    ]  # fmt: skip
+    names = {"0": "0", "3": "6", "4": "7"}
+    arrays = {f"{names[key[0]]}{key[1:]}": value for key, value in CONV.arrays.items()}
+    report = ub.compare_models(CONV, ub.Model(layers, arrays), X)
+    assert report.ok
+    assert len(report.steps) == 7
+
+
+def test_equal_outputs_with_another_kernel_are_no_port() -> None:
+    """Two Dense layers without an activation between them are one function with one, but not one kernel."""
+    deep = random_model([3, 4, 2], ["identity", "identity"])
+    w = deep.params["1.weight"]
+    merged = ub.Model(
+        [ub.Dense(3, 2)],
+        {"0.weight": w @ deep.params["0.weight"], "0.bias": w @ deep.params["0.bias"] + deep.params["1.bias"]},
+    )
+    report = ub.compare_models(deep, merged, samples(deep, 4))
+    assert report.outputs is not None
+    assert report.outputs < 1e-14
+    assert report.kernel is not None
+    assert report.kernel > 0.01
+    assert not report.ok
+    assert "the first has 2 steps, the second 1" in report.hints
+
+
+def test_shapes_that_part_end_the_table() -> None:
+    other = ub.Model([ub.Conv2d(2, 5, (2, 3), padding=1), ub.Flatten(), ub.Dense(120, 2)], dtype="float64")
+    report = ub.compare_models(CONV, other, X)
+    assert len(report.steps) == 1
+    assert report.steps[0].shapes == ((3, 6, 4), (5, 6, 4))
+    assert report.steps[0].difference is None
+    assert "another shape" in str(report)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(DTypeError, match=r'second\.astype\("float64"\)'):
+        ub.compare_models(CONV, CONV.astype("float32"), X)
+    with pytest.raises(ShapeError):
+        ub.compare_models(CONV, random_model([7, 2], ["tanh"]), X)
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    CONV.save(tmp_path / "a.safetensors")
+    with_array(CONV, "4.bias", CONV.arrays["4.bias"] + 1).save(tmp_path / "b.safetensors")
+    arguments = ["--shape", "2,5,4", "--dtype", "float64", "--backends", "reference", "--n", "3"]
+    files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    same = CliRunner().invoke(command, ["--model", files[0], "--against", files[0], *arguments], standalone_mode=False)
+    assert same.return_value == 0
+    assert "the same network" in same.output
+    result = CliRunner().invoke(
+        command,
+        ["--model", files[0], "--against", files[1], *arguments, "--json", str(tmp_path / "r.json")],
+        standalone_mode=False,
+    )
+    assert result.return_value == 1
+    assert "they part here" in result.output
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["ok"], found["parted"]) == (False, 6)

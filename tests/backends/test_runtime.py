@@ -1,0 +1,211 @@
+"""Finding and starting Julia, and starting nothing without being asked."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import udlbridge as ub
+from udlbridge import backends, config, errors
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.julia import runtime
+from udlbridge.backends.reduction import Reduction
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def no_julia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user without any configuration; returns where the configuration file would be."""
+    for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UDLBRIDGE_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
+    monkeypatch.setattr(runtime, "installed_by_juliapkg", lambda: False)
+    backends._build.cache_clear()
+    return tmp_path / "config.toml"
+
+
+def test_import_loads_neither_torch_nor_julia() -> None:
+    done = python(
+        "import sys, udlbridge as ub; ub.Model([ub.Dense(2, 1)]); ub.data, ub.models, ub.ntk, ub.check;"
+        "print([m for m in ('torch', 'juliacall', 'juliapkg', 'matplotlib') if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_command_line_help_loads_nothing_heavy() -> None:
+    done = python(
+        "import sys; sys.argv = ['udlbridge', '--help']\n"
+        "from udlbridge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print([m for m in ('numpy', 'torch', 'juliacall', 'matplotlib') if m in sys.modules])"
+    )
+    assert done.stdout.strip().endswith("[]"), done.stderr
+    assert "reproduce" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in ub.__all__ if name not in ("testing",)])
+def test_public_names_exist_and_are_no_modules_by_accident(name: str) -> None:
+    value = getattr(ub, name)
+    assert name in dir(ub)
+    if name in ("check", "ntk", "spectrum", "outputs"):
+        assert callable(value)
+
+
+def test_importing_submodules_does_not_hide_public_functions() -> None:
+    code = (
+        "import pkgutil, importlib, udlbridge as ub\n"
+        "for m in pkgutil.iter_modules(ub.__path__):\n"
+        "    if m.name != '__main__': importlib.import_module(f'udlbridge.{m.name}')\n"
+        "from types import ModuleType\n"
+        "print([n for n, home in ub._HOME.items() if home and isinstance(getattr(ub, n), ModuleType)])"
+    )
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'tensorflow'"):
+        _ = ub.tensorflow
+
+
+def imported(path: Path) -> set[str]:
+    """Packages that a source file imports when it runs: not those under `if TYPE_CHECKING`."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def test_one_module_imports_juliacall_and_one_family_torch() -> None:
+    sources = list((ROOT / "src").rglob("*.py"))
+    assert {path.name for path in sources if "juliacall" in imported(path)} == {"runtime.py"}
+    torch = {path.relative_to(ROOT / "src/udlbridge") for path in sources if "torch" in imported(path)}
+    assert torch
+    assert all(path.parent.name == "backends" and path.name.startswith("pytorch") for path in torch), torch
+
+
+def test_absent_julia_is_an_error_with_the_remedies(no_julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDLBRIDGE_NO_INSTALL", "1")
+    with pytest.raises(errors.JuliaUnavailable, match=r"not set up.*udlbridge julia install.*udlbridge julia use"):
+        ub.ntk(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS, backend="julia")
+    assert "julia" not in backends.usable()
+
+
+def test_failed_installation_says_why(no_julia: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    import juliapkg
+
+    def offline() -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.delenv("UDLBRIDGE_NO_INSTALL", raising=False)
+    monkeypatch.setattr(juliapkg, "resolve", offline)
+    with pytest.raises(errors.JuliaUnavailable, match=r"juliapkg could not set up Julia \(OSError: no route to host\)"):
+        backends.get("julia")
+    assert "takes several minutes" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT"])
+def test_half_a_pair_is_refused(no_julia: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    for name in {"UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT"} - {missing}:
+        monkeypatch.setenv(name, "/somewhere")
+    with pytest.raises(errors.ConfigError, match=r"both or neither"):
+        runtime.location()
+    state = backends.availability("julia")
+    assert not state.ok
+    assert "names only the" in state.reason
+
+
+def test_order_of_search(no_julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtime.location() is None
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", "/third")
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", "/third")
+    assert runtime.location().exe == Path("/third")
+    config.write_julia(Path("/second"), Path("/second"))
+    assert runtime.location().exe == Path("/second")
+    assert runtime.location().source == str(no_julia)
+    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/first")
+    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/first")
+    assert runtime.location().exe == Path("/first")
+
+
+def test_named_project_without_flux(no_julia: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config.write_julia(Path(sys.executable), tmp_path)
+    (tmp_path / "Manifest.toml").write_text('[[deps.Zygote]]\nversion = "0.7.12"\n')
+    state = backends.availability("julia")
+    assert "lacks Flux, ForwardDiff, JSON, NNlib, PrecompileTools, PythonCall" in state.reason
+    assert "Pkg.add" in state.remedy
+
+
+def test_broken_configuration_file(no_julia: Path) -> None:
+    no_julia.write_text("[julia\nexe = 3")
+    with pytest.raises(errors.ConfigError, match=r"config.toml is not valid TOML.*julia use"):
+        runtime.location()
+
+
+def test_writing_the_configuration_keeps_other_tables(no_julia: Path) -> None:
+    no_julia.write_text('[other]\nkey = "value"\n')
+    config.write_julia(Path('/a "quoted" path'), Path("/p"))
+    tables = tomllib.loads(no_julia.read_text())
+    assert tables == {"other": {"key": "value"}, "julia": {"exe": '/a "quoted" path', "project": "/p"}}
+
+
+def test_a_forked_child_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_STATE", runtime._State(forked=True))
+    with pytest.raises(errors.JuliaUnavailable, match=r"forked.*spawn"):
+        runtime.start()
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("order", [("julia", "torch"), ("torch", "julia")])
+def test_both_engines_in_one_process_in_either_order(order: tuple[str, str]) -> None:
+    code = (
+        "import udlbridge as ub\n"
+        "m, x = ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS\n"
+        f"a, b = (ub.ntk(m, x, backend=name) for name in {order!r})\n"
+        "print(abs(a - b).max() < 1e-5, a.shape)"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "True (2, 2)"
+
+
+@pytest.mark.julia
+def test_errors_of_julia_come_as_errors_of_ours() -> None:
+    job = KernelJob(ub.models.notebook_method1(), Reduction("one", 7, 1), "structured")
+    with pytest.raises(errors.BackendError, match=r"UDLBridge.bridge_prepare.*outputs = 8"):
+        backends.get("julia").prepare(job, ub.models.NOTEBOOK_POINTS)
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    julia = tomllib.loads((ROOT / "julia" / "Project.toml").read_text())
+    juliapkg = json.loads((ROOT / "src" / "udlbridge" / "juliapkg.json").read_text())
+    assert project == julia["version"] == juliapkg["udlbridge"] == ub.__version__
+    for name, entry in juliapkg["packages"].items():
+        assert entry["uuid"] == julia["deps"][name]
+        assert entry["version"] == julia["compat"][name]
+    assert juliapkg["julia"] == julia["compat"]["julia"]
+    assert f"## {project}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,165 @@
+"""`udlbridge kernel`, `store` and `spectrum` on what can go wrong: one line that says what to do, and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import udlbridge as ub
+from udlbridge.cli import main
+from udlbridge.store import writing
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command line in this process: exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    ub.Model([ub.Dense(5, 7, "tanh"), ub.Dense(7, 3)]).save("m.safetensors")
+
+    def command(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["udlbridge", *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        out, err = capsys.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return command
+
+
+KERNEL = ("kernel", "--model", "m.safetensors", "--n", 20, "--outputs", 0, "--backend", "reference")
+
+
+def test_json_on_standard_output_is_json_alone(run: Run) -> None:
+    for args in (("--plan",), ("--out", "K.zarr", "--verify", 1), ("--out", "K.npy")):
+        code, out, err = run(*KERNEL, *args, "--json", "-")
+        assert code == 0, err
+        assert isinstance(json.loads(out), dict)
+        assert "20" in err
+    assert json.loads(run(*KERNEL, "--out", "L.npy", "--json", "-")[1])["shape"] == [20, 20]
+
+
+def test_options_of_stores_are_not_for_arrays(run: Run) -> None:
+    for option in (("--resume",), ("--storage", "float16"), ("--verify", 1)):
+        code, _, err = run(*KERNEL, "--out", "K.npy", *option)
+        assert code == 2
+        assert f"{option[0]} is for stores: --out K.zarr" in err
+    assert not Path("K.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--threads", 0, "--out", "K.zarr"), "threads=0"),
+        (("--threads", 0, "--plan"), "threads=0"),
+        (("--verify", -1, "--out", "K.zarr"), "--verify"),
+        (("--out", "m.safetensors"), "m.safetensors exists"),
+        (("--out", "m.safetensors/K.zarr"), "could not be made"),
+        (("--out", "absent/K.npy"), "a folder that is there"),
+        (("--out", "folder.npy"), "a new file"),
+        (("--storage", "int8", "--out", "K.zarr"), "bfloat16"),
+    ],
+)
+def test_what_the_kernel_command_refuses(run: Run, args: tuple[object, ...], words: str) -> None:
+    os.mkdir("folder.npy")
+    code, out, err = run(*KERNEL, *args)
+    assert code == 2
+    assert words in err
+    assert out == ""
+    assert sorted(os.listdir()) == ["folder.npy", "m.safetensors"]
+
+
+def test_arrays_that_do_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = run(*KERNEL[:3], "--n", 10**7, *KERNEL[5:], "--out", "K.npy")
+    assert code == 2
+    assert "400 TB" in err
+    assert "--out K.zarr" in err
+    usage = writing.shutil.disk_usage(".")
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    code, _, err = run(*KERNEL, "--out", "K.npy")
+    assert code == 2
+    assert "1.6 kB on disk" in err
+    assert "storage" not in err
+
+
+def test_an_array_that_cannot_be_written_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    code, _, err = run(*KERNEL, "--out", "K.npy")
+    assert code == 2
+    assert "No space left" in err
+    assert os.listdir() == ["m.safetensors"]
+
+
+def test_the_error_of_storage_is_printed(run: Run) -> None:
+    code, out, err = run(*KERNEL, "--dtype", "float64", "--out", "K.zarr", "--storage", "float32")
+    assert code == 0, err
+    stated = ub.KernelStore("K.zarr").manifest["storage_error"]
+    assert f"storage error {stated:.2e}" in out
+    assert "storage error" not in run(*KERNEL, "--out", "L.zarr")[1]
+
+
+def test_store_commands_on_files_that_are_none(run: Run) -> None:
+    Path("bad.npy").write_bytes(b"not an array")
+    np.savez("several.npz", np.ones(3), np.ones(3))
+    for command in ("info", "verify"):
+        code, _, err = run("store", command, "m.safetensors")
+        assert code == 2
+        assert "not a kernel store" in err
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    for file in ("bad.npy", "several.npz"):
+        code, _, err = run("store", "append", "K.zarr", file)
+        assert code == 2
+        assert file in err
+        assert "What to do" in err
+    assert ub.KernelStore("K.zarr").verify().ok
+
+
+def test_store_commands_say_where_to_compute(run: Run) -> None:
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    Path("K.zarr/kernel/c/0/0").unlink()
+    options = ("--backend", "torch", "--threads", 1, "--memory", "500MB", "--device", "cpu")
+    code, out, err = run("store", "verify", "K.zarr", "--repair", *options)
+    assert code == 0, err
+    assert "computed 1 tiles again" in out
+    np.save("new.npy", np.ones((4, 5), "float32"))
+    assert run("store", "append", "K.zarr", "new.npy", *options)[0] == 0
+    runs = ub.KernelStore("K.zarr").manifest["actual"][1:]
+    assert [(one["backend"], one["threads"]) for one in runs] == [("torch", 1)] * 2
+    assert run("store", "verify", "K.zarr", "--repair", "--threads", 0)[0] == 2
+    assert run("store", "append", "K.zarr", "new.npy", "--memory", "1MB")[0] == 2
+    assert ub.KernelStore("K.zarr").shape == (24, 24)
+
+
+def test_damaged_samples_are_told_and_written_again(run: Run) -> None:
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    Path("K.zarr/x/c/0/0").unlink()
+    code, out, _ = run("store", "verify", "K.zarr")
+    assert code == 1
+    assert "x does not hold the samples" in out
+    code, _, err = run("store", "verify", "K.zarr", "--repair")
+    assert code == 2
+    assert "--resume" in err
+    assert run(*KERNEL, "--out", "K.zarr", "--resume")[0] == 0
+    assert run("store", "verify", "K.zarr")[0] == 0
+
+
+def test_what_the_spectrum_command_refuses(run: Run) -> None:
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    for args, words in (
+        (("--rank", -5), "rank=-5"),
+        (("--threads", 0), "threads=0"),
+        (("--dense-limit", 0, "--max-products", 1), "max_products=1"),
+    ):
+        code, _, err = run("spectrum", "K.zarr", *args)
+        assert code == 2
+        assert words in err
+    assert run("spectrum", "K.zarr", "--threads", 1, "--dense-limit", 0, "--k", 3)[0] in (0, 1)

@@ -1,0 +1,57 @@
+"""Every example runs, on the engines that are here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_quickstart() -> None:
+    path = EXAMPLES / "quickstart.py"
+    assert len(path.read_text().splitlines()) < 40
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "agree; worst" in done.stdout
+
+
+@pytest.mark.julia
+def test_quickstart_in_julia_alone() -> None:
+    from udlbridge.backends.julia import runtime
+
+    path = EXAMPLES / "quickstart.jl"
+    assert len(path.read_text().splitlines()) < 40
+    place = runtime.location() or runtime.juliapkg_location()
+    load_path = os.pathsep.join([str(place.project), str(runtime.package_path()), "@stdlib"])
+    done = subprocess.run(
+        [str(place.exe), "--startup-file=no", str(path)],
+        env={**os.environ, "JULIA_LOAD_PATH": load_path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "14.2293  11.1088" in done.stdout
+    assert "PSD: 2 eigenvalues" in done.stdout
+
+
+def test_the_notebook_runs_and_is_stored_with_its_outputs() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = EXAMPLES / "flux_kernel_notebook.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    stored = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs for cell in stored)
+    assert "image/png" in json.dumps(stored[-1].outputs)
+    NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    text = json.dumps([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
+    assert "14.229333" in text
+    assert "image/png" in text
+    assert "DISAGREE" not in text

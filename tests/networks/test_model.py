@@ -1,0 +1,114 @@
+"""The model: names, layout, reproducibility, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import udlbridge as ub
+from helpers import dense_models, load_golden
+from udlbridge import backends, errors
+from udlbridge.backends.base import Availability
+from udlbridge.conversion.formats import read_network, write_network
+
+
+def test_parameters_are_named_by_the_index_of_their_layer() -> None:
+    model = ub.Model([ub.Flatten(), ub.Dense(5, 7, "tanh"), ub.Softmax(), ub.Dense(7, 2, bias=False)])
+    assert {name: value.shape for name, value in model.params.items()} == {
+        "1.weight": (7, 5),
+        "1.bias": (7,),
+        "3.weight": (2, 7),
+    }
+    assert model.n_params == 5 * 7 + 7 + 14
+
+
+def test_initialisation_is_glorot_and_reproducible() -> None:
+    model = ub.models.three_layer_sigmoid(3)
+    assert model == ub.models.three_layer_sigmoid(3)
+    assert model != ub.models.three_layer_sigmoid(4)
+    bound = np.sqrt(6 / (784 + 60))
+    weight = model.params["0.weight"]
+    assert np.abs(weight).max() <= bound
+    np.testing.assert_allclose(weight.std(), bound / np.sqrt(3), rtol=0.01)
+    assert not model.params["0.bias"].any()
+    assert model.n_params == 51_370
+
+
+def test_float32_parameters_are_the_rounded_float64_ones() -> None:
+    wide, narrow = ub.models.three_layer_sigmoid(1, "float64"), ub.models.three_layer_sigmoid(1)
+    assert wide.astype("float32") == narrow
+
+
+def test_the_seed_gives_the_same_bytes_for_ever() -> None:
+    """The first numbers of default_rng(0), scaled by hand: a new NumPy or a new order of drawing would show here."""
+    first = np.random.default_rng(0).random(3)
+    bound = np.sqrt(6 / 5)
+    weight = ub.Model([ub.Dense(2, 3)], dtype="float64").params["0.weight"]
+    np.testing.assert_allclose(weight.ravel()[:3], (2 * first - 1) * bound, rtol=1e-15)
+
+
+def test_parameters_can_not_be_written() -> None:
+    model = ub.models.notebook_method1()
+    with pytest.raises(ValueError, match="read-only"):
+        model.params["0.weight"][0, 0] = 2.0
+    with pytest.raises(TypeError):
+        model.params["0.weight"] = np.ones((2, 2))  # type: ignore[index]
+
+
+def test_the_model_does_not_follow_the_callers_array() -> None:
+    weight = np.ones((1, 1))
+    model = ub.Model([ub.Dense(1, 1, bias=False)], {"0.weight": weight})
+    weight[:] = 5
+    assert model.params["0.weight"][0, 0] == 1
+
+
+@given(model=dense_models())
+def test_saving_and_loading_gives_the_same_model(model: ub.Model, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("models") / "m.safetensors"
+    for one in (model, model.astype("float32")):
+        one.save(path)
+        loaded = ub.Model.load(path)
+        assert loaded == one
+        assert loaded.layers == one.layers
+        assert loaded.dtype == one.dtype
+    assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_a_model_without_parameters_keeps_its_dtype(tmp_path: Path) -> None:
+    model = ub.Model([ub.Flatten(), ub.Softmax()], dtype="float64")
+    model.save(tmp_path / "m.safetensors")
+    assert ub.Model.load(tmp_path / "m.safetensors").dtype == np.float64
+    assert model.astype("float32").dtype == np.float32
+
+
+def test_without_torch_a_model_cannot_become_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Availability(False, "PyTorch is not installed", "pip install torch")
+    monkeypatch.setattr(backends, "availability", lambda name: missing)
+    model = ub.models.notebook_method1()
+    for call in (
+        lambda: ub.to_torch(model),
+        lambda: ub.from_torch(model),
+        lambda: write_network(model, tmp_path / "model.pt"),
+        lambda: read_network(tmp_path / "model.pt"),
+    ):
+        with pytest.raises(errors.TorchUnavailable, match=r"not installed.*pip install torch"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hash_sees_weights_and_architecture() -> None:
+    model = ub.models.notebook_method1()
+    changed = {**model.params, "0.bias": model.params["0.bias"] + 1}
+    assert model.hash() != model.with_params(changed).hash()
+    other = ub.Model([ub.Dense(2, 2, "relu"), ub.Dense(2, 1)], model.params)
+    assert model.hash() != other.hash()
+
+
+def test_notebook_network_is_the_recorded_one() -> None:
+    _, params, golden = load_golden("notebook_method1")
+    model = ub.models.notebook_method1()
+    assert all((model.params[name] == value).all() for name, value in params.items())
+    np.testing.assert_array_equal(ub.models.NOTEBOOK_POINTS, golden["x"])
