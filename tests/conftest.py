@@ -18,6 +18,7 @@ jaxtyping.install_import_hook(
         "udlbridge.backends",
         "udlbridge.data",
         "udlbridge.kernels",
+        "udlbridge.predict",
         "udlbridge.training",
     ],
     "beartype.beartype",

@@ -2,6 +2,7 @@
 
 from . import backends as backends
 from . import data as data
+from . import predict as predict
 from . import testing as testing
 from .analysis.alignments import alignment as alignment
 from .analysis.alignments import alignment_matrix as alignment_matrix
