@@ -35,7 +35,7 @@ def no_julia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("UDLBRIDGE_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setattr(runtime, "_STATE", runtime._State())
     monkeypatch.setattr(runtime, "installed_by_juliapkg", lambda: False)
-    backends._build.cache_clear()
+    backends._started.cache_clear()
     return tmp_path / "config.toml"
 
 
@@ -69,17 +69,18 @@ def test_public_names_exist_and_are_no_modules_by_accident(name: str) -> None:
 def test_importing_submodules_does_not_hide_public_functions() -> None:
     code = (
         "import pkgutil, importlib, udlbridge as ub\n"
+        "from types import ModuleType\n"
+        "before = [n for n in ub.__all__ if isinstance(getattr(ub, n), ModuleType)]\n"
         "for m in pkgutil.iter_modules(ub.__path__):\n"
         "    if m.name != '__main__': importlib.import_module(f'udlbridge.{m.name}')\n"
-        "from types import ModuleType\n"
-        "print([n for n, home in ub._HOME.items() if home and isinstance(getattr(ub, n), ModuleType)])"
+        "print([n for n in ub.__all__ if isinstance(getattr(ub, n), ModuleType) and n not in before])"
     )
     done = python(code)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_unknown_attribute() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'tensorflow'"):
+    with pytest.raises(AttributeError, match="No udlbridge attribute tensorflow"):
         _ = ub.tensorflow
 
 
@@ -99,12 +100,14 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_one_module_imports_juliacall_and_one_family_torch() -> None:
-    sources = list((ROOT / "src").rglob("*.py"))
-    assert {path.name for path in sources if "juliacall" in imported(path)} == {"runtime.py"}
-    torch = {path.relative_to(ROOT / "src/udlbridge") for path in sources if "torch" in imported(path)}
-    assert torch
-    assert all(path.parent.name == "backends" and path.name.startswith("pytorch") for path in torch), torch
+def test_one_module_imports_juliacall_and_two_rooms_torch() -> None:
+    home = ROOT / "src/udlbridge"
+    sources = list(home.rglob("*.py"))
+    assert {path.relative_to(home).as_posix() for path in sources if "juliacall" in imported(path)} == {
+        "backends/julia/runtime.py"
+    }
+    torch = {path.relative_to(home).parts[:2] for path in sources if "torch" in imported(path)}
+    assert {parts for parts in torch if parts[0] != "conversion"} == {("backends", "pytorch")}
 
 
 def test_absent_julia_is_an_error_with_the_remedies(no_julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=20_000, help="size of the two kernels")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    names = backends.chosen(given.backends.split(",") if given.backends else ["julia", "torch"])
+    names = backends.selected(given.backends.split(",") if given.backends else ["julia", "torch"])
     names = [name for name in names if backends.availability(name).ok]
     for name in names:
         backends.get(name)  # Julia before torch

@@ -244,3 +244,15 @@ def test_spectrum_exits_with_1_for_what_is_no_kernel(tmp_path: Path) -> None:
     done = udlbridge("spectrum", target)
     assert done.returncode == 2
     assert "is not a .npy file" in done.stderr
+
+
+def test_a_kernel_is_planned_for_an_engine_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    from udlbridge.backends.engine import Availability
+    from udlbridge.backends.julia import runtime
+
+    monkeypatch.setattr(runtime, "availability", lambda: Availability(False, "Julia is not set up", "install it"))
+    done = CliRunner().invoke(group, ["kernel", "--plan", "--n", "60000", "--backend", "julia"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "on julia" in done.output
+    assert "not predicted: Julia is not set up" in done.output
+    assert "GFLOP/s" not in done.output

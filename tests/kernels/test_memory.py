@@ -93,7 +93,7 @@ def test_the_smallest_bound_holds(engine: str, network: tuple[str, tuple[int, ..
     model, shape = network
     code = (
         "import numpy as np, udlbridge as ub\n"
-        "from udlbridge import planning\nfrom udlbridge.peak_memory import PeakMemory\n"
+        "from udlbridge.kernels import planning\nfrom udlbridge.store.peak_memory import PeakMemory\n"
         f"planning.LARGEST_TILE, model, shape = 64, {model}, {shape}\n"
         "x = np.random.default_rng(0).standard_normal((192, *shape)).astype('float32')\n"
         f"options = {{'backend': {engine!r}, 'threads': 1}}\n"

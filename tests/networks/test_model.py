@@ -11,7 +11,7 @@ from hypothesis import given
 import udlbridge as ub
 from helpers import dense_models, load_golden
 from udlbridge import backends, errors
-from udlbridge.backends.base import Availability
+from udlbridge.backends.engine import Availability
 from udlbridge.conversion.formats import read_network, write_network
 
 

@@ -144,7 +144,7 @@ def test_making_a_store_takes_little_besides_the_samples(tmp_path: Path) -> None
     """In a fresh process, up to the first tile; the samples are 63 MB."""
     code = (
         "import numpy as np, udlbridge as ub\n"
-        "from udlbridge import computing\nfrom udlbridge.peak_memory import PeakMemory\n"
+        "from udlbridge.store import computing\nfrom udlbridge.store.peak_memory import PeakMemory\n"
         "model = ub.Model([ub.Dense(784, 3)])\n"
         "x = np.random.default_rng(0).random((20_000, 784), dtype=np.float32)\n"
         f"path, options = {str(tmp_path)!r}, {{'backend': 'reference', 'threads': 1, 'memory': '150MB'}}\n"

@@ -148,7 +148,7 @@ def test_memory_bound_holds(tmp_path: Path) -> None:
     """The peak resident size of a fresh process over its baseline, for a bound far below what the kernel would take."""
     code = (
         "import sys, resource, numpy as np, udlbridge as ub\n"
-        "from udlbridge import computing\n"
+        "from udlbridge.store import computing\n"
         "model = ub.models.three_layer_sigmoid()\n"
         "x = np.random.default_rng(0).random((12000, 784)).astype(np.float32)\n"
         "ub.ntk(model, x[:100], outputs=0, backend='torch', threads=1)\n"
@@ -319,7 +319,7 @@ def test_killed_by_sigkill_and_resumed(tmp_path: Path) -> None:
     """A real process, killed as soon as its first tiles are on disk; the lock that it held is free afterwards."""
     code = (
         "import numpy as np, udlbridge as ub\n"
-        "from udlbridge import planning; planning.LARGEST_TILE = 64\n"
+        "from udlbridge.kernels import planning; planning.LARGEST_TILE = 64\n"
         "x = np.random.default_rng(0).random((3000, 784)).astype(np.float32)\n"
         f"ub.compute_kernel(ub.models.three_layer_sigmoid(), x, {str(tmp_path / 'K.zarr')!r}, outputs=0,\n"
         "                  backend='reference', threads=1)\n"
@@ -516,10 +516,10 @@ def test_ctrl_c_is_exit_code_130_and_resumable(tmp_path: Path) -> None:
     code = (
         # Started in the background, a process ignores Ctrl-C; here it is meant, wherever the tests run.
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import sys\nfrom udlbridge import planning\nplanning.LARGEST_TILE = 64\n"
+        "import sys\nfrom udlbridge.kernels import planning\nplanning.LARGEST_TILE = 64\n"
         f"sys.argv = ['udlbridge', 'kernel', '--n', '1000', '--outputs', '0', '--backend', 'reference', "
         f"'--threads', '1', '--out', {str(target)!r}]\n"
-        "from udlbridge import tiling\ncompute, count = tiling.TileComputer.compute, []\n"
+        "from udlbridge.kernels import tiling\ncompute, count = tiling.TileComputer.compute, []\n"
         "def slow(self, tile, out):\n"
         "    count.append(1)\n"
         "    if len(count) == 10: import signal, os; os.kill(os.getpid(), signal.SIGINT)\n"

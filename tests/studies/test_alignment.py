@@ -180,14 +180,14 @@ def test_the_command_looks_at_what_it_writes_before_it_trains(tmp_path: Path, mo
 
 def test_a_named_engine_is_not_installed_against_the_users_will(monkeypatch: pytest.MonkeyPatch) -> None:
     from udlbridge import backends
-    from udlbridge.backends.base import Availability
+    from udlbridge.backends.engine import Availability
     from udlbridge.backends.julia import runtime
     from udlbridge.errors import JuliaUnavailable
 
     missing = Availability(False, "Julia is not set up", "udlbridge julia install", installable=True)
     monkeypatch.setattr(runtime, "availability", lambda: missing)
     built: list[str] = []
-    monkeypatch.setattr(backends, "_build", built.append)
+    monkeypatch.setattr(backends, "_started", built.append)
     words = ["align", "--n", "8", "--backend", "reference,julia", "--no-install"]
     result = CliRunner().invoke(group, words, standalone_mode=False)
     assert isinstance(result.exception, JuliaUnavailable)

@@ -193,14 +193,14 @@ def _network(chain: Chain, dtype: str) -> Model:
 
 
 def _engines(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    names = backends.chosen(asked)
+    names = backends.selected(asked)
     if asked is not None:
         if len(names) < 2:
             raise OptionError(
                 f"backends={list(asked)}", allowed="at least two different ones", remedy="leave it out to compare all"
             )
         return names, {}
-    left_out = {name: backends.availability(name) for name in backends.BACKENDS if name not in names}
+    left_out = {name: backends.availability(name) for name in backends.engines() if name not in names}
     return names, {name: state.reason for name, state in left_out.items()}
 
 

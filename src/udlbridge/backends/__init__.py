@@ -1,69 +1,116 @@
-"""Engines by name: `get("torch")`, `usable()`, and which one is the default."""
+"""Engines by name: `get("torch")`, `usable()`, and which one is the default.
+
+An engine is an entry point of the group `udlbridge.backends`, which names an `Engine`. Those of this package are found
+in the same way as anyone's: a further one needs a package of its own, and nothing here.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from udlbridge.backends.base import Availability, Backend
-from udlbridge.errors import BackendUnavailable, JuliaUnavailable, TorchUnavailable, UnknownBackend
+from udlbridge.backends.base import Backend
+from udlbridge.backends.engine import Availability, Engine
+from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
+
+GROUP = "udlbridge.backends"
+"""The group of entry points that engines are found by."""
+
+SHIPPED = ("julia", "torch", "reference")
+"""Engines of this package: where one has no entry point, the installation is not whole."""
 
 ENVIRONMENT_VARIABLE = "UDLBRIDGE_BACKEND"
 
 
-def _reference() -> Backend[Any]:
-    from udlbridge.backends.reference.engine import ReferenceBackend
+class _Broken(Engine):
+    """An engine whose entry point does not lead to one."""
 
-    return ReferenceBackend()
+    def __init__(self, point: EntryPoint, reason: str) -> None:
+        self.name = point.name
+        self._reason = f"the entry point {point.name} = {point.value} {reason}"
+        self._package = "udlbridge" if point.dist is None else point.dist.name
+
+    def availability(self) -> Availability:
+        """It cannot run."""
+        return Availability(False, self._reason, f"install {self._package} again, or uninstall it")
+
+    def load(self) -> Backend[Any]:
+        """Nothing can be loaded."""
+        raise BackendError(self._reason)
 
 
-def _torch() -> Backend[Any]:
-    from udlbridge.backends.pytorch.engine import TorchBackend
+@cache
+def engines() -> Mapping[str, Engine]:
+    """Every engine that is installed, by name, in the order in which they are best started.
 
-    return TorchBackend()
+    Raises:
+        BackendError: two packages have engines of the same name.
+    """
+    found: dict[str, Engine] = {}
+    for point in entry_points(group=GROUP):
+        if point.name in found:
+            raise BackendError(
+                f"two engines are called {point.name!r}, one of them {point.value}",
+                allowed="one engine of a name",
+                remedy="uninstall one of the two packages",
+            )
+        found[point.name] = _named(point)
+    return dict(sorted(found.items(), key=lambda item: (item[1].start_order, item[0])))
 
 
-def _julia() -> Backend[Any]:
-    from udlbridge.backends.julia.engine import JuliaBackend
+def _named(point: EntryPoint) -> Engine:
+    try:
+        named = point.load()
+    except Exception as error:  # a package of whomever, which may fail in any way, must not take the others along
+        return _Broken(point, f"cannot be loaded ({type(error).__name__}: {error})")
+    if not isinstance(named, Engine):
+        return _Broken(point, f"names a {type(named).__name__}, which is no Engine")
+    if named.name != point.name:
+        return _Broken(point, f"names an engine that calls itself {named.name!r}")
+    return named
 
-    return JuliaBackend()
 
+def engine(name: str) -> Engine:
+    """The facts of the engine called `name`, whether or not it can run here.
 
-# Julia stands first: where several engines start in one process, starting Julia before torch is the safer order
-# (PythonCall.jl issue 384).
-BACKENDS: dict[str, Callable[[], Backend[Any]]] = {"julia": _julia, "torch": _torch, "reference": _reference}
-"""The registry: a backend's name, and what builds it."""
+    Raises:
+        UnknownBackend: there is none.
+        BackendUnavailable: there is nothing behind its entry point.
+    """
+    found = engines()[checked_name(name)]
+    if isinstance(found, _Broken):
+        state = found.availability()
+        raise BackendUnavailable(state.reason, remedy=state.remedy)
+    return found
 
 
 def checked_name(name: object) -> str:
-    """`name`, if there is such a backend.
+    """`name`, if there is such an engine.
 
     Raises:
         UnknownBackend: otherwise, naming the choices.
     """
-    if isinstance(name, str) and name in BACKENDS:
+    if isinstance(name, str) and name in engines():
         return name
-    raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(BACKENDS), remedy="use one of these names")
+    remedy = "use one of these names"
+    if name in SHIPPED:
+        remedy = f"install udlbridge again (pip install): it is installed without its entry points {GROUP}"
+    raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(engines()), remedy=remedy)
 
 
 def default_name() -> str:
     """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference"."""
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
-    if chosen:
-        return checked_name(chosen)
-    return "torch" if importlib.util.find_spec("torch") is not None else "reference"
-
-
-@cache
-def _build(name: str) -> Backend[Any]:
-    return BACKENDS[name]()
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    if asked:
+        return checked_name(asked)
+    return "torch" if availability("torch").ok else "reference"
 
 
 def get(name: str | None = None, *, install: bool = True) -> Backend[Any]:
-    """The backend called `name`, or the default one; it is built once in a process.
+    """The backend called `name`, or the default one; it is started once in a process.
 
     Julia that is not set up yet is downloaded through juliapkg if `install` allows it; this takes minutes and says so.
 
@@ -74,20 +121,36 @@ def get(name: str | None = None, *, install: bool = True) -> Backend[Any]:
     checked = checked_name(default_name() if name is None else name)
     state = availability(checked)
     if not state.ok and not (state.installable and install):
-        error = {"julia": JuliaUnavailable, "torch": TorchUnavailable}.get(checked, BackendUnavailable)
-        raise error(state.reason, remedy=state.remedy)
-    return _build(checked)
+        raise engine(checked).unavailable(state.reason, remedy=state.remedy)
+    return _started(checked)
+
+
+@cache
+def _started(name: str) -> Backend[Any]:
+    return engine(name).load()
 
 
 def availability(name: str) -> Availability:
-    """Whether the backend called `name` can run here. For Julia this looks; it starts nothing."""
-    if checked_name(name) == "torch" and importlib.util.find_spec("torch") is None:
-        return Availability(False, "PyTorch is not installed", "pip install torch")
-    if name == "julia":
-        from udlbridge.backends.julia import runtime
+    """Whether the engine called `name` can run here. This looks; it starts nothing."""
+    return engines()[checked_name(name)].availability()
 
-        return runtime.availability()
-    return Availability(True)
+
+def checked_device(name: str, device: object) -> str:
+    """`device`, if the engine called `name` knows devices of that kind; it says itself whether one is there.
+
+    Raises:
+        OptionError: otherwise, naming an engine that does.
+    """
+    kinds = engine(name).devices
+    kind = device.split(":")[0] if isinstance(device, str) else None
+    if isinstance(device, str) and kind in kinds:
+        return device
+    others = [f"backend={other.name!r}" for other in engines().values() if kind in other.devices]
+    raise OptionError(
+        f"device={device!r} with backend={name!r}",
+        allowed=", ".join(kinds),
+        remedy="use " + " or ".join(others) if others else "choose one of these",
+    )
 
 
 def require_torch() -> None:
@@ -98,14 +161,14 @@ def require_torch() -> None:
 
 
 def usable() -> list[str]:
-    """Names of the backends that can run here, in the order in which they are best started."""
-    return [name for name in BACKENDS if availability(name).ok]
+    """Names of the engines that can run here, in the order in which they are best started."""
+    return [name for name in engines() if availability(name).ok]
 
 
-def chosen(names: Sequence[str] | None) -> list[str]:
+def selected(names: Sequence[str] | None) -> list[str]:
     """`names` checked and in starting order, without repetition; None means all that are usable."""
     if names is None:
         return usable()
     for name in names:
         checked_name(name)
-    return [name for name in BACKENDS if name in names]
+    return [name for name in engines() if name in names]

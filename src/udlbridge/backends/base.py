@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -142,13 +141,3 @@ class Backend(ABC, Generic[F]):
 
     def close(self) -> None:
         """Give back what the engine holds outside Python."""
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether an engine can run here; if not, why, the one command that mends it, and whether first use does so too."""
-
-    ok: bool
-    reason: str = ""
-    remedy: str = ""
-    installable: bool = False

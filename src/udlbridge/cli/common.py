@@ -134,12 +134,12 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     from udlbridge.errors import BackendUnavailable
 
     if choice != "all":
-        names = backends.chosen([name.strip() for name in choice.split(",")])
+        names = backends.selected([name.strip() for name in choice.split(",")])
         for name in names:
             backends.get(name, install=install)
         return names, {}
     usable, skipped = [], {}
-    for name in backends.BACKENDS:
+    for name in backends.engines():
         try:
             backends.get(name, install=install)
             usable.append(name)

@@ -91,8 +91,12 @@ def command(
         "threads": threads,
     }
     if only_plan:
-        made = plan(model, n, **shared)
-        report(str(made), json_file)
+        from udlbridge import backends
+
+        # What an engine needs can be told without it, but not how fast it would be here.
+        state = backends.availability(backend or backends.default_name())
+        made = plan(model, n, **shared, calibrate=state.ok)
+        report(f"{made}" if state.ok else f"{made}\ntime     not predicted: {state.reason}", json_file)
         if json_file is not None:
             write_json(made.to_dict(), json_file)
         return 0

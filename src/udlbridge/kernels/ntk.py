@@ -123,6 +123,7 @@ def ntk(
     other = None if x2 is None else len(columns)
     names = selected_parameters(model, params)
     made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads, params=names)
+    device = backends.checked_device(name, device)
     engine = backends.get(name)
     entries = prod(chosen.trailing)
 

@@ -28,17 +28,6 @@ SHORTEST_BLOCK = 256
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
-GRADIENT_COPIES = {"torch": 3, "julia": 2, "reference": 2}
-"""Copies of a block's factors that exist while they are computed: activations, errors or gradients, the result. Julia
-and the reference engine go through a few samples at a time: they have these parts, and the result."""
-
-FORMING = frozenset({"julia", "reference"})
-"""Engines that hold the per-sample gradients that they multiply; torch forms a few at a time, from their pieces."""
-
-FIXED_BYTES = {"torch": 60_000_000, "julia": 250_000_000, "reference": 60_000_000}
-"""What an engine takes for itself, whatever the kernel's size: thread pools and buffers of the BLAS. In Julia besides:
-code compiled for the network, and what has not been collected yet."""
-
 CALIBRATION_SECONDS = 2.0
 
 
@@ -159,16 +148,16 @@ def make_plan(
     bound = parse_bytes(memory)
     itemsize = model.dtype.itemsize
     entries = int(np.prod(chosen.trailing, dtype=np.int64)) if chosen.trailing else 1
-    formed = backend in FORMING
-    per_sample = kept_numbers(model, sample_shape, chosen, way, params, formed=formed) * itemsize
+    footprint = backends.engine(backend).footprint
+    per_sample = kept_numbers(model, sample_shape, chosen, way, params, formed=footprint.forms_gradients) * itemsize
     passing = activation_numbers(model, sample_shape) * itemsize
     columns = n if m is None else m
 
     def need(size: int, blocks: int) -> int:
         block = min(size, max(n, columns))
         buffers = TILE_BUFFERS * block * block * entries * itemsize
-        held = block * (per_sample * (blocks + GRADIENT_COPIES[backend]) + passing)
-        return FIXED_BYTES[backend] + 3 * model.n_params * itemsize + buffers + held
+        held = block * (per_sample * (blocks + footprint.factor_copies) + passing)
+        return footprint.fixed_bytes + 3 * model.n_params * itemsize + buffers + held
 
     size = LARGEST_TILE if tile is None else tile
     while tile is None and size > SMALLEST_TILE and need(size, 2) > bound:

@@ -224,7 +224,7 @@ def compute_kernel(
         device = _same(existing, "device", device, begun.get("device", "cpu"))
         storage = _same(existing, "storage", storage, begun["storage"])
     name = backends.checked_name(backends.default_name() if backend is None else backend)
-    place = "cpu" if device is None else device
+    place = backends.checked_device(name, "cpu" if device is None else device)
     kept = checked_storage(storage, model.dtype)
     if existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StoreError(
@@ -286,6 +286,7 @@ def _as_before(
     begun = store.manifest
     name = backends.checked_name(backend or begun["backend"])
     place = device or (begun.get("device", "cpu") if name == begun["backend"] else "cpu")
+    backends.checked_device(name, place)
     chosen, method = store.reduction, begun["plan"]["method"]
     made = make_plan(
         model, x.shape[1:], chosen, n, None, name, method, memory, threads, store.grid.tile, store.parameters

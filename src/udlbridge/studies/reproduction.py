@@ -127,7 +127,7 @@ def reproduce(
         DataError: MNIST cannot be had.
     """
     images, _ = data.mnist("train", n=10, folder=folder)
-    names = backends.chosen(engines)
+    names = backends.selected(engines)
     points = models.NOTEBOOK_POINTS
     method1 = {name: _result(models.notebook_method1(), points, name) for name in names}
     method2 = {name: _result(models.three_layer_sigmoid(seed), images, name) for name in names}

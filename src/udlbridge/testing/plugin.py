@@ -87,7 +87,7 @@ def _chosen(config: pytest.Config) -> list[str] | None:
     from udlbridge.errors import UnknownBackend
 
     try:
-        return backends.chosen([name.strip() for name in given.split(",")])
+        return backends.selected([name.strip() for name in given.split(",")])
     except UnknownBackend as error:
         raise pytest.UsageError(f"--backends: {error}") from None
 

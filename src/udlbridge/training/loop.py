@@ -148,6 +148,7 @@ def train(
     if save_to is not None:
         check_folder(Path(save_to), RunFileError)
     name = backends.checked_name(backends.default_name() if backend is None else backend)
+    device = backends.checked_device(name, device)
     optimiser = checked_optimizer(optimizer)
     rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)
     if not model.params:

@@ -1,1 +1,36 @@
 """Julia as an engine: Flux and Zygote, through juliacall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from udlbridge.backends.base import Backend
+from udlbridge.backends.engine import Availability, Engine, Footprint
+from udlbridge.errors import JuliaUnavailable
+
+
+class JuliaEngine(Engine):
+    """Flux and Zygote in this process. Julia and its packages can be installed at first use."""
+
+    name = "julia"
+    # Besides what every engine has: code compiled for the network, and what has not been collected yet. It goes through
+    # a few samples at a time, so that of a block there are these samples' parts, and the result.
+    footprint = Footprint(fixed_bytes=250_000_000, factor_copies=2, forms_gradients=True)
+    # Before torch, which is the safer order in one process (PythonCall.jl issue 384).
+    start_order = 10
+    unavailable = JuliaUnavailable
+
+    def availability(self) -> Availability:
+        """Whether juliacall is there, and a Julia with the packages, named by the user or set up by juliapkg."""
+        from udlbridge.backends.julia import runtime
+
+        return runtime.availability()
+
+    def load(self) -> Backend[Any]:
+        """Start Julia."""
+        from udlbridge.backends.julia.engine import JuliaBackend
+
+        return JuliaBackend()
+
+
+ENGINE = JuliaEngine()

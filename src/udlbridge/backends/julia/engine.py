@@ -14,7 +14,7 @@ from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
 from udlbridge.backends.programs import Program
-from udlbridge.errors import BackendError, OptionError
+from udlbridge.errors import BackendError
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
 
@@ -69,10 +69,6 @@ class JuliaBackend(Backend[Any]):
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
-        if job.device != "cpu":
-            raise OptionError(
-                f"device={job.device!r} with backend='julia'", allowed="cpu", remedy="use backend='torch'"
-            )
         outputs = job.reduction.outputs
         if isinstance(outputs, int):
             outputs += 1  # Julia counts from 1
@@ -123,10 +119,6 @@ class JuliaBackend(Backend[Any]):
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """`Flux.setup` and Optimisers.jl."""
-        if job.device != "cpu":
-            raise OptionError(
-                f"device={job.device!r} with backend='julia'", allowed="cpu", remedy="use backend='torch'"
-            )
         return JuliaTraining(self, job, x, y, state)
 
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from udlbridge import config
-from udlbridge.backends.base import Availability
+from udlbridge.backends.engine import Availability
 from udlbridge.errors import ConfigError, JuliaUnavailable
 
 NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
@@ -179,7 +179,8 @@ def start() -> Any:
     except Exception as error:
         raise JuliaUnavailable(f"Julia did not start ({type(error).__name__}: {error})", remedy=REMEDIES) from error
     _STATE.main, _STATE.module = main, module
-    os.register_at_fork(after_in_child=_mark_forked)
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=_mark_forked)
     return module
 
 

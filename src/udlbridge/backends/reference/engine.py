@@ -19,7 +19,6 @@ from udlbridge.backends.reference.factors import Gradients, Summand, joined, pro
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
-from udlbridge.errors import OptionError
 from udlbridge.networks.model import Model
 
 
@@ -89,8 +88,6 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured") or per-sample gradients ("plain"), of a few samples at a time."""
-        if job.device != "cpu":
-            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
         step = stretch(job, x)
         with blas_threads(job.threads):
             parts = [self._factors(job, x[start : start + step]) for start in range(0, len(x), step)]
@@ -152,6 +149,4 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """The optimisers' formulas, written out."""
-        if job.device != "cpu":
-            raise OptionError(f"device={job.device!r} with backend='reference'", allowed="cpu", remedy="use torch")
         return ReferenceTraining(job, x, y, state)
