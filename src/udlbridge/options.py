@@ -1,27 +1,61 @@
-"""Settings that are numbers, checked before anything is computed."""
+"""Settings, checked before anything is computed, and kept as what Python itself has: numbers, truth values, words.
+
+NumPy's numbers mean what Python's mean, arrays without axes included. They are turned into Python's here, so that
+whatever holds a setting can be written as JSON, and so that a float64 scalar does not widen a float32 computation.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 import re
-
-import numpy as np
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 from udlbridge.errors import OptionError
 
 
+def _scalar(value: object) -> object:
+    """What an array without axes holds, as Python's object; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def whole(value: object) -> int | None:
+    """`value` as an int if it is an integer, of whatever library, else None; a truth value is none."""
+    value = _scalar(value)
+    if isinstance(value, bool) or hasattr(value, "ndim"):  # an array has axes here, even if it has a single entry
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def real(value: object) -> int | float | None:
+    """`value` as an int or float of Python if it is a real number, of whatever library, else None."""
+    value = _scalar(value)
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None
+
+
+def flag(value: object) -> bool | None:
+    """`value` as a bool if it is a truth value, of whatever library, else None; 0 and 1 are numbers."""
+    value = _scalar(value)
+    return value if isinstance(value, bool) else None
+
+
 def checked_count(what: str, value: object, least: int, most: int | None = None) -> int:
-    """`value` as an int, of whatever integer type it is, of at least `least`, and of at most `most` if that is given.
+    """`value` as an int, of at least `least`, and of at most `most` if that is given.
 
     Raises:
         OptionError: otherwise.
     """
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least or (most is not None and number > most):
+    number = whole(value)
+    if number is None or number < least or (most is not None and number > most):
         allowed = f"a whole number, at least {least}" + ("" if most is None else f", at most {most}")
         raise OptionError(f"{what}={value!r}", allowed=allowed, remedy=f"correct {what}")
     return number
@@ -42,11 +76,77 @@ def checked_positive(what: str, value: object) -> float:
     Raises:
         OptionError: otherwise.
     """
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        number = float(value)
-        if math.isfinite(number) and number > 0:
-            return number
-    raise OptionError(f"{what}={value!r}", allowed="a finite number above 0", remedy=f"correct {what}")
+    return _checked_real(what, value, "a finite number above 0", above=0.0)
+
+
+def checked_not_negative(what: str, value: object) -> float:
+    """`value` as a float that is finite and not negative.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    return _checked_real(what, value, "a finite number, at least 0", least=0.0)
+
+
+def checked_real(what: str, value: object) -> float:
+    """`value` as a float that is finite.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    return _checked_real(what, value, "a finite number")
+
+
+def _checked_real(
+    what: str, value: object, allowed: str, *, least: float = -math.inf, above: float = -math.inf
+) -> float:
+    try:
+        found = real(value)
+        number = math.nan if found is None else float(found)
+    except OverflowError:  # an integer, or a fraction, that no float can hold
+        number = math.inf
+    if math.isfinite(number) and number >= least and number > above:
+        return number
+    raise OptionError(f"{what}={value!r}", allowed=allowed, remedy=f"correct {what}")
+
+
+def checked_flag(what: str, value: object) -> bool:
+    """`value` as a bool.
+
+    Raises:
+        OptionError: anything but a truth value: a word would count as true, whatever it says.
+    """
+    found = flag(value)
+    if found is None:
+        raise OptionError(f"{what}={value!r}", allowed="True or False", remedy=f"correct {what}")
+    return found
+
+
+def checked_choice(what: str, value: Any, choices: Iterable[str]) -> str:
+    """`value`, which is one of the words.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    known = list(choices)
+    if isinstance(value, str) and value in known:
+        return str(value)
+    raise OptionError(f"{what}={value!r}", allowed=", ".join(known), remedy="choose one of them")
+
+
+def checked_shape(what: str, value: object) -> tuple[int, ...]:
+    """The shape of one sample, as ints of at least 1.
+
+    Raises:
+        OptionError: not a tuple or list of such numbers.
+    """
+    sizes = [whole(size) for size in value] if isinstance(value, tuple | list) else [None]
+    found = tuple(size for size in sizes if size is not None and size >= 1)
+    if len(found) != len(sizes):
+        raise OptionError(
+            f"{what}={value!r}", allowed="whole numbers of at least 1, in a tuple", remedy=f"as {what}=(1, 28, 28)"
+        )
+    return found
 
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -58,12 +158,12 @@ def parse_bytes(size: int | str) -> int:
     Raises:
         OptionError: if it is not a positive amount.
     """
-    text = str(size).strip().upper()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text)
-    if match and match[2] in UNITS:
-        amount = int(float(match[1]) * UNITS[match[2]])
-        if amount > 0:
-            return amount
+    number = real(size)
+    if number is None and isinstance(size, str):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?B?)", size.strip().upper())
+        number = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else None
+    if number is not None and 1 <= number < math.inf:
+        return int(number)
     raise OptionError(
         f"an amount of memory {size!r}", allowed='a number and a unit, as "2GB" or "500MB"', remedy="correct it"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.networks.layers import Layer, LayerNorm, Residual
 from udlbridge.networks.model import Model
@@ -24,16 +25,18 @@ def check_model(model: object) -> None:
 def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
     """`x` as a C-contiguous array (n, *D) of the model's dtype, or an error that says what is wrong with it.
 
-    For a model that begins with an Embedding, x (n, T) holds tokens, integers of any width; they come back as int64.
+    It may be in any container that `udlbridge.arrays` takes: an array, a tensor, a DataFrame, a sparse matrix. Lists of
+    Python's numbers have no dtype, and take the model's. For a model that begins with an Embedding, x (n, T) holds
+    tokens, integers of any width; they come back as int64.
 
     Raises:
-        DTypeError: another dtype than the model's.
-        ShapeError: fewer than two axes, or samples that the layers cannot take.
-        InputError: no samples, NaN or infinity.
+        DTypeError: another dtype than the model's, or no numbers.
+        ShapeError: fewer than two axes, rows of different length, or samples that the layers cannot take.
+        InputError: no samples, NaN or infinity; a masked array.
         OptionError: something else in the place of the model.
     """
     check_model(model)
-    array = np.asarray(x)
+    array = as_array(x, name, wanted=None if model.takes_tokens else model.dtype)
     if model.takes_tokens:
         return _checked_tokens(model, array, name)
     if array.dtype != model.dtype:
@@ -41,8 +44,6 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
             remedy = f"{name} = np.asarray({name}, dtype=np.{model.dtype})"
             if array.dtype.kind == "c":
                 remedy = f"take its real part: {name}.real.astype(np.{model.dtype})"
-            if array.dtype.kind == "O":
-                remedy = f"make a rectangular array of numbers: np.stack({name}).astype(np.{model.dtype})"
         else:
             remedy = f'either {name}.astype("{model.dtype}") or model.astype("{array.dtype}")'
             if array.dtype.name not in ("float32", "float64"):

@@ -1,0 +1,95 @@
+"""Numbers and truth values of NumPy and of Python mean the same, and become Python's."""
+
+from __future__ import annotations
+
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udlbridge import options
+from udlbridge.errors import OptionError
+
+WHOLE = (3, np.int64(3), np.uint8(3), np.array(3), np.array(3, dtype=">i4"))
+REAL = (0.5, np.float64(0.5), np.float16(0.5), np.array(0.5), np.longdouble(0.5), Fraction(1, 2), np.array(0.5, ">f4"))
+TRUE = (True, np.True_, np.array(True))
+
+
+@pytest.mark.parametrize("value", WHOLE, ids=repr)
+def test_whole_numbers_become_ints(value: object) -> None:
+    assert json.dumps([options.checked_count("n", value, 1), options.real(value)]) == "[3, 3]"
+    assert type(options.checked_positive("lr", value)) is float
+    assert options.flag(value) is None
+
+
+@pytest.mark.parametrize("value", REAL, ids=repr)
+def test_real_numbers_become_floats(value: object) -> None:
+    found = [options.checked_positive("p", value), options.checked_not_negative("p", value), options.real(value)]
+    assert json.dumps(found) == "[0.5, 0.5, 0.5]"
+    with pytest.raises(OptionError, match="n="):
+        options.checked_count("n", value, 0)
+
+
+@pytest.mark.parametrize("value", TRUE, ids=repr)
+def test_truth_values_become_bools_and_are_no_numbers(value: object) -> None:
+    assert options.checked_flag("bias", value) is True
+    for check in (lambda: options.checked_count("n", value, 0), lambda: options.checked_positive("n", value)):
+        with pytest.raises(OptionError, match="n="):
+            check()
+
+
+@pytest.mark.parametrize("value", [None, "3", [3], np.array([3]), 3j, np.datetime64(3, "s"), object()], ids=repr)
+def test_what_is_no_number(value: object) -> None:
+    assert options.whole(value) is options.real(value) is options.flag(value) is None
+
+
+def test_zero_dimensional_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    assert options.checked_count("n", torch.tensor(3), 1) == 3
+    assert options.checked_positive("lr", torch.tensor(0.5, requires_grad=True)) == 0.5
+    assert options.checked_flag("bias", torch.tensor(True)) is True
+    assert options.whole(torch.tensor([3])) is options.whole(torch.tensor(True)) is None
+
+
+def test_ranges() -> None:
+    with pytest.raises(OptionError, match=r"k=5\. Allowed: a whole number, at least 1, at most 4"):
+        options.checked_count("k", 5, 1, 4)
+    for value in (math.nan, math.inf, -1, 10**400, Fraction(10**400)):
+        with pytest.raises(OptionError, match=r"lr=.*at least 0"):
+            options.checked_not_negative("lr", value)
+    with pytest.raises(OptionError, match="above 0"):
+        options.checked_positive("lr", 0)
+    assert options.checked_real("p", np.float32(-2)) == -2.0
+    with pytest.raises(OptionError, match=r"True or False"):
+        options.checked_flag("bias", "no")
+
+
+@pytest.mark.parametrize("value", ["c", None, ["a"], {}], ids=repr)
+def test_words(value: object) -> None:
+    assert type(options.checked_choice("method", np.str_("a"), ("a", "b"))) is str
+    with pytest.raises(OptionError, match=r"method=.*a, b"):
+        options.checked_choice("method", value, ("a", "b"))
+
+
+def test_shapes() -> None:
+    assert json.dumps(options.checked_shape("sample_shape", [np.int64(1), 28])) == "[1, 28]"
+    assert options.checked_shape("sample_shape", ()) == ()
+    for bad in (28, (0,), (1.5,), "28", None):
+        with pytest.raises(OptionError, match="sample_shape="):
+            options.checked_shape("sample_shape", bad)
+
+
+@given(st.integers(1, 10**18))
+def test_amounts_of_memory(amount: int) -> None:
+    assert options.parse_bytes(np.int64(amount)) == options.parse_bytes(amount) == amount
+    assert options.parse_bytes(float(amount)) == int(float(amount))
+
+
+@pytest.mark.parametrize("bad", ["²GB", "1e9", "", "GB", 0, -1, True, None, math.inf, [1]], ids=repr)
+def test_no_amounts_of_memory(bad: object) -> None:
+    with pytest.raises(OptionError, match="an amount of memory"):
+        options.parse_bytes(bad)  # type: ignore[arg-type]
