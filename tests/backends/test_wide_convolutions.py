@@ -164,7 +164,7 @@ def test_the_kernel_of_a_resnet_stays_within_its_memory() -> None:
     """The peak over the baseline in a fresh process, for a bound that needs several tiles."""
     code = (
         "import resource, udlbridge as ub\n"
-        "from udlbridge.inputs import random_batch\n"
+        "from udlbridge.networks.inputs import random_batch\n"
         "model = ub.models.small_resnet()\n"
         "x = random_batch(model, (3, 32, 32), 150)\n"
         "ub.ntk(model, x[:2], outputs=0, backend='torch', threads=1)\n"

@@ -206,9 +206,7 @@ def test_threads_are_set_for_every_epoch(backend: str, monkeypatch: pytest.Monke
         monkeypatch.setattr(engine, "blas_threads", lambda count: (seen.append(count), before(count))[1])
     else:
         module = __import__(
-            "udlbridge.backends.pytorch.training"
-            if backend == "torch"
-            else "udlbridge.backends.reference.engine.training",
+            "udlbridge.backends.pytorch.training" if backend == "torch" else "udlbridge.backends.reference.training",
             fromlist=["blas_threads"],
         )
 
