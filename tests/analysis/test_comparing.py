@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -72,7 +72,7 @@ def test_transposed_and_swapped_weights_are_recognised() -> None:
 
 
 def test_settings_that_differ_are_shown() -> None:
-    other = ub.Model([replace(CONV.layers[0], activation="softplus"), *CONV.layers[1:]], CONV.arrays)
+    other = ub.Model([attrs.evolve(CONV.layers[0], activation="softplus"), *CONV.layers[1:]], CONV.arrays)
     report = ub.compare_models(CONV, other, X)
     assert report.parted == 1
     assert "activation(softplus) in the second" in str(report)

@@ -9,17 +9,20 @@ import udlbridge as ub
 from udlbridge import errors
 
 SETTINGS = {
-    "groups": (lambda: ub.Conv2d(4, 6, 3, groups=4), r"Conv2d has groups=4 for 4 input and 6 output.*divides both"),
+    "groups": (
+        lambda: ub.Conv2d(4, 6, 3, groups=4),
+        r"Conv2d has groups=4 for in_channels=4 and out_channels=6.*divides in_ch",
+    ),
     "kernel": (lambda: ub.Conv2d(1, 1, 0), r"Conv2d has kernel_size=0.*at least 1, or 2 of them"),
     "pair": (lambda: ub.Conv2d(1, 1, (3, 3, 3)), r"kernel_size=\(3, 3, 3\).*or 2 of them"),
     "stride": (lambda: ub.Conv1d(1, 1, 3, stride=-1), r"Conv1d has stride=-1.*or 1 of them"),
     "padding": (lambda: ub.Conv2d(1, 1, 3, padding="full"), r"padding='full'"),
     "same": (lambda: ub.Conv2d(1, 1, 2, padding="same"), r'padding="same".*odd kernels'),
     "channels": (lambda: ub.Conv1d(0, 1, 3), r"Conv1d has in_channels=0"),
-    "activation": (lambda: ub.Conv2d(1, 1, 3, "gelu"), r"unknown activation 'gelu'.*gelu_erf"),
+    "activation": (lambda: ub.Conv2d(1, 1, 3, "gelu"), r"Conv2d has activation='gelu'.*gelu_erf"),
     "pool padding": (lambda: ub.MaxPool(2, padding=2), r"MaxPool has padding=\(2, 2\).*half the kernel"),
     "pool axes": (lambda: ub.MeanPool(2, dims=3), r"MeanPool has dims=3.*1 or 2"),
-    "norm groups": (lambda: ub.GroupNorm(3, 4), r"GroupNorm has num_groups=3 for 4 channels.*divides"),
+    "norm groups": (lambda: ub.GroupNorm(3, 4), r"GroupNorm has num_groups=3 for num_channels=4.*divides"),
     "eps": (lambda: ub.LayerNorm(3, eps=0.0), r"LayerNorm has eps=0\.0.*positive"),
     "norm shape": (lambda: ub.LayerNorm(()), r"normalized_shape=\(\)"),
     "dropout": (lambda: ub.Dropout(1.0), r"Dropout has p=1\.0.*0 <= p < 1"),
@@ -33,6 +36,8 @@ SETTINGS = {
         r"Residual has an Embedding among its layers.*before the block",
     ),
     "embedding beside": (lambda: ub.Residual([ub.Dense(2, 2)], ub.Embedding(2, 2)), r"Embedding among its shortcut"),
+    "not layers": (lambda: ub.Residual(5), r"5 in the place of layers.*a list of layers"),
+    "pool kernel": (lambda: ub.MaxPool((2, 2, 2)), r"MaxPool has kernel_size=\(2, 2, 2\).*or 2 of them"),
     "index": (lambda: ub.Take(0.5), r"Take has index=0\.5"),
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import attrs
 import numpy as np
 
 from udlbridge import backends
@@ -158,7 +159,7 @@ def _steps(model: Model) -> list[Model]:
         arrays = {f"0.{name}": value for name, value in model.layer_arrays(index).items()}
         activation = "identity"
         if isinstance(layer, Dense | Conv1d | Conv2d):
-            activation, layer = layer.activation, replace(layer, activation="identity")
+            activation, layer = layer.activation, attrs.evolve(layer, activation="identity")
         found.append(Model([layer], arrays, dtype=model.dtype.name))
         if activation != "identity":
             found.append(Model([Activation(activation)], {}, dtype=model.dtype.name))
@@ -168,12 +169,12 @@ def _steps(model: Model) -> list[Model]:
 def _describe(layer: Layer) -> str:
     """The layer's kind and its settings, without those that are as by default and those that hold layers."""
     shown = []
-    for field in fields(layer):
+    for field in attrs.fields(type(layer)):
         value = getattr(layer, field.name)
         if isinstance(value, str | int | float) or (
             isinstance(value, tuple) and all(isinstance(v, int) for v in value)
         ):
-            if field.default is MISSING:
+            if field.default is attrs.NOTHING:
                 shown.append(str(value))
             elif value != field.default and value not in ((field.default,) * 2, (field.default,)):
                 shown.append(f"{field.name}={value}")

@@ -15,7 +15,7 @@ import numpy as np
 from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
-from udlbridge.networks.layers import Layer, Shape, check_chain, shape_behind
+from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_behind
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 
 
@@ -63,13 +63,13 @@ class Model:
 
     def __init__(
         self,
-        layers: Iterable[Layer],
+        layers: Layer | Iterable[Layer],
         params: Mapping[str, np.ndarray] | None = None,
         *,
         seed: int = 0,
         dtype: str = "float32",
     ) -> None:
-        self._layers: tuple[Layer, ...] = tuple(layers)
+        self._layers = chain(layers)
         if not self._layers:
             raise LayerError(
                 "a model without layers", allowed="at least one layer", remedy="add one, as ub.Dense(2, 1)"

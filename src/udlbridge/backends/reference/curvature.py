@@ -7,10 +7,10 @@ A function y_a(z) adds the curvature of its own: H_a = sum_b y_a,b H_b + sum_bc 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import attrs
 import numpy as np
 from scipy.special import expit
 
@@ -146,7 +146,7 @@ def affine_jet(layer: Layer, arrays: Arrays, jet: Jet) -> Jet:
     """A layer that is affine but for an activation: J and H pass like a batch of samples, without offsets."""
     activation = getattr(layer, "activation", None)
     changes: dict[str, Any] = {} if activation is None else {"activation": "identity"}
-    layer = dataclasses.replace(layer, **changes)
+    layer = attrs.evolve(layer, **changes)
     without = {name: np.zeros_like(a) if name in OFFSETS else a for name, a in arrays.items()}
 
     def run(values: Arrays, x: np.ndarray) -> np.ndarray:

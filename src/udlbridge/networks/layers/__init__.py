@@ -6,18 +6,18 @@ that it makes of an input. Each backend translates the description into its own 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import attrs
+
 from udlbridge.errors import ModelFileError
-from udlbridge.networks.layers.base import ACTIVATIONS as ACTIVATIONS
 from udlbridge.networks.layers.base import Layer as Layer
 from udlbridge.networks.layers.base import Shape as Shape
 from udlbridge.networks.layers.base import Start as Start
-from udlbridge.networks.layers.base import check_activation as check_activation
 from udlbridge.networks.layers.base import check_chain as check_chain
 from udlbridge.networks.layers.base import shape_behind as shape_behind
 from udlbridge.networks.layers.containers import Residual as Residual
+from udlbridge.networks.layers.containers import chain as chain
 from udlbridge.networks.layers.convolution import Conv1d as Conv1d
 from udlbridge.networks.layers.convolution import Conv2d as Conv2d
 from udlbridge.networks.layers.convolution import Convolution as Convolution
@@ -38,6 +38,7 @@ from udlbridge.networks.layers.sequence import LearnedPositions as LearnedPositi
 from udlbridge.networks.layers.sequence import SelfAttention as SelfAttention
 from udlbridge.networks.layers.sequence import SinusoidalPositions as SinusoidalPositions
 from udlbridge.networks.layers.sequence import Take as Take
+from udlbridge.networks.layers.settings import ACTIVATIONS as ACTIVATIONS
 
 _CLASSES: tuple[type[Layer], ...] = (
     *(Dense, Activation, Softmax, LogSoftmax, Flatten, Dropout),
@@ -71,6 +72,6 @@ def layer_from_spec(spec: dict[str, Any]) -> Layer:
     except TypeError as error:
         raise ModelFileError(
             f"the settings {settings} do not describe a layer of kind {kind!r} ({error})",
-            allowed=", ".join(field.name for field in dataclasses.fields(cls)),
+            allowed=", ".join(field.name for field in attrs.fields(cls)),
             remedy="save the model again with this version",
         ) from error

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
+
+import attrs
 
 from udlbridge.errors import LayerError, ShapeError
 from udlbridge.networks.layers.base import Layer, Shape, Start, check_chain, shape_behind
 
 
-@dataclass(frozen=True)
+def chain(layers: Layer | Iterable[Layer]) -> tuple[Layer, ...]:
+    """Layers in order of evaluation, from one or several.
+
+    Raises:
+        LayerError: something that is neither.
+    """
+    if isinstance(layers, Layer):
+        return (layers,)
+    try:
+        return tuple(layers)
+    except TypeError:
+        raise LayerError(
+            f"{layers!r} in the place of layers", allowed="a list of layers", remedy="give one, as [ub.Dense(2, 2)]"
+        ) from None
+
+
+def check_inside(_block: Any, setting: attrs.Attribute[Any], layers: tuple[Layer, ...]) -> None:
+    """A validator of the layers inside a block.
+
+    Raises:
+        LayerError: something that is no layer, or a layer of tokens.
+        ShapeError: neighbours that can never fit.
+    """
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise LayerError(
+                f"Residual has a {type(layer).__name__} among its {setting.name}",
+                allowed="layers of udlbridge",
+                remedy="describe the block with them",
+            )
+        if layer.of_tokens:
+            raise LayerError(
+                f"Residual has an Embedding among its {setting.name}",
+                allowed="layers of numbers: tokens cannot be added to what is made of them",
+                remedy="put the Embedding before the block, as the first layer of the model",
+            )
+    check_chain(layers)
+
+
+@attrs.frozen
 class Residual(Layer):
     """y = layers(x) + shortcut(x); an empty shortcut is the identity.
 
@@ -19,28 +59,10 @@ class Residual(Layer):
     """
 
     kind: ClassVar[str] = "residual"
-    layers: Sequence[Layer]
-    shortcut: Sequence[Layer] = ()
+    layers: tuple[Layer, ...] = attrs.field(converter=chain, validator=check_inside)
+    shortcut: tuple[Layer, ...] = attrs.field(default=(), converter=chain, validator=check_inside)
 
-    def __post_init__(self) -> None:
-        for name in ("layers", "shortcut"):
-            given = getattr(self, name)
-            items = (given,) if isinstance(given, Layer) else tuple(given)
-            for item in items:
-                if not isinstance(item, Layer):
-                    raise LayerError(
-                        f"Residual has a {type(item).__name__} among its {name}",
-                        allowed="layers of udlbridge",
-                        remedy="describe the block with them",
-                    )
-                if item.of_tokens:
-                    raise LayerError(
-                        f"Residual has an Embedding among its {name}",
-                        allowed="layers of numbers: tokens cannot be added to what is made of them",
-                        remedy="put the Embedding before the block, as the first layer of the model",
-                    )
-            check_chain(items)
-            object.__setattr__(self, name, items)
+    def __attrs_post_init__(self) -> None:
         if not self.layers:
             raise LayerError("a Residual without layers", allowed="at least one layer", remedy="add one")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, check_activation, check_flag, per_axis, take_positive
-
-Extent = int | tuple[int, ...]
-"""One integer for all spatial axes, or one for each."""
+from udlbridge.networks.layers.base import Layer, Shape
+from udlbridge.networks.layers.settings import ActivationName, Extent, Flag, Size, check_divides, frozen_layer, spread
 
 
 def window_count(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -18,7 +15,7 @@ def window_count(length: int, kernel: int, stride: int, padding: int, dilation: 
     return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class _Convolution(Layer):
     """z[o, t] = b[o] + sum_{c, u} W[o, c, u] x[c, s t + d u - p], y = activation(z).
 
@@ -27,40 +24,29 @@ class _Convolution(Layer):
     """
 
     axes: ClassVar[int]
-    in_channels: int
-    out_channels: int
+    in_channels: Size
+    out_channels: Size
     kernel_size: Extent
-    activation: str = "identity"
+    activation: ActivationName = "identity"
     stride: Extent = 1
     padding: Extent | str = 0
     dilation: Extent = 1
-    groups: int = 1
-    bias: bool = True
+    groups: Size = 1
+    bias: Flag = True
 
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        take_positive(self, "in_channels", "out_channels", "groups")
-        check_activation(self.activation)
-        check_flag(name, bias=self.bias)
-        for setting in ("kernel_size", "stride", "dilation"):
-            object.__setattr__(self, setting, per_axis(name, setting, getattr(self, setting), self.axes))
-        object.__setattr__(self, "padding", self._checked_padding(name))
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise LayerError(
-                f"{name} has groups={self.groups} for {self.in_channels} input and {self.out_channels} output channels",
-                allowed="a number that divides both",
-                remedy="correct groups or the channels",
-            )
+    def __attrs_post_init__(self) -> None:
+        check_divides(self, "groups", "in_channels", "out_channels")
+        for name in ("kernel_size", "stride", "dilation"):
+            spread(self, name, self.axes)
+        if isinstance(self.padding, str) and self.padding in ("same", "valid"):
+            object.__setattr__(self, "padding", self._same_padding() if self.padding == "same" else 0)
+        spread(self, "padding", self.axes, least=0)
 
-    def _checked_padding(self, name: str) -> Shape:
-        if self.padding == "valid":
-            return (0,) * self.axes
-        if self.padding != "same":
-            return per_axis(name, "padding", self.padding, self.axes, least=0)  # type: ignore[arg-type]
+    def _same_padding(self) -> Shape:
         needed = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)]
         if any(s != 1 for s in self.strides) or any(total % 2 for total in needed):
             raise LayerError(
-                f'{name} has padding="same" with kernel_size={self.kernel} and stride={self.strides}',
+                f'{type(self).__name__} has padding="same" with kernel_size={self.kernel} and stride={self.strides}',
                 allowed='"same" with stride 1 and odd kernels, which pad both sides alike',
                 remedy="give the padding as numbers",
             )
@@ -123,7 +109,7 @@ class _Convolution(Layer):
         return (self.out_channels, *windows)
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Conv1d(_Convolution):
     """A convolution over one axis: samples (in, length) -> (out, windows).
 
@@ -137,7 +123,7 @@ class Conv1d(_Convolution):
     axes: ClassVar[int] = 1
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Conv2d(_Convolution):
     """A convolution over two axes: samples (in, height, width) -> (out, *windows); settings are (height, width).
 

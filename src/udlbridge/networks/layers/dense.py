@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, check_activation, check_flag, real, take_positive
+from udlbridge.errors import ShapeError
+from udlbridge.networks.layers.base import Layer, Shape
+from udlbridge.networks.layers.settings import ActivationName, Flag, Probability, Size, frozen_layer
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Dense(Layer):
     """y = activation(W x + b) on the last axis. Parameters: `weight` (out, in) and `bias` (out,).
 
@@ -17,15 +17,10 @@ class Dense(Layer):
     """
 
     kind: ClassVar[str] = "dense"
-    in_features: int
-    out_features: int
-    activation: str = "identity"
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        take_positive(self, "in_features", "out_features")
-        check_activation(self.activation)
-        check_flag("Dense", bias=self.bias)
+    in_features: Size
+    out_features: Size
+    activation: ActivationName = "identity"
+    bias: Flag = True
 
     def param_shapes(self) -> dict[str, Shape]:
         """`weight` (out, in), and `bias` (out,) if there is one."""
@@ -49,7 +44,7 @@ class Dense(Layer):
         return (*shape[:-1], self.out_features)
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Activation(Layer):
     """y = activation(x), elementwise: one of `ACTIVATIONS`, where the formulas are.
 
@@ -59,13 +54,10 @@ class Activation(Layer):
 
     kind: ClassVar[str] = "activation"
     keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
-    activation: str
-
-    def __post_init__(self) -> None:
-        check_activation(self.activation)
+    activation: ActivationName
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class _Normalising(Layer):
     """Softmax and LogSoftmax, which need an axis to sum over."""
 
@@ -80,7 +72,7 @@ class _Normalising(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Softmax(_Normalising):
     """y_a = exp(x_a) / sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1).
 
@@ -90,7 +82,7 @@ class Softmax(_Normalising):
     kind: ClassVar[str] = "softmax"
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class LogSoftmax(_Normalising):
     """y_a = x_a - log sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1): the logarithm of Softmax.
 
@@ -100,7 +92,7 @@ class LogSoftmax(_Normalising):
     kind: ClassVar[str] = "logsoftmax"
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Flatten(Layer):
     """y[(i N_2 + j) N_3 + k] = x[i, j, k]: all axes of a sample in one, in C order (the last axis runs fastest).
 
@@ -117,7 +109,7 @@ class Flatten(Layer):
         return (size,)
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Dropout(Layer):
     """The identity: kernels and derivatives are those of inference, where dropout does nothing.
 
@@ -127,10 +119,4 @@ class Dropout(Layer):
 
     kind: ClassVar[str] = "dropout"
     keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        p = real(self.p)
-        if p is None or not 0 <= p < 1:
-            raise LayerError(f"Dropout has p={self.p!r}", allowed="a probability, 0 <= p < 1", remedy="correct p")
-        object.__setattr__(self, "p", p)
+    p: Probability = 0.5

@@ -6,14 +6,14 @@ The variance is the biased one (divided by the count). All three use PyTorch's f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, Start, check_flag, take_eps, take_positive, whole
+from udlbridge.errors import ShapeError
+from udlbridge.networks.layers.base import Layer, Shape, Start
+from udlbridge.networks.layers.settings import Epsilon, Flag, Size, Sizes, check_divides, frozen_layer
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class LayerNorm(Layer):
     """Mean and variance over the last axes of a sample, `normalized_shape`; weight and bias have that shape.
 
@@ -21,27 +21,13 @@ class LayerNorm(Layer):
     """
 
     kind: ClassVar[str] = "layernorm"
-    normalized_shape: int | tuple[int, ...]
-    eps: float = 1e-5
-    affine: bool = True
-
-    def __post_init__(self) -> None:
-        shape = self.normalized_shape
-        given = shape if isinstance(shape, list | tuple) else (shape,)
-        axes = tuple(number for number in map(whole, given) if number is not None and number >= 1)
-        if not axes or len(axes) != len(given):
-            raise LayerError(
-                f"LayerNorm has normalized_shape={shape!r}",
-                allowed="an integer of at least 1, or several",
-                remedy="give the size of the last axis",
-            )
-        object.__setattr__(self, "normalized_shape", axes)
-        take_eps(self)
-        check_flag("LayerNorm", affine=self.affine)
+    normalized_shape: Sizes
+    eps: Epsilon = 1e-5
+    affine: Flag = True
 
     @property
     def shape(self) -> Shape:
-        """`normalized_shape` as a tuple."""
+        """`normalized_shape`, always a tuple."""
         return self.normalized_shape  # type: ignore[return-value]
 
     def param_shapes(self) -> dict[str, Shape]:
@@ -67,7 +53,7 @@ class LayerNorm(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class _ChannelNorm(Layer):
     """What GroupNorm and BatchNorm share: one weight and one bias for each channel, the first axis of a sample."""
 
@@ -93,7 +79,7 @@ class _ChannelNorm(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class GroupNorm(_ChannelNorm):
     """Mean and variance over space and over the channels of each of `num_groups` groups of neighbouring channels.
 
@@ -101,21 +87,13 @@ class GroupNorm(_ChannelNorm):
     """
 
     kind: ClassVar[str] = "groupnorm"
-    num_groups: int
-    num_channels: int
-    eps: float = 1e-5
-    affine: bool = True
+    num_groups: Size
+    num_channels: Size
+    eps: Epsilon = 1e-5
+    affine: Flag = True
 
-    def __post_init__(self) -> None:
-        take_positive(self, "num_groups", "num_channels")
-        take_eps(self)
-        check_flag("GroupNorm", affine=self.affine)
-        if self.num_channels % self.num_groups:
-            raise LayerError(
-                f"GroupNorm has num_groups={self.num_groups} for {self.num_channels} channels",
-                allowed="a number of groups that divides the channels",
-                remedy="correct num_groups",
-            )
+    def __attrs_post_init__(self) -> None:
+        check_divides(self, "num_groups", "num_channels")
 
     def _channels(self) -> int:
         return self.num_channels
@@ -125,7 +103,7 @@ class GroupNorm(_ChannelNorm):
         return {"weight": (self.num_channels,), "bias": (self.num_channels,)} if self.affine else {}
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class BatchNorm(_ChannelNorm):
     """Each channel with its stored mean and variance: inference, where samples do not touch each other.
 
@@ -136,14 +114,9 @@ class BatchNorm(_ChannelNorm):
     """
 
     kind: ClassVar[str] = "batchnorm"
-    num_features: int
-    eps: float = 1e-5
-    affine: bool = True
-
-    def __post_init__(self) -> None:
-        take_positive(self, "num_features")
-        take_eps(self)
-        check_flag("BatchNorm", affine=self.affine)
+    num_features: Size
+    eps: Epsilon = 1e-5
+    affine: Flag = True
 
     def _channels(self) -> int:
         return self.num_features

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, per_axis, whole
-from udlbridge.networks.layers.convolution import Extent, window_count
+from udlbridge.networks.layers.base import Layer, Shape
+from udlbridge.networks.layers.convolution import window_count
+from udlbridge.networks.layers.settings import Axes, Extent, frozen_layer, several, spread
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class _Pool(Layer):
     """Settings of both pools: windows of `kernel_size`, `stride` apart (None: side by side), over `dims` axes.
 
@@ -22,24 +22,19 @@ class _Pool(Layer):
     kernel_size: Extent
     stride: Extent | None = None
     padding: Extent = 0
-    dims: int | None = None
+    dims: Axes = None
 
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        dims = self.dims
-        if dims is None:
-            dims = len(self.kernel_size) if isinstance(self.kernel_size, list | tuple) else 2
-        dims = whole(dims)
-        if dims not in (1, 2):
-            raise LayerError(f"{name} has dims={self.dims!r}", allowed="1 or 2", remedy="correct dims or kernel_size")
-        object.__setattr__(self, "dims", dims)
-        object.__setattr__(self, "kernel_size", per_axis(name, "kernel_size", self.kernel_size, dims))
-        stride = self.kernel_size if self.stride is None else self.stride
-        object.__setattr__(self, "stride", per_axis(name, "stride", stride, dims))
-        object.__setattr__(self, "padding", per_axis(name, "padding", self.padding, dims, least=0))
+    def __attrs_post_init__(self) -> None:
+        axes = self.dims or (1 if len(several(self.kernel_size, 2)) == 1 else 2)
+        object.__setattr__(self, "dims", axes)
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel_size)
+        spread(self, "kernel_size", axes)
+        spread(self, "stride", axes)
+        spread(self, "padding", axes, least=0)
         if any(2 * p > k for p, k in zip(self.paddings, self.kernel, strict=True)):
             raise LayerError(
-                f"{name} has padding={self.paddings} for kernel_size={self.kernel}",
+                f"{type(self).__name__} has padding={self.paddings} for kernel_size={self.kernel}",
                 allowed="at most half the kernel, so that no window lies outside the sample",
                 remedy="pad less",
             )
@@ -81,7 +76,7 @@ class _Pool(Layer):
         return (shape[0], *windows)
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class MaxPool(_Pool):
     """y[c, t] = max_u x[c, s t + u - p], the largest entry of every window; padding never wins.
 
@@ -92,7 +87,7 @@ class MaxPool(_Pool):
     kind: ClassVar[str] = "maxpool"
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class MeanPool(_Pool):
     """y[c, t] = 1/k sum_u x[c, s t + u - p], the mean of every window of k entries.
 
@@ -103,7 +98,7 @@ class MeanPool(_Pool):
     kind: ClassVar[str] = "meanpool"
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class GlobalMeanPool(Layer):
     """y[c] = 1/N sum_t x[c, t] over all of space: (channels, *space) -> (channels, 1, ...), as `Flatten()` needs it.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, Start, check_flag, take_positive, whole
+from udlbridge.errors import ShapeError
+from udlbridge.networks.layers.base import Layer, Shape, Start
+from udlbridge.networks.layers.settings import Flag, Index, Size, check_divides, frozen_layer
 
 
 def _check_sequence(name: str, shape: Shape, features: int | None) -> None:
@@ -18,7 +18,7 @@ def _check_sequence(name: str, shape: Shape, features: int | None) -> None:
         )
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Embedding(Layer):
     """y_t = weight[x_t]: a row of `weight` (tokens known, features) for every token of a sample (T,).
 
@@ -28,11 +28,8 @@ class Embedding(Layer):
 
     kind: ClassVar[str] = "embedding"
     of_tokens: ClassVar[bool] = True
-    num_embeddings: int
-    embedding_dim: int
-
-    def __post_init__(self) -> None:
-        take_positive(self, "num_embeddings", "embedding_dim")
+    num_embeddings: Size
+    embedding_dim: Size
 
     def param_shapes(self) -> dict[str, Shape]:
         """`weight` (num_embeddings, embedding_dim)."""
@@ -55,7 +52,7 @@ class Embedding(Layer):
         return (*shape, self.embedding_dim)
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class SinusoidalPositions(Layer):
     """y = x + table, with table[t, 2i] = sin(t / 10000^(2i/E)) and table[t, 2i+1] = cos(t / 10000^(2i/E)).
 
@@ -71,7 +68,7 @@ class SinusoidalPositions(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class LearnedPositions(Layer):
     """y_t = x_t + weight[t], for sequences of at most `length` tokens: `weight` (length, features).
 
@@ -79,11 +76,8 @@ class LearnedPositions(Layer):
     """
 
     kind: ClassVar[str] = "learnedpositions"
-    length: int
-    features: int
-
-    def __post_init__(self) -> None:
-        take_positive(self, "length", "features")
+    length: Size
+    features: Size
 
     def param_shapes(self) -> dict[str, Shape]:
         """`weight` (length, features)."""
@@ -109,7 +103,7 @@ class LearnedPositions(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class SelfAttention(Layer):
     """Multi-head self-attention: y = W_o [head_1 ... head_H] + b_o, head_h = softmax(q_h k_h' / sqrt(E/H)) v_h.
 
@@ -119,20 +113,13 @@ class SelfAttention(Layer):
     """
 
     kind: ClassVar[str] = "selfattention"
-    embed_dim: int
-    num_heads: int
-    causal: bool = False
-    bias: bool = True
+    embed_dim: Size
+    num_heads: Size
+    causal: Flag = False
+    bias: Flag = True
 
-    def __post_init__(self) -> None:
-        take_positive(self, "embed_dim", "num_heads")
-        check_flag("SelfAttention", causal=self.causal, bias=self.bias)
-        if self.embed_dim % self.num_heads:
-            raise LayerError(
-                f"SelfAttention has num_heads={self.num_heads} for embed_dim={self.embed_dim}",
-                allowed="a number of heads that divides the features",
-                remedy="correct num_heads",
-            )
+    def __attrs_post_init__(self) -> None:
+        check_divides(self, "num_heads", "embed_dim")
 
     def param_shapes(self) -> dict[str, Shape]:
         """The two projections, and their biases if there are any."""
@@ -156,7 +143,7 @@ class SelfAttention(Layer):
         return shape
 
 
-@dataclass(frozen=True)
+@frozen_layer
 class Take(Layer):
     """One row of a sample: (T, *rest) -> rest. `Take(-1)` is the last token, where a causal network has seen all.
 
@@ -166,13 +153,7 @@ class Take(Layer):
 
     kind: ClassVar[str] = "take"
     keeps: ClassVar[frozenset[int]] = frozenset({-1})
-    index: int = -1
-
-    def __post_init__(self) -> None:
-        index = whole(self.index)
-        if index is None:
-            raise LayerError(f"Take has index={self.index!r}", allowed="an integer", remedy="correct index")
-        object.__setattr__(self, "index", index)
+    index: Index = -1
 
     def output_shape(self, shape: Shape) -> Shape:
         """(T, *rest) -> rest."""
