@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.backends.reduction import Outputs
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, thread_count
@@ -190,7 +189,7 @@ def spectrum(
         return _partial(kernel, dtype, rounding_unit(kernel, dtype), rank, k, max_products, seed, progress)
     matrix = SlicedMatrix(kernel if hasattr(kernel, "shape") else np.asarray(kernel))
     fits = fits_lapack(len(matrix), dense_limit)
-    with nullcontext() if threads is None else threadpool_limits(threads, user_api="blas"):
+    with numpy_blas.to(threads):
         if fits or not matrix.has_product:
             matrix.check()  # one more pass over all of it, which a store of many gigabytes is spared
         if fits:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from udlbridge.analysis.scaling import peak_of, scale_exponent, scale_exponents
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.tiling import Grid, Tile
@@ -132,7 +132,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     workers = min(len(bands), os.cpu_count() or 1)
     m = len(kernels)
     total = Sums(np.zeros(m), np.zeros((m, m)), np.zeros((m, n)), np.zeros((m, n)))
-    with threadpool_limits(limits=1 if workers > 1 else None, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with numpy_blas.to(1 if workers > 1 else None), ThreadPoolExecutor(workers) as pool:
         for band, part in zip(bands, pool.map(one, bands), strict=True):
             peaks = np.maximum(total.peaks, part.peaks)
             total.grow(peaks)

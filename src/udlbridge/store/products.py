@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.kernels.tiling import Grid, Tile
 
 STRIP = 64 * 1024
@@ -58,7 +59,7 @@ def triangle_product(
     # The last rows are the longest. BLAS gets one thread, since the block rows keep the cores busy.
     order = sorted(bands, reverse=True)
     workers = min(len(order), threads)
-    with threadpool_limits(limits=1 if workers > 1 else None, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with numpy_blas.to(1 if workers > 1 else None), ThreadPoolExecutor(workers) as pool:
         for row, (own, before) in zip(order, pool.map(one, [bands[row] for row in order]), strict=True):
             result[bands[row][0].rows] += own
             result[: len(before)] += before

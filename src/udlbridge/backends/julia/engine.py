@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
 from udlbridge.backends.programs import Program
+from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.errors import BackendError
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
@@ -31,6 +32,7 @@ class JuliaBackend(Backend[Any]):
         self._module = runtime.start()
         self._chain: tuple[str, Any] | None = None
         self._released = 0
+        self._limit = ThreadLimit(lambda: [Pool("julia", self._exchange_threads)])
 
     def versions(self) -> dict[str, str]:
         """Versions of Julia, Flux, Zygote, NNlib, UDLBridge and juliacall."""
@@ -161,17 +163,12 @@ class JuliaBackend(Backend[Any]):
                 raise
             raise BackendError(f"Julia raised an error in UDLBridge.{function}: {error}") from error
 
-    @contextmanager
-    def blas_threads(self, count: int | None) -> Iterator[None]:
+    def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
         """Julia's BLAS with `count` threads; the old number comes back afterwards."""
-        if count is None:
-            yield
-            return
-        before = self.call("bridge_threads", count)
-        try:
-            yield
-        finally:
-            self.call("bridge_threads", before)
+        return self._limit.to(count)
+
+    def _exchange_threads(self, count: int) -> int:
+        return int(self.call("bridge_threads", count))
 
 
 class JuliaTraining(Training):

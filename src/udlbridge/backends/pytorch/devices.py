@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 
+from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.errors import OptionError
 
 
@@ -26,15 +26,17 @@ def checked_device(device: str) -> str:
     return device
 
 
-@contextmanager
-def blas_threads(count: int | None) -> Iterator[None]:
-    """torch with `count` threads; the old number comes back afterwards."""
-    if count is None:
-        yield
-        return
+def _exchange(count: int) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return before
+
+
+# Each thread has a number, and one that is new to torch takes the number that was set last, in whatever thread. So what
+# it finds there while others are inside is theirs: the one to put back is that from before the first caller.
+_LIMIT = ThreadLimit(lambda: [Pool("torch", _exchange, by_thread=True)])
+
+
+def blas_threads(count: int | None) -> AbstractContextManager[None]:
+    """torch with `count` threads; the old number comes back afterwards. None changes nothing."""
+    return _LIMIT.to(count)

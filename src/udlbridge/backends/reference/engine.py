@@ -17,8 +17,8 @@ from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
 from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
 from udlbridge.backends.reference.signals import signals
-from udlbridge.backends.reference.threads import blas_threads
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.networks.model import Model
 
 
@@ -89,7 +89,7 @@ class ReferenceBackend(Backend[list[Summand]]):
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured") or per-sample gradients ("plain"), of a few samples at a time."""
         step = stretch(job, x)
-        with blas_threads(job.threads):
+        with numpy_blas.to(job.threads):
             parts = [self._factors(job, x[start : start + step]) for start in range(0, len(x), step)]
             return [joined(parts, index) for index in range(len(parts[0]))]
 
@@ -118,7 +118,7 @@ class ReferenceBackend(Backend[list[Summand]]):
         """Sum the factors' products into `out`, above the diagonal too."""
         out[...] = 0
         wanted = set(job.parameters)
-        with blas_threads(job.threads):
+        with numpy_blas.to(job.threads):
             for one, other in zip(left, right, strict=True):
                 if not wanted.isdisjoint(one.names):
                     out += product(job.reduction, one.factor, rows, other.factor, cols)
@@ -131,7 +131,7 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
         """NumPy's BLAS with `count` threads."""
-        return blas_threads(count)
+        return numpy_blas.to(count)
 
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """Per-sample gradients, summed."""

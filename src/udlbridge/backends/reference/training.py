@@ -13,7 +13,7 @@ from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import contributions, forward, input_jacobian
 from udlbridge.backends.reference.contributions import Contribution, Direct, Rows
 from udlbridge.backends.reference.slopes import slope_gradient
-from udlbridge.backends.reference.threads import blas_threads
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -100,7 +100,7 @@ class ReferenceTraining(Training):
     def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
         """One pass over `order`."""
         losses: list[float] = []
-        with blas_threads(self._job.threads):
+        with numpy_blas.to(self._job.threads):
             for start in range(0, len(order), batch_size):
                 losses.append(self._make_step(order[start : start + batch_size], factor))
                 if not np.isfinite(losses[-1]):
