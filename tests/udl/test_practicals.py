@@ -11,13 +11,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib import image
 
 from udlbridge.cli.practicals import command
 from udlbridge.errors import DataError, OptionError
 from udlbridge.udl import practicals
-from udlbridge.udl.practicals import Row
+from udlbridge.udl.practicals import Row, overview
 
 matplotlib.use("Agg")
 
@@ -41,6 +43,9 @@ PRINTED = {
 """All figures that the sources print or assert; a practical checks exactly these, as often."""
 
 
+INDEX = practicals.folder().parent / "README.md"
+
+
 @pytest.mark.parametrize("name", practicals.names())
 def test_every_figure_holds(name: str, backend: str) -> None:
     rows = practicals.run(name, backend)
@@ -49,23 +54,70 @@ def test_every_figure_holds(name: str, backend: str) -> None:
     assert not wrong, "\n" + practicals.table(wrong)
     checked = sorted(row.expected for row in rows if row.origin == practicals.PRINTED)
     assert sorted(float(text) for text in PRINTED.get(name, "").split()) == checked
+    _check_index(name, backend, rows)
+
+
+def _check_index(name: str, backend: str, rows: list[Row]) -> None:
+    """The table in the index shows the figures of the source, and ours, as they come out here."""
+    page = INDEX.read_text(encoding="utf-8")
+    start, end = overview.START.format(name), overview.END
+    assert start in page
+    shown = page.split(start)[1].split(end)[0]
+    lines, wanted = _cells(shown), _cells(overview.comparison({backend: rows}))
+    assert [line[:2] for line in lines] == [line[:2] for line in wanted], f"udlbridge practicals table {name} --write"
+    column = lines[0].index(backend) if lines and backend in lines[0] else None
+    sources = [row for row in rows if row.of_source]
+    for row, line, here in zip(sources, lines[2:], wanted[2:], strict=True):
+        # Where the last digit of the source is free, as after a training, it may be another one on another machine.
+        if column is not None and (row.digits is None or row.tolerance < 10.0**-row.digits):
+            assert line[column] == here[2]
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
 
 
 @pytest.mark.parametrize("name", practicals.names())
 def test_every_practical_draws(name: str, tmp_path: Path) -> None:
-    path = practicals.save_picture(name, tmp_path, "reference")
-    assert path.name == f"{name}.png"
-    assert 1_000 < path.stat().st_size < 60_000
+    paths = practicals.save_pictures(name, tmp_path, "reference")
+    assert paths[0].name == f"{name}.png"
+    index = INDEX.read_text(encoding="utf-8")
+    for path in paths:
+        assert image.imread(path).shape[1] >= 1200
+        assert (practicals.folder() / "images" / path.name).is_file()
+        assert f"(practicals/images/{path.name})" in index
 
 
-def test_pictures_and_index_are_complete() -> None:
-    folder = practicals.folder()
-    index = (folder.parent / "README.md").read_text(encoding="utf-8")
+def test_index_is_complete() -> None:
+    index = INDEX.read_text(encoding="utf-8")
     for name in practicals.names():
-        assert (folder / "images" / f"{name}.png").is_file()
         assert f"practicals/{name}.py" in index
-        assert f"practicals/images/{name}.png" in index
-        assert len((folder / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 120
+        assert overview.START.format(name) in index
+
+
+def test_overview_puts_engines_beside_the_source(tmp_path: Path) -> None:
+    rows = [practicals.printed("a", "0.12", 0.1234), practicals.solved("b", "3.0", 3.2, tolerance=0.5)]
+    rows += [practicals.closed_form("c", 1.0, 1.0), practicals.closed_form("d", 1.0, 2.0)]
+    text = overview.comparison({"torch": rows, "reference": [practicals.printed("a", "0.12", 0.2), *rows[1:]]})
+    assert "| a | 0.12 | 0.12 | 0.20 **differs** |" in text
+    assert r"| b | 3.0\* | 3.2 | 3.2 |" in text
+    assert "Further figures that hold: 1 of 2 with torch, 1 of 2 with reference." in text
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{overview.marked('x', 'old')}\nafter", encoding="utf-8")
+    overview.write(page, {"x": text})
+    assert page.read_text(encoding="utf-8") == f"before\n{overview.marked('x', text)}\nafter"
+    with pytest.raises(OptionError, match="no place for y"):
+        overview.write(page, {"y": text})
+    with pytest.raises(OptionError, match="different lists"):
+        overview.comparison({"torch": rows, "reference": rows[1:]})
+
+
+def test_a_gap_shows_the_entry_that_is_farthest_off() -> None:
+    row = practicals.largest_gap("a", np.array([1.0, 2.5, 3.0]), np.array([1.0, 2.0, 3.0]))
+    assert (row.expected, row.figure, row.ok) == (2.0, 2.5, False)
+    row = practicals.largest_gap("a", np.array([1.0, -3.0]), np.array([1.0, -3.0]))
+    assert (row.expected, row.figure, row.ok) == (-3.0, -3.0, True)
+    assert not practicals.largest_gap("a", np.array([1.0, np.nan]), np.ones(2)).ok
 
 
 def test_a_printed_figure_is_judged_by_its_digits() -> None:

@@ -23,12 +23,13 @@ def command(context: click.Context) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True)
 @click.option("--backend", default=None, help="torch, julia or reference.")
+@click.option("--full", is_flag=True, help="Run what takes long, too, where a practical has such figures.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder for pictures.")
 @json_option
-def run(name: str, backend: str | None, plot: Path | None, json_file: Path | None) -> int:
-    """Run the practical NAME (its name or number), or "all".
+def run(names: tuple[str, ...], backend: str | None, full: bool, plot: Path | None, json_file: Path | None) -> int:
+    """Run the practicals NAMES (names or numbers), or "all".
 
     Prints, for every figure, what the source or an independent computation says, what this engine gives, the difference
     and a verdict. The exit code is 0 only if all hold, 1 if one differs, and 2 if a practical could not run; the others
@@ -38,13 +39,13 @@ def run(name: str, backend: str | None, plot: Path | None, json_file: Path | Non
     from udlbridge.udl import practicals
 
     engine = backends.get(backend).name
-    chosen = practicals.names() if name == "all" else [practicals.full_name(name)]
     check_json_target(json_file)
     if plot is not None:
         practicals.prepare_folder(plot)
     results = {}
-    for each in chosen:
-        results[each] = _one(each, engine, plot, json_file)
+    for each in _full_names(names):
+        longer = full and hasattr(practicals.load(each), "full_rows")
+        results[each] = _one(each, engine, longer, plot, json_file)
     rows = [row for result in results.values() for row in result["rows"] if row["origin"] != practicals.SKIPPED]
     failed = [each for each, result in results.items() if result["error"] is not None]
     differing = sum(not row["ok"] for row in rows)
@@ -60,7 +61,39 @@ def run(name: str, backend: str | None, plot: Path | None, json_file: Path | Non
     return EXIT_DISAGREE if differing else 0
 
 
-def _one(name: str, engine: str, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
+@command.command("table")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--backend", "engines", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
+@click.option(
+    "--write", "page", type=click.Path(path_type=Path), help="Put the tables where their marks stand in this file."
+)
+def table(names: tuple[str, ...], engines: tuple[str, ...], page: Path | None) -> None:
+    """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
+    from udlbridge import backends
+    from udlbridge.udl import practicals
+    from udlbridge.udl.practicals import overview
+
+    chosen = backends.selected(engines or None)
+    tables = {}
+    for each in _full_names(names):
+        tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in chosen})
+        if page is None:
+            click.echo(f"{practicals.title(each)}\n\n{tables[each]}\n")
+        else:
+            overview.write(page, {each: tables[each]})
+            click.echo(f"wrote the figures of {each} to {page}")
+
+
+def _full_names(names: tuple[str, ...]) -> list[str]:
+    """The practicals that are meant, in the order given, each once."""
+    from udlbridge.udl import practicals
+
+    if "all" in names:
+        return practicals.names()
+    return list(dict.fromkeys(practicals.full_name(name) for name in names))
+
+
+def _one(name: str, engine: str, full: bool, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
     """Run and report one practical; an error of this package is part of the result."""
     import time
 
@@ -71,10 +104,10 @@ def _one(name: str, engine: str, plot: Path | None, json_file: Path | None) -> d
     rows: list[practicals.Row] = []
     error = None
     try:
-        rows = practicals.run(name, engine)
+        rows = practicals.run(name, engine, full=full)
         said = practicals.table(rows)
-        if plot is not None:
-            said += f"\nwrote {practicals.save_picture(name, plot, engine)}"
+        for path in [] if plot is None else practicals.save_pictures(name, plot, engine):
+            said += f"\nwrote {path}"
     except UDLBridgeError as problem:
         error = str(problem)
         said = f"could not run: {error}"

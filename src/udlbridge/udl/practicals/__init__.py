@@ -1,106 +1,41 @@
 """The practicals: short scripts that compute a source's figures in any engine, found, run and judged here.
 
 In a checkout the scripts stand in `examples/practicals`; an installed wheel carries them in this package, in `scripts`.
-Each has a docstring, `rows(backend)`, which gives a `Row` for every figure, and `draw(backend)`, which gives a picture.
+Each has a docstring, `rows(backend)`, which gives a `Row` for every figure, and `draw(backend)`, which gives a picture,
+or several by name. Where a figure of the source takes long, `full_rows(backend)` gives it, and a short run stands in
+`rows`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from udlbridge.errors import OptionError, UDLBridgeError
+from udlbridge.udl.practicals.rows import BELOW as BELOW
+from udlbridge.udl.practicals.rows import CLOSED_FORM as CLOSED_FORM
+from udlbridge.udl.practicals.rows import DIFFERENCES as DIFFERENCES
+from udlbridge.udl.practicals.rows import PRINTED as PRINTED
+from udlbridge.udl.practicals.rows import SKIPPED as SKIPPED
+from udlbridge.udl.practicals.rows import SOLVED as SOLVED
+from udlbridge.udl.practicals.rows import Row as Row
+from udlbridge.udl.practicals.rows import asserted as asserted
+from udlbridge.udl.practicals.rows import below as below
+from udlbridge.udl.practicals.rows import closed_form as closed_form
+from udlbridge.udl.practicals.rows import differences as differences
+from udlbridge.udl.practicals.rows import largest_gap as largest_gap
+from udlbridge.udl.practicals.rows import printed as printed
+from udlbridge.udl.practicals.rows import skipped as skipped
+from udlbridge.udl.practicals.rows import solved as solved
+from udlbridge.udl.practicals.rows import table as table
 
-PRINTED = "printed"
-CLOSED_FORM = "closed form"
-DIFFERENCES = "differences"
-BELOW = "below"
-SKIPPED = "skipped"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of a practical, and what it should be.
-
-    `origin` says where `expected` comes from: "printed" in the source, a "closed form" (or another independent
-    computation), finite "differences", or a line that the figure has to stay "below"; what is "skipped" cannot be had
-    here. `tolerance` is the largest difference allowed: for a printed figure half a unit of its last digit.
-    """
-
-    quantity: str
-    origin: str
-    expected: float
-    figure: float
-    tolerance: float = 0.0
-
-    @property
-    def difference(self) -> float:
-        """figure - expected."""
-        return self.figure - self.expected
-
-    @property
-    def ok(self) -> bool:
-        """Whether the figure is what it should be; what was skipped is not held against the engine."""
-        if self.origin == SKIPPED:
-            return True
-        if self.origin == BELOW:
-            return self.figure < self.expected
-        return abs(self.difference) <= self.tolerance
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
-        numbers = {"expected": self.expected, "figure": self.figure, "difference": self.difference}
-        known = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
-        return {**asdict(self), **known, "ok": self.ok}
-
-
-def printed(quantity: str, text: str, figure: float) -> Row:
-    """A figure as the source prints it: `figure` has to round to the same digits."""
-    digits = len(text.partition(".")[2])
-    # Half a unit of the last digit, and the rounding of the decimal fraction itself.
-    return Row(quantity, PRINTED, float(text), float(figure), 0.5 * 10.0**-digits * (1 + 1e-9))
-
-
-def asserted(quantity: str, expected: float, figure: float) -> Row:
-    """A figure that the source compares by `==`."""
-    return Row(quantity, PRINTED, float(expected), float(figure))
-
-
-def closed_form(quantity: str, expected: float, figure: float, tolerance: float = 1e-12) -> Row:
-    """A figure that another computation gives; `tolerance` is relative to values above 1, absolute below."""
-    return Row(quantity, CLOSED_FORM, float(expected), float(figure), float(tolerance) * max(1.0, abs(float(expected))))
-
-
-def largest_gap(quantity: str, value: np.ndarray, reference: np.ndarray, tolerance: float = 1e-12) -> Row:
-    """The largest difference of two arrays relative to the largest entry of the second, which should be 0."""
-    if value.shape != reference.shape:
-        raise ValueError(f"{quantity}: shapes {value.shape} and {reference.shape}")
-    gap = float(np.max(np.abs(value - reference)) / max(float(np.max(np.abs(reference))), 1e-300))
-    return Row(quantity, CLOSED_FORM, 0.0, gap, tolerance)
-
-
-def differences(quantity: str, expected: float, figure: float, tolerance: float) -> Row:
-    """A derivative, and its finite difference with the error that this has."""
-    return Row(quantity, DIFFERENCES, float(expected), float(figure), tolerance)
-
-
-def below(quantity: str, line: float, figure: float) -> Row:
-    """A figure that has to stay below a line."""
-    return Row(quantity, BELOW, float(line), float(figure))
-
-
-def skipped(quantity: str, reason: str) -> Row:
-    """A figure that cannot be had here, and why."""
-    return Row(f"{quantity}: {reason}", SKIPPED, math.nan, math.nan)
+WIDTH = 1320
+"""Pixels of a picture, before its margins are cut."""
 
 
 def folder() -> Path:
@@ -152,27 +87,19 @@ def title(name: str) -> str:
     return (load(name).__doc__ or name).strip().splitlines()[0]
 
 
-def run(name: str, backend: str | None = None) -> list[Row]:
-    """All figures of one practical, computed by one engine."""
-    rows: list[Row] = load(name).rows(backend)
-    return rows
+def run(name: str, backend: str | None = None, *, full: bool = False) -> list[Row]:
+    """All figures of one practical, computed by one engine; with `full`, those too that take long.
 
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text: what it is, what it should be, what it is here, the difference, the verdict."""
-    width = max([len(row.quantity) for row in rows if row.origin != SKIPPED] + [8])
-    lines = [f"{'':<{width}}  {'expected':>16}  {'here':>16}  {'difference':>10}  verdict"]
-    for row in rows:
-        if row.origin == SKIPPED:
-            lines.append(f"skipped: {row.quantity}")
-            continue
-        sign = "< " if row.origin == BELOW else ""
-        verdict = f"{'ok' if row.ok else 'DIFFERS'} ({row.origin})"
-        lines.append(
-            f"{row.quantity:<{width}}  {sign + format(row.expected, '.10g'):>16}  {row.figure:>16.10g}  "
-            f"{row.difference:>10.1e}  {verdict}"
-        )
-    return "\n".join(lines)
+    Raises:
+        OptionError: no such practical, or `full` where nothing takes long.
+    """
+    module = load(name)
+    rows: list[Row] = module.rows(backend)
+    if not full:
+        return rows
+    if not hasattr(module, "full_rows"):
+        raise OptionError(f"{full_name(name)} has no longer run", allowed="the run as it is", remedy="leave out full")
+    return rows + module.full_rows(backend)
 
 
 def prepare_folder(target: Path) -> None:
@@ -191,19 +118,48 @@ def prepare_folder(target: Path) -> None:
         raise OptionError(f"the folder {target} cannot be written to", allowed="a folder", remedy="name another")
 
 
-def save_picture(name: str, target: Path, backend: str | None = None) -> Path:
-    """Draw a practical's picture into the folder `target`, as a PNG of its name. Raises as `prepare_folder`."""
+def style() -> dict[str, Any]:
+    """Settings of matplotlib for all pictures: colours that colour-blind people tell apart, and a line style with each.
+
+    Source of the colours: Okabe and Ito (2008), Color Universal Design.
+    """
+    from cycler import cycler
+
+    colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
+    lines = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+    return {
+        "axes.prop_cycle": cycler(color=colours) + cycler(linestyle=lines),
+        "axes.titlesize": 10,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "image.cmap": "cividis",
+    }
+
+
+def save_pictures(name: str, target: Path, backend: str | None = None) -> list[Path]:
+    """Draw a practical's pictures into the folder `target`: NAME.png, and NAME_x.png for each that is called "x".
+
+    Raises:
+        OptionError: as `prepare_folder`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     prepare_folder(target)
-    figure = load(name).draw(backend)
-    path = target / f"{full_name(name)}.png"
-    figure.savefig(path, dpi=72, bbox_inches="tight", pil_kwargs={"optimize": True})
-    pyplot.close(figure)
-    return path
+    paths = []
+    with matplotlib.rc_context(style()):
+        drawn = load(name).draw(backend)
+        for label, figure in (drawn if isinstance(drawn, dict) else {"": drawn}).items():
+            path = target / f"{full_name(name)}{'_' * bool(label)}{label}.png"
+            dpi = WIDTH / figure.get_figwidth()
+            figure.savefig(path, dpi=dpi, bbox_inches="tight", pil_kwargs={"optimize": True})
+            pyplot.close(figure)
+            paths.append(path)
+    return paths
 
 
 def main(file: str, doc: str | None) -> None:
@@ -214,15 +170,16 @@ def main(file: str, doc: str | None) -> None:
 
     @click.command(help=doc)
     @click.option("--backend", default=None, help="torch, julia or reference.")
-    @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the picture.")
-    def command(backend: str | None, plot: Path | None) -> None:
+    @click.option("--full", is_flag=True, help="Run what takes long, too.")
+    @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the pictures.")
+    def command(backend: str | None, full: bool, plot: Path | None) -> None:
         try:
             if plot is not None:
                 prepare_folder(plot)
-            rows = run(name, backend)
+            rows = run(name, backend, full=full)
             click.echo(table(rows))
-            if plot is not None:
-                click.echo(f"wrote {save_picture(name, plot, backend)}")
+            for path in [] if plot is None else save_pictures(name, plot, backend):
+                click.echo(f"wrote {path}")
         except UDLBridgeError as error:
             click.echo(f"{name}: {error}", err=True)
             sys.exit(2)
