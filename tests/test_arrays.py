@@ -55,7 +55,7 @@ def ragged_masked() -> Any:
 
 
 REFUSED = {
-    "masked": (np.ma.masked_invalid(X), InputError, r"x is a masked array.*mask would be lost.*x\.filled"),
+    "masked": (np.ma.masked_invalid(X), InputError, r"x is a masked array.*mask would be lost.*filled"),
     "masked row": ([X[0], np.ma.array(X[1])], InputError, r"x\[1\] is a masked array"),
     "masked entry": (ragged_masked(), InputError, r"x\[0\]\[1\] is a masked array"),
     "bfloat16": (torch.ones(2, 2, dtype=torch.bfloat16), DTypeError, r"bfloat16, which NumPy does.*torch\.float32"),
@@ -68,7 +68,7 @@ REFUSED = {
     "None inside": ([[1.0, 2.0], [3.0, None]], DTypeError, r"x\[1\]\[1\] is None"),
     "words": (["a", "b"], DTypeError, r"x\[0\] is 'a'"),
     "word": ("abc", DTypeError, r"x has dtype <U3"),
-    "objects": (X.astype(object), DTypeError, r"dtype object.*np\.stack\(x\)\.astype\(np\.float64\)"),
+    "objects": (X.astype(object), DTypeError, r"dtype object.*np\.stack\(rows\)\.astype\(np\.float64\)"),
     "dates": (np.array(["2020-01-01"], dtype="M8[D]"), DTypeError, r"datetime64"),
     "fields": (np.zeros(2, dtype=[("a", float)]), DTypeError, r"dtype \[\('a'"),
     "dict": ({"a": 1}, DTypeError, r"x is a dict"),

@@ -185,7 +185,7 @@ def _of_tensor(tensor: Any, name: str) -> np.ndarray:
         raise DTypeError(
             f"{name} is a tensor of {dtype}, which NumPy does not have",
             allowed="float32, float64: a dtype is never changed silently",
-            remedy=f"{name}.to(torch.float32), and the network in float32 too",
+            remedy="tensor.to(torch.float32), and the network in float32 too",
         ) from None
     except Exception as error:  # tensors without numbers, as on the meta device, say so in many ways
         raise InputError(
@@ -216,7 +216,7 @@ def _of_frame(frame: Any, name: str) -> np.ndarray:
         raise DTypeError(
             f"{name} has columns of numbers and columns of truth values",
             allowed="columns of numbers",
-            remedy=f'{name}.astype("float64"), or another dtype of your choice',
+            remedy='frame.astype("float64"), or another dtype of your choice',
         )
     return np.column_stack(parts) if parts else np.empty((len(frame), 0))
 
@@ -227,7 +227,7 @@ def _read(value: object, name: str) -> np.ndarray:
         raise InputError(
             f"{name} is a masked array: its mask would be lost",
             allowed="an array without a mask",
-            remedy=f"say what stands for the missing numbers, as {name}.filled(0.0), or leave those samples out",
+            remedy="say what stands for the missing numbers, as with .filled(0.0), or leave them out",
         )
     try:
         return np.asarray(value)
@@ -255,5 +255,5 @@ def _refuse_kind(array: np.ndarray, value: object, name: str, wanted: Wanted) ->
     raise DTypeError(
         f"{name} has dtype {array.dtype}",
         allowed=f"a rectangular array of numbers, as of {target}",
-        remedy=f"np.stack({name}).astype(np.{target})" if objects else f"np.asarray({name}, dtype=np.{target})",
+        remedy=f"np.stack(rows).astype(np.{target})" if objects else f"np.asarray(numbers, dtype=np.{target})",
     )

@@ -10,8 +10,8 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from udlbridge.errors import OptionError
 from udlbridge.networks.layers import Layer, Shape, Start
+from udlbridge.options import checked_choice, checked_count, checked_positive
 
 FLOATS: dict[str, np.dtype[np.floating]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -31,7 +31,7 @@ def initial_parameters(layers: Sequence[Layer], seed: int, dtype: str) -> dict[s
 
     Source: Glorot and Bengio (2010), equation 16.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(checked_count("seed", seed, 0))
     params: dict[str, np.ndarray] = {}
     for index, layer in enumerate(layers):
         for name, shape in layer.param_shapes().items():
@@ -77,7 +77,8 @@ M = TypeVar("M", bound=Redrawable)
 
 
 def _redrawn(model: M, seed: int, variance: Callable[[Shape], float], distribution: str) -> M:
-    generator = np.random.default_rng(seed)
+    checked_choice("distribution", distribution, ("normal", "uniform"))
+    generator = np.random.default_rng(checked_count("seed", seed, 0))
     params = initial_parameters(model.layers, seed, model.dtype.name)
     starts = {f"{i}.{name}": layer.start(name) for i, layer in enumerate(model.layers) for name in layer.param_shapes()}
     for name, value in params.items():
@@ -86,10 +87,8 @@ def _redrawn(model: M, seed: int, variance: Callable[[Shape], float], distributi
         sigma = np.sqrt(variance(value.shape))
         if distribution == "normal":
             drawn = sigma * generator.standard_normal(value.shape)
-        elif distribution == "uniform":
-            drawn = generator.uniform(-np.sqrt(3) * sigma, np.sqrt(3) * sigma, size=value.shape)
         else:
-            raise OptionError(f"distribution={distribution!r}", allowed="normal, uniform", remedy="choose one of them")
+            drawn = generator.uniform(-np.sqrt(3) * sigma, np.sqrt(3) * sigma, size=value.shape)
         params[name] = drawn.astype(model.dtype)
     return model.with_params(params)
 
@@ -123,6 +122,5 @@ def glorot(model: M, seed: int = 0, distribution: str = "normal") -> M:
 
 def normal(model: M, variance: float, seed: int = 0) -> M:
     """Normal weights of one given variance. Raises `OptionError` if it is not positive; otherwise as `he`."""
-    if not (np.isfinite(variance) and variance > 0):
-        raise OptionError(f"variance={variance}", allowed="a positive number", remedy="correct it")
-    return _redrawn(model, seed, lambda shape: variance, "normal")
+    positive = checked_positive("variance", variance)
+    return _redrawn(model, seed, lambda shape: positive, "normal")

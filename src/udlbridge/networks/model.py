@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.errors import DTypeError, LayerError, ModelFileError, ParameterError
+from udlbridge.arrays import as_array, has_dtype
+from udlbridge.errors import DTypeError, InputError, LayerError, ModelFileError, ParameterError
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
 from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_behind
@@ -33,6 +34,14 @@ def _checked_dtype(dtype: object) -> str:
     return str(name)
 
 
+def _as_parameter(name: str, value: object, wanted: np.dtype[Any] | str) -> np.ndarray:
+    """The array in any container. Raises `ParameterError` where the door for numbers refuses it."""
+    try:
+        return as_array(value, f"parameter {name}", wanted=np.dtype(wanted))
+    except InputError as error:
+        raise ParameterError(error.given, allowed=error.allowed, remedy=error.remedy) from None
+
+
 def _frozen(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
@@ -47,11 +56,13 @@ class Model:
 
     Args:
         layers: the layers in order of evaluation.
-        params: arrays by name, in the canonical layout: Dense (out, in), convolutions (out, in/groups, *kernel). Their
-            dtype becomes the model's. They are copied. Buffers may be among them; those that are not begin at zero
-            (means) and one (variances). Without any, Glorot-uniform weights and zero biases are drawn from `seed`.
+        params: arrays by name, in the canonical layout: Dense (out, in), convolutions (out, in/groups, *kernel), in any
+            container that `udlbridge.arrays` takes. Their dtype becomes the model's; lists of Python's numbers have
+            none, and take that of the others, or `dtype`. They are copied. Buffers may be among them; those that are
+            not begin at zero (means) and one (variances). Without any, Glorot-uniform weights and zero biases are drawn
+            from `seed`.
         seed: for `numpy.random.default_rng`; unused when `params` are given.
-        dtype: "float32" or "float64"; unused when `params` are given and not empty.
+        dtype: "float32" or "float64"; unused where `params` have a dtype.
 
     Raises:
         LayerError: if something in `layers` is not a layer, there are none, or an Embedding is not the first.
@@ -161,11 +172,12 @@ class Model:
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
         """The same layers with other parameters (all of them); buffers stay unless they are among them."""
-        return Model(self._layers, {**self._buffers_for(params), **params}, dtype=self._dtype)
+        buffers = self._buffers_for(params) if self._buffers and isinstance(params, Mapping) else {}
+        return Model(self._layers, {**buffers, **params} if buffers else params, dtype=self._dtype)
 
     def _buffers_for(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The buffers in the dtype of the new parameters, which decides that of the model."""
-        found = {np.asarray(value).dtype for value in params.values()}
+        found = {_as_parameter(name, value, self.dtype).dtype for name, value in params.items() if has_dtype(value)}
         dtype = found.pop() if len(found) == 1 else self.dtype
         return {name: value.astype(dtype) for name, value in self._buffers.items()}
 
@@ -238,6 +250,12 @@ class Model:
         self, params: Mapping[str, np.ndarray], dtype: str
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
         """Checked copies of the parameters and of the buffers, and their dtype."""
+        if not isinstance(params, Mapping):
+            raise ParameterError(
+                f"a {type(params).__name__} in the place of the parameters",
+                allowed="arrays by name, in a dict",
+                remedy='as params={"0.weight": weight, "0.bias": bias}',
+            )
         buffers = self.buffer_shapes()
         trained = self.param_shapes()
         expected = trained | {name: shape for name, shape in buffers.items() if name in params}
@@ -254,8 +272,11 @@ class Model:
             )
         values: dict[str, np.ndarray] = {}
         dtypes: set[str] = set()
+        given = {name: _as_parameter(name, params[name], dtype) for name in expected if has_dtype(params[name])}
+        wanted = next((value.dtype for value in given.values()), np.dtype(dtype))
         for name, shape in expected.items():
-            value = np.array(params[name], order="C")  # a copy: the model must not change when the caller's array does
+            found = given[name] if name in given else _as_parameter(name, params[name], wanted)
+            value = np.array(found, order="C")  # a copy: the model must not change when the caller's array does
             if value.shape != shape:
                 hint = ""
                 if len(shape) == 2 and value.shape == shape[::-1]:
