@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import secrets
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -59,6 +60,17 @@ def checked_count(what: str, value: object, least: int, most: int | None = None)
         allowed = f"a whole number, at least {least}" + ("" if most is None else f", at most {most}")
         raise OptionError(f"{what}={value!r}", allowed=allowed, remedy=f"correct {what}")
     return number
+
+
+def checked_seed(seed: object) -> int:
+    """`seed` as an int of at least 0; None draws one anew, so that no input can be made for it beforehand.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if seed is None:
+        return secrets.randbits(32)
+    return checked_count("seed", seed, 0)
 
 
 def thread_count(threads: object) -> int | None:

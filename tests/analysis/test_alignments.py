@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import udlbridge as ub
-from udlbridge.analysis import alignments, streaming
+from udlbridge.analysis import features, sums
 from udlbridge.errors import DTypeError, InputError, NumericalError, OptionError, ShapeError
 from udlbridge.kernels import planning
 from udlbridge.kernels.tiling import Tile
@@ -123,7 +123,7 @@ def test_entries_of_any_size_cost_no_digits(
 def test_entries_whose_size_changes_from_one_block_to_the_next(
     power: int, tile: int | None, order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "STRIP", 100)
+    monkeypatch.setattr(sums, "STRIP", 100)
     a, b = np.random.default_rng(1).standard_normal((2, 20, 3))
     sizes = np.repeat([1.0, 10.0**power], 10)[::order, None]
     k = (a @ a.T) * sizes * sizes.T if power == -155 else (a @ a.T) * np.maximum(sizes, sizes.T)
@@ -185,7 +185,7 @@ def test_memory_maps_and_the_number_of_threads(tmp_path: Path, monkeypatch: pyte
     maps = [np.load(path, mmap_mode="r") for path in paths]
     values = []
     for cores in (1, 3):
-        monkeypatch.setattr(streaming.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(sums.os, "cpu_count", lambda cores=cores: cores)
         values.append(ub.alignment(*maps, tile=128))
     assert values[0] == pytest.approx(values[1], abs=1e-15)
     assert values[0] == pytest.approx(dense_alignment(*(np.asarray(m) for m in maps)), abs=1e-11)
@@ -253,65 +253,9 @@ def test_the_matrix_holds_all_pairs() -> None:
             assert matrix[i, j] == pytest.approx(dense_alignment(first, second), abs=1e-12)
 
 
-def test_label_kernels() -> None:
-    signs = np.array([1, -1, -1, 1])
-    np.testing.assert_array_equal(ub.label_kernel(signs), np.outer(signs, signs))
-    onehot = np.eye(3)[[0, 2, 2, 1]]
-    np.testing.assert_array_equal(ub.label_kernel(onehot), onehot @ onehot.T)
-    # Centred, the two forms are the same but for a factor.
-    assert ub.alignment(ub.label_kernel(signs), ub.label_kernel(np.eye(2)[(signs > 0).astype(int)])) == pytest.approx(1)
-
-
-def test_features_of_every_layer(backend: str) -> None:
-    model = ub.Model([ub.Dense(3, 5, "relu"), ub.Dense(5, 4, "tanh"), ub.Dense(4, 2)], seed=1, dtype="float64")
-    x = np.random.default_rng(0).standard_normal((7, 3))
-    p = model.params
-    hidden = np.maximum(x @ p["0.weight"].T + p["0.bias"], 0)
-    last = np.tanh(hidden @ p["1.weight"].T + p["1.bias"])
-    for layer, phi in ((0, hidden), (-3, hidden), (1, last), (-2, last), (2, last @ p["2.weight"].T + p["2.bias"])):
-        np.testing.assert_allclose(ub.features(model, x, layer=layer, backend=backend), phi, rtol=0, atol=1e-13)
-        np.testing.assert_allclose(
-            ub.feature_kernel(model, x, layer=layer, backend=backend), phi @ phi.T, rtol=0, atol=1e-12
-        )
-    target = ub.label_kernel(np.array([1, -1, 1, -1, 1, -1, -1]))
-    found = ub.layer_alignments(model, x, target, backend=backend)
-    expected = [dense_alignment(ub.feature_kernel(model, x, layer=i, backend="reference"), target) for i in range(3)]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
-
-
-def test_lazy_kernels_are_the_dense_ones(backend: str) -> None:
-    model = ub.Model([ub.Dense(3, 5, "relu"), ub.Dense(5, 2)], seed=1)
-    x = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
-    signs, onehot = np.where(x[:, 0] > 0, 1, -1), np.eye(3)[np.arange(30) % 3]
-    pairs: list[tuple[ub.FactoredKernel, np.ndarray]] = [
-        (ub.label_kernel(signs, lazy=True), np.outer(signs, signs)),
-        (ub.label_kernel(onehot, lazy=True), onehot @ onehot.T),
-        (
-            ub.feature_kernel(model, x, backend=backend, lazy=True),
-            ub.feature_kernel(model, x, backend=backend),
-        ),
-    ]
-    for (lazy, dense), dtype in zip(pairs, ("float64", "float64", "float32"), strict=True):
-        assert (lazy.shape, lazy.ndim, len(lazy), lazy.dtype) == ((30, 30), 2, 30, np.dtype(dtype))
-        np.testing.assert_allclose(np.asarray(lazy), dense, rtol=1e-6, atol=1e-6)
-        assert np.asarray(lazy, dtype=np.float64).dtype == np.float64
-        for rows, columns in ((slice(0, 30), slice(0, 30)), (slice(2, 9), slice(25, 40)), (slice(None), slice(-4, -1))):
-            block = lazy[rows, columns]
-            assert block.dtype == lazy.dtype
-            np.testing.assert_allclose(block, dense[rows, columns], rtol=1e-6, atol=1e-6)
-        for tile in (None, 7):
-            for centred in (True, False):
-                options = {"tile": tile, "centred": centred}
-                other = np.diag(np.arange(1.0, 31))
-                assert ub.alignment(lazy, other, **options) == pytest.approx(
-                    ub.alignment(dense, other, **options), rel=1e-6
-                )
-    assert "rank at most 3" in repr(pairs[1][0])
-
-
 def test_lazy_kernels_are_never_formed(stores: list[ub.KernelStore], monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.where(np.arange(30) % 3, 1.0, -1.0)
-    lazy, dense = ub.label_kernel(labels, lazy=True), ub.label_kernel(labels)
+    lazy, dense = ub.label_kernel(labels), np.outer(labels, labels)
     expected = ub.alignment(stores[0], dense)
     largest: list[int] = []
     block, read_tile = ub.FactoredKernel.__getitem__, ub.KernelStore.read_tile
@@ -333,18 +277,6 @@ def test_lazy_kernels_are_never_formed(stores: list[ub.KernelStore], monkeypatch
     assert sorted(tiles) == [(i, j) for i in range(4) for j in range(i + 1)]
     assert max(largest) == 64
     assert ub.alignment(lazy, dense, tile=5) == pytest.approx(1, abs=1e-15)
-
-
-def test_what_a_lazy_kernel_does_not_give() -> None:
-    lazy = ub.label_kernel(np.array([1, -1, 1]), lazy=True)
-    for block in (0, slice(0, 2), (slice(0, 2), 1), (slice(0, 1),) * 3):
-        with pytest.raises(OptionError, match="two slices"):
-            lazy[block]
-    with pytest.raises(ValueError, match="copy"):
-        np.array(lazy, copy=False)
-    for shape in ((3,), (0, 2), (2, 2, 2)):
-        with pytest.raises(ShapeError, match="factor of shape"):
-            ub.FactoredKernel(np.ones(shape))
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -373,7 +305,7 @@ def test_layers_are_aligned_in_one_forward_pass_and_one_pass_over_the_target(
         return outputs(part, batch)
 
     monkeypatch.setattr(engine, "outputs", noted)
-    monkeypatch.setattr(alignments, "CHUNK", 4)
+    monkeypatch.setattr(features, "CHUNK", 4)
     target = OnlySlices(dense)
     found = ub.layer_alignments(model, x, target, centred=centred, backend="reference")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
@@ -391,14 +323,6 @@ def test_a_layer_without_an_alignment_is_named() -> None:
         ub.layer_alignments(model, x, np.ones((6, 6)), backend="reference")
 
 
-def test_features_of_more_samples_than_go_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ub.Model([ub.Dense(3, 5, "relu"), ub.Dense(5, 2)], seed=1)
-    x = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
-    whole = ub.features(model, x, backend="reference")
-    monkeypatch.setattr(alignments, "CHUNK", 4)
-    np.testing.assert_allclose(ub.features(model, x, backend="reference"), whole, rtol=1e-6)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [1.0, 0.1, 1e6, 1e-30])
 def test_equal_labels_have_no_alignment(value: float, dtype: str) -> None:
@@ -409,11 +333,6 @@ def test_equal_labels_have_no_alignment(value: float, dtype: str) -> None:
             ub.alignment(*pair, tile=7)
         assert "all labels" in str(caught.value)
     assert ub.alignment(constant, other, centred=False) > 0
-
-
-def test_the_notebook_that_sets_every_label_to_one_is_refused() -> None:
-    with pytest.raises(NumericalError, match="two classes"):
-        ub.alignment(ub.label_kernel(np.ones(200)), np.diag(np.ones(200)))
 
 
 @pytest.mark.parametrize("offset", [0.3, 1e4])
@@ -467,18 +386,3 @@ def test_no_kernels_at_all(untyped: None) -> None:
     for layer in ("0", 0.0, None, True):
         with pytest.raises(OptionError, match=f"layer={layer!r} of a model with 1 layers"):
             ub.features(ub.Model([ub.Dense(3, 2)]), k.astype(np.float32), layer=layer)
-
-
-def test_labels_that_are_no_labels() -> None:
-    for bad in (np.array([8, 9, 9]), np.array([0, 1, 1]), np.array([[1, 1], [0, 1]]), np.array([[0.5, 0.5]])):
-        with pytest.raises(InputError, match="What to do: np"):
-            ub.label_kernel(bad)
-    for bad in (np.array(["8", "9"]), np.ones((2, 2, 2)), np.zeros(0)):
-        with pytest.raises(ShapeError):
-            ub.label_kernel(bad)
-
-
-def test_a_layer_that_is_not_there() -> None:
-    model = ub.Model([ub.Dense(3, 2)])
-    with pytest.raises(OptionError, match="layer=-2 of a model with 1 layers"):
-        ub.features(model, np.ones((2, 3), dtype=np.float32))

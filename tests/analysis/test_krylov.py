@@ -174,6 +174,29 @@ def test_the_bound_fails_only_for_the_start_vectors_that_it_excludes(monkeypatch
     assert 0 < len(unlucky) < 60  # a tenth of 300 is expected
 
 
+def test_a_matrix_that_was_made_for_a_start_is_found_out_by_another() -> None:
+    """Its negative eigenvector is orthogonal to the start of seed 0, which therefore never sees it."""
+    n = 200
+    start = np.random.default_rng(0).standard_normal(n)
+    hidden = np.random.default_rng(1).standard_normal(n)
+    hidden -= start * (start @ hidden) / (start @ start)
+    hidden /= np.linalg.norm(hidden)
+    inner = np.eye(n) - np.outer(hidden, hidden)
+    matrix = inner @ np.diag(np.r_[20.0, np.linspace(0.5, 0.6, n - 1)]) @ inner
+    matrix = (matrix + matrix.T) / 2 - np.outer(hidden, hidden)
+    fooled = ub.spectrum(matrix, 1, dense_limit=0, seed=0)
+    assert (fooled.verdict, fooled.seed) == ("PSD", 0)
+    assert fooled.lower_bound is not None
+    assert fooled.lower_bound > 0  # the truth is -1
+    found = [ub.spectrum(matrix, 1, dense_limit=0) for _ in range(5)]
+    for one in found:
+        assert one.verdict == "not PSD"
+        assert one.lower_bound is not None
+        assert one.lower_bound <= -1
+    assert len({one.seed for one in found}) == 5
+    assert ub.spectrum(matrix, 1, dense_limit=0, seed=found[0].seed) == found[0]
+
+
 def test_the_bound_after_one_product_is_the_elementary_one() -> None:
     """theta - beta / eta: |<u, b>| |theta - lambda| is at most the length of the residual, beta."""
     eta = RISK * np.sqrt(np.pi / 200)
@@ -199,9 +222,9 @@ def test_a_partial_spectrum_exports_its_evidence(kernel: np.ndarray) -> None:
 
 
 def test_progress_says_what_is_known(kernel: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
-    quiet = ub.spectrum(kernel, 3, dense_limit=0)
+    quiet = ub.spectrum(kernel, 3, dense_limit=0, seed=2)
     assert capsys.readouterr().err == ""
-    shown = ub.spectrum(kernel, 3, dense_limit=0, progress=True)
+    shown = ub.spectrum(kernel, 3, dense_limit=0, seed=2, progress=True)
     assert f"{shown.products} products, lambda_min >" in capsys.readouterr().err
     assert shown == quiet
 
@@ -211,11 +234,11 @@ def test_nothing_depends_on_the_unit(power: int) -> None:
     """Squares of the entries vanish or overflow; the spectrum of a power of two times the matrix is exactly that."""
     rows = np.random.default_rng(0).standard_normal((80, 80))
     gram, factor = rows @ rows.T, 2.0**power
-    one = ub.spectrum(gram, 5, dense_limit=0)
-    other = ub.spectrum(gram * factor, 5, dense_limit=0)
+    one = ub.spectrum(gram, 5, dense_limit=0, seed=0)
+    other = ub.spectrum(gram * factor, 5, dense_limit=0, seed=0)
     assert other.verdict == one.verdict
     assert other.products == one.products
-    np.testing.assert_array_equal(np.array(other.eigenvalues), np.array(one.eigenvalues) * factor)
+    np.testing.assert_array_equal(other.eigenvalues, one.eigenvalues * factor)
     assert other.lower_bound == pytest.approx((one.lower_bound or 0.0) * factor)
     assert 0 < max(other.residuals) < 1e-12 * other.eigenvalues[-1]
 

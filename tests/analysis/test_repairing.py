@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import udlbridge as ub
+from udlbridge import errors
 
 METHODS = ("threshold", "displace", "closest")
 
@@ -90,6 +91,83 @@ def test_a_zero_on_the_diagonal_clears_its_row() -> None:
     np.testing.assert_array_equal(repaired.kernel[1], 0)
     np.testing.assert_allclose(repaired.kernel[0, 2], 0.9)
     np.testing.assert_array_equal(ub.repair(np.array([[0.0, 1.0], [1.0, 0.0]]), "closest").kernel, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_diagonal_of_very_different_entries(method: str) -> None:
+    """ "closest" scaled what rounding had left of the smallest entry, and made an indefinite matrix of it."""
+    matrix = np.array([[1, 1e-3, 0.2], [1e-3, 1e-10, -0.1], [0.2, -0.1, 1]])
+    repaired = ub.repair(matrix, method)
+    assert ub.spectrum(repaired.kernel).verdict != "not PSD"
+    if method == "closest":
+        # With the diagonal given, v = (k01, k21) lies within the ellipse v' G^-1 v <= 1e-10. The nearest such point to
+        # (1e-3, -0.1), which is that far away, lies in the direction G (1e-3, -0.1).
+        g = np.array([[1, 0.2], [0.2, 1]])
+        aim = np.array([1e-3, -0.1])
+        expected = 1e-5 * g @ aim / np.sqrt(aim @ g @ aim)
+        np.testing.assert_allclose(repaired.kernel[1, [0, 2]], expected, rtol=1e-2)
+        np.testing.assert_array_equal(np.diagonal(repaired.kernel), np.diagonal(matrix))
+
+
+@given(
+    n=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+    spread=st.integers(0, 12),
+    power=st.sampled_from([0, -300, 290]),
+    sign=st.sampled_from([-1.0, 0.0, 1.0]),
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_comes_back_is_never_called_not_psd(
+    method: str, dtype: type, n: int, seed: int, spread: int, power: int, sign: float
+) -> None:
+    """Entries of every size, matrices that are almost definite, almost negative definite, or multiples of one."""
+    generator = np.random.default_rng(seed)
+    sizes = 10.0 ** -generator.integers(0, spread + 1, n).astype(float)
+    matrix = indefinite(n, seed) * np.sqrt(np.outer(sizes, sizes))
+    matrix += sign * 10.0**-spread * np.eye(n)
+    matrix *= 10.0 ** (power if dtype == np.float64 else power // 12)
+    if method == "closest":
+        np.fill_diagonal(matrix, np.abs(np.diagonal(matrix)))
+    try:
+        repaired = ub.repair(matrix.astype(dtype), method)
+    except errors.NumericalError as error:
+        if "stopped with" not in str(error):  # the search of "closest" says when it has not converged
+            raise
+        return
+    assert ub.spectrum(repaired.kernel).verdict != "not PSD"
+
+
+def test_equal_negative_eigenvalues_leave_nothing() -> None:
+    """Rounding in eigenvalues of -1 is more than all that is left when 1 is added."""
+    matrix = np.array([[-1.0, 1e-17], [1e-17, -1.0]])
+    for method in ("threshold", "displace"):
+        assert ub.spectrum(ub.repair(matrix, method).kernel).verdict != "not PSD"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("power", [1e307, 1e-307])
+def test_entries_near_the_ends_of_float64(method: str, power: float) -> None:
+    matrix = np.array([[1.0, 2.0], [2.0, 1.0]])
+    one, other = ub.repair(matrix, method), ub.repair(matrix * power, method)
+    np.testing.assert_allclose(other.kernel / power, one.kernel, rtol=1e-12)
+    np.testing.assert_allclose(other.change, one.change, rtol=1e-12)
+    np.testing.assert_allclose([other.smallest / power, other.diagonal_change], [one.smallest, one.diagonal_change])
+
+
+def test_what_has_become_too_large_is_refused() -> None:
+    matrix = np.diag([1.7e308, -0.5e308])
+    with pytest.raises(errors.NumericalError, match="beyond the range of float64"):
+        ub.repair(matrix, "displace")
+    with pytest.raises(errors.NumericalError, match="beyond the range of float32"):
+        ub.repair((matrix / 5e269).astype(np.float32), "displace")
+
+
+def test_repairs_are_compared_by_what_they_hold() -> None:
+    one, same = ub.repair(np.diag([-1.0, 2.0])), ub.repair(np.diag([-1.0, 2.0]))
+    assert one == same
+    assert one != ub.repair(np.diag([-1.0, 3.0]))
+    assert len({one, same}) == 1
 
 
 def test_a_report_says_what_changed() -> None:

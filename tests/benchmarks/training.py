@@ -18,7 +18,7 @@ import numpy as np
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.analysis.streaming import TILE
+from udlbridge.analysis.bands import TILE
 from udlbridge.training.loop import batch_order
 
 N, WIDTH, BATCH = 11_800, 2_000, 200

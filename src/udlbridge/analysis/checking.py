@@ -19,6 +19,7 @@ from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
+from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
 
 
@@ -63,13 +64,13 @@ class CheckReport:
 
     @property
     def worst(self) -> float:
-        """The largest relative difference of all comparisons."""
+        """The largest relative difference of all comparisons; NaN where there was nothing to compare."""
         return max((row.difference for row in self.comparisons), default=float("nan"))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
+        """All of it as JSON-ready data; a difference that is not finite is None."""
         rows = [{**asdict(row), "ok": row.ok} for row in self.comparisons]
-        return {**asdict(self), "engines": list(self.engines), "comparisons": rows, "ok": self.ok, "worst": self.worst}
+        return dict(json_ready({**asdict(self), "comparisons": rows, "ok": self.ok, "worst": self.worst}))
 
     def __str__(self) -> str:
         pairs = list(dict.fromkeys((row.first, row.second) for row in self.comparisons))
@@ -210,7 +211,7 @@ def _everything(model: Model, x: np.ndarray, backend: str, reduction: Outputs) -
         "outputs": evaluate(model, x, backend=backend),
         **{f"jacobian {name}": block for name, block in blocks.items()},
         "full NTK": ntk(model, x, outputs="full", backend=backend),
-        "eigenvalues": np.array(spectrum(ntk(model, x, outputs=reduction, backend=backend)).eigenvalues),
+        "eigenvalues": spectrum(ntk(model, x, outputs=reduction, backend=backend)).eigenvalues,
         # Tokens have no derivative.
         **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=backend)}),
     }

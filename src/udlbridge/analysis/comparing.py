@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import attrs
@@ -14,6 +14,7 @@ from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.networks.model import Model
+from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
 
 
@@ -55,8 +56,8 @@ class PortReport:
         return all(gap is not None and gap <= self.budget for gap in (self.outputs, self.kernel))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
-        return {**asdict(self), "steps": [asdict(step) for step in self.steps], "ok": self.ok}
+        """All of it as JSON-ready data; a difference that is not finite is None."""
+        return {**json_ready(self), "ok": self.ok}
 
     def __str__(self) -> str:
         width = max((len(step.first) for step in self.steps), default=4)

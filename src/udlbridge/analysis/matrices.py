@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.analysis.scaling import peak_of, scale_exponent
 from udlbridge.errors import InputError, ShapeError
 from udlbridge.tolerances import rounding_unit
 
@@ -17,18 +18,20 @@ BLOCK_BYTES = 1 << 26
 class SlicedMatrix:
     """The symmetric part of something with `shape`, `dtype` and slices `[i:j, p:q]`, in float64.
 
+    Integers are taken as the float64 numbers that they are.
+
     If it has a product of its own (`@`, as a kernel store has) that one is used (`has_product`), and symmetry is taken
     for granted: such a thing stores one triangle. Otherwise rows are read in blocks, each once per product.
 
     Raises:
-        ShapeError, InputError: if it is not square, is empty, or holds no floats.
+        ShapeError, InputError: if it is not square, is empty, or holds no real numbers.
     """
 
     def __init__(self, source: Any) -> None:
         self._source = source
         self.shape: tuple[int, ...] = tuple(source.shape)
-        self.dtype: np.dtype[Any] = np.dtype(source.dtype)
-        self.eps = rounding_unit(source, self.dtype) if self.dtype.kind == "f" else 0.0
+        given = np.dtype(source.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(np.float64) if given.kind in "biu" else given
         self.has_product = hasattr(source, "__matmul__") and not isinstance(source, np.ndarray)
         if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
             remedy = "take one reduction of the kernel"
@@ -39,8 +42,9 @@ class SlicedMatrix:
             raise InputError("the kernel is empty", allowed="n >= 1", remedy="check the selection of samples")
         if self.dtype.kind != "f":
             raise InputError(
-                f"the kernel has dtype {self.dtype}", allowed="float32 or float64", remedy="convert it with .astype"
+                f"the kernel has dtype {given}", allowed="real numbers", remedy="convert it with .astype(np.float64)"
             )
+        self.eps = rounding_unit(source, self.dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -53,7 +57,7 @@ class SlicedMatrix:
         """
         largest = gap = 0.0
         for rows in self._blocks():
-            block = np.asarray(self._source[rows, :])
+            block = np.asarray(self._source[rows, :]).astype(self.dtype, copy=False)
             if not np.isfinite(block).all():
                 i, j = (int(axis) for axis in np.argwhere(~np.isfinite(block))[0])
                 raise InputError(
@@ -64,7 +68,8 @@ class SlicedMatrix:
             largest = max(largest, float(np.abs(block).max()))
             if not self.has_product:
                 mirrored = np.asarray(self._source[:, rows]).T
-                gap = max(gap, float(np.abs(block.astype(np.float64) - mirrored).max()))
+                with np.errstate(over="ignore"):  # a gap of infinity is a gap
+                    gap = max(gap, float(np.abs(block.astype(np.float64) - mirrored).max()))
         relative = gap / largest if largest > 0 else 0.0
         if relative > 100 * self.eps * np.sqrt(len(self)):
             raise InputError(
@@ -73,16 +78,22 @@ class SlicedMatrix:
                 remedy="a cross kernel (x2=) has no spectrum of this kind; use singular values",
             )
 
-    def dense(self) -> np.ndarray:
-        """All of it, (n, n) float64, in memory of its own."""
+    def dense(self) -> tuple[np.ndarray, int]:
+        """All of it, (n, n) float64, in memory of its own, divided by 2^exponent; and the exponent.
+
+        That is 0 for all but very large and very small entries, which LAPACK cannot take.
+        """
         wide = np.empty(self.shape)
         for rows in self._blocks():
             wide[rows] = self._source[rows, :]
+        exponent = scale_exponent(peak_of(wide))
+        if exponent:
+            np.ldexp(wide, -exponent, out=wide)
         for rows in self._blocks():
             mean = (wide[rows, rows.start :] + wide[rows.start :, rows].T) / 2
             wide[rows, rows.start :] = mean
             wide[rows.start :, rows] = mean.T
-        return wide
+        return wide, exponent
 
     def __matmul__(self, block: np.ndarray) -> np.ndarray:
         """The symmetric part times a vector (n,) or a block of them (n, m), in float64, by one pass over the rows."""

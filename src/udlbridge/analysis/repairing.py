@@ -10,13 +10,14 @@ import numpy as np
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.spectra import LAPACK_ORDER
 from udlbridge.errors import NumericalError, OptionError
+from udlbridge.reports import same_fields
 from udlbridge.tolerances import relative_difference
 
 CLOSE_ENOUGH = 1e-6
 """How far "closest" may leave the diagonal, relative to its largest entry, before it is put right by scaling."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Repair:
     """A repaired kernel (n, n), of the dtype of the original, and what was changed.
 
@@ -30,6 +31,12 @@ class Repair:
     change: float
     diagonal_change: float
 
+    def __eq__(self, other: object) -> bool:
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.method, self.smallest, self.change))
+
     def __str__(self) -> str:
         return (
             f"{self.method}: smallest eigenvalue before {self.smallest:.6g}; changed by {self.change:.3g} of the "
@@ -42,12 +49,8 @@ def threshold(matrix: np.ndarray) -> np.ndarray:
 
     Source: Higham, Computing a nearest symmetric positive semidefinite matrix (1988), theorem 2.1.
     """
-    values, vectors = np.linalg.eigh(matrix)
-    keep = values > 0
-    # Few eigenvalues are negative as a rule; taking them away leaves a matrix that has none as it is.
-    if keep.sum() < len(values) / 2:
-        return _gram(vectors[:, keep], values[keep])
-    return matrix + _gram(vectors[:, ~keep], -values[~keep])
+    root = _positive_root(matrix)
+    return root @ root.T
 
 
 def displace(matrix: np.ndarray) -> np.ndarray:
@@ -55,8 +58,10 @@ def displace(matrix: np.ndarray) -> np.ndarray:
 
     The nearest matrix of the form K + c I, and in the spectral norm the nearest of all (Higham 1988, section 3).
     """
-    smallest = float(np.linalg.eigvalsh(matrix)[0])
-    return matrix - min(smallest, 0.0) * np.eye(len(matrix))
+    values = np.linalg.eigvalsh(matrix)
+    # Eigenvalues are known to rounding in the largest; where all are equal, that is more than what is left of them.
+    known = len(values) * np.finfo(np.float64).eps * float(np.abs(values).max())
+    return matrix + max(known - float(values[0]), 0.0) * np.eye(len(matrix))
 
 
 def closest(matrix: np.ndarray) -> np.ndarray:
@@ -65,8 +70,9 @@ def closest(matrix: np.ndarray) -> np.ndarray:
     The diagonal of a kernel holds the squared lengths of the features, which `threshold` and `displace` make longer.
     The solution is (K + diag(y))_+, where _+ takes the negative eigenvalues away and y minimises the smooth convex
     function |(K + diag(y))_+|^2 / 2 - <diagonal, y>, whose gradient is what is wrong with the diagonal; this takes far
-    fewer steps than alternating projections. At last a scaling of rows and columns puts the diagonal right to the last
-    digit and keeps the matrix positive semidefinite.
+    fewer steps than alternating projections. At last the rows of a factor are scaled to the lengths that the diagonal
+    asks for: that puts the diagonal right to the last digit, and what is the product of a factor with itself stays
+    positive semidefinite however small an entry of the diagonal is.
 
     Raises:
         NumericalError: if the diagonal has a negative entry, which no such matrix has; or no convergence.
@@ -106,7 +112,7 @@ def closest(matrix: np.ndarray) -> np.ndarray:
             allowed=f"{CLOSE_ENOUGH:.0e}",
             remedy='use method="threshold"',
         )
-    result[inner] = unit * _with_diagonal(threshold(given + np.diag(found.x)), diagonal)
+    result[inner] = unit * _with_diagonal(_positive_root(given + np.diag(found.x)), diagonal)
     return result
 
 
@@ -127,18 +133,20 @@ def repair(k: object, method: str = "threshold") -> Repair:
     | "displace" | adds abs(lambda_min) to the diagonal | eigenvectors, gaps, everything off the diagonal |
     | "closest" | nearest in Frobenius norm among those with the diagonal of `k` | the diagonal |
 
-    A matrix without negative eigenvalues comes back unchanged. A kernel that `spectrum` calls "not PSD" has a bug
-    behind it, or is no Gram matrix: repairing hides that. The work is done in float64 and rounded to the dtype of `k`
-    in the end, so that the smallest eigenvalue can be negative again by rounding, but not by more.
+    What comes back is "PSD" or "rounding" to `spectrum`; a matrix without negative eigenvalues comes back unchanged. A
+    kernel that `spectrum` calls "not PSD" has a bug behind it, or is no Gram matrix: repairing hides that. The work is
+    done in float64 and rounded to the dtype of `k` in the end (integers to float64), so that the smallest eigenvalue
+    can be negative again by rounding, but not by more.
 
     Args:
-        k: a symmetric matrix (n, n), float32 or float64: an array, a memory map or a kernel store.
+        k: a symmetric matrix (n, n) of real numbers: an array, a memory map or a kernel store.
         method: "threshold", "displace" or "closest".
 
     Raises:
         OptionError: an unknown method, or n above what LAPACK takes.
         ShapeError, InputError: as `udlbridge.spectrum`.
-        NumericalError: "closest" and a negative entry on the diagonal, or no convergence.
+        NumericalError: "closest" and a negative entry on the diagonal, or no convergence; entries that have become too
+            large for the dtype.
     """
     if method not in METHODS:
         raise OptionError(f"method={method!r}", allowed=", ".join(METHODS), remedy="choose one of them")
@@ -150,29 +158,44 @@ def repair(k: object, method: str = "threshold") -> Repair:
             remedy="repair the kernel of fewer samples",
         )
     source.check()
-    matrix = source.dense()
+    matrix, exponent = source.dense()
     smallest = float(np.linalg.eigvalsh(matrix)[0])
     repaired = METHODS[method](matrix) if smallest < 0 else matrix
-    result = ((repaired + repaired.T) / 2).astype(source.dtype)
+    repaired = (repaired + repaired.T) / 2
+    with np.errstate(over="ignore"):
+        result = np.ldexp(repaired, exponent).astype(source.dtype)
+    if not np.isfinite(result).all():
+        raise NumericalError(
+            f"the repaired kernel has entries beyond the range of {source.dtype}",
+            allowed="finite numbers",
+            remedy="divide the kernel by a power of two: nothing but the unit changes",
+        )
+    rounded = np.ldexp(result.astype(np.float64), -exponent)
     norm = float(np.linalg.norm(matrix))
     return Repair(
         kernel=result,
         method=method,
-        smallest=smallest,
-        change=float(np.linalg.norm(result - matrix)) / norm if norm > 0 else 0.0,
-        diagonal_change=relative_difference(np.diagonal(result), np.diagonal(matrix)),
+        smallest=float(np.ldexp(smallest, exponent)),
+        change=float(np.linalg.norm(rounded - matrix)) / norm if norm > 0 else 0.0,
+        diagonal_change=relative_difference(np.diagonal(rounded), np.diagonal(matrix)),
     )
 
 
-def _gram(vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """sum_i values_i v_i v_i', exactly symmetric, for values that are not negative."""
-    root = vectors * np.sqrt(values)
-    return root @ root.T
+def _positive_root(matrix: np.ndarray) -> np.ndarray:
+    """A factor R (n, r) with R R' = the matrix without its negative eigenvalues, for the r positive ones."""
+    values, vectors = np.linalg.eigh(matrix)
+    keep = values > 0
+    return vectors[:, keep] * np.sqrt(values[keep])
 
 
-def _with_diagonal(matrix: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
-    """S matrix S with the diagonal matrix S that puts `diagonal` right; it stays positive semidefinite."""
-    scale = np.sqrt(diagonal / np.diagonal(matrix))
-    result = matrix * np.outer(scale, scale)
+def _with_diagonal(root: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """S R R' S with the diagonal matrix S that makes the rows of S R as long as `diagonal` says.
+
+    A row of zeros stays one, but for its entry on the diagonal.
+    """
+    lengths = np.linalg.norm(root, axis=1)
+    scale = np.divide(np.sqrt(diagonal), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    scaled = root * scale[:, None]
+    result = scaled @ scaled.T
     np.fill_diagonal(result, diagonal)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from udlbridge import backends
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
+from udlbridge.reports import json_ready
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class SignalReport:
         return [row.gradient_std for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
-        return asdict(self)
+        """All of it as JSON-ready data; a size that has left the range of the dtype is None."""
+        return dict(json_ready(self))
 
     def __str__(self) -> str:
         lines = ["layer  kind              std activation   std gradient"]

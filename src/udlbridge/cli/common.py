@@ -42,6 +42,18 @@ outputs_option = click.option(
     "--outputs", default="trace", show_default=True, help="An output from 0 on, or trace, mean, sum, diagonal, full."
 )
 
+params_option = click.option(
+    "--params",
+    multiple=True,
+    metavar="PATTERN",
+    help="Sum over these parameters alone: names, *.bias, readout, hidden.",
+)
+
+
+def selection(params: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """The patterns of --params as the library takes them; a word ("readout") is a word only by itself."""
+    return (params[0] if len(params) == 1 else params) or None
+
 
 def check_json_target(target: Path | None) -> None:
     """Find out before a long computation whether its result can be written.
@@ -86,8 +98,10 @@ def count_option(default: int | None, words: str) -> Callable[[Command], Command
 
 
 def write_json(result: dict[str, Any], target: Path) -> None:
-    """Write `result` to a file, or to standard output for "-"."""
-    text = json.dumps(result, indent=2)
+    """Write `result` to a file, or to standard output for "-"; NaN and infinity, which JSON does not know, as null."""
+    from udlbridge.reports import json_ready
+
+    text = json.dumps(json_ready(result), indent=2, allow_nan=False)
     if str(target) == "-":
         click.echo(text)
     else:

@@ -15,8 +15,10 @@ from udlbridge.cli.common import (
     load_model,
     model_option,
     outputs_option,
+    params_option,
     report,
     samples,
+    selection,
     write_json,
 )
 
@@ -25,12 +27,7 @@ from udlbridge.cli.common import (
 @model_option
 @count_option(1000, "Number of samples.")
 @outputs_option
-@click.option(
-    "--params",
-    multiple=True,
-    metavar="PATTERN",
-    help="Sum over these parameters alone: names, *.bias, readout, hidden.",
-)
+@params_option
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
 @dtype_option
 @click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
@@ -80,11 +77,9 @@ def command(
     from udlbridge.kernels.planning import plan
 
     model = load_model(model_name, dtype)
-    # A word ("readout") is a word only by itself.
-    chosen = (params[0] if len(params) == 1 else params) or None
     shared: dict[str, Any] = {
         "outputs": outputs,
-        "params": chosen,
+        "params": selection(params),
         "backend": backend,
         "method": method,
         "memory": memory,

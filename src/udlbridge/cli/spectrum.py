@@ -16,8 +16,10 @@ from udlbridge.cli.common import (
     load_model,
     model_option,
     outputs_option,
+    params_option,
     report,
     samples,
+    selection,
     write_json,
 )
 
@@ -27,12 +29,16 @@ from udlbridge.cli.common import (
 @model_option
 @count_option(1000, "Number of samples, for --model.")
 @outputs_option
+@params_option
 @click.option("--backend", default=None, help="torch, julia or reference, for --model. [UDLBRIDGE_BACKEND]")
 @dtype_option
 @click.option("--k", default=20, show_default=True, help="Largest eigenvalues, where not all are computed.")
 @click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
 @click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
 @click.option("--max-products", default=500, show_default=True, help="Where Lanczos stops in any case.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=None, help="Draw the same start vector again. [default: anew]"
+)
 @click.option("--threads", type=int, default=None, help="Threads of the BLAS.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @data_option
@@ -42,12 +48,14 @@ def command(
     model_name: str,
     n: int,
     outputs: str,
+    params: tuple[str, ...],
     backend: str | None,
     dtype: str | None,
     k: int,
     rank: int | None,
     dense_limit: int | None,
     max_products: int,
+    seed: int | None,
     threads: int | None,
     quiet: bool,
     folder: Path | None,
@@ -59,13 +67,15 @@ def command(
     on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
     PSD and for rounding, else 1.
     """
-    from udlbridge.analysis.spectra import DENSE_LIMIT, PSD, ROUNDING, spectrum
+    from udlbridge.analysis.spectra import DENSE_LIMIT, spectrum
+    from udlbridge.analysis.verdicts import PSD, ROUNDING
 
     options: dict[str, Any] = {
         "k": k,
         "rank": rank,
         "dense_limit": DENSE_LIMIT if dense_limit is None else dense_limit,
         "max_products": max_products,
+        "seed": seed,
         "threads": threads,
         "progress": False if quiet else None,
     }
@@ -75,6 +85,7 @@ def command(
             model,
             x=samples(model, n, folder),
             outputs=outputs,
+            params=selection(params),
             backend=backend,
             **options,
         )

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from udlbridge.analysis.spectra import Spectrum
+from udlbridge.analysis.verdicts import Spectrum
 
 
 def draw_kernel(
@@ -41,7 +41,7 @@ def draw_spectrum(ax: Axes, spectra: Mapping[str, Spectrum], title: str) -> Axes
     """Eigenvalues by rank on a logarithmic scale, negative ones as crosses at |value|, and the tolerance."""
     markers = "osd^v"
     for index, (name, result) in enumerate(spectra.items()):
-        values = np.array(result.eigenvalues)[::-1]
+        values = result.eigenvalues[::-1]
         ranks = np.arange(1, len(values) + 1)
         positive = values > 0
         # Later engines are drawn smaller, so that equal values stay visible.

@@ -168,9 +168,10 @@ class WritableStore(StoredKernel):
         """Store one tile atomically; returns the largest relative rounding error of its entries (0 if not narrower).
 
         Raises:
+            NumericalError: an entry is not finite.
             StoreError: the disk is full or refuses; or an entry does not fit into the storage.
         """
-        raw, error = narrowed(block, self.manifest["storage"])
+        raw, error = narrowed(block, self.manifest["storage"], (tile.rows.start, tile.columns.start))
         if error > self.manifest.get("storage_error", 0.0):
             self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
         with self._disk():

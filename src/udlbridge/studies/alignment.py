@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.analysis.alignments import label_kernel
+from udlbridge.analysis.labels import label_kernel
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.models import hidden_relu
 from udlbridge.options import checked_count
+from udlbridge.reports import json_ready
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.loop import train
 from udlbridge.training.probes import Probe
@@ -96,7 +97,7 @@ class AlignmentStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
+        found = {
             "digits": list(self.digits),
             "n_train": self.n_train,
             "n_test": self.n_test,
@@ -110,12 +111,13 @@ class AlignmentStudy:
                     "seconds": run.seconds,
                     "versions": dict(run.versions),
                     "plan": dict(run.plan),
-                    "losses": run.losses.tolist(),
+                    "losses": run.losses,
                 }
                 for (backend, variant), run in self.runs.items()
             ],
-            "drift": [vars(drift) for drift in self.drift()],
+            "drift": self.drift(),
         }
+        return dict(json_ready(found))
 
     def __str__(self) -> str:
         """A table for each model and engine, and the drift between engines."""

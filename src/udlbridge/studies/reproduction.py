@@ -12,10 +12,12 @@ import numpy as np
 
 from udlbridge import backends, data
 from udlbridge.analysis.checking import Comparison
-from udlbridge.analysis.spectra import Spectrum, spectrum
+from udlbridge.analysis.spectra import spectrum
+from udlbridge.analysis.verdicts import Spectrum
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks import models
 from udlbridge.networks.model import Model
+from udlbridge.reports import json_ready
 from udlbridge.studies.recorded import flux
 from udlbridge.tolerances import budget, relative_difference
 
@@ -32,8 +34,8 @@ class KernelResult:
     def to_dict(self) -> dict[str, Any]:
         """Kernel, eigenvalues, number of negative ones and the verdict, JSON-ready."""
         return {
-            "kernel": [[float(value) for value in row] for row in self.kernel],
-            "eigenvalues": list(self.spectrum.eigenvalues),
+            "kernel": self.kernel.tolist(),
+            "eigenvalues": self.spectrum.eigenvalues.tolist(),
             "negative": self.spectrum.negative,
             "verdict": self.spectrum.verdict,
         }
@@ -61,7 +63,7 @@ class Reproduction:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
-        return {
+        found = {
             "method1": {name: result.to_dict() for name, result in self.method1.items()},
             "method2": {name: result.to_dict() for name, result in self.method2.items()},
             "agreement": {
@@ -82,6 +84,7 @@ class Reproduction:
             "skipped": dict(self.skipped),
             "versions": dict(self.versions),
         }
+        return dict(json_ready(found))
 
     def __str__(self) -> str:
         lines = []

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from udlbridge.analysis.checking import CheckReport, check
-from udlbridge.analysis.spectra import NOT_PSD, PSD, ROUNDING, Spectrum, spectrum
+from udlbridge.analysis.spectra import spectrum
+from udlbridge.analysis.verdicts import NOT_PSD, PSD, ROUNDING, Spectrum
 from udlbridge.backends.reduction import Outputs
 from udlbridge.networks.model import Model
 from udlbridge.tolerances import budget
@@ -45,10 +46,11 @@ def assert_kernels_close(k1: np.ndarray, k2: np.ndarray, *, rtol: float | None =
         raise AssertionError(f"the kernels have different shapes: {a.shape} and {b.shape}")
     dtype = "float64" if a.dtype == b.dtype == np.float64 else "float32"
     limit = budget(dtype) if rtol is None else rtol
-    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    wide = b.astype(np.float64)
+    gap = np.abs(a.astype(np.float64) - wide)
     # A NaN on either side makes the gap NaN, and argmax finds the first one.
     where = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
-    scale = float(np.max(np.abs(b), initial=0.0))
+    scale = float(np.max(np.abs(wide), initial=0.0))
     if gap[where] <= limit * scale:
         return
     raise AssertionError(
@@ -75,7 +77,7 @@ def assert_psd(k: np.ndarray, rank: int | None = None) -> Spectrum:
         word = "is not" if result.verdict == NOT_PSD else "is not shown to be"
         raise AssertionError(f"the kernel {word} positive semidefinite\n{result}")
     if rank is not None and rank < result.n and result.complete:
-        beyond = max(abs(value) for value in result.eigenvalues[: result.n - rank])
+        beyond = float(np.abs(result.eigenvalues[: result.n - rank]).max())
         if beyond > result.tolerance:
             raise AssertionError(f"eigenvalue {beyond:.3g} lies beyond rank {rank}\n{result}")
     return result

@@ -8,9 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from udlbridge.analysis.alignments import alignment, feature_kernel
+from udlbridge.analysis.alignments import alignment
+from udlbridge.analysis.features import feature_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import NumericalError, OptionError
+from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
@@ -69,7 +71,7 @@ class Probe:
     x: np.ndarray
     every: int
     quantities: tuple[str, ...] = ("ntk_change",)
-    target: np.ndarray | None = None
+    target: np.ndarray | FactoredKernel | None = None
     layer: int = -2
     outputs: Outputs = "trace"
     name: str = "probe"
@@ -113,14 +115,15 @@ class Probe:
                 own = kernel if quantity.startswith("ntk") else phi
                 assert own is not None
                 if quantity == "ntk_change":
+                    assert kernel is not None
                     assert first is not None
                     assert size is not None
-                    found[quantity] = float(np.linalg.norm(own.astype(np.float64) - first)) / size
+                    found[quantity] = float(np.linalg.norm(kernel.astype(np.float64) - first)) / size
                 elif quantity.endswith("_alignment"):
                     assert self.target is not None
                     found[quantity] = alignment(own, self.target)
                 else:
-                    found[quantity] = own
+                    found[quantity] = np.asarray(own)
             return found
 
         return measure

@@ -1,60 +1,28 @@
-"""Sums over kernels in one pass, tile by tile, so that kernels may be larger than memory.
-
-Anything with a `shape` and two-dimensional slicing serves: an array, a memory map, a store on disk.
-"""
+"""Sums over several kernels in one pass, tile by tile, so that kernels may be larger than memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.analysis.bands import Band, bands_of
+from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.scaling import peak_of, scale_exponent, scale_exponents
 from udlbridge.backends.threads import numpy_blas
-from udlbridge.errors import DTypeError, InputError, ShapeError
-from udlbridge.kernels.factored import FactoredKernel
-from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import checked_count
 from udlbridge.tolerances import rounding_unit
-
-TILE = 2048
-"""Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
 
 STRIP = 768 * 1024
 """Entries, of all kernels together, that are worked on at once: few enough for the cache, enough to be worth a call."""
 
 CORNER = 64 * 1024
 """Entries that tell whether a kernel has a common offset."""
-
-
-@runtime_checkable
-class KernelLike(Protocol):
-    """A square matrix that can be read in blocks: `k[i:j, p:q]`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, n)."""
-
-    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
-        """One block, as an array or something that `np.asarray` takes."""
-
-
-@runtime_checkable
-class Tiled(KernelLike, Protocol):
-    """A symmetric kernel that is kept as the tiles of its lower triangle, as a store does."""
-
-    @property
-    def grid(self) -> Grid:
-        """The tiles."""
-
-    def read_tile(self, tile: Tile, /) -> np.ndarray:
-        """One of them, (r, c)."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +78,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     n = check_square(kernels)
     if tile is not None:
         tile = checked_count("tile", tile, 1)
-    grid = _common_triangle(kernels) if tile is None else None
-    bands = list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
+    bands = bands_of(kernels, n, tile)
     first = bands[0].parts[0].read()
     bands[0].parts[0] = bands[0].parts[0]._replace(read=lambda: first)
     shifts = np.array([_offset(block[: max(1, CORNER // block.shape[1])]) for block in first])
@@ -140,7 +107,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
             total.inner[...] += part.inner
             total.rows[:, band.rows] += part.rows
             total.columns[...] += part.columns
-    if grid:
+    if bands[0].triangle:
         total.rows[...] += total.columns
         total.columns[...] = total.rows
     inner = np.tril(total.inner) + np.tril(total.inner, -1).T
@@ -154,25 +121,6 @@ def _offset(block: np.ndarray) -> float:
         scaled = np.ldexp(block.astype(np.float64), -exponent)
         mean, spread = float(scaled.mean()), float(scaled.std())
     return float(np.ldexp(mean, exponent)) if abs(mean) > 10 * spread else 0.0
-
-
-class Part(NamedTuple):
-    """The same rectangle of all kernels, read when it is its turn, and how often its products count.
-
-    Of a symmetric kernel one triangle is enough: a rectangle off the diagonal counts twice.
-    """
-
-    columns: slice
-    read: Callable[[], list[np.ndarray]]
-    weight: int
-
-
-class Band(NamedTuple):
-    """A band of rows, in parts; of a triangle, those up to the diagonal."""
-
-    rows: slice
-    parts: list[Part]
-    triangle: bool
 
 
 class Sums(NamedTuple):
@@ -195,52 +143,6 @@ class Sums(NamedTuple):
             self.inner[...] *= by  # one after the other: their product may be too large
             for sums in (self.inner, self.rows, self.columns):
                 sums[...] *= by[:, None]
-
-
-def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
-    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
-
-    Kernels that are kept as their factor take any tiles.
-    """
-    grids = {
-        kernel.grid if isinstance(kernel, Tiled) else None
-        for kernel in kernels
-        if not isinstance(kernel, FactoredKernel)
-    }
-    return grids.pop() if len(grids) == 1 else None
-
-
-def _triangle(kernels: Sequence[KernelLike], grid: Grid) -> Iterator[Band]:
-    """Block rows of stores, every tile read once."""
-    for row, tiles in groupby(grid.tiles(), key=lambda tile: tile.row):
-        parts = [
-            Part(
-                tile.columns,
-                lambda tile=tile: [kernel.read_tile(tile) for kernel in kernels],  # type: ignore[attr-defined, misc]
-                1 if tile.column == row else 2,
-            )
-            for tile in tiles
-        ]
-        yield Band(grid.block(row, grid.n), parts, triangle=True)
-
-
-def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterator[Band]:
-    """Bands of rows of anything. Arrays are read along whole rows, as they lie in memory."""
-    whole = tile is None and all(isinstance(kernel, np.ndarray) for kernel in kernels)
-    if tile is None:
-        # A store decodes a whole tile to give a part of it.
-        tile = max((kernel.grid.tile for kernel in kernels if isinstance(kernel, Tiled)), default=TILE)
-    across = [slice(0, n)] if whole else [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
-    for start in range(0, n, tile):
-        rows = slice(start, min(start + tile, n))
-        yield Band(
-            rows,
-            [
-                Part(there, lambda rows=rows, there=there: [_block(k, rows, there) for k in kernels], 1)  # type: ignore[misc]
-                for there in across
-            ],
-            triangle=False,
-        )
 
 
 def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
@@ -275,50 +177,3 @@ def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
                 for other in range(index + 1):
                     result.inner[index, other] += part.weight * np.dot(flat[index], flat[other])
     return result
-
-
-def _block(kernel: KernelLike, here: slice, there: slice) -> np.ndarray:
-    return check_real(np.asarray(kernel[here, there]))
-
-
-def check_real(block: np.ndarray) -> np.ndarray:
-    """The block itself.
-
-    Raises:
-        DTypeError: it is not of real numbers.
-    """
-    if block.dtype.kind not in "biuf":
-        remedy = "take its real part" if block.dtype.kind == "c" else "convert it to float64"
-        raise DTypeError(f"a kernel of dtype {block.dtype}", allowed="real numbers", remedy=remedy)
-    return block
-
-
-def check_square(kernels: Sequence[KernelLike]) -> int:
-    """The common n of kernels (n, n).
-
-    Raises:
-        InputError: something that is no matrix.
-        ShapeError: not square, or of different size.
-    """
-    for kernel in kernels:
-        if not isinstance(kernel, KernelLike):
-            raise InputError(
-                f"a {type(kernel).__name__} in the place of a kernel",
-                allowed="an array (n, n), or anything with `shape` and two-dimensional slicing",
-                remedy="np.asarray(k), if it holds the numbers",
-            )
-    shapes = [tuple(kernel.shape) for kernel in kernels]
-    for shape in shapes:
-        if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
-            raise ShapeError(
-                f"a kernel of shape {shape}",
-                allowed="a square matrix (n, n)",
-                remedy='take one reduction of the outputs, as ntk(..., outputs="trace")',
-            )
-    if len(set(shapes)) != 1:
-        raise ShapeError(
-            f"kernels of different size: {', '.join(map(str, dict.fromkeys(shapes)))}" if shapes else "no kernels",
-            allowed="kernels of the same samples",
-            remedy="compute all of them on the same x",
-        )
-    return shapes[0][0]

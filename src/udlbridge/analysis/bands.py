@@ -1,0 +1,94 @@
+"""Several kernels of the same samples, read in bands of rows: whole rows, squares, or the tiles of stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from udlbridge.analysis.inputs import KernelLike, Tiled, check_real
+from udlbridge.kernels.factored import FactoredKernel
+from udlbridge.kernels.tiling import Grid
+
+TILE = 2048
+"""Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
+
+
+class Part(NamedTuple):
+    """The same rectangle of all kernels, read when it is its turn, and how often its products count.
+
+    Of a symmetric kernel one triangle is enough: a rectangle off the diagonal counts twice.
+    """
+
+    columns: slice
+    read: Callable[[], list[np.ndarray]]
+    weight: int
+
+
+class Band(NamedTuple):
+    """A band of rows, in parts; of a triangle, those up to the diagonal."""
+
+    rows: slice
+    parts: list[Part]
+    triangle: bool
+
+
+def bands_of(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list[Band]:
+    """All bands of kernels (n, n): of their triangles where they are stores with the same tiles, else of squares.
+
+    `tile` is the side of the squares; None takes the tiles of a store, or else `TILE`.
+    """
+    grid = _common_triangle(kernels) if tile is None else None
+    return list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
+
+
+def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
+    """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
+
+    Kernels that are kept as their factor take any tiles.
+    """
+    grids = {
+        kernel.grid if isinstance(kernel, Tiled) else None
+        for kernel in kernels
+        if not isinstance(kernel, FactoredKernel)
+    }
+    return grids.pop() if len(grids) == 1 else None
+
+
+def _triangle(kernels: Sequence[KernelLike], grid: Grid) -> Iterator[Band]:
+    """Block rows of stores, every tile read once."""
+    for row, tiles in groupby(grid.tiles(), key=lambda tile: tile.row):
+        parts = [
+            Part(
+                tile.columns,
+                lambda tile=tile: [kernel.read_tile(tile) for kernel in kernels],  # type: ignore[attr-defined, misc]
+                1 if tile.column == row else 2,
+            )
+            for tile in tiles
+        ]
+        yield Band(grid.block(row, grid.n), parts, triangle=True)
+
+
+def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterator[Band]:
+    """Bands of rows of anything. Arrays are read along whole rows, as they lie in memory."""
+    whole = tile is None and all(isinstance(kernel, np.ndarray) for kernel in kernels)
+    if tile is None:
+        # A store decodes a whole tile to give a part of it.
+        tile = max((kernel.grid.tile for kernel in kernels if isinstance(kernel, Tiled)), default=TILE)
+    across = [slice(0, n)] if whole else [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
+    for start in range(0, n, tile):
+        rows = slice(start, min(start + tile, n))
+        yield Band(
+            rows,
+            [
+                Part(there, lambda rows=rows, there=there: [_block(k, rows, there) for k in kernels], 1)  # type: ignore[misc]
+                for there in across
+            ],
+            triangle=False,
+        )
+
+
+def _block(kernel: KernelLike, here: slice, there: slice) -> np.ndarray:
+    return check_real(np.asarray(kernel[here, there]))

@@ -1,0 +1,78 @@
+"""What may come in as a kernel: anything square with a `shape` and two-dimensional slicing, on disk or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.kernels.tiling import Grid, Tile
+
+
+@runtime_checkable
+class KernelLike(Protocol):
+    """A square matrix that can be read in blocks: `k[i:j, p:q]`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, n)."""
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
+        """One block, as an array or something that `np.asarray` takes."""
+
+
+@runtime_checkable
+class Tiled(KernelLike, Protocol):
+    """A symmetric kernel that is kept as the tiles of its lower triangle, as a store does."""
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+
+    def read_tile(self, tile: Tile, /) -> np.ndarray:
+        """One of them, (r, c)."""
+
+
+def check_real(block: np.ndarray) -> np.ndarray:
+    """The block itself.
+
+    Raises:
+        DTypeError: it is not of real numbers.
+    """
+    if block.dtype.kind not in "biuf":
+        remedy = "take its real part" if block.dtype.kind == "c" else "convert it to float64"
+        raise DTypeError(f"a kernel of dtype {block.dtype}", allowed="real numbers", remedy=remedy)
+    return block
+
+
+def check_square(kernels: Sequence[KernelLike]) -> int:
+    """The common n of kernels (n, n).
+
+    Raises:
+        InputError: something that is no matrix.
+        ShapeError: not square, or of different size.
+    """
+    for kernel in kernels:
+        if not isinstance(kernel, KernelLike):
+            raise InputError(
+                f"a {type(kernel).__name__} in the place of a kernel",
+                allowed="an array (n, n), or anything with `shape` and two-dimensional slicing",
+                remedy="np.asarray(k), if it holds the numbers",
+            )
+    shapes = [tuple(kernel.shape) for kernel in kernels]
+    for shape in shapes:
+        if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+            raise ShapeError(
+                f"a kernel of shape {shape}",
+                allowed="a square matrix (n, n)",
+                remedy='take one reduction of the outputs, as ntk(..., outputs="trace")',
+            )
+    if len(set(shapes)) != 1:
+        raise ShapeError(
+            f"kernels of different size: {', '.join(map(str, dict.fromkeys(shapes)))}" if shapes else "no kernels",
+            allowed="kernels of the same samples",
+            remedy="compute all of them on the same x",
+        )
+    return shapes[0][0]
