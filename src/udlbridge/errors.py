@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
 
@@ -25,6 +26,10 @@ class UDLBridgeError(Exception):
         if remedy:
             parts.append(f"What to do: {remedy.rstrip('.')}.")
         super().__init__(" ".join(parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle, which by itself would call the class with the finished message. Process pools hand errors on."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InputError(UDLBridgeError, ValueError):

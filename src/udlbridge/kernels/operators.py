@@ -49,6 +49,13 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         self._batch = batch
         self._threads = threads
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the engine, which goes by its name: that of Julia lives in its own process."""
+        return {**self.__dict__, "_engine": self._engine.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _engine=backends.get(state["_engine"]))
+
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64.
 

@@ -70,7 +70,7 @@ class Model:
         ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
     """
 
-    __slots__ = ("_buffers", "_dtype", "_layers", "_params")
+    __slots__ = ("_buffers", "_dtype", "_hash", "_layers", "_params")
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class Model:
                     remedy="describe the network with them",
                 )
         check_chain(self._layers)
+        self._hash: str | None = None
         if params is None:
             self._dtype = _checked_dtype(dtype)
             values = initial_parameters(self._layers, seed, self._dtype)
@@ -192,7 +193,12 @@ class Model:
         return spec_of(self._layers, self._dtype)
 
     def hash(self) -> str:
-        """SHA-256 of the spec and of the bytes of all parameters and buffers."""
+        """SHA-256 of the spec and of the bytes of all parameters and buffers; computed once, as a model is frozen."""
+        if self._hash is None:
+            self._hash = self._computed_hash()
+        return self._hash
+
+    def _computed_hash(self) -> str:
         digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
         for name, value in self.arrays.items():
             digest.update(name.encode())
@@ -237,10 +243,18 @@ class Model:
         """Equal if layers and parameters are the same bytes."""
         if not isinstance(other, Model):
             return NotImplemented
-        return self.hash() == other.hash()
+        return self is other or self.hash() == other.hash()
 
     def __hash__(self) -> int:
         return hash(self.hash())
+
+    def __getstate__(self) -> tuple[tuple[Layer, ...], dict[str, np.ndarray], str]:
+        """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""
+        return self._layers, self.arrays, self._dtype
+
+    def __setstate__(self, state: tuple[tuple[Layer, ...], dict[str, np.ndarray], str]) -> None:
+        layers, arrays, dtype = state
+        Model.__init__(self, layers, arrays, dtype=dtype)
 
     def __repr__(self) -> str:
         layers = ", ".join(repr(layer) for layer in self._layers)

@@ -103,6 +103,14 @@ class StoredKernel:
                 f"{self.path} has format {self.manifest.get('format')}", allowed=str(FORMAT), remedy="update udlbridge"
             )
 
+    def __getstate__(self) -> tuple[Path, int]:
+        """Where it is: a copy, in whatever process, reads the same folder."""
+        return self.path.absolute(), self._memory
+
+    def __setstate__(self, state: tuple[Path, int]) -> None:
+        self.path, self._memory = state
+        self._load()
+
     # --- what it is -----------------------------------------------------------------------------------------------
 
     @property
