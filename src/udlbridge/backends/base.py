@@ -41,7 +41,9 @@ F = TypeVar("F")
 class Backend(ABC, Generic[F]):
     """One engine. `F` is its own type of kernel factors, which only it looks into.
 
-    Arrays come in and go out as NumPy, samples first, in the model's dtype.
+    Arrays come in and go out as NumPy, samples first, in the model's dtype. What goes out is the caller's own: it
+    shares memory with nothing that came in, and can be written to. What comes in is not changed, and may be read-only.
+    `udlbridge.testing.check_backend` holds an engine against all that is said here.
     """
 
     name: ClassVar[str]
@@ -136,7 +138,7 @@ class Backend(ABC, Generic[F]):
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """Begin, or go on from `state`, on the samples `x` (n, *D) with targets `y` (n, O).
 
-        A slot that `state` does not have begins at zero.
+        A state without slots begins with zeros.
         """
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Assertions for your own tests: engines agree, kernels are close, a kernel is PSD.
+"""Assertions for your own tests: engines agree, kernels are close, a kernel is PSD, an engine keeps its contract.
 
 The pytest plugin `udlbridge.testing.plugin` comes with the package: it gives a `backend` fixture over the engines.
 """
@@ -14,6 +14,8 @@ from udlbridge.analysis.spectra import spectrum
 from udlbridge.analysis.verdicts import NOT_PSD, PSD, ROUNDING, Spectrum
 from udlbridge.backends.reduction import Outputs
 from udlbridge.networks.model import Model
+from udlbridge.testing.conformance import CHECKS as CHECKS
+from udlbridge.testing.conformance import check_backend as check_backend
 from udlbridge.tolerances import budget
 
 

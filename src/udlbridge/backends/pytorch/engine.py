@@ -21,7 +21,7 @@ from udlbridge.backends.pytorch.factors import Factor, Summand, add_product
 from udlbridge.backends.pytorch.layers import RULES
 from udlbridge.backends.pytorch.products import strip_rows
 from udlbridge.backends.pytorch.sites import Scope, Site
-from udlbridge.backends.pytorch.tensors import Params, buffers, evaluate, tensor, tensors, torch_dtype
+from udlbridge.backends.pytorch.tensors import Params, array, buffers, evaluate, tensor, tensors, torch_dtype
 from udlbridge.backends.reduction import Reduction
 from udlbridge.networks.layers import Dense
 from udlbridge.networks.model import Model
@@ -39,12 +39,12 @@ class TorchBackend(Backend[list[Summand]]):
     def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
         with torch.no_grad():
-            return evaluate(model, tensors(model), tensor(x)).numpy()
+            return evaluate(model, tensors(model), tensor(x)).numpy().copy()  # a Flatten alone gives a view of x
 
     def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
         """`vmap(jacrev)` over samples; blocks (n, O, *parameter shape)."""
         blocks = _per_sample_jacobian(model, tensors(model), tensor(x))
-        return {name: block.numpy() for name, block in blocks.items()}
+        return {name: array(block) for name, block in blocks.items()}
 
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """`vmap(jacrev)` with respect to the input, (n, O, *D)."""
@@ -54,7 +54,7 @@ class TorchBackend(Backend[list[Summand]]):
             return evaluate(model, params, sample[None])[0]
 
         result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
-        return result.detach().numpy()
+        return array(result)
 
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
@@ -66,7 +66,7 @@ class TorchBackend(Backend[list[Summand]]):
 
         second = torch.func.jacrev(torch.func.jacrev(one))
         result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
-        return result.detach().numpy()
+        return array(result)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
@@ -85,7 +85,8 @@ class TorchBackend(Backend[list[Summand]]):
             activations.append(h)
             points.append(seen[0] if isinstance(layer, Dense) else h)
         errors = torch.autograd.grad(((h - tensor(y)) ** 2).sum(), points)
-        return [a.detach().numpy() for a in activations], [e.numpy() for e in errors]
+        # Layers that change nothing pass on the tensor that they got.
+        return [a.detach().numpy().copy() for a in activations], [e.numpy().copy() for e in errors]
 
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula in torch's functions."""
@@ -158,7 +159,7 @@ class TorchBackend(Backend[list[Summand]]):
         """One reverse pass of the batch."""
         data = tensor(x)
         pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
-        return {name: value.numpy() for name, value in pulled.items()}
+        return {name: array(value) for name, value in pulled.items()}
 
     def push(
         self,

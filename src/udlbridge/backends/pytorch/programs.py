@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.programs import Program, Step
+from udlbridge.backends.pytorch.tensors import array
 
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
@@ -60,4 +61,4 @@ def gradient(program: Program, x: np.ndarray) -> np.ndarray:
     if not result.requires_grad:
         return np.zeros_like(x)
     (pulled,) = torch.autograd.grad(result.reshape(()), argument)
-    return pulled.numpy()
+    return array(pulled)

@@ -25,16 +25,21 @@ def buffers(model: Model, device: str | torch.device = "cpu") -> dict[str, Tenso
     return {name: torch.tensor(value, device=device) for name, value in model.buffers.items()}
 
 
-def tensor(array: np.ndarray, device: str = "cpu") -> Tensor:
+def tensor(numbers: np.ndarray, device: str = "cpu") -> Tensor:
     """A tensor with the same numbers. On the CPU it shares the memory of a writeable array: it is only ever read."""
-    if array.flags.writeable:
-        return torch.from_numpy(array).to(device)
-    return torch.tensor(array, device=device)
+    if numbers.flags.writeable:
+        return torch.from_numpy(numbers).to(device)
+    return torch.tensor(numbers, device=device)
 
 
-def torch_dtype(array: np.ndarray) -> torch.dtype:
+def array(result: Tensor) -> np.ndarray:
+    """The numbers of a result, each in a place of its own: torch may have spread one number over several entries."""
+    return result.detach().contiguous().numpy()
+
+
+def torch_dtype(like: np.ndarray) -> torch.dtype:
     """The dtype of a tensor for an array of float64 or float32 numbers."""
-    return torch.float64 if array.dtype == np.float64 else torch.float32
+    return torch.float64 if like.dtype == np.float64 else torch.float32
 
 
 def tensors(model: Model, device: str = "cpu") -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
-        return forward(model, x)[0]
+        return forward(model, x)[0].copy()  # a Flatten alone gives a view of x
 
     def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
         """One backward pass per output; blocks (n, O, *parameter shape)."""
@@ -80,7 +80,7 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula in NumPy."""
-        return programs.run(program, x)[-1]
+        return programs.run(program, x)[-1].copy()  # it may be x itself
 
     def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula's backward pass, operation by operation."""

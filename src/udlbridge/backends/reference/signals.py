@@ -27,4 +27,5 @@ def signals(model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray
         else:
             errors.append(slope)
         slope, _ = RULES[type(layer)].backward(layer, own(model.arrays, str(index)), saved[index], slope)
-    return activations, errors[::-1]
+    # Layers that change nothing pass on the array that they got.
+    return [a.copy() for a in activations], [e.copy() for e in errors[::-1]]
