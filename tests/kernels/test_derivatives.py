@@ -165,3 +165,26 @@ def test_tokens_have_no_second_derivatives(backend: str) -> None:
     model = ub.Model([ub.Embedding(3, 2), ub.Take(-1)], dtype="float64")
     with pytest.raises(LayerError, match="begins with an Embedding"):
         ub.input_hessian(model, np.array([[0, 1]]), backend=backend)
+
+
+def test_no_result_shares_memory_with_what_was_given(backend: str) -> None:
+    """Layers that change nothing pass on what they get: a result must not be a view of it."""
+    x = np.arange(12.0).reshape(3, 2, 2)
+    flat = x.reshape(3, 4)
+    model, chain = ub.Model([ub.Flatten()], dtype="float64"), ub.Model([ub.Flatten(), ub.Flatten()], dtype="float64")
+    results = {
+        "outputs": ub.outputs(model, x, backend=backend),
+        "input Jacobian": ub.input_jacobian(model, x, backend=backend),
+        "features": ub.features(chain, x, layer=0, backend=backend),
+        "kernel of features": np.asarray(ub.feature_kernel(chain, x, layer=0, backend=backend)),
+        "centred": ub.centre(flat @ flat.T),
+        "repaired": ub.repair(np.eye(3)).kernel,
+    }
+    for what, result in results.items():
+        assert not np.shares_memory(result, x), what
+        result += 1
+    np.testing.assert_array_equal(x, np.arange(12.0).reshape(3, 2, 2))
+    run = ub.train(
+        ub.Model([ub.Dense(4, 1)], dtype="float64"), flat, flat[:, :1], epochs=1, loss="mse", backend=backend
+    )
+    assert not any(np.shares_memory(array, x) for array in run.model.params.values())
