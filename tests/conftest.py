@@ -17,6 +17,7 @@ jaxtyping.install_import_hook(
         "udlbridge.analysis",
         "udlbridge.backends",
         "udlbridge.data",
+        "udlbridge.infinite",
         "udlbridge.kernels",
         "udlbridge.predict",
         "udlbridge.training",

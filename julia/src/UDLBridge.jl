@@ -19,6 +19,7 @@ using LinearAlgebra
 using NNlib: NNlib
 using PrecompileTools: @compile_workload
 using Printf: @sprintf
+using SpecialFunctions: erf
 using Zygote: Zygote
 
 export ntk, jacobian, input_jacobian, input_hessian, pull, push, signals, outputs, spectrum, Spectrum, build, parameters

@@ -12,6 +12,9 @@ const ACTIVATIONS = Dict{String,Function}(
     "leakyrelu" => NNlib.leakyrelu,
     "selu" => NNlib.selu,
     "mish" => NNlib.mish,
+    "abs" => abs,
+    "erf" => erf,
+    "sin" => sin,
 )
 
 """

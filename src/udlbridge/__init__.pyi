@@ -2,6 +2,7 @@
 
 from . import backends as backends
 from . import data as data
+from . import infinite as infinite
 from . import predict as predict
 from . import testing as testing
 from .analysis.alignments import alignment as alignment
@@ -25,6 +26,8 @@ from .conversion.pytorch import from_torch as from_torch
 from .conversion.pytorch import to_torch as to_torch
 from .errors import JuliaUnavailable as JuliaUnavailable
 from .errors import UDLBridgeError as UDLBridgeError
+from .infinite.convergence import Convergence as Convergence
+from .infinite.convergence import converges as converges
 from .kernels.derivatives import input_hessian as input_hessian
 from .kernels.derivatives import input_jacobian as input_jacobian
 from .kernels.derivatives import jacobian as jacobian

@@ -52,7 +52,7 @@ def test_hessian_is_the_finite_difference_of_the_jacobian(activation: str, backe
     np.testing.assert_allclose(result, expected, atol=1e-8 * max(1.0, np.abs(expected).max()))
 
 
-KINKED = {"relu": 0.0, "leakyrelu": 0.01, "elu": 1.0, "selu": 1.7580993408473766}
+KINKED = {"relu": 0.0, "leakyrelu": 0.01, "elu": 1.0, "selu": 1.7580993408473766, "abs": 0.0}
 """Activations with a kink at 0, in their slope or its slope, and the slope there, from the left."""
 
 

@@ -101,7 +101,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "selu": nn.SELU,
     "mish": nn.Mish,
 }
-"""torch's module for every activation."""
+"""torch's module for every activation that it has one for; the others become a `LayerModule`."""
+
+
+def _activation(name: str) -> nn.Module:
+    return ACTIVATIONS[name]() if name in ACTIVATIONS else LayerModule(Activation(name), {})
 
 
 def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
@@ -110,7 +114,7 @@ def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
         own = {name.removeprefix(f"{index}."): value for name, value in arrays.items() if name.startswith(f"{index}.")}
         modules.append(_module(layer, own))
         if activates_behind(layer):
-            modules.append(ACTIVATIONS[layer.activation]())
+            modules.append(_activation(layer.activation))
     return nn.Sequential(*modules)
 
 
@@ -153,7 +157,7 @@ def _plain_module(layer: Layer) -> nn.Module:
         case Embedding():
             return nn.Embedding(layer.num_embeddings, layer.embedding_dim)
         case Activation():
-            return ACTIVATIONS[layer.activation]()
+            return _activation(layer.activation)
         case Dropout():
             return nn.Dropout(layer.p)
         case Softmax():

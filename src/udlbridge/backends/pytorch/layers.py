@@ -52,6 +52,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leakyrelu": nnf.leaky_relu,
     "selu": torch.selu,
     "mish": nnf.mish,
+    "abs": torch.abs,
+    "erf": torch.erf,
+    "sin": torch.sin,
 }
 """torch's function for every activation."""
 

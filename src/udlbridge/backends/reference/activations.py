@@ -119,6 +119,16 @@ def d_mish(z: np.ndarray) -> np.ndarray:  # noqa: D103
     return t + z * (1 - t**2) * sigmoid(z)
 
 
+def d_abs(z: np.ndarray) -> np.ndarray:
+    """The sign of z: the slope at 0 is 0, as in Flux and PyTorch."""
+    return np.sign(z)
+
+
+def d_erf(z: np.ndarray) -> np.ndarray:
+    """2 / sqrt(pi) exp(-z^2)."""
+    return 2 / np.sqrt(np.pi).astype(z.dtype) * np.exp(-(z**2))
+
+
 ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
     "identity": (identity, d_identity),
     "relu": (relu, d_relu),
@@ -132,5 +142,8 @@ ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
     "leakyrelu": (leakyrelu, d_leakyrelu),
     "selu": (selu, d_selu),
     "mish": (mish, d_mish),
+    "abs": (np.abs, d_abs),
+    "erf": (erf, d_erf),
+    "sin": (np.sin, np.cos),
 }
 """Name of every activation, the function and its derivative."""

@@ -21,6 +21,7 @@ from udlbridge.backends.reference.activations import (
     SELU_ALPHA,
     SELU_SCALE,
     Elementwise,
+    d_erf,
     softplus,
 )
 from udlbridge.backends.reference.backpropagation import RULES as PASSES
@@ -102,6 +103,15 @@ def dd_mish(z: np.ndarray) -> np.ndarray:
     return np.asarray((1 - t**2) * (2 * s + z * (dd_softplus(z) - 2 * t * s**2)))
 
 
+def dd_erf(z: np.ndarray) -> np.ndarray:
+    """-2 z times the first derivative."""
+    return -2 * z * d_erf(z)
+
+
+def dd_sin(z: np.ndarray) -> np.ndarray:  # noqa: D103
+    return -np.sin(z)
+
+
 SECOND_DERIVATIVES: dict[str, Elementwise] = {
     "identity": zero,
     "relu": zero,
@@ -115,6 +125,9 @@ SECOND_DERIVATIVES: dict[str, Elementwise] = {
     "leakyrelu": zero,
     "selu": dd_selu,
     "mish": dd_mish,
+    "abs": zero,
+    "erf": dd_erf,
+    "sin": dd_sin,
 }
 """The second derivative of every activation."""
 

@@ -26,6 +26,9 @@ ACTIVATIONS: dict[str, str] = {
     "leakyrelu": "z where z > 0, else 0.01 z",
     "selu": "1.0507 (z where z > 0, else 1.67326 (exp(z) - 1))",
     "mish": "z tanh(softplus(z))",
+    "abs": "|z|, with slope 0 at 0",
+    "erf": "2 / sqrt(pi) times the integral of exp(-t^2) from 0 to z",
+    "sin": "sin(z)",
 }
 """Name of every activation, and its formula. `gelu` alone is refused: Flux and PyTorch mean different functions."""
 
