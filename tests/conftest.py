@@ -29,7 +29,7 @@ settings.register_profile("udlbridge", deadline=None, max_examples=25, derandomi
 settings.load_profile("udlbridge")
 
 GOLDENS = Path(__file__).parent / "goldens"
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "udlbridge.testing.plugin"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 import udlbridge as ub
 from helpers import random_model, samples
+from udlbridge.backends.julia import runtime
 from udlbridge.testing import assert_consistent, assert_kernels_close, assert_psd
 
 MODEL = random_model([3, 4, 2], ["tanh", "identity"])
@@ -51,23 +52,32 @@ USER_TEST = """
 """
 
 
-def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("-p", "no:faulthandler", "-p", "no:cacheprovider", "-rs", *args)
+CONFTEST = 'pytest_plugins = ["udlbridge.testing.plugin"]'
+
+
+def run(pytester: pytest.Pytester, *args: str, conftest: str = CONFTEST) -> pytest.RunResult:
+    pytester.makeconftest(conftest)
+    return pytester.runpytest("-p", "no:faulthandler", "-p", "no:cacheprovider", "-rs", *args)
+
+
+@pytest.fixture
+def julia_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Julia that is not there, also where this process has started another."""
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
+    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
+    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
+    monkeypatch.delenv("UDLBRIDGE_REQUIRE", raising=False)
 
 
 def test_fixture_runs_once_for_each_engine(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(USER_TEST)
-    result = run(pytester, "--backends", "torch,reference", "-v")
+    result = run(pytester, "--udlbridge-backends", "torch,reference", "-v")
     result.assert_outcomes(passed=2, deselected=1)
     result.stdout.fnmatch_lines(["*test_mine?torch? PASSED*", "*test_mine?reference? PASSED*"])
 
 
-def test_missing_julia_is_a_counted_skip_with_the_reason(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
-    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
-    monkeypatch.delenv("UDLBRIDGE_REQUIRE", raising=False)
+@pytest.mark.usefixtures("julia_nowhere")
+def test_missing_julia_is_a_counted_skip_with_the_reason(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(USER_TEST)
     result = run(pytester)
     result.assert_outcomes(passed=2, skipped=1)
@@ -76,9 +86,17 @@ def test_missing_julia_is_a_counted_skip_with_the_reason(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("julia_nowhere")
+def test_tests_of_other_processes_are_counted(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(USER_TEST)
+    result = run(pytester, "-n", "2")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(["*0 tests ran with Julia, 1 were skipped for want of it*", "*because*no Julia at*"])
+
+
+@pytest.mark.usefixtures("julia_nowhere")
 def test_required_julia_is_a_failure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
-    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
     monkeypatch.setenv("UDLBRIDGE_REQUIRE", "julia,torch")
     pytester.makepyfile(USER_TEST)
     result = run(pytester)
@@ -86,8 +104,38 @@ def test_required_julia_is_a_failure(pytester: pytest.Pytester, monkeypatch: pyt
     result.stdout.fnmatch_lines(["*no Julia at /nowhere/julia*What to do:*UDLBRIDGE_REQUIRE makes this a failure*"])
 
 
-def test_unknown_engine_is_a_usage_error(pytester: pytest.Pytester) -> None:
+def test_unknown_engine_is_a_usage_error(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(USER_TEST)
-    result = run(pytester, "--backends", "jax")
+    result = run(pytester, "--udlbridge-backends", "jax")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*unknown backend 'jax'*julia, torch, reference*"])
+    result.stderr.fnmatch_lines(["*--udlbridge-backends: unknown backend 'jax'*julia, torch, reference*"])
+    monkeypatch.setenv("UDLBRIDGE_REQUIRE", "Julia")
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*UDLBRIDGE_REQUIRE: unknown backend 'Julia'*julia, torch, reference*"])
+
+
+def test_the_setting_selects_engines_and_the_option_goes_before_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        USER_TEST
+        + """
+    import pytest
+
+    @pytest.mark.julia
+    def test_mine_with_julia():
+        raise AssertionError
+    """
+    )
+    pytester.makeini("[pytest]\nudlbridge_backends = torch, reference")
+    run(pytester).assert_outcomes(passed=2, deselected=2)
+    run(pytester, "--udlbridge-backends=reference").assert_outcomes(passed=1, deselected=3)
+    pytester.makeini("[pytest]\nudlbridge_backends = jax")
+    run(pytester).stderr.fnmatch_lines(["*the setting udlbridge_backends: unknown backend 'jax'*"])
+
+
+def test_who_does_not_ask_for_the_plugin_gets_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(USER_TEST)
+    result = run(pytester, conftest="")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'backend' not found*"])
+    assert "udlbridge" not in run(pytester, "--help", conftest="").stdout.str()

@@ -1,6 +1,6 @@
 """Assertions for your own tests: engines agree, kernels are close, a kernel is PSD, an engine keeps its contract.
 
-The pytest plugin `udlbridge.testing.plugin` comes with the package: it gives a `backend` fixture over the engines.
+`pytest_plugins = ["udlbridge.testing.plugin"]` in the topmost `conftest.py` brings a fixture `backend` over engines.
 """
 
 from __future__ import annotations
