@@ -24,13 +24,16 @@ run_step(::Step{:log}, x, a) = log.(a)
 run_step(::Step{:sigmoid}, x, a) = NNlib.sigmoid.(a)
 run_step(::Step{:softplus}, x, a) = NNlib.softplus.(a)
 run_step(::Step{:sum}, x, a) = sum(a)
+# Axes are in reverse order here: Python's first one is the last, and its last one is the first.
 run_step(s::Step{:item}, x, a::AbstractVector) = a[Int(s.setting)]
-# Samples are last here, so Python's last axis is the first one.
+run_step(s::Step{:item}, x, a::AbstractArray) = a[ntuple(_ -> Colon(), ndims(a) - 1)..., Int(s.setting)]
 run_step(s::Step{:column}, x, a::AbstractVector) = a[Int(s.setting)]
 run_step(s::Step{:column}, x, a::AbstractArray) = a[Int(s.setting), ntuple(_ -> Colon(), ndims(a) - 1)...]
 run_step(::Step{:logsumexp}, x, a::AbstractVector) = NNlib.logsumexp(a)
 run_step(::Step{:logsumexp}, x, a::AbstractArray) = dropdims(NNlib.logsumexp(a; dims=1); dims=1)
 function run_step(s::Step{:power}, x, a)
+    # The slope of a .^ 0 is 0 everywhere; the rule of powers would say 0 * Inf at 0.
+    iszero(s.setting) && return one.(a)
     # A whole exponent as an integer, so that a negative base is allowed.
     isinteger(s.setting) && return integer_power(a, Int(s.setting))
     p = convert(eltype(x), s.setting)

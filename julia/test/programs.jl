@@ -26,6 +26,19 @@
         @test UDLBridge.program_gradient(column, f) == [0 0; 1 1; 0 0]
     end
 
+    @testset "items of the last axis, which is Python's first" begin
+        f = [0.1 2.0; -1.0 0.5; 3.0 0.0]
+        item = [step(:input), step(:item, 1; setting=2), step(:power, 2; setting=2), step(:sum, 3)]
+        @test UDLBridge.program_value(item, f) ≈ 4.25
+        @test UDLBridge.program_gradient(item, f) ≈ [0 4; 0 1; 0 0]
+    end
+
+    @testset "a power of zero has the slope zero, at zero too" begin
+        steps = [step(:input), step(:power, 1; setting=0), step(:sum, 2)]
+        @test UDLBridge.program_value(steps, [0.0, -2.0]) == 2
+        @test UDLBridge.program_gradient(steps, [0.0, -2.0]) == [0, 0]
+    end
+
     @testset "no dependence is a zero gradient, and Float32 stays" begin
         steps = [step(:constant; value=3.0f0), step(:cos, 1)]
         @test UDLBridge.program_gradient(steps, [1.0f0, 2.0f0]) == [0, 0]

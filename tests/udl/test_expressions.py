@@ -36,6 +36,7 @@ VECTOR_FORMULAS: dict[str, Callable[[Expression], Expression]] = {
     "vector logsumexp": lambda p: logsumexp(p) + column(p, 1),
     "broadcast": lambda p: total(p * TABLE) + total((TABLE - p) ** 2),
     "no dependence": lambda p: total(log(exp(p * 0))),
+    "powers of zero": lambda p: total(p**0) + total((p - 0.6) ** 0) + total(p ** np.int64(2)),
 }
 
 
@@ -70,6 +71,41 @@ def test_gradient_of_a_matrix_formula(backend: str) -> None:
     np.testing.assert_allclose(function.gradient(TABLE), expected, atol=1e-7)
     by_hand = np.log(np.exp(TABLE).sum(1)) - TABLE[:, 2] * np.arange(4.0)
     assert function.value(TABLE) == pytest.approx(by_hand.sum() + (TABLE**2).sum() / 3, rel=1e-13)
+
+
+def test_an_item_of_a_matrix_is_its_row_as_in_numpy(backend: str) -> None:
+    weights = np.array([2.0, -1.0, 0.5])
+    function = ub.Function(lambda f: total(weights * f[1]) + f[2][0] ** 2, backend=backend)
+    assert function.value(TABLE) == pytest.approx(weights @ TABLE[1] + TABLE[2, 0] ** 2, rel=1e-14)
+    expected = np.zeros_like(TABLE)
+    expected[1], expected[2, 0] = weights, 2 * TABLE[2, 0]
+    np.testing.assert_allclose(function.gradient(TABLE), expected, rtol=1e-14)
+    cube = np.arange(24.0).reshape(2, 3, 4)
+    assert ub.Function(lambda f: total(f[1]), backend=backend).value(cube) == cube[1].sum()
+    assert ub.Function(lambda f: total(column(f, 1)), backend=backend).value(cube) == cube[..., 1].sum()
+
+
+def test_a_power_of_zero_is_one_of_slope_zero_everywhere(backend: str) -> None:
+    function = ub.Function(lambda p: total(p**0), backend=backend)
+    point = np.array([0.0, -2.0, 3.0])
+    assert function.value(point) == 3
+    np.testing.assert_array_equal(function.gradient(point), np.zeros(3))
+
+
+def test_shapes_that_do_not_fit_are_named(backend: str) -> None:
+    for formula, said in (
+        (lambda p: p[3], r"entry 3 along the first axis .* \(3,\).*0 to 2"),
+        (lambda p: column(p, 5), r"entry 5 along the last axis"),
+        (lambda p: p[0][0], r"array of shape \(\).*an array with axes"),
+        (lambda p: logsumexp(total(p)), r"array with axes"),
+        (lambda p: total(p * np.ones(4)), r"multiply of arrays of shapes \(3,\) and \(4,\)"),
+    ):
+        function = ub.Function(formula, backend=backend)
+        for compute in (function.value, function.gradient):
+            with pytest.raises(ShapeError, match=said):
+                compute(np.ones(3))
+    with pytest.raises(ShapeError, match=r"entry 4 along the first axis .* \(4, 3\)"):
+        ub.Function(lambda f: total(f[4]), backend=backend).value(TABLE)
 
 
 def test_float32_stays_float32(backend: str) -> None:

@@ -52,6 +52,32 @@ def test_line_search_ends_at_the_source_answer_where_that_is_lowest() -> None:
     assert found.minimum == pytest.approx(0.33)
 
 
+def dips(t: float) -> float:
+    """The function of the source's line search."""
+    return 1 - 0.5 * math.exp(-((t - 0.65) ** 2) / 0.1) - 0.45 * math.exp(-((t - 0.35) ** 2) / 0.02)
+
+
+def test_the_rule_of_the_source_gives_the_middle_of_the_last_bracket() -> None:
+    found = ub.optimize.line_search(dips, threshold=1e-4, iterations=10, rule="source")
+    assert round(found.minimum, 3) == 0.383
+    assert found.value == dips(found.minimum)
+    assert round(found.value, 3) == 0.329
+    assert ub.optimize.line_search(dips, iterations=10).value < found.value
+    # Halving: the middle is (0.33 + 0.66) / 2 of what is left, though 0 is lower.
+    rising = ub.optimize.line_search(abs, iterations=3, rule="source")
+    assert (rising.minimum, rising.value) == (pytest.approx(0.495 / 8), pytest.approx(0.495 / 8))
+
+
+def test_the_rule_of_the_source_halves_the_points_themselves_and_stops_at_a_distance() -> None:
+    def steep(t: float) -> float:  # c below b: a moves to 0.33; then a is lowest
+        return {0.0: 3.0, 0.33: 1.0, 0.66: 0.5}.get(t, 2.0)
+
+    found = ub.optimize.line_search(steep, iterations=3, rule="source")
+    np.testing.assert_allclose(found.brackets[2], [0.33, *np.array([0.33 + 0.67 / 3, 0.33 + 1.34 / 3, 1.0]) / 2])
+    assert len(ub.optimize.line_search(lambda t: t, maximum=1e-6, iterations=15, rule="source").brackets) == 0
+    assert len(ub.optimize.line_search(lambda t: -t, rule="source").brackets) == 15
+
+
 def test_line_search_takes_a_tie_as_the_source_does() -> None:
     found = ub.optimize.line_search(lambda t: 2.0, iterations=3)  # argmin finds a first: rule 1
     np.testing.assert_allclose(found.brackets[:, 3], [1, 0.5, 0.25])
@@ -97,6 +123,54 @@ def test_descent_by_line_search_passes_over_overflows(backend: str) -> None:
         assert path.points.dtype == dtype
         assert (np.diff(path.values) <= 0).all()
         assert path.values[-1] == pytest.approx(1.0, rel=1e-5)
+
+
+def test_descent_by_the_source_may_climb(backend: str) -> None:
+    function = ub.Function(lambda p: 1e6 * p[0] ** 2, backend=backend)
+    path = ub.optimize.descend_by_line_search(function, np.array([1.0]), steps=1, rule="source", iterations=3)
+    assert path.values[1] > path.values[0]
+    # The straight line of the source: ten losses, with its limits.
+    x, y = np.array(LINE)
+    loss = ub.Function(lambda p: total((p[0] + p[1] * x - y) ** 2), backend=backend)
+    path = ub.optimize.descend_by_line_search(loss, np.array([1.6, -0.5]), steps=10, maximum=0.1, rule="source")
+    assert [f"{value:.6f}" for value in path.values[[0, 1, 5, 10]]] == ["5.020125", "2.835363", "0.450457", "0.213405"]
+
+
+LINE = (
+    [0.03, 0.19, 0.34, 0.46, 0.78, 0.81, 1.08, 1.18, 1.39, 1.60, 1.65, 1.90],
+    [0.67, 0.85, 1.05, 1.00, 1.40, 1.50, 1.30, 1.54, 1.55, 1.68, 1.73, 1.60],
+)
+
+
+def test_schedules_shorten_the_steps(backend: str) -> None:
+    function = ub.Function(lambda p: (p[0] - 4) ** 2, backend=backend)
+    halving = ("step", {"every": 2, "factor": 0.5})
+    expected = 4 - 5 * np.cumprod([1.0, 0.8, 0.8, 0.9, 0.9, 0.95])
+    path = ub.optimize.descend(function, np.array([-1.0]), steps=5, step_size=0.1, schedule=halving)
+    np.testing.assert_allclose(path.points[:, 0], expected, rtol=1e-14)
+    batches = ub.optimize.descend_stochastically(
+        lambda rows: function, np.array([-1.0]), n=3, batch_size=1, steps=5, step_size=0.1, schedule=halving
+    )
+    np.testing.assert_array_equal(batches.points, path.points)
+    # A search that reaches no farther than 1/200 and 1/400 takes the longest step each time.
+    short = ub.optimize.descend_by_line_search(
+        function, np.array([-1.0]), steps=3, maximum=0.005, schedule=("step", {"every": 1, "factor": 0.5})
+    )
+    np.testing.assert_allclose(short.points[:, 0], 4 - 5 * np.cumprod([1.0, 0.99, 0.995, 0.9975]), rtol=1e-14)
+
+
+def test_batches_of_a_generator_are_those_of_the_source() -> None:
+    seen: list[list[int]] = []
+
+    def function_of(rows: np.ndarray) -> ub.Function:
+        seen.append(list(rows))
+        return ub.Function(lambda p: p[0] ** 2, backend="reference")
+
+    settings = {"n": 30, "batch_size": 5, "steps": 3, "step_size": 0.1}
+    ub.optimize.descend_stochastically(function_of, np.ones(1), seed=np.random.RandomState(1), **settings)
+    source = np.random.RandomState(1)
+    drawn = [list(source.permutation(30)[:5]) for _ in range(3)]
+    assert [rows for rows in seen if len(rows) == 5] == drawn
 
 
 class Squares:
@@ -193,6 +267,23 @@ def test_model_function_gradient_equals_differences(backend: str) -> None:
         function.value(start[1:])
 
 
+def test_model_function_gradient_forms_no_jacobian(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ub.backends.get(backend)
+
+    def forms(model: ub.Model, x: np.ndarray) -> dict[str, np.ndarray]:
+        raise AssertionError("formed the Jacobian")
+
+    monkeypatch.setattr(engine, "jacobian", forms)
+    model = ub.Model([ub.Conv2d(1, 2, 3, "tanh"), ub.Flatten(), ub.Dense(2 * 9, 2)], dtype="float64", seed=5)
+    x = np.random.default_rng(0).standard_normal((4, 1, 5, 5))
+    function = ub.optimize.ModelFunction(model, x, lambda f: total(f * f), backend=backend)
+    gradient = function.gradient(function.start())
+    e = np.zeros_like(gradient)
+    e[7] = 1e-6
+    difference = (function.value(function.start() + e) - function.value(function.start() - e)) / 2e-6
+    assert gradient[7] == pytest.approx(difference, rel=1e-7)
+
+
 @pytest.mark.usefixtures("untyped")
 def test_bad_settings_are_named() -> None:
     function = ub.Function(lambda p: p[0] ** 2, backend="reference")
@@ -211,6 +302,10 @@ def test_bad_settings_are_named() -> None:
         ub.optimize.descend(function, np.ones(1), steps=0, step_size=0.1)
     with pytest.raises(OptionError, match="threshold=0"):
         ub.optimize.line_search(abs, threshold=0)
+    with pytest.raises(OptionError, match=r"rule='best'.*lowest, source"):
+        ub.optimize.line_search(abs, rule="best")
+    with pytest.raises(OptionError, match="unknown schedule 'slow'"):
+        ub.optimize.descend(function, np.ones(1), steps=1, step_size=0.1, schedule=("slow", {}))
     with pytest.raises(OptionError, match="batch_size=3"):
         ub.optimize.descend_stochastically(lambda rows: function, np.ones(1), n=2, batch_size=3, steps=1, step_size=0.1)
     with pytest.raises(ShapeError, match="vector"):

@@ -6,14 +6,16 @@ out as a list of steps that each backend runs in its own way, with its own autom
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from udlbridge import options
 from udlbridge.backends.programs import Program, Step
-from udlbridge.errors import InputError, OptionError
+from udlbridge.errors import InputError, OptionError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +61,13 @@ class Expression:
         return Expression("multiply", (constant(-1.0), self))
 
     def __pow__(self, exponent: float) -> Expression:
-        if isinstance(exponent, bool) or not isinstance(exponent, (int, float)):
+        number = options.real(exponent)
+        if number is None or not math.isfinite(number):
             raise OptionError(f"a power with exponent {exponent!r}", allowed="a number", remedy="use exp(p * log(a))")
-        return Expression("power", (self,), setting=float(exponent))
+        return Expression("power", (self,), setting=float(number))
 
     def __getitem__(self, index: int) -> Expression:
-        """Entry `index` of a vector, counted from 0."""
+        """Entry `index` along the first axis, (k, ...) -> (...), counted from 0, as of a NumPy array."""
         return Expression("item", (self,), setting=_checked_index(index))
 
     def __iter__(self) -> Any:
@@ -72,9 +75,10 @@ class Expression:
 
 
 def _checked_index(index: object) -> int:
-    if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or index < 0:
+    number = options.whole(index)
+    if number is None or number < 0:
         raise OptionError(f"index {index!r} of an expression", allowed="0, 1, 2, ...", remedy="count from the front")
-    return int(index)
+    return number
 
 
 def constant(value: Any) -> Expression:
@@ -160,3 +164,54 @@ def program(formula: Callable[[Expression], Expression]) -> Program:
             arguments = tuple(numbers[id(a)] for a in node.arguments)
             steps.append(Step(node.operation, arguments, node.value, node.setting))
     return tuple(steps)
+
+
+Shape = tuple[int, ...]
+
+
+def result_shape(steps: Program, argument: Shape) -> Shape:
+    """The shape of the last step's result for an argument of this shape, found before any engine computes.
+
+    Raises:
+        ShapeError: an entry that is not there, or shapes that do not go together.
+    """
+    shapes: list[Shape] = []
+    for step in steps:
+        shapes.append(_step_shape(step, [shapes[i] for i in step.arguments], argument))
+    return shapes[-1]
+
+
+def _step_shape(step: Step, shapes: list[Shape], argument: Shape) -> Shape:
+    match step.operation:
+        case "input":
+            return argument
+        case "constant":
+            return np.asarray(step.value).shape
+        case "sum":
+            return ()
+        case "item":
+            return _without(shapes[0], 0, int(step.setting))
+        case "column":
+            return _without(shapes[0], -1, int(step.setting))
+        case "logsumexp":
+            return _without(shapes[0], -1, 0)
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            f"the formula takes {step.operation} of arrays of shapes {shapes[0]} and {shapes[1]}",
+            allowed="shapes that NumPy broadcasts",
+            remedy="check the shapes of its constants and of its argument",
+        ) from None
+
+
+def _without(shape: Shape, axis: int, index: int) -> Shape:
+    """`shape` without its first (0) or last (-1) axis, which has an entry `index`."""
+    where = "last" if axis else "first"
+    if not shape or index >= shape[axis]:
+        raise ShapeError(
+            f"the formula takes entry {index} along the {where} axis of an array of shape {shape}",
+            allowed=f"0 to {shape[axis] - 1}" if shape else "an array with axes",
+            remedy="count from 0",
+        )
+    return shape[:-1] if axis else shape[1:]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from udlbridge import backends
 from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
-from udlbridge.udl.expressions import Expression, program
+from udlbridge.udl.expressions import Expression, program, result_shape
 
 
 class Function:
@@ -34,15 +35,16 @@ class Function:
 
         Raises:
             DTypeError, InputError: `x` is not an array of finite float32 or float64 numbers.
-            ShapeError: the result is not a scalar.
+            ShapeError: the result is not a scalar, or the formula does not fit an argument of this shape.
             NumericalError: the result is not finite.
         """
-        result = backends.get(self.backend).program_value(self.program, checked_argument(x))
-        if result.size != 1:
+        argument = checked_argument(x)
+        shape = result_shape(self.program, argument.shape)
+        if math.prod(shape) != 1:
             raise ShapeError(
-                f"the formula gives an array of shape {result.shape}", allowed="a scalar", remedy="sum it with total()"
+                f"the formula gives an array of shape {shape}", allowed="a scalar", remedy="sum it with total()"
             )
-        number = float(result.reshape(()))
+        number = float(backends.get(self.backend).program_value(self.program, argument).reshape(()))
         if not np.isfinite(number):
             raise NumericalError(
                 f"the formula gives {number} here", allowed="finite values", remedy="move the argument"

@@ -35,7 +35,9 @@ def _run_step(step: Step, x: Tensor, args: list[Tensor]) -> Tensor:
         return torch.tensor(step.value, dtype=x.dtype)
     if step.operation == "power":
         return torch.pow(args[0], step.setting)
-    if step.operation in ("item", "column"):
+    if step.operation == "item":
+        return args[0][int(step.setting)]
+    if step.operation == "column":
         return args[0][..., int(step.setting)]
     return OPERATIONS[step.operation](*args)
 

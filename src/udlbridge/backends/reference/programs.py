@@ -36,7 +36,9 @@ def _run_step(step: Step, x: np.ndarray, args: list[np.ndarray]) -> Any:
             return args[0] / args[1]
         case "power":
             return args[0] ** x.dtype.type(step.setting)
-        case "item" | "column":
+        case "item":
+            return args[0][int(step.setting)]
+        case "column":
             return args[0][..., int(step.setting)]
         case "sum":
             return args[0].sum()
@@ -49,10 +51,21 @@ def _run_step(step: Step, x: np.ndarray, args: list[np.ndarray]) -> Any:
     return {"sin": np.sin, "cos": np.cos, "exp": np.exp, "log": np.log}[step.operation](args[0])
 
 
-def _spread_into_entry(step: Step, a: np.ndarray, dy: Any) -> np.ndarray:
+def _spread_into_item(step: Step, a: np.ndarray, dy: Any) -> np.ndarray:
+    da = np.zeros_like(a)
+    da[int(step.setting)] = dy
+    return da
+
+
+def _spread_into_column(step: Step, a: np.ndarray, dy: Any) -> np.ndarray:
     da = np.zeros_like(a)
     da[..., int(step.setting)] = dy
     return da
+
+
+def _power_slope(step: Step, a: np.ndarray) -> Any:
+    """p a ** (p - 1); a ** 0 is 1 everywhere, at 0 too, where the formula would say 0 / 0."""
+    return np.zeros_like(a) if step.setting == 0 else step.setting * a ** (step.setting - 1)
 
 
 Pull = Callable[[Step, list[np.ndarray], np.ndarray, np.ndarray], tuple[Any, ...]]
@@ -62,9 +75,9 @@ PULLS: dict[str, Pull] = {
     "subtract": lambda step, a, y, dy: (dy, -dy),
     "multiply": lambda step, a, y, dy: (dy * a[1], dy * a[0]),
     "divide": lambda step, a, y, dy: (dy / a[1], -dy * y / a[1]),
-    "power": lambda step, a, y, dy: (dy * step.setting * a[0] ** (step.setting - 1),),
-    "item": lambda step, a, y, dy: (_spread_into_entry(step, a[0], dy),),
-    "column": lambda step, a, y, dy: (_spread_into_entry(step, a[0], dy),),
+    "power": lambda step, a, y, dy: (dy * _power_slope(step, a[0]),),
+    "item": lambda step, a, y, dy: (_spread_into_item(step, a[0], dy),),
+    "column": lambda step, a, y, dy: (_spread_into_column(step, a[0], dy),),
     "sin": lambda step, a, y, dy: (dy * np.cos(a[0]),),
     "cos": lambda step, a, y, dy: (-dy * np.sin(a[0]),),
     "exp": lambda step, a, y, dy: (dy * y,),
