@@ -27,6 +27,9 @@ from udlbridge.errors import DTypeError, InputError, ShapeError, UDLBridgeError
 NUMBERS = "biufc"
 """Kinds of dtypes that are numbers: truth values, integers, floats, complex numbers."""
 
+WORDS = "turn words into numbers first, as np.unique(words, return_inverse=True)[1]"
+"""What to do with labels that are words."""
+
 Wanted = np.dtype[Any] | type[np.generic] | None
 """The dtype for Python's numbers; None leaves them as NumPy reads them, float64 or int64."""
 
@@ -251,9 +254,9 @@ def _refuse_kind(array: np.ndarray, value: object, name: str, wanted: Wanted) ->
     if array.ndim == 0 and array.dtype.kind == "O":
         found = "None" if value is None else f"a {type(value).__name__}"
         raise DTypeError(f"{name} is {found}", allowed=f"an array of numbers, as of {target}", remedy="give one")
-    objects = array.dtype.kind == "O"
+    remedies = {"O": f"np.stack(rows).astype(np.{target})", "U": WORDS, "S": WORDS}
     raise DTypeError(
         f"{name} has dtype {array.dtype}",
         allowed=f"a rectangular array of numbers, as of {target}",
-        remedy=f"np.stack(rows).astype(np.{target})" if objects else f"np.asarray(numbers, dtype=np.{target})",
+        remedy=remedies.get(array.dtype.kind, "convert it to numbers first"),
     )

@@ -282,3 +282,10 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert "MNIST 8 against 9: 90 images to learn, 30 to test" in done.stdout
     assert "layer 0: alignment with the labels 0." in done.stdout
     assert (tmp_path / "alignment.png").stat().st_size > 20_000
+
+
+def test_a_network_that_gives_probabilities_is_refused() -> None:
+    x, digits = np.eye(4, dtype=np.float32), np.array([3, 4, 3, 4])
+    model = ub.Model([ub.Dense(4, 3, "relu"), ub.Dense(3, 2), ub.Softmax()])
+    with pytest.raises(OptionError, match=r"ends in Softmax.*leave the Softmax out"):
+        ub.study_alignment((x, digits), (x, digits), backends=["reference"], model=model)

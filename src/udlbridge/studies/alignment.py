@@ -29,6 +29,7 @@ from udlbridge.networks.models import hidden_relu
 from udlbridge.options import checked_count
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import relative_difference
+from udlbridge.training.endings import ending
 from udlbridge.training.loop import train
 from udlbridge.training.probes import Probe
 from udlbridge.training.runs import TrainingRun
@@ -175,7 +176,8 @@ def study_alignment(
     Raises:
         InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
         ShapeError: digits that are not one whole number for each image.
-        OptionError: no engine was named, a number that cannot be, or a model with another readout or a single layer.
+        OptionError: no engine was named, a number that cannot be, or a model with another readout, a single layer or a
+            Softmax at its end.
         As `udlbridge.train`.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
@@ -253,6 +255,13 @@ def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> li
     if len(model.layers) < 2:
         raise OptionError(
             "a model with a single layer", allowed="features and a readout", remedy="add a layer, as hidden_relu does"
+        )
+    end = ending(model)
+    if end is not None and end.kind == "Softmax":
+        raise OptionError(
+            "a model that ends in Softmax",
+            allowed="logits: the loss of the study applies softmax",
+            remedy="leave the Softmax out: features and kernels are then those of the logits",
         )
     if output_size(model, x) != classes:
         raise OptionError(

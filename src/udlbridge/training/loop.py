@@ -22,6 +22,7 @@ from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, thread_count
 from udlbridge.progress import Show, progress_bar
+from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.objectives import (
     Loss,
@@ -69,10 +70,11 @@ def loss_gradient(
     Raises:
         As `train`.
     """
-    batch, name = checked_batch(model, x), checked_loss(loss)
-    targets = checked_targets(name, y, len(batch), output_size(model, batch), model.dtype)
+    batch = checked_batch(model, x)
+    computed = objective(model, checked_loss(loss), batch)
+    targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
-    return backends.get(backend).loss_gradient(model, batch, targets, name, slopes)
+    return backends.get(backend).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
 
 
 def train(
@@ -111,7 +113,9 @@ def train(
         epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
         batch_size: samples in a batch; the last of an epoch may be smaller. None means all.
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
-        loss: "mse" (mean over all entries), "cross_entropy" or "binary_cross_entropy", both from logits; or
+        loss: "mse" (mean over all entries); "cross_entropy" or "binary_cross_entropy", both of logits; "nll", the
+            negative log likelihood, of a network that ends in Softmax, LogSoftmax or a sigmoid, and so gives
+            probabilities: its value is that of the cross-entropy of the logits; or
             `udlbridge.udl.losses.sobolev(slopes)`, for values of some samples and derivatives by the input of others.
         optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
             `udlbridge.backends.optimisers.OPTIMISERS`.
@@ -139,7 +143,8 @@ def train(
     Raises:
         TrainingDiverged: a loss or a parameter is no longer finite, or a callback's measurement is no longer defined;
             `.run` is the run up to the last good epoch.
-        OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing.
+        OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing; a cross-entropy
+            of probabilities, to which softmax or sigmoid would be applied a second time.
         RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written.
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
@@ -161,7 +166,8 @@ def train(
     data = checked_data(job, x, y)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
-    check_several_classes(job.loss, data.y)
+    computed = objective(model, job.loss, data.x)
+    check_several_classes(computed.loss, data.y)
     held_out = None if validation is None else checked_data(job, *checked_pair(validation), "validation ")
     plan = Plan(
         epochs=checked_count("epochs", epochs, 0),
@@ -177,7 +183,8 @@ def train(
     ledger = Ledger(describe(job, plan, data, held_out), name, versions, model)
     if resume is not None:
         take_over(ledger, resume, plan)
-    session = engine.training(job, data.x, data.y, ledger.state)
+    native = replace(job, model=computed.model, loss=computed.loss)
+    session = engine.training(native, data.x, data.y, ledger.state)
     trainer = Trainer(job, plan, engine, session, data, held_out, ledger, save_to)
     with progress_bar(f"training ({name})", ledger.epochs, plan.epochs, progress) as show:
         trainer.begin(fresh=resume is None)
@@ -212,7 +219,8 @@ class Trainer:
         self._data, self._held_out, self._ledger, self._save_to = data, held_out, ledger, save_to
         self._measures: list[tuple[Callback, Measure]] = []
         # How classes are marked is a matter of the training data: others may not have all of them.
-        self._marks = class_marks(job.loss, data.y)
+        self._targets_of = objective(job.model, job.loss, data.x).loss
+        self._marks = class_marks(self._targets_of, data.y)
 
     def begin(self, fresh: bool) -> None:
         """Let the callbacks begin at the start of the run; a fresh run is measured and evaluated there."""
@@ -287,7 +295,7 @@ class Trainer:
 
     def _error_rate(self, model: Model, data: Data) -> float | None:
         """The share of samples whose class is not the one that the network gives; None for regression."""
-        wanted = classes(self._job.loss, data.y, self._marks)
+        wanted = classes(self._targets_of, data.y, self._marks)
         if wanted is None or self._marks is None:
             return None
         parts = [self._engine.outputs(model, data.x[i : i + CHUNK]) for i in range(0, len(data.x), CHUNK)]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.options import checked_positive
 
 LOSSES: dict[str, str] = {
     "mse": "mean over samples and outputs of (f - y)^2",
     "cross_entropy": "mean over samples of -sum_a y_a log softmax(f)_a",
     "binary_cross_entropy": "mean over samples and outputs of log(1 + exp(f)) - y f",
+    "nll": "mean over samples of -sum_a y_a log p_a, for a network that ends in Softmax (p are its outputs) or in "
+    "LogSoftmax (log p are); behind a sigmoid, mean over samples and outputs of -(y log p + (1 - y) log(1 - p))",
 }
-"""Name of every loss, and its formula; f are the network's outputs, so the last two take logits."""
+"""Name of every loss, and its formula; f are the network's outputs, so the two cross-entropies take logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +36,7 @@ class Sobolev:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise OptionError(f"weight={self.weight}", allowed="a positive number", remedy="correct it")
+        object.__setattr__(self, "weight", checked_positive("weight", self.weight))
 
 
 Loss = str | Sobolev
@@ -52,6 +54,8 @@ def checked_loss(loss: object) -> str:
     if isinstance(name, str) and name in LOSSES:
         return name
     remedy = "choose one of these names"
+    if name in ("nll_loss", "crossentropy", "binarycrossentropy"):
+        remedy = 'use "nll": the negative log likelihood of probabilities'
     if name == "sobolev":
         remedy = "it has targets of its own: loss=ub.losses.sobolev(slopes)"
     if name in ("logitcrossentropy", "logitbinarycrossentropy"):
@@ -65,7 +69,7 @@ def checked_targets(
     """`y` as an array (n, O) of the model's dtype.
 
     Args:
-        loss: one of `LOSSES`, or "sobolev".
+        loss: one of `LOSSES` but "nll", or "sobolev".
         y: class numbers (n,) from 0 to O - 1 (0 and 1 for a single output); or values (n, O), or (n,) for O = 1. For
             "sobolev", NaN where no value was observed.
         n, n_outputs: what the network gives.
@@ -76,7 +80,7 @@ def checked_targets(
         ShapeError: of another length, or not one row of O values for each sample.
         InputError: not finite, class numbers that do not exist, or values that the loss does not take.
     """
-    array = np.asarray(y)
+    array = as_array(y, name, wanted=np.float64)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}", allowed="numbers", remedy="convert the labels to numbers")
     if array.ndim == 0 or len(array) != n:
@@ -144,7 +148,7 @@ def checked_slopes(
             allowed="models of real numbers",
             remedy='fit values alone, with loss="mse"',
         )
-    given = np.asarray(loss.slopes)
+    given = as_array(loss.slopes, "slopes", wanted=np.float64)
     shape = (*y.shape, *x.shape[1:])
     if given.shape != shape:
         raise ShapeError(
@@ -157,7 +161,7 @@ def checked_slopes(
         raise InputError(
             "targets without any observation", allowed="at least one number in y or slopes", remedy="NaN means none"
         )
-    return Slopes(values, float(loss.weight))
+    return Slopes(values, loss.weight)
 
 
 def _observed(name: str, array: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:

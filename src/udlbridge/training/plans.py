@@ -15,6 +15,7 @@ from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.inputs import checked_batch, output_size
 from udlbridge.options import checked_count
 from udlbridge.training.checksums import checksum
+from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
 from udlbridge.training.objectives import checked_targets
 from udlbridge.training.probes import Callback
@@ -48,10 +49,11 @@ def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
 
     Raises:
         InputError, ShapeError, DTypeError: see `checked_batch` and `checked_targets`.
+        OptionError: see `objective`.
     """
     batch = checked_batch(job.model, x, f"{prefix}x")
-    width = output_size(job.model, batch)
-    return Data(batch, checked_targets(job.loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
+    width, loss = output_size(job.model, batch), objective(job.model, job.loss, batch).loss
+    return Data(batch, checked_targets(loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
 
 
 def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

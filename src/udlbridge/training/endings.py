@@ -1,0 +1,120 @@
+"""What a network ends in, logits or probabilities, and which losses go with it.
+
+"cross_entropy" and "binary_cross_entropy" apply softmax and sigmoid themselves. For a network that has done it already
+there is "nll", the negative log likelihood of its probabilities. Engines compute it from the logits that these
+probabilities are made of: it is the same function, and where a probability is too small for a float, its logarithm and
+the gradient are not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+import numpy as np
+
+from udlbridge.errors import OptionError
+from udlbridge.networks.inputs import output_size
+from udlbridge.networks.layers import (
+    Activation,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LogSoftmax,
+    Softmax,
+    Take,
+    shape_behind,
+)
+from udlbridge.networks.model import Model
+
+OF_LOGITS = {"Softmax": "cross_entropy", "LogSoftmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+"""What makes probabilities, or their logarithms, of logits; and the loss of these logits that is "nll" of them."""
+
+
+NOT_BEHIND = {
+    # Behind LogSoftmax it is right: the softmax of log-probabilities gives the probabilities.
+    "cross_entropy": ("Softmax",),
+    "binary_cross_entropy": ("Softmax", "LogSoftmax", "sigmoid"),
+}
+"""Losses that apply softmax or sigmoid themselves, and behind what that would be a second time."""
+
+
+class Ending(NamedTuple):
+    """What the last layer that changes numbers makes of logits: one of `OF_LOGITS`; and the number of that layer."""
+
+    kind: str
+    layer: int
+
+
+def ending(model: Model) -> Ending | None:
+    """What makes the outputs of logits, as far as layers behind it only choose or arrange; None for other networks."""
+    for index in reversed(range(len(model.layers))):
+        layer = model.layers[index]
+        if isinstance(layer, Softmax):
+            return Ending("Softmax", index)
+        if isinstance(layer, LogSoftmax):
+            return Ending("LogSoftmax", index)
+        if isinstance(layer, Dense | Conv1d | Conv2d | Activation) and layer.activation == "sigmoid":
+            return Ending("sigmoid", index)
+        still = isinstance(layer, Activation) and layer.activation == "identity"
+        if not still and not isinstance(layer, Dropout | Flatten | Take):
+            return None
+    return None
+
+
+class Objective(NamedTuple):
+    """A loss as engines compute it: its name, and the network whose outputs it is of, with the parameters of the other.
+
+    It is another network than the one that is trained for "nll" alone: that gives probabilities, and this the logits.
+    """
+
+    loss: str
+    model: Model
+
+
+def objective(model: Model, loss: str, x: np.ndarray) -> Objective:
+    """What engines compute for a loss (a name of `objectives.LOSSES`, or "sobolev") of a network on samples like `x`.
+
+    Raises:
+        OptionError: softmax or sigmoid would be applied twice; or "nll" of a network that gives no probabilities.
+    """
+    end = ending(model)
+    if loss == "nll":
+        return _of_logits(model, end, x)
+    if end is not None and end.kind in NOT_BEHIND.get(loss, ()):
+        own = "softmax" if loss == "cross_entropy" else "sigmoid"
+        what = "log-probabilities" if end.kind == "LogSoftmax" else "probabilities"
+        raise OptionError(
+            f"loss={loss!r} applies {own} to outputs that are {what} already: layer {end.layer} ends in {end.kind}",
+            allowed='logits; or loss="nll", the negative log likelihood of probabilities',
+            remedy=f'leave the {end.kind} out and train the logits, or use loss="nll"',
+        )
+    return Objective(loss, model)
+
+
+def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
+    if end is None:
+        raise OptionError(
+            'loss="nll" of a network whose outputs are no probabilities',
+            allowed=f"networks that end in {', '.join(OF_LOGITS)}",
+            remedy='for logits, use "cross_entropy" (classes) or "binary_cross_entropy" (yes or no)',
+        )
+    layers: list[Layer] = list(model.layers)
+    last = layers[end.layer]
+    # Behind a layer that is left out the names of parameters would change; and one that stays may have none.
+    layers[end.layer] = (
+        attrs.evolve(last, activation="identity")
+        if isinstance(last, Dense | Conv1d | Conv2d)
+        else Activation("identity")
+    )
+    classes = shape_behind(model.layers[: end.layer], x.shape[1:])[-1]
+    if end.kind != "sigmoid" and output_size(model, x) != classes:
+        raise OptionError(
+            f'loss="nll" of {output_size(model, x)} outputs, in several distributions over {classes} classes each',
+            allowed="one distribution for each sample",
+            remedy="take one of them with Take, or train on each as a sample",
+        )
+    return Objective(OF_LOGITS[end.kind], Model(layers, model.arrays, dtype=model.dtype.name))
