@@ -2,6 +2,7 @@
 
 from . import backends as backends
 from . import data as data
+from . import estimators as estimators
 from . import infinite as infinite
 from . import predict as predict
 from . import testing as testing

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.arrays import as_array
 from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels
 from udlbridge.infinite.widening import widened
@@ -18,7 +19,7 @@ from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import plausible_shape
 from udlbridge.networks.layers import Layer
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count
+from udlbridge.options import checked_count, checked_not_negative, checked_positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,7 @@ def converges(
 
     Source: Jacot, Gabriel, Hongler (2018), theorem 1; Lee et al. (2018).
     """
+    w_std, b_std = checked_positive("w_std", w_std), checked_not_negative("b_std", b_std)
     counts = tuple(checked_count("widths", width, 1) for width in widths)
     if not counts:
         raise OptionError("no widths", allowed="at least one", remedy="as (32, 128, 512)")
@@ -133,7 +135,7 @@ def _distance(found: np.ndarray, exact: np.ndarray | None) -> float:
 
 def _samples(network: Model, x: np.ndarray | None, seed: int) -> np.ndarray:
     if x is not None:
-        return np.asarray(x, dtype=np.float64)
+        return as_array(x, "x").astype(np.float64)
     shape = plausible_shape(network)
     if shape is None:
         raise OptionError("no samples", allowed="x (n, *D)", remedy="give samples of the shape that the layers take")

@@ -11,13 +11,14 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import symmetrise
 from udlbridge.errors import LayerError, OptionError, ShapeError
 from udlbridge.infinite.propagation import Setting, State, States, through
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.layers import GlobalMeanPool, Layer, MeanPool, Residual
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_positive, parse_bytes, thread_count
+from udlbridge.options import checked_choice, checked_not_negative, checked_positive, parse_bytes, thread_count
 from udlbridge.progress import kernel_progress
 
 COPIES = 12
@@ -78,7 +79,11 @@ def kernels(
     convolutions; Sohl-Dickstein, Novak, Schoenholz, Lee (2020) for "standard".
     """
     wanted = _checked_names(get)
-    setting = Setting(checked_positive("w_std", w_std), _not_negative("b_std", b_std), _standard(parameterization))
+    setting = Setting(
+        checked_positive("w_std", w_std),
+        checked_not_negative("b_std", b_std),
+        checked_choice("parameterization", parameterization, ("ntk", "standard")) == "standard",
+    )
     network = model if isinstance(model, Model) else Model(model)
     rows = _samples(network, x1, "x1")
     columns = rows if x2 is None else _samples(network, x2, "x2")
@@ -166,7 +171,7 @@ def _blocks(n: int, m: int, size: int, *, symmetric: bool) -> Iterator[tuple[sli
 
 
 def _samples(model: Model, x: np.ndarray, name: str) -> np.ndarray:
-    array = np.asarray(x)
+    array = as_array(x, name, wanted=model.dtype)
     own = model.astype(array.dtype) if array.dtype in (np.float32, np.float64) else model
     return checked_batch(own, array, name).astype(np.float64)
 
@@ -176,15 +181,3 @@ def _checked_names(get: str | Sequence[str]) -> tuple[str, ...]:
     if not names or any(name not in ("nngp", "ntk") for name in names):
         raise OptionError(f"get={get!r}", allowed='"nngp", "ntk", or both', remedy="choose among these")
     return names
-
-
-def _standard(parameterization: str) -> bool:
-    if parameterization not in ("ntk", "standard"):
-        raise OptionError(
-            f"parameterization={parameterization!r}", allowed="ntk, standard", remedy="choose one of them"
-        )
-    return parameterization == "standard"
-
-
-def _not_negative(what: str, value: float) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else checked_positive(what, value)

@@ -11,23 +11,20 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import LinAlgError, cho_solve, cholesky, eigh
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, NumericalError, ShapeError
-from udlbridge.options import checked_positive
+from udlbridge.options import checked_not_negative
 
 
 def checked_numbers(what: str, value: object) -> Float[np.ndarray, ...]:
     """`value` as a float64 array of finite numbers.
 
     Raises:
-        InputError: text, objects, complex numbers, NaN or infinity.
+        InputError: as `udlbridge.arrays.as_array`; complex numbers, NaN or infinity.
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise InputError(
-            f"{what} has dtype {array.dtype}",
-            allowed="real numbers",
-            remedy="turn labels into numbers, as np.eye(classes)[labels] - 1 / classes",
-        )
+    array = as_array(value, what)
+    if array.dtype.kind == "c":
+        raise InputError(f"{what} has dtype {array.dtype}", allowed="real numbers", remedy="take the real part")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -202,7 +199,7 @@ def training_system(k_train: object, y: object, diag_reg: Any = 0.0) -> System:
             allowed="as many targets as outputs",
             remedy="give y (n, O)",
         )
-    share = 0.0 if isinstance(diag_reg, int | float) and diag_reg == 0 else checked_positive("diag_reg", diag_reg)
+    share = checked_not_negative("diag_reg", diag_reg)
     matrix = as_matrix(k)
     scale, eps = float(np.abs(matrix).max(initial=0.0)), float(np.finfo(np.float32).eps)
     gap = float(np.abs(matrix - matrix.T).max(initial=0.0))

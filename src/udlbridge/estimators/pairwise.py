@@ -1,0 +1,89 @@
+"""Kernels between the rows of two arrays, as scikit-learn's functions take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge.arrays import as_array
+from udlbridge.errors import OptionError
+from udlbridge.infinite.kernels import kernels
+from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.layers import Activation, Dense, Layer
+from udlbridge.networks.model import Model
+from udlbridge.options import checked_count
+
+Network = str | Model | Callable[[int], Model]
+"""What an estimator takes for its network: "infinite", a Model, or a function of the number of features."""
+
+
+def network_kernel(
+    x1: np.ndarray,
+    x2: np.ndarray | None = None,
+    *,
+    network: Network = "infinite",
+    depth: int = 2,
+    activation: str = "relu",
+    w_std: float = 2.0**0.5,
+    b_std: float = 0.1,
+    backend: str | None = None,
+) -> Float[np.ndarray, "n m"]:
+    """The NTK between samples: for `sklearn.metrics.pairwise`, `SVC(kernel=...)`, `KernelRidge(kernel=...)`.
+
+    Args:
+        x1, x2: samples (n, features) and (m, features), or what the network takes; None means `x1`.
+        network: "infinite", the NTK of `depth` infinitely wide hidden layers; a Model, the mean over outputs of its
+            empirical NTK; or a function that makes a Model for a number of features.
+        depth, activation, w_std, b_std: of the infinite network, as for `udlbridge.infinite.kernels`.
+        backend: the engine for a Model.
+
+    Returns:
+        (n, m), float64.
+
+    Raises:
+        OptionError: what is wrong with the network or its options.
+        InputError: what is wrong with the samples.
+
+    Example: `SVC(kernel=functools.partial(network_kernel, depth=3))`.
+    """
+    left = as_array(x1, "x1")
+    right = None if x2 is None or x2 is x1 else as_array(x2, "x2")
+    if network == "infinite":
+        layers = _infinite(left.shape[-1], depth, activation)
+        pair = [None if x is None else x.astype(np.float64) for x in (left, right)]
+        found = kernels(layers, pair[0], pair[1], w_std=w_std, b_std=b_std, get="ntk").ntk  # type: ignore[arg-type]
+        assert found is not None  # it was asked for
+        return found
+    model = made(network, left.shape[-1])
+    if model.takes_tokens:
+        return ntk(model, left, right, outputs="mean", backend=backend).astype(np.float64)
+    own = [None if x is None else x.astype(model.dtype) for x in (left, right)]
+    return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)  # type: ignore[arg-type]
+
+
+def made(network: Any, features: int) -> Model:
+    """The Model that `network` is, or makes for so many features.
+
+    Raises:
+        OptionError: it is neither a Model nor makes one.
+    """
+    model = network(features) if callable(network) and not isinstance(network, Model) else network
+    if isinstance(model, Model):
+        return model
+    raise OptionError(
+        f"network={network!r}" if model is network else f"a network function that returned a {type(model).__name__}",
+        allowed='"infinite", a Model, or a function of the number of features that returns one',
+        remedy="as network=lambda d: ub.Model([ub.Dense(d, 64, 'relu'), ub.Dense(64, 1)])",
+    )
+
+
+def _infinite(features: int, depth: int, activation: str) -> list[Layer]:
+    hidden: list[Layer] = []
+    width = features
+    for _ in range(checked_count("depth", depth, 0)):
+        hidden += [Dense(width, 1), Activation(activation)]
+        width = 1
+    return [*hidden, Dense(width, 1)]
