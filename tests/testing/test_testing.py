@@ -41,23 +41,29 @@ def test_assert_psd() -> None:
         assert_psd(np.eye(2), rank=1)
 
 
+# Runs in this process forget what they import: they import nothing.
 USER_TEST = """
-    import numpy as np
+    def test_mine(backend):
+        print("engine", backend)
+"""
+
+USER_KERNEL = """
     import udlbridge as ub
 
     def test_mine(backend):
         model = ub.models.notebook_method1()
-        print("engine", backend)
         assert ub.ntk(model, ub.models.NOTEBOOK_POINTS, backend=backend).shape == (2, 2)
 """
-
 
 CONFTEST = 'pytest_plugins = ["udlbridge.testing.plugin"]'
 
 
-def run(pytester: pytest.Pytester, *args: str, conftest: str = CONFTEST) -> pytest.RunResult:
+def run(
+    pytester: pytest.Pytester, *args: str, conftest: str = CONFTEST, fresh_process: bool = False
+) -> pytest.RunResult:
     pytester.makeconftest(conftest)
-    return pytester.runpytest("-p", "no:faulthandler", "-p", "no:cacheprovider", "-rs", *args)
+    start = pytester.runpytest_subprocess if fresh_process else pytester.runpytest_inprocess
+    return start("-p", "no:faulthandler", "-p", "no:cacheprovider", "-rs", *args)
 
 
 @pytest.fixture
@@ -89,8 +95,8 @@ def test_missing_julia_is_a_counted_skip_with_the_reason(pytester: pytest.Pytest
 @pytest.mark.slow
 @pytest.mark.usefixtures("julia_nowhere")
 def test_tests_of_other_processes_are_counted(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(USER_TEST)
-    result = run(pytester, "-n", "2")
+    pytester.makepyfile(USER_KERNEL)
+    result = run(pytester, "-n", "2", fresh_process=True)
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines(["*0 tests ran with Julia, 1 were skipped for want of it*", "*because*no Julia at*"])
 
