@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.analysis import streaming
+from udlbridge.analysis import sums
 from udlbridge.backends.threads import Pool, ThreadLimit, numpy_blas
 
 
@@ -111,15 +111,15 @@ def test_kernels_at_once_leave_the_old_number(monkeypatch: pytest.MonkeyPatch) -
 
 def test_alignments_at_once_leave_the_old_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums over kernels run on threads of their own, with one BLAS thread each."""
-    monkeypatch.setattr(streaming.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sums.os, "cpu_count", lambda: 2)
     meeting = threading.Barrier(4)
-    sums = streaming._band_sums
+    band_sums = sums._band_sums
 
     def meet_and_sum(*args: object) -> object:
         meeting.wait(60)
-        return sums(*args)
+        return band_sums(*args)
 
-    monkeypatch.setattr(streaming, "_band_sums", meet_and_sum)
+    monkeypatch.setattr(sums, "_band_sums", meet_and_sum)
     kernel = np.diag(np.arange(1.0, 9.0))
     with numpy_blas.to(3):
         workers = [in_thread(lambda: ub.alignment(kernel, kernel, tile=4)) for _ in range(2)]
