@@ -134,6 +134,7 @@ def test_a_file_is_looked_for_before_engines_are_set_up(tmp_path: Path, monkeypa
         (["--model", absent], "no model file"),
         (["--model", good, "--against", absent], "no model file"),
         (["--model", good, "--shape", "4"], "last axis of 3"),
+        (["--model", good, "--shape", "²"], "positive numbers with commas"),
     ):
         result = CliRunner().invoke(group, ["check", *map(str, args)], standalone_mode=False)
         assert isinstance(result.exception, ub.UDLBridgeError)

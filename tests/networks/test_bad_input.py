@@ -62,10 +62,18 @@ def test_bad_second_batch() -> None:
         ub.ntk(sequence, np.ones((1, 2, 3)), np.ones((1, 3, 2)), backend="reference")
 
 
-@pytest.mark.parametrize("outputs", [2, -1, "largest", 1.5, None, True])
+@pytest.mark.parametrize(
+    "outputs", [2, -1, "largest", 1.5, None, True, "²", "--1", "-1", "2", np.True_, np.array(1.5), np.array([1]), "١"]
+)
 def test_outputs_out_of_range(outputs: object) -> None:
     with pytest.raises(errors.OutputsError, match=r"from 0 to 1, or one of trace, mean, sum, diagonal, full"):
         ub.ntk(MODEL, GOOD, outputs=outputs, backend="reference")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outputs", ["1", np.int64(1), np.uint8(1), np.array(1)], ids=repr)
+def test_numbers_of_an_output(outputs: object) -> None:
+    found = ub.ntk(MODEL, GOOD, outputs=outputs, backend="reference")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, ub.ntk(MODEL, GOOD, outputs=1, backend="reference"))
 
 
 def test_model_with_matrix_outputs_has_no_kernel() -> None:

@@ -173,10 +173,36 @@ def test_the_command_takes_patterns(tmp_path: Path) -> None:
     args = ["kernel", "--model", "3ls", "--n", "3", "--backend", "reference", "--out", out]
     model = ub.models.three_layer_sigmoid()
     x = ub.data.mnist("train", n=3)[0]
-    for given, params in ((["readout"], "readout"), (["0.*", "*.bias"], ["0.*", "*.bias"])):
+    for given, params in (
+        (["readout"], "readout"),
+        (["0.*", "*.bias"], ["0.*", "*.bias"]),
+        (["readout", "0.bias"], ["2.*", "0.bias"]),
+    ):
         options = [word for pattern in given for word in ("--params", pattern)]
         found = CliRunner().invoke(group, [*args, *options], catch_exceptions=False)
         assert found.exit_code == 0
         assert_within_budget(np.load(out), ub.ntk(model, x, params=params, backend="reference"))
     with pytest.raises(errors.ParameterError):
         CliRunner().invoke(group, [*args, "--params", "9.*"], catch_exceptions=False)
+
+
+def test_words_stand_beside_patterns() -> None:
+    model = ub.Model([ub.Dense(3, 4), ub.Activation("relu"), ub.Dense(4, 4), ub.Dense(4, 2)])
+    every = tuple(model.params)
+    assert selected_parameters(model, ["readout", "hidden"]) == selected_parameters(model, None) == every
+    assert selected_parameters(model, ["readout", "0.bias"]) == ("0.bias", "3.weight", "3.bias")
+    assert selected_parameters(model, ("0.bias", "hidden", "0.*")) == selected_parameters(model, "hidden") == every[:4]
+    assert selected_parameters(model, np.array(["readout"])) == every[4:]
+    assert selected_parameters(model, iter(["*.bias"])) == tuple(name for name in every if "bias" in name)
+
+
+@pytest.mark.parametrize(
+    "params", ["hidden", ["hidden", "readout"], 3, [None], [["readout"]], [], "", "Readout"], ids=repr
+)
+def test_what_selects_nothing(params: object) -> None:
+    model = ub.Model([ub.Dense(3, 2)])  # without hidden layers
+    with pytest.raises(errors.ParameterError, match=r"params=.*0\.weight, 0\.bias") as caught:
+        selected_parameters(model, params)  # type: ignore[arg-type]
+    assert params == [] or '"readout", "hidden", one or a list of them' in caught.value.remedy
+    with pytest.raises(errors.ParameterError):
+        selected_parameters(ub.Model([ub.Flatten()]), "readout")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge import backends
+from udlbridge.backends.threads import ThreadLimit
 from udlbridge.errors import InputError, OptionError, RunFileError, TrainingDiverged
 from udlbridge.networks.files import read_safetensors, write_safetensors
 
@@ -197,25 +197,9 @@ def test_the_bar_moves_within_an_epoch_and_changes_nothing(
 
 
 def test_threads_are_set_for_every_epoch(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import contextmanager
-
-    engine = backends.get(backend)
     seen: list[int | None] = []
-    if backend == "julia":
-        before = engine.blas_threads
-        monkeypatch.setattr(engine, "blas_threads", lambda count: (seen.append(count), before(count))[1])
-    else:
-        module = __import__(
-            "udlbridge.backends.pytorch.training" if backend == "torch" else "udlbridge.backends.reference.training",
-            fromlist=["blas_threads"],
-        )
-
-        @contextmanager
-        def noted(count: int | None) -> Any:
-            seen.append(count)
-            yield
-
-        monkeypatch.setattr(module, "blas_threads", noted)
+    own = ThreadLimit.to
+    monkeypatch.setattr(ThreadLimit, "to", lambda limit, count: (seen.append(count), own(limit, count))[1])
     train(backend=backend, threads=1, epochs=2)
     assert seen == [1, 1]
 

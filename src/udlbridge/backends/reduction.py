@@ -6,9 +6,11 @@ notebook takes one output. So the choice has a name and is always explicit.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from udlbridge.errors import OutputsError
+from udlbridge.options import whole
 
 REDUCTIONS: dict[str, str] = {
     "trace": "sum_a Theta[:, :, a, a]",
@@ -61,10 +63,9 @@ def reduction(outputs: object, n_outputs: int) -> Reduction:
     allowed = f"an output from 0 to {n_outputs - 1}, or one of {', '.join(REDUCTIONS)}"
     if isinstance(outputs, str) and outputs in REDUCTIONS:
         return Reduction(outputs, -1, n_outputs)
-    if isinstance(outputs, str) and outputs.lstrip("-").isdigit():
-        outputs = int(outputs)
-    if hasattr(outputs, "__index__") and not isinstance(outputs, bool):
-        index = int(outputs)
+    # At the command line a number comes as a word; what else counts as a digit somewhere, as "²", is none here.
+    index = int(outputs) if isinstance(outputs, str) and re.fullmatch("-?[0-9]+", outputs) else whole(outputs)
+    if index is not None:
         if 0 <= index < n_outputs:
             return Reduction("one", index, n_outputs)
         raise OutputsError(

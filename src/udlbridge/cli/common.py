@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ params_option = click.option(
 
 
 def selection(params: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """The patterns of --params as the library takes them; a word ("readout") is a word only by itself."""
-    return (params[0] if len(params) == 1 else params) or None
+    """The patterns of --params as the library takes them."""
+    return params or None
 
 
 def check_json_target(target: Path | None) -> None:
@@ -204,6 +205,6 @@ def _parsed_shape(text: str) -> tuple[int, ...]:
     from udlbridge.errors import ShapeError
 
     sizes = text.split(",")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+    if not all(re.fullmatch("[0-9]+", size.strip()) and int(size) > 0 for size in sizes):
         raise ShapeError(f"--shape {text}", allowed="positive numbers with commas", remedy="as --shape 3,32,32")
     return tuple(int(size) for size in sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from udlbridge.errors import ParameterError
@@ -11,46 +11,54 @@ from udlbridge.networks.model import Model
 Selection = str | Sequence[str] | None
 
 
-def selected_names(names: Sequence[str], params: Selection, words: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names that `params` means, in their own order: None for all, else one or several glob patterns ("*.bias").
+def selected_names(
+    names: Sequence[str], params: Selection, words: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, ...]:
+    """The names that `params` means, in their own order: None for all, else what one of several patterns matches.
 
-    `words` are what the caller understands besides; only the errors mention them.
+    Args:
+        names: the names to select from.
+        params: names, glob patterns ("*.bias") and words, one or several; together they mean their union.
+        words: names by a word that stands for them.
 
     Raises:
         ParameterError: a pattern that matches nothing, or no pattern at all.
     """
     if params is None:
         return tuple(names)
-    patterns = [params] if isinstance(params, str) else list(params)
-    for pattern in patterns:
-        if not isinstance(pattern, str) or not any(fnmatchcase(name, pattern) for name in names):
+    known = words or {}
+    given = [params] if isinstance(params, str) or not isinstance(params, Iterable) else list(params)
+    found: set[str] = set()
+    for pattern in given:
+        own = known.get(pattern) if isinstance(pattern, str) else ()
+        if own is None:
+            own = [name for name in names if fnmatchcase(name, pattern)]
+        if not own:
             raise ParameterError(
                 f"params={pattern!r} matches no parameter",
                 allowed=", ".join(names) or "nothing: the model has no parameters",
-                remedy=", ".join(["use names", 'patterns like "*.bias"', *(f'"{word}"' for word in words)]),
+                remedy=", ".join(
+                    ["use names", 'patterns like "*.bias"', *(f'"{word}"' for word in known), "one or a list of them"]
+                ),
             )
-    found = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+        found.update(own)
     if not found:
         raise ParameterError(f"params={params!r} is empty", allowed=", ".join(names), remedy="leave it out for all")
-    return found
+    return tuple(name for name in names if name in found)
 
 
 def selected_parameters(model: Model, params: Selection) -> tuple[str, ...]:
     """The names of the model's parameters that `params` means, in the model's order.
 
-    Besides patterns: "readout" is the last layer with parameters, "hidden" are all layers before it.
+    Besides names and patterns there are two words: "readout" is the last layer with parameters, "hidden" are all layers
+    before it. In a list, all of these may stand side by side.
 
     Raises:
         ParameterError: as `selected_names`.
     """
-    groups = names_by_layer(model.params)
-    words = {}
-    if groups:
-        *hidden, readout = groups
-        words = {"readout": [readout], "hidden": hidden}
-    if isinstance(params, str) and params in words:
-        params = [f"{layer}.*" for layer in words[params]]
-    return selected_names(list(model.params), params, ("readout", "hidden"))
+    *hidden, readout = names_by_layer(model.params).values() if model.params else [()]
+    words = {"readout": readout, "hidden": [name for layer in hidden for name in layer]}
+    return selected_names(list(model.params), params, words)
 
 
 def names_by_layer(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
