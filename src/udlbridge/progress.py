@@ -69,6 +69,25 @@ def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, fl
         yield watch
 
 
+@contextmanager
+def solver_progress(*, show: bool | None) -> Iterator[Callable[[int, float, float], None]]:
+    """A line on standard error with the iterations and the residual. `show` None means: if it is a terminal."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield lambda step, residual, tolerance: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("solve: {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as line:
+        task = line.add_task("first product", total=None)
+
+        def watch(step: int, residual: float, tolerance: float) -> None:
+            line.update(task, description=f"{step} iterations, residual {residual:.2e} (until {tolerance:.0e})")
+
+        yield watch
+
+
 Show = Callable[[float, float, float | None], None]
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "align": "udlbridge.cli.align",
     "convert": "udlbridge.cli.convert",
     "spectrum": "udlbridge.cli.spectrum",
+    "predict": "udlbridge.cli.predict",
     "practicals": "udlbridge.cli.practicals",
     "doctor": "udlbridge.cli.doctor",
     "julia": "udlbridge.cli.julia",

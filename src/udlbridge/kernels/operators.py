@@ -49,6 +49,18 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         self._batch = batch
         self._threads = threads
 
+    @property
+    def samples(self) -> np.ndarray:
+        """The samples (n, *D), read only."""
+        view = self._x.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def backend(self) -> str:
+        """The name of the engine."""
+        return self._engine.name
+
     def __getstate__(self) -> dict[str, Any]:
         """All but the engine, which goes by its name: that of Julia lives in its own process."""
         return {**self.__dict__, "_engine": self._engine.name}

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "flows": ["GradientFlow", "Prediction", "gradient_flow"],
         "posteriors": ["Posterior", "posterior"],
         "rates": ["max_learning_rate"],
+        "solvers": ["Solution", "solve"],
         "steps": ["GradientDescent", "gradient_descent"],
     },
 )

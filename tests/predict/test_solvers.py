@@ -1,0 +1,114 @@
+"""Conjugate gradients against Cholesky, of arrays, stores and operators; interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import udlbridge as ub
+from udlbridge.cli.predict import command
+from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
+from udlbridge.predict.classification import centred_targets, predicted_outputs
+
+MODEL = ub.Model([ub.Dense(6, 16, "tanh"), ub.Dense(16, 3)], dtype="float64")
+X = np.random.default_rng(0).standard_normal((120, 6))
+Y = np.random.default_rng(1).standard_normal((120, 4))
+
+
+def by_cholesky(k: np.ndarray, y: np.ndarray, diag_reg: float) -> np.ndarray:
+    return np.linalg.solve(k + diag_reg * np.trace(k) / len(k) * np.eye(len(k)), y)
+
+
+@pytest.mark.parametrize("rank", [0, 40, None])
+def test_an_array(rank: int | None) -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    found = ub.predict.solve(k, Y, diag_reg=1e-3, rank=rank, tolerance=1e-10)
+    expected = by_cholesky(k, Y, 1e-3)
+    np.testing.assert_allclose(found.coefficients, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert found.rank == {0: 0, 40: 40, None: 120}[rank]
+    assert (found.residuals < 1e-9).all()
+
+
+def test_the_preconditioner_saves_iterations() -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    counts = [ub.predict.solve(k, Y, diag_reg=1e-4, rank=rank).iterations for rank in (0, 60, 120)]
+    assert counts[0] > 2 * counts[1] > 2 * counts[2]
+
+
+def test_a_store_and_an_operator(tmp_path: Path) -> None:
+    store = ub.compute_kernel(MODEL, X, tmp_path / "k.zarr", outputs=0, backend="reference")
+    operator = ub.ntk_operator(MODEL, X, outputs=0, backend="reference")
+    expected = by_cholesky(ub.ntk(MODEL, X, outputs=0, backend="reference"), Y[:, 0], 1e-2)
+    for kernel in (store, operator):
+        found = ub.predict.solve(kernel, Y[:, 0], diag_reg=1e-2, rank=30, tolerance=1e-10)
+        assert found.coefficients.shape == (120,)
+        np.testing.assert_allclose(found.coefficients, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_an_interrupted_solution_goes_on(tmp_path: Path) -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    state = tmp_path / "state.safetensors"
+    options = {"diag_reg": 1e-4, "rank": 0, "tolerance": 1e-9}
+    with pytest.raises(NumericalError, match="after 20 iterations"):
+        ub.predict.solve(k, Y, max_iterations=20, state=state, **options)
+    resumed = ub.predict.solve(k, Y, state=state, **options)
+    whole = ub.predict.solve(k, Y, **options)
+    assert resumed.iterations == whole.iterations
+    np.testing.assert_array_equal(resumed.coefficients, whole.coefficients)
+    with pytest.raises(OptionError, match="another system"):
+        ub.predict.solve(k, Y + 1, state=state, **options)
+    with pytest.raises(OptionError, match="another system"):
+        ub.predict.solve(k, Y, state=state, **{**options, "diag_reg": 1e-2})
+
+
+def test_targets_of_zero_and_columns_that_are_solved_stand_still() -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    y = np.column_stack([Y[:, 0], np.zeros(120)])
+    found = ub.predict.solve(k, y, diag_reg=1e-2, rank=0)
+    np.testing.assert_array_equal(found.coefficients[:, 1], np.zeros(120))
+
+
+def test_predictions_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("udlbridge.predict.classification.ROWS", 7)
+    c = np.random.default_rng(2).standard_normal((100, 2))
+    found = predicted_outputs(MODEL, X[100:], X[:100], c, outputs="mean", backend="reference")
+    expected = ub.ntk(MODEL, X[100:], X[:100], outputs="mean", backend="reference") @ c
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By products and by a store: the same test error, much below chance."""
+    x, labels = ub.data.mnist("train", n=340)
+    # The test images of MNIST do not come with the package; the last training images stand for them.
+    parts = {"train": slice(0, 300), "test": slice(300, 340)}
+    monkeypatch.setattr(ub.data, "mnist", lambda part, n, folder: (x[parts[part]][:n], labels[parts[part]][:n]))
+    common = ["--train", "300", "--test", "40", "--outputs", "0", "--backend", "reference", "--dtype", "float64"]
+    errors = []
+    for extra in ([], ["--store", str(tmp_path / "k.zarr")]):
+        path = tmp_path / "r.json"
+        done = CliRunner().invoke(command, [*common, "--quiet", *extra, "--json", str(path)], standalone_mode=False)
+        assert done.exit_code == 0, done.output
+        errors.append(json.loads(path.read_text())["test_error"])
+    assert errors[0] == errors[1] < 0.4
+
+
+def test_what_cannot_be_is_refused(untyped: None) -> None:
+    k = np.eye(4)
+    with pytest.raises(OptionError, match="diag_reg"):
+        ub.predict.solve(k, np.ones(4), diag_reg=0.0)
+    with pytest.raises(ShapeError, match="a target for each"):
+        ub.predict.solve(k, np.ones(3), diag_reg=1.0)
+    with pytest.raises(OptionError, match="rank"):
+        ub.predict.solve(k, np.ones(4), diag_reg=1.0, rank=9)
+    with pytest.raises(NumericalError, match="not positive semidefinite"):
+        ub.predict.solve(np.diag([1.0, 1.0, 1.0, -2.0]), np.ones(4), diag_reg=1e-3, rank=0)
+    with pytest.raises(NumericalError, match="diagonal"):
+        ub.predict.solve(np.zeros((4, 4)), np.ones(4), diag_reg=1e-3)
+    with pytest.raises(InputError, match="whole numbers"):
+        centred_targets(np.array([0.5]), 10)
+    with pytest.raises(InputError, match="whole numbers"):
+        centred_targets(np.array([10]), 10)
