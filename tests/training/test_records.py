@@ -250,3 +250,84 @@ def test_files_whose_parts_do_not_belong_together(
     change(path, about, arrays)
     with pytest.raises(RunFileError, match="does not hold a whole run"):
         ub.TrainingRun.load(path)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_run_with_numbers_of_numpy_can_be_saved_and_resumed(tmp_path: Path) -> None:
+    """Settings of NumPy's types are Python's: the file of a run holds them as JSON."""
+    plain = {"every": 2, "layer": -2, "outputs": 0, "quantities": ("ntk_change", "feature_alignment")}
+    probe = ub.Probe(X[:10], target=TARGET, **plain)
+    settings = {"epochs": 2, "batch_size": 10, "seed": 0, "evaluate_every": 1, "checkpoints": [1], "clip_norm": 0.5}
+    settings |= {"optimizer": ("adam", {"lr": 0.5, "betas": (0.5, 0.75)}), "lr_groups": {"0.*": 0.25}}
+    settings |= {"schedule": ("step", {"every": 1, "factor": 0.5})}
+    expected = train(**settings, callbacks=[probe])
+
+    def of_numpy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: of_numpy(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(of_numpy(one) for one in value)
+        if isinstance(value, int):
+            return np.int64(value)
+        return np.float32(value) if isinstance(value, float) else np.str_(value) if isinstance(value, str) else value
+
+    same = ub.Probe(X[:10], target=TARGET, **of_numpy(plain))
+    path = tmp_path / "run"
+    train(**of_numpy(settings) | {"epochs": np.array(1)}, callbacks=[same], save_to=path)
+    found = train(**settings, callbacks=[probe], resume=path, save_to=path)
+    assert json.dumps(found.to_dict()["plan"]) == json.dumps(expected.to_dict()["plan"])
+    assert found.model == expected.model
+    assert ub.TrainingRun.load(path).model == expected.model
+
+
+class Fixed:
+    """A callback that gives what it is told to."""
+
+    def __init__(self, measured: Any, name: Any = "fixed", spec: Any = None, every: Any = np.int64(1)) -> None:
+        self.measured, self.name, self.every = measured, name, every
+        if spec is not None:
+            self.spec = lambda: spec
+
+    def begin(self, start: ub.Model, backend: str) -> Callable[[ub.Model], Any]:
+        return lambda model: self.measured
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"),
+    [
+        (Fixed({"a": np.array(["x"])}), r"'a' of callback 'fixed' has dtype <U1"),
+        (Fixed({"a": None}), r"'a' of callback 'fixed' is None"),
+        (Fixed({"a": 1j}), r"'a' of callback 'fixed' has dtype complex128.*real numbers"),
+        (Fixed({"a": np.ma.ones(2)}), "mask"),
+        (Fixed([1.0]), r"callback 'fixed' gives a list.*by name"),
+        (Fixed({1: 1.0}), r"callback 'fixed' gives a dict.*by name"),
+        (Fixed({}, spec={"x": X}), r"spec\(\) of callback 'fixed' is not JSON-ready"),
+        (Fixed({}, name=3), r"a callback with the name 3"),
+        (Fixed({}, every=0), r"every of callback 'fixed'=0"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_what_no_file_of_a_run_can_hold_is_refused_before_the_training(callback: Fixed, words: str) -> None:
+    with pytest.raises((OptionError, InputError), match=words):
+        train(callbacks=[callback])
+
+
+@pytest.mark.usefixtures("untyped")
+def test_measurements_in_any_container(tmp_path: Path) -> None:
+    measured = {"list": [1, 2], "number": np.float32(0.5), "big-endian": np.arange(3, dtype=">f8"), "flag": True}
+    path = tmp_path / "run"
+    train(callbacks=[Fixed(measured)], save_to=path)
+    found = ub.TrainingRun.load(path).records["fixed"]
+    assert found["list"][-1].tolist() == [1, 2]
+    assert found["number"].dtype == np.float32
+    assert found["big-endian"][0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"every": 0}, {"every": 1.5}, {"every": True}, {"layer": "last"}, {"quantities": ()}, {"quantities": [1]}],
+)
+@pytest.mark.usefixtures("untyped")
+def test_bad_probes(changes: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(changes))):
+        ub.Probe(X[:10], **{"every": 1, **changes})

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
-
 from udlbridge.errors import OptionError
+from udlbridge.options import checked_not_negative
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def checked_optimizer(optimizer: object) -> Optimiser:
         OptionError: unknown name or setting, or a value out of range.
     """
     if isinstance(optimizer, Optimiser):
-        return optimizer
+        optimizer = (optimizer.name, optimizer.settings)
     name, given = (optimizer, {}) if isinstance(optimizer, str) else _pair(optimizer)
     if name not in OPTIMISERS:
         raise OptionError(
@@ -104,7 +103,9 @@ def checked_optimizer(optimizer: object) -> Optimiser:
             allowed=", ".join(defaults),
             remedy="correct the name of the setting",
         )
-    settings = {key: checked_number(f"{name}: {key}", values.get(key, default)) for key, default in defaults.items()}
+    settings = {
+        key: checked_not_negative(f"{name}: {key}", values.get(key, default)) for key, default in defaults.items()
+    }
     for key in BELOW_ONE:
         if settings.get(key, 0.0) >= 1:
             raise OptionError(f"{name}: {key}={settings[key]}", allowed="0 <= value < 1", remedy=f"lower {key}")
@@ -121,19 +122,6 @@ def _pair(optimizer: object) -> tuple[str, Mapping[str, Any]]:
         allowed="a name, or a pair of a name and a dict of settings",
         remedy='as optimizer=("adam", {"lr": 0.01})',
     )
-
-
-def checked_number(what: str, value: object) -> float:
-    """`value` as a float that is finite and not negative.
-
-    Raises:
-        OptionError: otherwise.
-    """
-    if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
-        number = float(value)
-        if np.isfinite(number) and number >= 0:
-            return number
-    raise OptionError(f"{what}={value!r}", allowed="a finite number, at least 0", remedy="correct the value")
 
 
 def group_rates(names: list[str], lr: float, groups: Mapping[str, float] | None) -> dict[str, float]:
@@ -163,6 +151,6 @@ def group_rates(names: list[str], lr: float, groups: Mapping[str, float] | None)
                 allowed=f"patterns for {', '.join(names)}",
                 remedy="put the special patterns first" if hidden else "correct the pattern",
             )
-        rates |= dict.fromkeys(matched, checked_number(f"lr_groups[{pattern!r}]", rate))
+        rates |= dict.fromkeys(matched, checked_not_negative(f"lr_groups[{pattern!r}]", rate))
         left = [name for name in left if name not in matched]
     return rates

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import TrainState
-from udlbridge.errors import OptionError
+from udlbridge.errors import DTypeError, OptionError
 from udlbridge.networks.model import Model
 from udlbridge.training.probes import Measurement
 from udlbridge.training.runs import EpochErrors, TrainingRun
@@ -62,8 +63,10 @@ class Ledger:
         """A callback's measurement after so many steps.
 
         Raises:
-            OptionError: its names or shapes are not those of its measurements before.
+            OptionError: its names or shapes are not those of its measurements before, or it is not arrays by name.
+            InputError: an array that is not of real numbers.
         """
+        measured = _as_arrays(name, measured)
         shapes = {key: np.shape(value) for key, value in measured.items()}
         if "step" in shapes:
             raise OptionError(
@@ -112,6 +115,30 @@ class Ledger:
             seconds=self._before + time.perf_counter() - self._began,
             versions=dict(self._versions),
         )
+
+
+def _as_arrays(callback: str, measured: object) -> dict[str, np.ndarray]:
+    """What a callback measured as arrays that the file of the run can hold.
+
+    Raises:
+        OptionError: something else than arrays by name.
+        InputError: an array that is not of real numbers.
+    """
+    if not isinstance(measured, Mapping) or not all(isinstance(key, str) for key in measured):
+        raise OptionError(
+            f"callback {callback!r} gives a {type(measured).__name__}",
+            allowed="arrays and numbers by name, in a dict",
+            remedy='as {"loss": 0.5}',
+        )
+    found = {str(key): as_array(value, f"{key!r} of callback {callback!r}") for key, value in measured.items()}
+    for key, array in found.items():
+        if array.dtype.kind == "c" or array.dtype.itemsize > 8:
+            raise DTypeError(
+                f"{key!r} of callback {callback!r} has dtype {array.dtype}",
+                allowed="real numbers of up to 8 bytes, which the file of a run can hold",
+                remedy="give the real and the imaginary part by names of their own, or convert it",
+            )
+    return found
 
 
 def _stack(rows: Sequence[tuple[int, Measurement]]) -> dict[str, np.ndarray]:

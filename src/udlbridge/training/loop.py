@@ -15,12 +15,12 @@ from jaxtyping import Int
 from udlbridge import backends
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import TrainJob, TrainState
-from udlbridge.backends.optimisers import checked_number, checked_optimizer, group_rates
+from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.errors import NumericalError, OptionError, ParameterError, RunFileError, TrainingDiverged
 from udlbridge.networks.files import check_folder
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count, thread_count
+from udlbridge.options import checked_count, checked_not_negative, thread_count
 from udlbridge.progress import Show, progress_bar
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -158,7 +158,7 @@ def train(
     rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)
     if not model.params:
         raise OptionError("a model without parameters", allowed="at least one layer with some", remedy="add one")
-    clip = None if clip_norm is None else checked_number("clip_norm", clip_norm)
+    clip = None if clip_norm is None else checked_not_negative("clip_norm", clip_norm)
     if clip == 0:
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
     thread_count(threads)

@@ -13,7 +13,7 @@ import numpy as np
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.inputs import checked_batch, output_size
-from udlbridge.options import checked_count
+from udlbridge.options import checked_count, whole
 from udlbridge.training.checksums import checksum
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -70,6 +70,8 @@ def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
                 remedy="use ub.Probe(x, every=10), or write such a class: udlbridge.training.probes.Callback",
             )
     for callback in callbacks:
+        if not isinstance(callback.name, str):
+            raise OptionError(f"a callback with the name {callback.name!r}", allowed="text", remedy="name it in words")
         checked_count(f"every of callback {callback.name!r}", callback.every, 1)
     names = [callback.name for callback in callbacks]
     if len(set(names)) < len(names):
@@ -127,11 +129,26 @@ def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None
         "clip_norm": job.clip_norm,
         "batch_size": plan.batch_size,
         "seed": plan.seed,
-        "callbacks": {
-            callback.name: callback.spec() if hasattr(callback, "spec") else {"every": callback.every}
-            for callback in plan.callbacks
-        },
+        "callbacks": {callback.name: _spec(callback) for callback in plan.callbacks},
     }
+
+
+def _spec(callback: Callback) -> Any:
+    """What a callback says of itself, which the file of the run will hold: better refused now than after the training.
+
+    Raises:
+        OptionError: it is not JSON-ready.
+    """
+    found = callback.spec() if hasattr(callback, "spec") else {"every": whole(callback.every)}
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"the spec() of callback {callback.name!r} is not JSON-ready ({error})",
+            allowed="dicts, lists, text, numbers of Python, True, False and None",
+            remedy="convert arrays by .tolist(), and numbers of NumPy by int() or float()",
+        ) from None
+    return found
 
 
 def take_over(ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan: Plan) -> None:

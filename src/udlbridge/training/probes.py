@@ -10,12 +10,14 @@ import numpy as np
 
 from udlbridge.analysis.alignments import alignment
 from udlbridge.analysis.features import feature_kernel
+from udlbridge.arrays import as_array, as_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
+from udlbridge.options import checked_count, whole
 from udlbridge.training.checksums import checksum
 
 Measurement = Mapping[str, np.ndarray | float]
@@ -77,11 +79,20 @@ class Probe:
     name: str = "probe"
 
     def __post_init__(self) -> None:
-        unknown = [quantity for quantity in self.quantities if quantity not in QUANTITIES]
-        if unknown or not self.quantities:
+        # A file of the run holds these as JSON, which knows Python's numbers alone.
+        object.__setattr__(self, "every", checked_count("every", self.every, 1))
+        layer, output = whole(self.layer), whole(self.outputs)
+        if layer is None:
+            raise OptionError(f"layer={self.layer!r}", allowed="a whole number", remedy="layers count from 0")
+        object.__setattr__(self, "layer", layer)
+        object.__setattr__(self, "outputs", self.outputs if output is None else output)
+        given: Any = self.quantities
+        named = [given] if isinstance(given, str) else list(given)
+        if not named or not all(isinstance(quantity, str) and quantity in QUANTITIES for quantity in named):
             raise OptionError(
                 f"quantities={self.quantities!r}", allowed=", ".join(QUANTITIES), remedy="name some of these"
             )
+        object.__setattr__(self, "quantities", tuple(map(str, named)))
         if self.target is None and any(quantity.endswith("_alignment") for quantity in self.quantities):
             raise OptionError(
                 "an alignment without a target", allowed="target=(n, n)", remedy="target=ub.label_kernel(y)"
@@ -92,8 +103,8 @@ class Probe:
         return {
             "every": self.every,
             "quantities": list(self.quantities),
-            "x": checksum(np.asarray(self.x)),
-            "target": None if self.target is None else checksum(np.asarray(self.target)),
+            "x": checksum(as_array(self.x, "the probe's x")),
+            "target": None if self.target is None else checksum(np.asarray(as_kernel(self.target, "the target"))),
             "layer": self.layer,
             "outputs": self.outputs,
         }

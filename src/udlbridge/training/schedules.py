@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from udlbridge.backends.optimisers import checked_number
 from udlbridge.errors import OptionError
+from udlbridge.options import checked_not_negative
 
 SCHEDULES: dict[str, Mapping[str, float]] = {
     "constant": {},
@@ -58,7 +58,7 @@ def checked_schedule(schedule: object) -> Schedule:
             remedy='as schedule=("step", {"every": 2, "factor": 0.5})',
         )
     name, given = schedule
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise OptionError(f"unknown schedule {name!r}", allowed=", ".join(SCHEDULES), remedy="choose one of them")
     defaults = SCHEDULES[name]
     unknown = [key for key in given if key not in defaults]
@@ -75,7 +75,7 @@ def checked_schedule(schedule: object) -> Schedule:
             allowed="the number of epochs over which it falls",
             remedy=f'as schedule=("{name}", {{"epochs": 10}})',
         )
-    settings = {key: checked_number(f"{name}: {key}", given.get(key, value)) for key, value in defaults.items()}
+    settings = {key: checked_not_negative(f"{name}: {key}", given.get(key, value)) for key, value in defaults.items()}
     for key in ("every", "epochs"):
         if key in settings and (settings[key] < 1 or settings[key] != int(settings[key])):
             raise OptionError(f"{name}: {key}={settings[key]}", allowed="a whole number, at least 1", remedy="raise it")
