@@ -283,8 +283,8 @@ def test_a_run_with_numbers_of_numpy_can_be_saved_and_resumed(tmp_path: Path) ->
 class Fixed:
     """A callback that gives what it is told to."""
 
-    def __init__(self, measured: Any, name: Any = "fixed", spec: Any = None, every: Any = np.int64(1)) -> None:
-        self.measured, self.name, self.every = measured, name, every
+    def __init__(self, measured: Any, name: Any = "fixed", spec: Any = None, every: Any = 1) -> None:
+        self.measured, self.name, self.every = measured, name, np.int64(every)
         if spec is not None:
             self.spec = lambda: spec
 
