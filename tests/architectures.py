@@ -26,6 +26,10 @@ EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         (2, 6, 5),
     ),
     "conv2d same": ([ub.Conv2d(2, 3, (3, 1), "swish", padding="same"), ub.Flatten(), ub.Dense(36, 2)], (2, 3, 4)),
+    "conv2d one side": (
+        [ub.Conv2d(2, 3, 3, "swish", stride=2, padding=((0, 1), (2, 1))), ub.Flatten(), ub.Dense(18, 2)],
+        (2, 4, 4),
+    ),
     "conv2d depthwise": ([ub.Conv2d(3, 6, (2, 3), "elu", groups=3), ub.Flatten(), ub.Dense(36, 2)], (3, 4, 4)),
     "conv2d wide": ([ub.Conv2d(12, 16, 2, "tanh", stride=2), ub.Flatten(), ub.Dense(64, 2)], (12, 4, 4)),
     "dense wide tokens": ([ub.Dense(16, 24, "tanh"), ub.Flatten(), ub.Dense(48, 2)], (2, 16)),

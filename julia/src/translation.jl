@@ -136,7 +136,7 @@ function layer_spec(c::Union{Conv,CrossCor})
     channels, outputs = size(c.weight)[(end - 1):end]
     return ["kind" => "conv$(length(kernel))d", "in_channels" => channels * groups(c), "out_channels" => outputs,
         "kernel_size" => reverse(kernel), "activation" => activation_name(c.σ), "stride" => reverse(c.stride),
-        "padding" => reverse(both_sides(c.pad, length(kernel), "the convolution")), "dilation" => reverse(c.dilation),
+        "padding" => padding_of(c.pad, length(kernel)), "dilation" => reverse(c.dilation),
         "groups" => groups(c), "bias" => c.bias !== false]
 end
 
@@ -196,6 +196,18 @@ function activation_name(f)
         known === f && return name
     end
     throw(ArgumentError("the activation $f has no name; known: $(join(sort!(collect(keys(ACTIVATIONS))), ", "))"))
+end
+
+"""
+    padding_of(pad, axes)
+
+Flux's padding as a spec has it, axes in the order of Python: a number for each axis, or a pair (before, behind) for each where
+some axis has two different sides.
+"""
+function padding_of(pad::Tuple, axes::Integer)
+    length(pad) == axes && return collect(reverse(pad))
+    sides = [[pad[2i - 1], pad[2i]] for i in axes:-1:1]
+    return all(allequal, sides) ? first.(sides) : sides
 end
 
 """

@@ -59,6 +59,29 @@ def test_dense_networks_as_neural_tangents_has_them(path: Any) -> None:
             assert_recorded(ub.infinite.kernels(chain(spec), z["x1"], **stds), z, "")
 
 
+def convolutional(spec: dict[str, Any]) -> list[ub.networks.layers.Layer]:
+    """The layers of a recorded convolutional network on samples (2, 6, 6), padded as JAX pads."""
+    net: list[ub.networks.layers.Layer] = []
+    channels, length = 2, 6
+    for c in spec["convolutions"]:
+        kernel, stride = c["kernel"][0], c["stride"][0]
+        side = layers.same_padding(length, kernel, stride) if spec["padding"] == "SAME" else (0, 0)
+        net.append(ub.Conv2d(channels, 3, kernel, spec["activation"], stride=stride, padding=(side, side)))
+        channels, length = 3, net[-1].output_shape((channels, length, length))[1]
+    pool = [ub.GlobalMeanPool()] if spec["pool"] == "mean" else []
+    return [*net, *pool, ub.Flatten(), ub.Dense(3 if pool else 3 * length**2, 1)]
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("infinite_conv*.npz")), ids=lambda path: path.stem)
+def test_convolutional_networks_as_neural_tangents_has_them(path: Any) -> None:
+    with np.load(path) as z:
+        spec = json.loads(str(z["spec"]))
+        stds = {"w_std": spec["W_std"], "b_std": spec["b_std"]}
+        x1, x2 = (np.moveaxis(z[name], -1, 1) for name in ("x1", "x2"))
+        assert_recorded(ub.infinite.kernels(convolutional(spec), x1, x2, **stds), z, "_cross")
+        assert_recorded(ub.infinite.kernels(convolutional(spec), x1, **stds), z, "")
+
+
 @pytest.mark.parametrize("activation", LINEAR_PIECES)
 def test_a_sample_with_itself_has_the_angle_zero(activation: str) -> None:
     """For them E[f(u)^2] = c var u and E[f'(u)^2] = c: the diagonal follows by hand, to the last digits."""

@@ -10,9 +10,13 @@ from collections.abc import Callable
 import attrs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import udlbridge as ub
-from udlbridge.networks.layers import LAYERS, layer_from_spec
+from udlbridge.errors import LayerError
+from udlbridge.networks.layers import LAYERS, layer_from_spec, same_padding
+from udlbridge.networks.layers.convolution import window_count
 
 LAYER = {
     "dense": (lambda n, f, b: ub.Dense(n(3), n(4), "relu", bias=b(True)), ub.Dense(3, 4, "relu")),
@@ -78,3 +82,26 @@ def test_layers_of_other_settings_or_kinds_are_not_equal() -> None:
     assert ub.Dense(2, 3) != ub.Dense(3, 2)
     assert ub.MaxPool(2) != ub.MeanPool(2)
     assert ub.MaxPool(2) != ub.MaxPool(2, dims=1)
+
+
+@given(length=st.integers(1, 20), kernel=st.integers(1, 6), stride=st.integers(1, 4), dilation=st.integers(1, 3))
+def test_same_padding_is_that_of_tensorflow(length: int, kernel: int, stride: int, dilation: int) -> None:
+    """ceil(length / stride) windows, with no more zeros than that takes, and the odd one behind."""
+    before, behind = same_padding(length, kernel, stride, dilation)
+    assert window_count(length, kernel, stride, (before, behind), dilation) == -(-length // stride)
+    assert behind - before in (0, 1)
+    if before + behind > 0:
+        assert window_count(length, kernel, stride, (before, behind - 1), dilation) < -(-length // stride)
+
+
+def test_padding_of_one_side() -> None:
+    layer = ub.Conv2d(1, 2, (2, 3), padding="same")
+    assert layer.padding == ((0, 1), (1, 1))
+    assert layer.output_shape((1, 5, 7)) == (2, 5, 7)
+    assert ub.Conv1d(1, 1, 3, padding=((1, 1),)).padding == (1,)
+    assert layer_from_spec(layer.spec()) == layer
+    for wrong in (((0, 1),), ((0, 1), 2.5), ((0, -1), (0, 0)), ((1, 2, 3), (0, 0)), "full"):
+        with pytest.raises(LayerError, match="padding"):
+            ub.Conv2d(1, 1, 3, padding=wrong)
+    with pytest.raises(LayerError, match="same_padding"):
+        ub.Conv2d(1, 1, 3, stride=2, padding="same")

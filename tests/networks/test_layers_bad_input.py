@@ -17,7 +17,7 @@ SETTINGS = {
     "pair": (lambda: ub.Conv2d(1, 1, (3, 3, 3)), r"kernel_size=\(3, 3, 3\).*or 2 of them"),
     "stride": (lambda: ub.Conv1d(1, 1, 3, stride=-1), r"Conv1d has stride=-1.*or 1 of them"),
     "padding": (lambda: ub.Conv2d(1, 1, 3, padding="full"), r"padding='full'"),
-    "same": (lambda: ub.Conv2d(1, 1, 2, padding="same"), r'padding="same".*odd kernels'),
+    "same": (lambda: ub.Conv2d(1, 1, 2, stride=2, padding="same"), r'padding="same".*stride 1'),
     "channels": (lambda: ub.Conv1d(0, 1, 3), r"Conv1d has in_channels=0"),
     "activation": (lambda: ub.Conv2d(1, 1, 3, "gelu"), r"Conv2d has activation='gelu'.*gelu_erf"),
     "pool padding": (lambda: ub.MaxPool(2, padding=2), r"MaxPool has padding=\(2, 2\).*half the kernel"),

@@ -5,8 +5,8 @@ const Convolution = Union{Conv,CrossCor}
 
 fields(c::Convolution) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
-"spatial settings of a spec, in Flux's order (W, H)"
-spatial(values) = Tuple(Int.(reverse(values)))
+"spatial settings of a spec, in Flux's order (W, H); of pairs (before, behind), one behind the other"
+spatial(values) = Tuple(Int.(reduce(vcat, reverse(values); init=Int[])))
 
 build_layer(::Val{:conv1d}, settings, param) = build_convolution(settings, param)
 build_layer(::Val{:conv2d}, settings, param) = build_convolution(settings, param)

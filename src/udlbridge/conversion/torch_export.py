@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -125,6 +126,9 @@ def _module(layer: Layer, arrays: dict[str, Tensor]) -> nn.Module:
             name.removeprefix("shortcut."): value for name, value in arrays.items() if name.startswith("shortcut.")
         }
         return ResidualModule(_sequential(layer.layers, inside), _sequential(layer.shortcut, beside))
+    if isinstance(layer, Conv1d | Conv2d) and layer.paddings is None:
+        # torch's module pads both sides of an axis alike. The activation becomes a module of its own, as behind others.
+        return LayerModule(attrs.evolve(layer, activation="identity"), arrays)
     if isinstance(layer, GlobalMeanPool | SinusoidalPositions | LearnedPositions | SelfAttention | Take):
         return LayerModule(layer, arrays)
     module = _plain_module(layer)

@@ -151,7 +151,7 @@ def _patches(layer: Conv1d | Conv2d, state: State) -> State:
         [(offset * d,) * copies for offset in range(k)] for k, d in zip(layer.kernel, layer.dilations, strict=True)
     ]
     windows = layer.output_shape(state.shape)[1:]
-    sides = [(pad, pad) for pad in layer.paddings]
+    sides = layer.sides
     return _changed(state, lambda k: _cut(k, state.lead, copies, sides, offsets, layer.strides, windows))
 
 
@@ -159,7 +159,7 @@ def _windowed(layer: MeanPool, state: State) -> State:
     """The mean over two independent offsets, one for each window of a pair."""
     offsets = [list(product(range(k), repeat=2)) for k in layer.kernel]
     shape = layer.output_shape(state.shape)
-    sides = [(pad, pad) for pad in layer.paddings]
+    sides = layer.sides
     pooled = _changed(state, lambda k: _cut(k, state.lead, 2, sides, offsets, layer.strides, shape[1:]))
     return replace(pooled, shape=shape)
 

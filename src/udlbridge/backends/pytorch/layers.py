@@ -81,7 +81,9 @@ def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
 def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     """activation of torch's own convolution."""
     function = nnf.conv1d if isinstance(layer, Conv1d) else nnf.conv2d
-    z = function(x, scope["weight"], scope.get("bias"), layer.strides, layer.paddings, layer.dilations, layer.groups)
+    # torch's own function pads both sides of an axis alike.
+    padded, zeros = (_padded(layer, x), 0) if layer.paddings is None else (x, layer.paddings)
+    z = function(padded, scope["weight"], scope.get("bias"), layer.strides, zeros, layer.dilations, layer.groups)
     groups = layer.groups
 
     def inputs(a: Tensor) -> Tensor:
@@ -108,13 +110,15 @@ def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, T
 
     def gradient(x: Tensor, d: Tensor) -> Tensor:
         n, _, outputs = d.shape
+        if layer.paddings is None:
+            x = _padded(layer, x)
         found = torch.ops.aten.convolution_backward(
             d.transpose(1, 2).reshape(1, n * outputs, *windows),
             x.reshape(1, n * layer.in_channels, *x.shape[2:]),
             x.new_empty((n * outputs, layer.in_channels, *layer.kernel)),
             None,
             layer.strides,
-            layer.paddings,
+            layer.paddings or (0, 0),
             layer.dilations,
             False,
             [0, 0],
@@ -126,10 +130,14 @@ def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, T
     return gradient
 
 
+def _padded(layer: Convolution, x: Tensor) -> Tensor:
+    """Zeros around a sample. torch's pad counts from the last axis: (left, right, top, bottom)."""
+    return nnf.pad(x, [zeros for side in reversed(layer.sides) for zeros in side])
+
+
 def _windows(layer: Convolution, x: Tensor) -> Tensor:
     """(n, C, *space) -> (n, C prod kernel, windows), as torch's `unfold`, but as a copy of a view, which is faster."""
-    # torch's pad counts from the last axis: (left, right, top, bottom).
-    padded = nnf.pad(x, [p for p in reversed(layer.paddings) for _ in range(2)]).contiguous()
+    padded = _padded(layer, x).contiguous()
     axes = zip(padded.shape[2:], layer.kernel, layer.strides, layer.dilations, strict=True)
     counts = [(length - d * (k - 1) - 1) // s + 1 for length, k, s, d in axes]
     steps = padded.stride()

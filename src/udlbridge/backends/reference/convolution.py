@@ -23,7 +23,7 @@ def places(layer: Convolution | MaxPool | MeanPool, space: Shape) -> tuple[Shape
     Place u of the kernel meets the padded sample at d u, d u + s, d u + 2 s, ..., once for every window.
     """
     dilations = getattr(layer, "dilations", (1,) * len(space))
-    axes = zip(space, layer.kernel, layer.strides, layer.paddings, dilations, strict=True)
+    axes = zip(space, layer.kernel, layer.strides, layer.sides, dilations, strict=True)
     windows = tuple(window_count(*axis) for axis in axes)
 
     def slices() -> Iterator[tuple[slice, ...]]:
@@ -38,18 +38,20 @@ def places(layer: Convolution | MaxPool | MeanPool, space: Shape) -> tuple[Shape
 
 def cut(layer: Convolution | MaxPool | MeanPool, x: np.ndarray, filling: float = 0.0) -> np.ndarray:
     """x (n, C, *space) as windows (n, C, places in the kernel, *windows)."""
-    padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in layer.paddings)], constant_values=filling)
+    padded = np.pad(x, [(0, 0), (0, 0), *layer.sides], constant_values=filling)
     _, slices = places(layer, x.shape[2:])
     return np.stack([padded[where] for where in slices], axis=2)
 
 
 def put_back(layer: Convolution | MaxPool | MeanPool, pieces: np.ndarray, shape: Shape) -> np.ndarray:
     """The transpose of `cut`: every piece is added where it came from, and the padding is cut off."""
-    padded = np.zeros((*shape[:2], *(s + 2 * p for s, p in zip(shape[2:], layer.paddings, strict=True))), pieces.dtype)
+    padded = np.zeros(
+        (*shape[:2], *(s + sum(side) for s, side in zip(shape[2:], layer.sides, strict=True))), pieces.dtype
+    )
     _, slices = places(layer, shape[2:])
     for index, where in enumerate(slices):
         padded[where] += pieces[:, :, index]
-    inside = (slice(p, p + s) for s, p in zip(shape[2:], layer.paddings, strict=True))
+    inside = (slice(p, p + s) for s, (p, _) in zip(shape[2:], layer.sides, strict=True))
     return padded[(slice(None), slice(None), *inside)]
 
 

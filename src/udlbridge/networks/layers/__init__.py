@@ -21,6 +21,7 @@ from udlbridge.networks.layers.containers import chain as chain
 from udlbridge.networks.layers.convolution import Conv1d as Conv1d
 from udlbridge.networks.layers.convolution import Conv2d as Conv2d
 from udlbridge.networks.layers.convolution import Convolution as Convolution
+from udlbridge.networks.layers.convolution import same_padding as same_padding
 from udlbridge.networks.layers.dense import Activation as Activation
 from udlbridge.networks.layers.dense import Dense as Dense
 from udlbridge.networks.layers.dense import Dropout as Dropout

@@ -7,12 +7,40 @@ from typing import ClassVar
 
 from udlbridge.errors import LayerError, ShapeError
 from udlbridge.networks.layers.base import Layer, Shape
-from udlbridge.networks.layers.settings import ActivationName, Extent, Flag, Size, check_divides, frozen_layer, spread
+from udlbridge.networks.layers.settings import (
+    ActivationName,
+    Extent,
+    Flag,
+    Size,
+    check_divides,
+    frozen_layer,
+    spread,
+    spread_sides,
+)
+from udlbridge.options import checked_count
+
+Side = tuple[int, int]
+"""Zeros before and behind an axis."""
 
 
-def window_count(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """How many windows of a kernel fit into a padded axis: floor((L + 2p - d (k-1) - 1) / s) + 1; below 1: none."""
-    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+def window_count(length: int, kernel: int, stride: int, padding: Side, dilation: int) -> int:
+    """How many windows of a kernel fit into a padded axis: floor((L + p + q - d (k-1) - 1) / s) + 1; below 1: none."""
+    return (length + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def same_padding(length: int, kernel: int, stride: int = 1, dilation: int = 1) -> Side:
+    """The zeros before and behind an axis that give ceil(length / stride) windows: "SAME" of JAX and TensorFlow.
+
+    An odd number has the larger half behind. With a stride it depends on the length, so that a layer has to be told:
+    `Conv2d(3, 8, 3, stride=2, padding=(same_padding(32, 3, 2),) * 2)`.
+
+    Raises:
+        OptionError: a number below 1.
+    """
+    sizes = {"length": length, "kernel": kernel, "stride": stride, "dilation": dilation}
+    length, kernel, stride, dilation = (checked_count(name, value, 1) for name, value in sizes.items())
+    total = max((-(-length // stride) - 1) * stride + dilation * (kernel - 1) + 1 - length, 0)
+    return total // 2, total - total // 2
 
 
 @frozen_layer
@@ -29,7 +57,7 @@ class _Convolution(Layer):
     kernel_size: Extent
     activation: ActivationName = "identity"
     stride: Extent = 1
-    padding: Extent | str = 0
+    padding: Extent | tuple[Side, ...] | str = 0
     dilation: Extent = 1
     groups: Size = 1
     bias: Flag = True
@@ -40,17 +68,18 @@ class _Convolution(Layer):
             spread(self, name, self.axes)
         if isinstance(self.padding, str) and self.padding in ("same", "valid"):
             object.__setattr__(self, "padding", self._same_padding() if self.padding == "same" else 0)
-        spread(self, "padding", self.axes, least=0)
+        spread_sides(self, "padding", self.axes)
 
-    def _same_padding(self) -> Shape:
-        needed = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)]
-        if any(s != 1 for s in self.strides) or any(total % 2 for total in needed):
+    def _same_padding(self) -> tuple[Side, ...]:
+        if any(s != 1 for s in self.strides):
             raise LayerError(
-                f'{type(self).__name__} has padding="same" with kernel_size={self.kernel} and stride={self.strides}',
-                allowed='"same" with stride 1 and odd kernels, which pad both sides alike',
-                remedy="give the padding as numbers",
+                f'{type(self).__name__} has padding="same" with stride={self.strides}',
+                allowed='"same" with stride 1: with another stride the padding depends on the length of the axis',
+                remedy="give pairs (before, behind), as udlbridge.networks.layers.same_padding(32, 3, 2)",
             )
-        return tuple(total // 2 for total in needed)
+        # Any length that the kernel fits into has the same padding.
+        spans = [d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel, strict=True)]
+        return tuple(same_padding(span, span) for span in spans)
 
     @property
     def kernel(self) -> Shape:
@@ -63,9 +92,14 @@ class _Convolution(Layer):
         return self.stride  # type: ignore[return-value]
 
     @property
-    def paddings(self) -> Shape:
-        """`padding`, one entry per axis."""
-        return self.padding  # type: ignore[return-value]
+    def sides(self) -> tuple[Side, ...]:
+        """`padding` as zeros before and behind each axis."""
+        return tuple(p if isinstance(p, tuple) else (p, p) for p in self.padding)  # type: ignore[union-attr]
+
+    @property
+    def paddings(self) -> Shape | None:
+        """`padding` as one number for each axis, where both sides have as many zeros; None where they have not."""
+        return None if any(before != behind for before, behind in self.sides) else tuple(p for p, _ in self.sides)
 
     @property
     def dilations(self) -> Shape:
@@ -97,12 +131,12 @@ class _Convolution(Layer):
                 allowed=f"({self.in_channels}, {', '.join(['length'] if self.axes == 1 else ['height', 'width'])})",
                 remedy="put the channels first, or correct in_channels",
             )
-        settings = zip(shape[1:], self.kernel, self.strides, self.paddings, self.dilations, strict=True)
+        settings = zip(shape[1:], self.kernel, self.strides, self.sides, self.dilations, strict=True)
         windows = tuple(window_count(*axis) for axis in settings)
         if min(windows) < 1:
             raise ShapeError(
                 f"{name} has a kernel of {self.kernel} with dilation {self.dilations} for a sample of shape {shape} "
-                f"and padding {self.paddings}",
+                f"and padding {self.padding}",
                 allowed="a kernel no larger than the padded sample",
                 remedy="use a smaller kernel or more padding",
             )

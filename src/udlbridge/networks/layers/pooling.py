@@ -54,6 +54,11 @@ class _Pool(Layer):
         """`padding`, one entry per axis."""
         return self.padding  # type: ignore[return-value]
 
+    @property
+    def sides(self) -> tuple[tuple[int, int], ...]:
+        """`padding` before and behind each axis: the same."""
+        return tuple((p, p) for p in self.paddings)
+
     def output_shape(self, shape: Shape) -> Shape:
         """(channels, *space) -> (channels, *windows)."""
         name = type(self).__name__
@@ -64,7 +69,7 @@ class _Pool(Layer):
                 remedy=f"say dims=1 or dims=2, as {name}(2, dims=1)",
             )
         windows = tuple(
-            window_count(length, k, s, p, 1)
+            window_count(length, k, s, (p, p), 1)
             for length, k, s, p in zip(shape[1:], self.kernel, self.strides, self.paddings, strict=True)
         )
         if min(windows) < 1:

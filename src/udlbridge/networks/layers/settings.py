@@ -142,6 +142,27 @@ def check_divides(layer: Any, name: str, *multiples: str) -> None:
         )
 
 
+def spread_sides(layer: Any, name: str, axes: int) -> None:
+    """Keep the padding of a new layer as one integer for each axis, or as pairs where an axis has two different sides.
+
+    Raises:
+        LayerError: neither integers of at least 0 nor pairs of them, or not as many as there are axes.
+    """
+    given = getattr(layer, name)
+    values = tuple(
+        tuple(map(_plain, value)) if isinstance(value, list | tuple) else value for value in several(given, axes)
+    )
+    sides = [value if isinstance(value, tuple) else (value, value) for value in values]
+    if len(sides) != axes or not all(len(side) == 2 and all(_is_whole(zeros, 0) for zeros in side) for side in sides):
+        raise LayerError(
+            f"{type(layer).__name__} has {name}={given!r}",
+            allowed=f"an integer of at least 0, {axes} of them, or {axes} pairs (before, behind)",
+            remedy=f"correct {name}",
+        )
+    alike = all(before == behind for before, behind in sides)
+    object.__setattr__(layer, name, tuple(side[0] for side in sides) if alike else tuple(sides))
+
+
 def spread(layer: Any, name: str, axes: int, least: int = 1) -> None:
     """Keep a setting of a new layer as one integer for each of so many spatial axes; a single integer serves all.
 
