@@ -11,6 +11,8 @@ JSON spec and do no computation of their own.
 """
 module UDLBridge
 
+using ChainRulesCore: ChainRulesCore, NoTangent, @non_differentiable, unthunk
+using ConstructionBase: setproperties
 using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
     Parallel, SkipConnection
 using ForwardDiff: ForwardDiff

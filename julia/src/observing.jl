@@ -84,13 +84,14 @@ function (r::Recorder)(site::Site, x)
     return z
 end
 
-Zygote.@adjoint function (r::Recorder)(site::Site, x)
+function ChainRulesCore.rrule(r::Recorder, site::Site, x)
     z = r(site, x)
-    place = length(r.sites)
-    function caught(d)
-        r.errors[place] = d isa Array ? d : Array(d)
+    number = length(r.sites)
+    function caught(Δ)
+        d = unthunk(Δ)
+        r.errors[number] = d isa Array ? d : Array(d)
         # No parameters enter before the first site: nobody needs to know what comes to it.
-        return nothing, nothing, place == 1 ? nothing : back(site.layer, x, d)
+        return NoTangent(), NoTangent(), number == 1 ? NoTangent() : back(site.layer, x, d)
     end
     return z, caught
 end
@@ -99,13 +100,17 @@ observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed(layer, x
 
 # One pullback for each layer, in a vector of any: Zygote's code is compiled once for every kind of layer. That of a whole
 # chain is compiled for every network, and takes a minute for a deep one.
-Zygote.@adjoint function observed(chain::Chain, x, see::Recorder)
+function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
     backs = Any[]
     for layer in Any[chain.layers...]
         x, layer_back = observed_pullback(layer, x, see)
         push!(backs, layer_back)
     end
-    return x, d -> (nothing, foldl(pulled, reverse(backs); init=d), nothing)
+    function chain_back(Δ)
+        d = foldl(pulled, reverse(backs); init=unthunk(Δ))
+        return NoTangent(), NoTangent(), d === nothing ? NoTangent() : d, NoTangent()
+    end
+    return x, chain_back
 end
 
 observed_pullback(layer, x, see) = Zygote.pullback(x -> observed(layer, x, see), x)

@@ -18,5 +18,5 @@
     @test_throws ArgumentError UDLBridge.activation("gelu")
     @test UDLBridge.activation("gelu_tanh")(1.0) ≈ NNlib.gelu_tanh(1.0)
     @test UDLBridge.activation("gelu_erf")(1.0) ≈ NNlib.gelu_erf(1.0)
-    @test length(UDLBridge.ACTIVATIONS) == 12
+    @test length(UDLBridge.ACTIVATIONS) == 15
 end

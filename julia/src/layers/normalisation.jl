@@ -78,14 +78,16 @@ end
 function build_layer(::Val{:groupnorm}, settings, param)
     affine, channels = settings["affine"], settings["num_channels"]
     γ, β = affine ? (Array(param("weight")), Array(param("bias"))) : (nothing, nothing)
-    eps = Float64(settings["eps"])
-    return GroupNorm(settings["num_groups"], identity, β, γ, nothing, nothing, eps, 0.1, affine, false, false, channels)
+    # By keyword: the order of a norm's fields is Flux's own affair.
+    return GroupNorm(channels, settings["num_groups"]; initβ=_ -> β, initγ=_ -> γ, affine, active=false,
+        eps=Float64(settings["eps"]), momentum=0.1)
 end
 
 function build_layer(::Val{:batchnorm}, settings, param)
     affine = settings["affine"]
     γ, β = affine ? (Array(param("weight")), Array(param("bias"))) : (nothing, nothing)
     μ, σ² = Array(param("running_mean")), Array(param("running_var"))
-    eps = Float64(settings["eps"])
-    return BatchNorm(identity, β, γ, μ, σ², eps, 0.1, affine, true, false, settings["num_features"])
+    norm = BatchNorm(settings["num_features"]; initβ=_ -> β, initγ=_ -> γ, affine, active=false,
+        eps=Float64(settings["eps"]), momentum=0.1)
+    return setproperties(norm, (; μ, σ²))
 end

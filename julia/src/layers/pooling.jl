@@ -38,17 +38,17 @@ function winners(x::AbstractArray{T,D}, p::FirstMaxPool{N}) where {T,D,N}
     end
     return found
 end
-Zygote.@nograd winners
+@non_differentiable winners(::AbstractArray, ::FirstMaxPool)
 
 gather_windows(x::AbstractArray, places::Array{Int}) = x[places]
 
-Zygote.@adjoint function gather_windows(x::AbstractArray, places::Array{Int})
-    function back(d)
-        dx = fill!(similar(x), 0)
+function ChainRulesCore.rrule(::typeof(gather_windows), x::AbstractArray, places::Array{Int})
+    function back(Δ)
+        d, dx = unthunk(Δ), fill!(similar(x), 0)
         for (index, place) in enumerate(places)
             dx[place] += d[index]
         end
-        return dx, nothing
+        return NoTangent(), dx, NoTangent()
     end
     return x[places], back
 end

@@ -23,7 +23,7 @@ function sinusoids(::Type{T}, features::Integer, tokens::Integer) where {T}
     angle(j, t) = t / 10000.0^(2 * (j ÷ 2) / features)
     return T[iseven(j) ? sin(angle(j, t)) : cos(angle(j, t)) for j in 0:(features - 1), t in 0:(tokens - 1)]
 end
-Zygote.@nograd sinusoids
+@non_differentiable sinusoids(::Type, ::Integer, ::Integer)
 
 build_layer(::Val{:sinusoidalpositions}, settings, param) = SinusoidalPositions()
 
@@ -110,7 +110,7 @@ errors(::Projection, d) = positions(d)
 
 "-Inf where a key stands later than the query, else 0"
 later(::Type{T}, L::Integer) where {T} = T[key > query ? -Inf : 0 for key in 1:L, query in 1:L]
-Zygote.@nograd later
+@non_differentiable later(::Type, ::Integer)
 
 function build_layer(::Val{:selfattention}, settings, param)
     bias(name) = settings["bias"] ? Array(param(name)) : false
