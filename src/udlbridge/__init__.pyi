@@ -15,7 +15,11 @@ from .analysis.checking import check as check
 from .analysis.comparing import compare_models as compare_models
 from .analysis.features import feature_kernel as feature_kernel
 from .analysis.features import features as features
+from .analysis.jackknife import AlignmentInterval as AlignmentInterval
+from .analysis.jackknife import alignment_interval as alignment_interval
 from .analysis.labels import label_kernel as label_kernel
+from .analysis.permutation import AlignmentTest as AlignmentTest
+from .analysis.permutation import alignment_test as alignment_test
 from .analysis.repairing import Repair as Repair
 from .analysis.repairing import repair as repair
 from .analysis.signals import SignalReport as SignalReport

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.analysis.features import layer_outputs
-from udlbridge.analysis.inputs import KernelLike
-from udlbridge.analysis.sums import statistics
-from udlbridge.errors import NumericalError
+from udlbridge.analysis.hsic import LEAST, Covariances, covariances, covariances_of
+from udlbridge.analysis.inputs import KernelLike, check_square
+from udlbridge.analysis.sums import Statistics, statistics
+from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
+from udlbridge.options import checked_choice, checked_count
+
+ESTIMATORS = ("biased", "unbiased")
+"""How the covariance between the features behind two kernels is estimated from n samples."""
 
 
-def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int | None = None) -> float:
+def alignment(
+    k1: KernelLike,
+    k2: KernelLike,
+    *,
+    centred: bool = True,
+    estimator: str = "biased",
+    batch: int | None = None,
+    tile: int | None = None,
+) -> float:
     """<K1c, K2c>_F / (|K1c|_F |K2c|_F), the centred alignment of two kernels; for feature kernels, their linear CKA.
 
     One pass over tiles; the centred kernels are never formed. Sums are kept in float64 whatever the kernels' dtype, and
     each kernel in a unit of its own, so that entries of any size are taken.
+
+    Estimators: the alignment of few samples is too high. Independent features of 8 dimensions have 0.2 on 32 samples,
+    and nearer to 1 the fewer samples there are. "unbiased" estimates all three products, HSIC of the two kernels and of
+    each with itself, without bias: 0 for independent features, within its error, so that it may be negative. With
+    `batch` these three are sums over batches of consecutive samples, of which only the blocks on the diagonal are read,
+    and the estimate stays what it is, with a larger error ("minibatch CKA"; shuffle samples that come in an order).
 
     Precision: what centring takes off a kernel costs digits. The error is about 1e-15 (|K|/|Kc|)^2 for the worse of the
     two, after a common offset is taken off, which costs nothing. A large term of single rows or columns stays: one of
@@ -29,25 +49,38 @@ def alignment(k1: KernelLike, k2: KernelLike, *, centred: bool = True, tile: int
     `alignment(centre(k1), centre(k2))`, whose error is about 1e-16 |K|/|Kc|.
 
     Args:
-        k1, k2: (n, n) arrays, or anything with `shape` and two-dimensional slicing; they may be on disk.
-        centred: False leaves out the centring.
+        k1, k2: (n, n) arrays, or anything with `shape` and two-dimensional slicing; they may be on disk. Those of the
+            unbiased estimate are symmetric.
+        centred: False leaves out the centring; for the biased estimator alone.
+        estimator: "biased", the formula above, or "unbiased".
+        batch: of the unbiased estimator: how many samples at a time, at least 4; None takes all pairs of all samples.
+            Where it does not divide n, batches are a little larger.
         tile: side of the blocks that are read at once; None takes that of a kernel store, or else `TILE`.
 
     Returns:
-        A number in [-1, 1], and in [0, 1] for positive semidefinite kernels.
+        A number in [-1, 1]; biased and of positive semidefinite kernels, in [0, 1].
 
     Raises:
-        InputError, ShapeError, DTypeError: not matrices of real numbers, not square, or of different size.
-        OptionError: a tile that is no number of samples.
+        InputError, ShapeError, DTypeError: not matrices of real numbers, not square, or of different size; for the
+            unbiased estimator, not symmetric, or of fewer than 4 samples.
+        OptionError: an estimator that does not exist, options that do not go together, a tile or batch that is no
+            number of samples.
         NumericalError: a (centred) kernel vanishes, as that of labels that are all equal, or is not finite.
 
-    Source: Cortes, Mohri, Rostamizadeh (2012), definition 4; Kornblith et al. (2019) for CKA.
+    Source: Cortes, Mohri, Rostamizadeh (2012), definition 4; Kornblith et al. (2019) for CKA; Song et al. (2012) for
+    the unbiased HSIC; Nguyen, Raghu, Kornblith (2021) for batches.
     """
-    return float(alignment_matrix([k1, k2], centred=centred, tile=tile)[0, 1])
+    options: dict[str, Any] = {"centred": centred, "estimator": estimator, "batch": batch, "tile": tile}
+    return float(alignment_matrix([k1, k2], **options)[0, 1])
 
 
 def alignment_matrix(
-    kernels: Sequence[KernelLike] | Mapping[str, KernelLike], *, centred: bool = True, tile: int | None = None
+    kernels: Sequence[KernelLike] | Mapping[str, KernelLike],
+    *,
+    centred: bool = True,
+    estimator: str = "biased",
+    batch: int | None = None,
+    tile: int | None = None,
 ) -> Float[np.ndarray, "m m"]:
     """Alignments of all pairs of m kernels, (m, m), from one pass over all of them; ones on the diagonal.
 
@@ -55,13 +88,29 @@ def alignment_matrix(
     """
     ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]
-    found = statistics(ordered, tile=tile)
+    batch = checked_estimator(estimator, centred, batch)
+    check_samples(ordered, estimator)
+    if batch is not None:
+        return _normalised(covariances(ordered, batch), names)
+    return aligned(statistics(ordered, tile=tile, symmetric=estimator == "unbiased"), names, estimator, centred)
+
+
+def aligned(
+    sums: Statistics, names: Sequence[str], estimator: str = "biased", centred: bool = True
+) -> Float[np.ndarray, "m m"]:
+    """The alignments of all pairs of kernels from the sums over them.
+
+    Raises:
+        InputError: without bias, of a kernel that is known not to be symmetric.
+        NumericalError: a kernel has no norm, or is not finite.
+    """
+    if estimator == "unbiased":
+        return _normalised(covariances_of(sums), names)
     with np.errstate(invalid="ignore", over="ignore"):
-        products = found.products(centred)
+        products = sums.products(centred)
     for index, name in enumerate(names):
-        if not np.isfinite(products[index, index]):
-            raise NumericalError(f"{name} is not finite", remedy="look for NaN and infinity in it")
-        if products[index, index] <= found.rounding(index, centred):
+        _check_finite(name, products[index, index])
+        if products[index, index] <= sums.rounding(index, centred):
             raise NumericalError(
                 f"{name} has no norm{' once it is centred' if centred else ''}, so its alignment is not defined",
                 allowed="kernels that are not constant" if centred else "kernels that are not zero",
@@ -73,12 +122,92 @@ def alignment_matrix(
     return result
 
 
+def checked_estimator(estimator: object, centred: bool = True, batch: object = None) -> int | None:
+    """The batch, where the three options go together.
+
+    Raises:
+        OptionError: they do not, or there is no such estimator.
+    """
+    word = checked_choice("estimator", estimator, ESTIMATORS)
+    if word == "biased" and batch is not None:
+        raise OptionError(
+            f"batch={batch!r} with the biased estimator",
+            allowed='batch= with estimator="unbiased": the bias of small batches would be that of the result',
+            remedy='say estimator="unbiased", or leave batch out',
+        )
+    if word == "unbiased" and not centred:
+        raise OptionError(
+            'estimator="unbiased" without centring',
+            allowed="the unbiased estimate of the centred alignment",
+            remedy="leave centred out",
+        )
+    return None if batch is None else checked_count("batch", batch, LEAST)
+
+
+def check_samples(kernels: Sequence[KernelLike], estimator: str, least: int = LEAST) -> int:
+    """The number of samples of square kernels; without bias, at least so many.
+
+    Raises:
+        ShapeError, InputError: as `check_square`; too few of them.
+    """
+    n = check_square(kernels)
+    if estimator == "unbiased" and n < least:
+        raise ShapeError(
+            f"kernels of {n} samples",
+            allowed=f"at least {least}: the unbiased estimate compares pairs of pairs of different samples",
+            remedy='take more samples, or estimator="biased"',
+        )
+    return n
+
+
+def check_symmetric(sums: Statistics | Covariances, names: Sequence[str]) -> None:
+    """Raise `InputError` for kernels that are known not to be symmetric."""
+    for skew, name in zip(sums.skew, names, strict=True):
+        if skew > 1:
+            raise InputError(
+                f"{name} is not symmetric",
+                allowed="symmetric kernels, of the same samples on both sides",
+                remedy='a kernel between different samples (x2=) has a biased alignment alone: estimator="biased"',
+            )
+
+
+def _check_finite(name: str, square: float) -> None:
+    if not np.isfinite(square):
+        raise NumericalError(f"{name} is not finite", remedy="look for NaN and infinity in it")
+
+
+def _normalised(found: Covariances, names: Sequence[str]) -> Float[np.ndarray, "m m"]:
+    """Covariances of kernels divided by the roots of those of each with itself.
+
+    Raises:
+        InputError: a kernel that is not symmetric.
+        NumericalError: one that is not finite, or whose covariance with itself is zero or rounding; it is a sum of
+            squares, of the kernel as it is centred for the estimate.
+    """
+    squares = np.diag(found.values)
+    for name, square in zip(names, squares, strict=True):
+        _check_finite(name, square)
+    check_symmetric(found, names)
+    for name, square, rounding in zip(names, squares, found.rounding, strict=True):
+        if square <= rounding:
+            raise NumericalError(
+                f"{name} has no norm once it is centred without bias, so its alignment is not defined",
+                allowed="kernels with differences off the diagonal",
+                remedy="are all labels, or all features, equal, or are all samples orthogonal? Take others",
+            )
+    roots = np.sqrt(squares)
+    result = np.clip(found.values / np.outer(roots, roots), -1.0, 1.0)
+    np.fill_diagonal(result, 1.0)
+    return result
+
+
 def layer_alignments(
     model: Model,
     x: np.ndarray,
     target: KernelLike,
     *,
     centred: bool = True,
+    estimator: str = "biased",
     backend: str | None = None,
 ) -> Float[np.ndarray, " layers"]:
     """Alignment of the feature kernel of every layer with one kernel, as that of the labels.
@@ -86,7 +215,7 @@ def layer_alignments(
     Args:
         model, x, backend: as for `features`.
         target: (n, n).
-        centred: as for `alignment`.
+        centred, estimator: as for `alignment`.
 
     Returns:
         One number for each layer, in their order.
@@ -96,5 +225,6 @@ def layer_alignments(
     """
     batch = checked_batch(model, x)
     phis = layer_outputs(model, batch, backends.get(backend))
+    checked_estimator(estimator, centred)
     kernels: dict[str, KernelLike] = {f"layer {index}": FactoredKernel(phi) for index, phi in enumerate(phis)}
-    return alignment_matrix({**kernels, "the target": target}, centred=centred)[:-1, -1]
+    return alignment_matrix({**kernels, "the target": target}, centred=centred, estimator=estimator)[:-1, -1]

@@ -44,6 +44,12 @@ def bands_of(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list[Ba
     return list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
 
 
+def lower_bands(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list[Band]:
+    """The bands of one triangle of symmetric kernels, whatever they are; blocks off the diagonal count twice."""
+    grid = _common_triangle(kernels) if tile is None else None
+    return list(_triangle(kernels, grid) if grid else _lower_squares(kernels, n, tile or side_of(kernels)))
+
+
 def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
     """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
 
@@ -74,9 +80,7 @@ def _triangle(kernels: Sequence[KernelLike], grid: Grid) -> Iterator[Band]:
 def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterator[Band]:
     """Bands of rows of anything. Arrays are read along whole rows, as they lie in memory."""
     whole = tile is None and all(isinstance(kernel, np.ndarray) for kernel in kernels)
-    if tile is None:
-        # A store decodes a whole tile to give a part of it.
-        tile = max((kernel.grid.tile for kernel in kernels if isinstance(kernel, Tiled)), default=TILE)
+    tile = side_of(kernels) if tile is None else tile
     across = [slice(0, n)] if whole else [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
     for start in range(0, n, tile):
         rows = slice(start, min(start + tile, n))
@@ -88,6 +92,25 @@ def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterato
             ],
             triangle=False,
         )
+
+
+def _lower_squares(kernels: Sequence[KernelLike], n: int, tile: int) -> Iterator[Band]:
+    """Squares on and below the diagonal of anything."""
+    starts = range(0, n, tile)
+    for rows in (slice(start, min(start + tile, n)) for start in starts):
+        parts = []
+        for there in (slice(start, min(start + tile, n)) for start in starts if start < rows.stop):
+
+            def read(there: slice = there, rows: slice = rows) -> list[np.ndarray]:
+                return [_block(kernel, rows, there) for kernel in kernels]
+
+            parts.append(Part(there, read, 1 if there.start == rows.start else 2))
+        yield Band(rows, parts, triangle=True)
+
+
+def side_of(kernels: Sequence[KernelLike]) -> int:
+    """The side of squares. A store decodes a whole tile to give a part of it."""
+    return max((kernel.grid.tile for kernel in kernels if isinstance(kernel, Tiled)), default=TILE)
 
 
 def _block(kernel: KernelLike, here: slice, there: slice) -> np.ndarray:

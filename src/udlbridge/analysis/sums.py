@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from udlbridge.tolerances import rounding_unit
 STRIP = 768 * 1024
 """Entries, of all kernels together, that are worked on at once: few enough for the cache, enough to be worth a call."""
 
+ALONE = 128 * 1024
+"""Entries of a kernel up to which starting threads takes longer than what they could save."""
+
 CORNER = 64 * 1024
 """Entries that tell whether a kernel has a common offset."""
 
@@ -29,16 +33,20 @@ CORNER = 64 * 1024
 class Statistics:
     """What centring and alignment need of m kernels, after a constant was taken off each.
 
-    `inner` (m, m): sums of products; `rows`, `columns` (m, n): sums over the other axis; `shifts` (m,): the constants;
-    `eps` (m,): the rounding unit of each kernel's entries. A kernel with very large or very small entries is in a unit
-    of its own, a power of two, to which alignment is blind.
+    `inner` (m, m): sums of products; `rows`, `columns` (m, n): sums over the other axis; `diagonals` (m, n);
+    `shifts` (m,): the constants; `eps` (m,): the rounding unit of each kernel's entries. A kernel with very large or
+    very small entries is in a unit of its own, 2^`exponents` (m,), to which alignment is blind. `skew` (m,) is above 1
+    for kernels that are not symmetric; it is known where it was asked for, and else 0.
     """
 
     inner: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    diagonals: np.ndarray
     shifts: np.ndarray
     eps: np.ndarray
+    exponents: np.ndarray
+    skew: np.ndarray
 
     def products(self, centred: bool) -> Float[np.ndarray, "m m"]:
         """<Ka, Kb>_F for all pairs, centred or as they are.
@@ -60,7 +68,7 @@ class Statistics:
         return max(own, 16 * np.finfo(np.float64).eps * self.inner[index, index]) if centred else own
 
 
-def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Statistics:
+def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmetric: bool = False) -> Statistics:
     """One pass over all kernels together; every entry is read once.
 
     Centring is blind to a constant added to a kernel. So a large common offset is taken off, or else it would eat the
@@ -69,6 +77,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     Args:
         kernels: m of size (n, n).
         tile: side of the blocks that are read at once, as for `alignment`.
+        symmetric: find out which kernels are not symmetric, by the difference of K v and K' v for a vector v of signs.
 
     Raises:
         ShapeError, DTypeError: not square, of different size, or not real.
@@ -92,26 +101,57 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None) -> Sta
     def one(band: Band) -> Sums:
         # NaN and infinity are reported by what comes of them; errstate is a matter of each thread.
         with np.errstate(invalid="ignore", over="ignore"):
-            return _band_sums(band, shifts, n)
+            return _band_sums(band, shifts, n, signs)
 
+    skewed = symmetric and not bands[0].triangle
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], n) if skewed else np.zeros(n)
     # The sums of a band do not depend on which thread takes it, and bands are added in order: so the result does not
     # depend on the number of threads. BLAS gets one thread, since the bands keep the cores busy.
-    workers = min(len(bands), os.cpu_count() or 1)
+    workers = min(len(bands), os.cpu_count() or 1) if n * n > ALONE else 1
     m = len(kernels)
-    total = Sums(np.zeros(m), np.zeros((m, m)), np.zeros((m, n)), np.zeros((m, n)))
-    with numpy_blas.to(1 if workers > 1 else None), ThreadPoolExecutor(workers) as pool:
-        for band, part in zip(bands, pool.map(one, bands), strict=True):
+    total = Sums.zeros(m, n, n)
+    limit = numpy_blas.to(1 if workers > 1 else None)
+    with limit, _mapped(one, bands, workers) as parts, np.errstate(invalid="ignore", over="ignore"):
+        for band, part in zip(bands, parts, strict=True):
             peaks = np.maximum(total.peaks, part.peaks)
             total.grow(peaks)
             part.grow(peaks)
             total.inner[...] += part.inner
-            total.rows[:, band.rows] += part.rows
             total.columns[...] += part.columns
+            total.twists[...] += part.twists
+            for whole, own in ((total.rows, part.rows), (total.diagonals, part.diagonals), (total.twists, part.turns)):
+                whole[:, band.rows] += own
     if bands[0].triangle:
         total.rows[...] += total.columns
         total.columns[...] = total.rows
     inner = np.tril(total.inner) + np.tril(total.inner, -1).T
-    return Statistics(inner, total.rows, total.columns, np.ldexp(shifts, -scale_exponents(total.peaks)), eps)
+    exponents = scale_exponents(total.peaks)
+    found = Statistics(
+        inner=inner,
+        rows=total.rows,
+        columns=total.columns,
+        diagonals=total.diagonals,
+        shifts=np.ldexp(shifts, -exponents),
+        eps=eps,
+        exponents=exponents,
+        skew=np.zeros(m),
+    )
+    if not skewed:
+        return found
+    # A hundred times the rounding of a row of n entries as large as they are on average, if it were all of one sign.
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounding = 100 * eps * np.sqrt(np.abs(np.diag(found.products(centred=False))))
+    return replace(found, skew=np.abs(total.twists).max(axis=1) / np.maximum(rounding, np.finfo(np.float64).tiny))
+
+
+@contextmanager
+def _mapped(one: Callable[[Band], Sums], bands: Sequence[Band], workers: int) -> Iterator[Iterator[Sums]]:
+    """The sums of all bands in their order, from as many threads as there are workers."""
+    if workers == 1:
+        yield map(one, bands)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.map(one, bands)
 
 
 def _offset(block: np.ndarray) -> float:
@@ -124,16 +164,26 @@ def _offset(block: np.ndarray) -> float:
 
 
 class Sums(NamedTuple):
-    """What a band adds: `inner` (m, m), its lower triangle alone; `rows` (m, height); `columns` (m, n).
+    """What a band adds: `inner` (m, m), its lower triangle alone; `rows`, `diagonals` (m, height); `columns` (m, n).
 
     In a triangle, `columns` are those of parts off the diagonal: what they add to rows of the other side. `peaks` (m,)
-    are the largest entries so far; they determine the powers of two that the kernels are divided by.
+    are the largest entries so far; they determine the powers of two that the kernels are divided by. `turns`
+    (m, height) and `twists` (m, n) add up to K v - K' v for a vector v of signs.
     """
 
     peaks: np.ndarray
     inner: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    diagonals: np.ndarray
+    turns: np.ndarray
+    twists: np.ndarray
+
+    @classmethod
+    def zeros(cls, m: int, height: int, n: int) -> Sums:
+        """Of a band of so many rows, before anything is added."""
+        tall, wide = (m, height), (m, n)
+        return cls(*(np.zeros(shape) for shape in ((m,), (m, m), tall, wide, tall, tall, wide)))
 
     def grow(self, peaks: np.ndarray) -> None:
         """Take over larger peaks, and bring the sums to the powers of two that go with them."""
@@ -141,14 +191,15 @@ class Sums(NamedTuple):
         self.peaks[...] = peaks
         if (by != 1).any():
             self.inner[...] *= by  # one after the other: their product may be too large
-            for sums in (self.inner, self.rows, self.columns):
+            for sums in self[1:]:
                 sums[...] *= by[:, None]
 
 
-def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
+def _band_sums(band: Band, shifts: np.ndarray, n: int, signs: np.ndarray) -> Sums:
     """The sums of one band, part by part, and within a part by strips that stay in the cache."""
     m, tall = len(shifts), band.rows.stop - band.rows.start
-    result = Sums(np.zeros(m), np.zeros((m, m)), np.zeros((m, tall)), np.zeros((m, n)))
+    result = Sums.zeros(m, tall, n)
+    skewed = bool(signs.any())
     for part in band.parts:
         blocks = part.read()
         wide = part.columns.stop - part.columns.start
@@ -172,6 +223,14 @@ def _band_sums(band: Band, shifts: np.ndarray, n: int) -> Sums:
             result.rows[:, own] += (strips.reshape(-1, wide) @ np.ones(wide)).reshape(m, -1)
             if part.weight == 2 or not band.triangle:
                 result.columns[:, part.columns] += np.ones(strips.shape[1]) @ strips
+            first = band.rows.start + top
+            if part.columns.start < first + strips.shape[1] and first < part.columns.stop:
+                found = np.diagonal(strips, first - part.columns.start, axis1=1, axis2=2)
+                begin = max(part.columns.start - first, 0) + top
+                result.diagonals[:, begin : begin + found.shape[1]] = found
+            if skewed:
+                result.turns[:, own] += (strips.reshape(-1, wide) @ signs[part.columns]).reshape(m, -1)
+                result.twists[:, part.columns] -= signs[first : first + strips.shape[1]] @ strips
             flat = strips.reshape(m, -1)
             for index in range(m):
                 for other in range(index + 1):
