@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import udlbridge as ub
 from udlbridge.networks.layers import ACTIVATIONS
 from udlbridge.tolerances import BUDGETS
+
+AGAINST_REFERENCE = pytest.mark.parametrize(
+    "backend", [pytest.param("julia", marks=pytest.mark.julia), "torch"], indirect=True
+)
+"""For tests that compare an engine with the reference engine: the fixture `backend` without it."""
 
 GOLDENS = Path(__file__).parent / "goldens"
 

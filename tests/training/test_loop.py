@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
-from helpers import GOLDENS, load_golden
+from helpers import AGAINST_REFERENCE, GOLDENS, load_golden
 from udlbridge import backends
 from udlbridge.backends.optimisers import OPTIMISERS
 from udlbridge.errors import TrainingDiverged
@@ -96,30 +97,33 @@ def test_recorded_flux_training(name: str, backend: str) -> None:
         assert relative_difference(value, golden[f"final:{key}"]) <= 1e-12
 
 
-@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.02}], ids=["plain", "decay"])
-@pytest.mark.parametrize("name", list(OPTIMISERS))
-def test_engines_stay_together_over_200_steps(name: str, settings: dict[str, float], backend: str) -> None:
+@cache
+def two_hundred_steps(engine: str, name: str, settings: str) -> ub.TrainingRun:
+    """Every engine is compared with the same runs of the others."""
     x, y = blobs()
+    return ub.train(
+        network(),
+        x,
+        y,
+        backend=engine,
+        optimizer=(name, {**RECIPES[name], **({"weight_decay": 0.02} if settings == "decay" else {})}),
+        epochs=50,
+        batch_size=16,
+        lr_groups={"0.*": RECIPES[name]["lr"] / 10},
+        schedule=("cosine", {"epochs": 60, "floor": 0.05}),
+        clip_norm=0.3,
+        evaluate_every=0,
+    )
 
-    def train(engine: str) -> ub.TrainingRun:
-        return ub.train(
-            network(),
-            x,
-            y,
-            backend=engine,
-            optimizer=(name, {**RECIPES[name], **settings}),
-            epochs=50,
-            batch_size=16,
-            lr_groups={"0.*": RECIPES[name]["lr"] / 10},
-            schedule=("cosine", {"epochs": 60, "floor": 0.05}),
-            clip_norm=0.3,
-            evaluate_every=0,
-        )
 
-    run = train(backend)
+@AGAINST_REFERENCE
+@pytest.mark.parametrize("settings", ["plain", "decay"])
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+def test_engines_stay_together_over_200_steps(name: str, settings: str, backend: str) -> None:
+    run = two_hundred_steps(backend, name, settings)
     assert len(run.losses) == 200
-    for other in {"julia": ("torch", "reference"), "torch": ("reference",), "reference": ("torch",)}[backend]:
-        peer = train(other)
+    for other in ("reference", "torch") if backend == "julia" else ("reference",):
+        peer = two_hundred_steps(other, name, settings)
         np.testing.assert_allclose(run.losses, peer.losses, rtol=1e-9)
         for key in run.model.params:
             assert relative_difference(run.model.params[key], peer.model.params[key]) <= 1e-9

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from helpers import assert_within_budget, random_model
+from helpers import AGAINST_REFERENCE, assert_within_budget, random_model
 from udlbridge.errors import InputError, LayerError, OptionError, RunFileError, ShapeError
 from udlbridge.networks.layers import ACTIVATIONS
 
@@ -49,6 +49,7 @@ def test_value_is_the_formula_and_gradient_equals_differences(activation: str, b
         assert gradient[index] == pytest.approx(difference, abs=1e-8 * max(1.0, np.abs(gradient).max()))
 
 
+@AGAINST_REFERENCE
 def test_engines_agree(backend: str) -> None:
     model = ub.Model(
         [ub.Flatten(), ub.Dense(3, 4), ub.Activation("mish"), ub.Dropout(0.5), ub.Dense(4, 2, "tanh")], dtype="float64"
@@ -62,6 +63,7 @@ def test_engines_agree(backend: str) -> None:
         assert_within_budget(found[name], gradient)
 
 
+@AGAINST_REFERENCE
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_engines_agree_where_all_preactivations_are_zero(activation: str, backend: str) -> None:
     model = ub.Model([ub.Dense(2, 4, activation), ub.Dense(4, 3, activation), ub.Dense(3, 2)], seed=1, dtype="float64")
@@ -73,6 +75,7 @@ def test_engines_agree_where_all_preactivations_are_zero(activation: str, backen
         np.testing.assert_allclose(found[name], gradient, atol=1e-12)
 
 
+@AGAINST_REFERENCE
 @pytest.mark.parametrize("optimizer", [("momentum", {"lr": 0.02, "momentum": 0.8}), ("adam", {"lr": 0.01})])
 def test_training_takes_the_same_steps_on_every_engine(optimizer: tuple[str, dict[str, float]], backend: str) -> None:
     model, (y, slopes) = random_model([3, 4, 2], ["tanh", "identity"]), targets()
