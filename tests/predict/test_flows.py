@@ -168,7 +168,7 @@ INDEFINITE = np.array([[1.0, 2.0], [2.0, 1.0]])
         (lambda: ub.predict.gradient_flow(np.full((2, 2), np.nan), np.ones(2)), InputError, "nan at"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(3)), ShapeError, "target for each"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones((2, 2, 2))), ShapeError, "target for each"),
-        (lambda: ub.predict.gradient_flow(np.eye(2), ["cat", "dog"]), InputError, "real numbers"),
+        (lambda: ub.predict.gradient_flow(np.eye(2), ["cat", "dog"]), InputError, "numbers"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2), diag_reg=-1), OptionError, "diag_reg"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2), loss="hinge"), OptionError, "mse, cross_entropy"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2), momentum=1.0), OptionError, "below 1"),
