@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from udlbridge.cli.common import (
-    check_json_target,
-    check_plot_folder,
     count_option,
     data_option,
     engines,
     json_option,
+    plot_option,
     report,
+    save_figure,
     write_json,
 )
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @count_option(None, "Take N training images alone, and hold out a quarter of them.")
 @data_option
 @json_option
-@click.option("--plot", "plots", type=click.Path(path_type=Path), help="Folder for a PNG plot.")
+@plot_option
 @click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
 def command(
     digits: str,
@@ -67,8 +67,6 @@ def command(
     """
     from udlbridge.studies.alignment import study_alignment
 
-    check_json_target(json_file)
-    check_plot_folder(plots)
     learn, test = _images(_parsed(digits), n, folder, dtype)
     names, skipped = engines(backend, install=not no_install)
     study = study_alignment(learn, test, backends=names, width=width, epochs=epochs, batch_size=batch_size, seed=seed)
@@ -78,10 +76,7 @@ def command(
     if plots is not None:
         from udlbridge.plots.training import study_figure
 
-        plots.mkdir(parents=True, exist_ok=True)
-        path = plots / "alignment.png"
-        study_figure(study).savefig(path, dpi=110)
-        report(f"wrote {path}", json_file)
+        save_figure(study_figure(study), plots / "alignment.png", json_file)
     if json_file is not None:
         write_json({**study.to_dict(), "skipped": skipped}, json_file)
     return 0

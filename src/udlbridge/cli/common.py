@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
     from udlbridge.networks.model import Model
 
@@ -21,11 +22,47 @@ Command = Callable[..., Any]
 data_option = click.option(
     "--data", "folder", type=click.Path(path_type=Path), help="Folder with the four MNIST files. [UDLBRIDGE_DATA]"
 )
+
+
+def _writable_json(_context: click.Context, _option: click.Parameter, target: Path | None) -> Path | None:
+    """Find out before a long computation whether its result can be written."""
+    if target is not None and str(target) != "-":
+        from udlbridge.atomic import check_target
+        from udlbridge.errors import OptionError
+
+        check_target(target, OptionError, f"--json {target}")
+    return target
+
+
+def _writable_plots(_context: click.Context, _option: click.Parameter, target: Path | None) -> Path | None:
+    """Find out before a long computation whether its plots can be written: the folder is there, or can be made."""
+    if target is not None:
+        from udlbridge.errors import OptionError
+
+        nearest = next(path for path in (target, *target.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise OptionError(
+                f"--plot {target} cannot be written: {nearest} is "
+                + ("protected" if nearest.is_dir() else "a file, not a folder"),
+                allowed="a folder; one that is not there is made",
+                remedy="name another",
+            )
+    return target
+
+
 json_option = click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path, allow_dash=True),
+    callback=_writable_json,
     help="Write the result as JSON; - for stdout.",
+)
+plot_option = click.option(
+    "--plot",
+    "plots",
+    type=click.Path(path_type=Path),
+    callback=_writable_plots,
+    help="Folder for PNG pictures.",
 )
 model_option = click.option(
     "--model",
@@ -56,57 +93,42 @@ def selection(params: tuple[str, ...]) -> str | tuple[str, ...] | None:
     return params or None
 
 
-def check_json_target(target: Path | None) -> None:
-    """Find out before a long computation whether its result can be written.
-
-    Raises:
-        OptionError: no such folder, or not a file that can be written.
-    """
-    from udlbridge.errors import OptionError
-
-    if target is None or str(target) == "-":
-        return
-    writable = target if target.exists() else target.parent
-    if target.is_dir() or not writable.exists() or not os.access(writable, os.W_OK):
-        raise OptionError(
-            f"--json {target} cannot be written", allowed="a file in a folder that exists, or -", remedy="name another"
-        )
-
-
-def check_plot_folder(target: Path | None) -> None:
-    """Find out before a long computation whether its plots can be written: the folder is there, or can be made.
-
-    Raises:
-        OptionError: a file, or a folder that cannot be made or written to.
-    """
-    from udlbridge.errors import OptionError
-
-    if target is None:
-        return
-    nearest = next(path for path in (target, *target.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OptionError(
-            f"--plot {target} cannot be written: {nearest} is "
-            + ("protected" if nearest.is_dir() else "a file, not a folder"),
-            allowed="a folder; one that is not there is made",
-            remedy="name another",
-        )
-
-
 def count_option(default: int | None, words: str) -> Callable[[Command], Command]:
     """--n, a number of samples."""
     return click.option("--n", default=default, type=click.IntRange(min=1), show_default=True, help=words)
 
 
 def write_json(result: dict[str, Any], target: Path) -> None:
-    """Write `result` to a file, or to standard output for "-"; NaN and infinity, which JSON does not know, as null."""
+    """Write `result` to a file, or to standard output for "-"; NaN and infinity, which JSON does not know, as null.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    from udlbridge.atomic import writing
+    from udlbridge.errors import OptionError
     from udlbridge.reports import json_ready
 
     text = json.dumps(json_ready(result), indent=2, allow_nan=False)
     if str(target) == "-":
         click.echo(text)
-    else:
-        target.write_text(text + "\n", encoding="utf-8")
+        return
+    with writing(target, OptionError) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def save_figure(figure: Figure, path: Path, json_file: Path | None) -> None:
+    """Write a figure as PNG into a folder, which is made if it is not there, and say so.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    from udlbridge.atomic import writing
+    from udlbridge.errors import OptionError
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, OptionError) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    report(f"wrote {path}", json_file)
 
 
 def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
-from udlbridge.cli.common import check_json_target, json_option, report, write_json
+from udlbridge.cli.common import json_option, plot_option, report, write_json
 
 
 @click.group(invoke_without_command=True)
@@ -26,9 +26,9 @@ def command(context: click.Context) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("--backend", default=None, help="torch, julia or reference.")
 @click.option("--full", is_flag=True, help="Run what takes long, too, where a practical has such figures.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Folder for pictures.")
+@plot_option
 @json_option
-def run(names: tuple[str, ...], backend: str | None, full: bool, plot: Path | None, json_file: Path | None) -> int:
+def run(names: tuple[str, ...], backend: str | None, full: bool, plots: Path | None, json_file: Path | None) -> int:
     """Run the practicals NAMES (names or numbers), or "all".
 
     Prints, for every figure, what the source or an independent computation says, what this engine gives, the difference
@@ -39,13 +39,10 @@ def run(names: tuple[str, ...], backend: str | None, full: bool, plot: Path | No
     from udlbridge.udl import practicals
 
     engine = backends.get(backend).name
-    check_json_target(json_file)
-    if plot is not None:
-        practicals.prepare_folder(plot)
     results = {}
     for each in _full_names(names):
         longer = full and hasattr(practicals.load(each), "full_rows")
-        results[each] = _one(each, engine, longer, plot, json_file)
+        results[each] = _one(each, engine, longer, plots, json_file)
     rows = [row for result in results.values() for row in result["rows"] if row["origin"] != practicals.SKIPPED]
     failed = [each for each, result in results.items() if result["error"] is not None]
     differing = sum(not row["ok"] for row in rows)
@@ -93,7 +90,7 @@ def _full_names(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(practicals.full_name(name) for name in names))
 
 
-def _one(name: str, engine: str, full: bool, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
+def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path | None) -> dict[str, Any]:
     """Run and report one practical; an error of this package is part of the result."""
     import time
 
@@ -106,7 +103,7 @@ def _one(name: str, engine: str, full: bool, plot: Path | None, json_file: Path 
     try:
         rows = practicals.run(name, engine, full=full)
         said = practicals.table(rows)
-        for path in [] if plot is None else practicals.save_pictures(name, plot, engine):
+        for path in [] if plots is None else practicals.save_pictures(name, plots, engine):
             said += f"\nwrote {path}"
     except UDLBridgeError as problem:
         error = str(problem)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import data_option, engines, json_option, report, write_json
+from udlbridge.cli.common import data_option, engines, json_option, plot_option, report, save_figure, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.studies.reproduction import Reproduction
 
 
 @click.command()
@@ -14,7 +18,7 @@ from udlbridge.cli.common import data_option, engines, json_option, report, writ
     "--backend", default="all", show_default=True, help="torch, julia, reference, several with commas, or all."
 )
 @data_option
-@click.option("--plot", "plots", type=click.Path(path_type=Path), help="Folder for PNG plots.")
+@plot_option
 @json_option
 @click.option("--seed", default=0, show_default=True, help="Of the weights of method 2.")
 @click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
@@ -33,20 +37,15 @@ def command(
     result = reproduce(names, skipped=skipped, folder=folder, seed=seed)
     report(str(result), json_file)
     if plots is not None:
-        for path in _draw(result, plots):
-            report(f"wrote {path}", json_file)
+        _draw(result, plots, json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)
     return 0 if result.ok else 1
 
 
-def _draw(result: object, folder: Path) -> list[Path]:
+def _draw(result: Reproduction, folder: Path, json_file: Path | None) -> None:
     from udlbridge.plots.kernels import agreement_figure, spectrum_figure
-    from udlbridge.studies.reproduction import Reproduction
 
-    assert isinstance(result, Reproduction)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for number, results in ((1, result.method1), (2, result.method2)):
         title = f"Notebook method {number}: kernel of output 0"
         kernels = {name: item.kernel for name, item in results.items()}
@@ -55,7 +54,4 @@ def _draw(result: object, folder: Path) -> list[Path]:
             ("agreement", agreement_figure(kernels, title)),
             ("spectrum", spectrum_figure(spectra, f"{title}, eigenvalues")),
         ):
-            path = folder / f"method{number}_{kind}.png"
-            figure.savefig(path, dpi=110)
-            paths.append(path)
-    return paths
+            save_figure(figure, folder / f"method{number}_{kind}.png", json_file)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.atomic import writing
 from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
-from udlbridge.networks.files import read_safetensors, replacing
+from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import parsed_spec, require_buffers
 
@@ -77,7 +78,7 @@ def write_network(model: Model, path: Path) -> None:
         TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
     writer = _checked_ending(path, WRITERS)
-    with replacing(path, ModelFileError) as partial:
+    with writing(path, ModelFileError) as partial:
         writer(model, partial)
 
 

@@ -1,54 +1,17 @@
-"""Files of arrays in the safetensors format, and files that appear whole or not at all."""
+"""Files of arrays in the safetensors format."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from udlbridge.atomic import writing
 from udlbridge.errors import UDLBridgeError
 
 DTYPES = frozenset(("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64", "C64"))
 """The dtypes of safetensors that NumPy has too."""
-
-
-def check_folder(path: Path, error: type[UDLBridgeError]) -> None:
-    """Raise `error` unless the folder is there that `path` is to be written to."""
-    if not path.parent.is_dir():
-        raise error(
-            f"there is no folder {path.parent} to write {path.name} to",
-            allowed="a path in a folder that exists",
-            remedy="create it first",
-        )
-
-
-@contextmanager
-def replacing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
-    """A path to write to, beside `path`; when the block ends without an error, that file takes the place of `path`.
-
-    Raises:
-        error: the folder is missing, or the disk refuses.
-    """
-    from safetensors import SafetensorError
-
-    check_folder(path, error)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as failure:
-        raise error(
-            f"{path} cannot be written ({failure})",
-            allowed="a path to a file, with room on the disk and the right to write",
-            remedy="choose another path",
-        ) from failure
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def write_safetensors(
@@ -57,12 +20,16 @@ def write_safetensors(
     """Write arrays by name, and texts by name, as one safetensors file.
 
     Raises:
-        error: as `replacing`.
+        error: the folder is missing, or the disk refuses.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    with replacing(path, error) as partial:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, metadata=metadata)
+    with writing(path, error) as partial:
+        try:
+            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, metadata=metadata)
+        except SafetensorError as failure:
+            raise OSError(str(failure)) from failure
 
 
 def read_safetensors(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from udlbridge import atomic
 from udlbridge.backends.reduction import Outputs, reduction
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.kernels.ntk import ntk
@@ -25,10 +25,7 @@ def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
     Raises:
         OptionError, StoreError: it does not, or there is no such folder.
     """
-    if not target.absolute().parent.is_dir() or target.is_dir():
-        raise OptionError(
-            str(target), allowed="a new file in a folder that is there", remedy="make the folder, or choose one"
-        )
+    atomic.check_target(target, OptionError)
     shape = plausible_shape(model)
     if shape is None:
         return  # whoever gives the samples says what is missing
@@ -54,15 +51,6 @@ def write_array(model: Model, x: np.ndarray, target: Path, options: dict[str, An
     start = time.perf_counter()
     kernel = ntk(model, x, **options)
     seconds = time.perf_counter() - start
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, kernel)
-        os.replace(partial, target)
-    except OSError as failure:
-        raise StoreError(
-            f"{target} could not be written ({failure})", remedy="free some space, or choose another place"
-        ) from failure
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic.writing(target, StoreError) as partial, partial.open("wb") as file:
+        np.save(file, kernel)
     return {"shape": kernel.shape, "dtype": kernel.dtype.name, "bytes": kernel.nbytes, "seconds": seconds}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from udlbridge.atomic import flush as flush_file
 from udlbridge.errors import StoreError
 
 LOCK = "writer.lock"
@@ -71,23 +72,12 @@ def locked(folder: Path, name: Path) -> Iterator[None]:
 
 def flush(folder: Path) -> None:
     """Wait until all files below `folder`, and their names, are on the disk."""
-    for place, _, names in os.walk(folder):
+    for top, _, names in os.walk(folder):
         for name in names:
-            _flush(Path(place, name))
-        _flush(Path(place))
+            flush_file(Path(top, name))
+        flush_file(Path(top))
 
 
 def flush_name(path: Path) -> None:
     """Wait until the name of a new file or folder is on the disk."""
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return  # Windows opens no folders, and needs no such call for them
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    flush_file(path.parent)

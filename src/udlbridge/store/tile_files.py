@@ -14,12 +14,13 @@ import errno
 import mmap
 import os
 import threading
-import uuid
 from pathlib import Path
 from typing import Any
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
+
+from udlbridge.atomic import replacing
 
 SECTOR = 4096
 """What lengths and addresses of direct writes are multiples of; no disk that is in use needs more."""
@@ -32,9 +33,6 @@ SMALL = 1 << 16
 
 METADATA = "zarr.json"
 """Name of the files that Zarr keeps its metadata in, and the manifest."""
-
-PARTIAL = ".partial"
-"""What names of files end with that are being written; a writer that died leaves some."""
 
 
 class TileFiles(LocalStore):  # type: ignore[misc]
@@ -86,19 +84,14 @@ class DirectWriter:
             OSError: as of writing; nothing is left then.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         raw = data.cast("B")
-        try:
+        with replacing(path) as partial:
             try:
                 self._write_direct(partial, raw)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
                 _write_buffered(partial, raw)  # the file system does not do it, as that of a memory disk
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
 
     def _write_direct(self, path: Path, data: memoryview) -> None:
         flag = getattr(os, "O_DIRECT", None)

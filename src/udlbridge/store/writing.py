@@ -15,6 +15,7 @@ import zarr
 from safetensors import SafetensorError
 from zarr.codecs import BytesCodec, Crc32cCodec
 
+from udlbridge.atomic import PARTIAL
 from udlbridge.backends.reduction import Reduction
 from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
@@ -23,7 +24,7 @@ from udlbridge.options import show_bytes
 from udlbridge.store.folders import flush, locked, new_folder
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import FORMAT, StoredKernel, data_hash, sample_rows
-from udlbridge.store.tile_files import PARTIAL, TileFiles
+from udlbridge.store.tile_files import TileFiles
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Int
 
 from udlbridge import backends
+from udlbridge.atomic import check_target
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import TrainJob, TrainState
 from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.errors import NumericalError, OptionError, ParameterError, RunFileError, TrainingDiverged
-from udlbridge.networks.files import check_folder
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_not_negative, thread_count
@@ -151,7 +151,7 @@ def train(
     """
     check_model(model)
     if save_to is not None:
-        check_folder(Path(save_to), RunFileError)
+        check_target(Path(save_to), RunFileError)
     name = backends.checked_name(backends.default_name() if backend is None else backend)
     device = backends.checked_device(name, device)
     optimiser = checked_optimizer(optimizer)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from udlbridge.atomic import writing
 from udlbridge.errors import OptionError, UDLBridgeError
 from udlbridge.udl.practicals.rows import BELOW as BELOW
 from udlbridge.udl.practicals.rows import CLOSED_FORM as CLOSED_FORM
@@ -156,7 +157,8 @@ def save_pictures(name: str, target: Path, backend: str | None = None) -> list[P
         for label, figure in (drawn if isinstance(drawn, dict) else {"": drawn}).items():
             path = target / f"{full_name(name)}{'_' * bool(label)}{label}.png"
             dpi = WIDTH / figure.get_figwidth()
-            figure.savefig(path, dpi=dpi, bbox_inches="tight", pil_kwargs={"optimize": True})
+            with writing(path, OptionError) as partial:
+                figure.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs={"optimize": True})
             pyplot.close(figure)
             paths.append(path)
     return paths

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from udlbridge.atomic import writing
 from udlbridge.errors import OptionError
 from udlbridge.udl.practicals.rows import PRINTED, SKIPPED, Row
 
@@ -80,4 +81,5 @@ def write(path: Path, tables: Mapping[str, str]) -> None:
                 remedy="add them where the table should stand",
             )
         page = page[: place.start()] + marked(name, text) + page[place.end() :]
-    path.write_text(page, encoding="utf-8")
+    with writing(path, OptionError) as partial:
+        partial.write_text(page, encoding="utf-8")
