@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.server
 import struct
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ import udlbridge as ub
 from udlbridge.data import idx, sources
 from udlbridge.errors import DataError, InputError
 
+BOMB = gzip.compress(bytes(20_000_000))
 FIRST_LABELS = [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 
@@ -107,11 +113,9 @@ def test_damaged_files_are_named(folder: Path, no_cache: Path) -> None:
             ub.data.mnist("test", folder=folder)
 
 
-def test_download_is_verified_and_atomic(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real HTTP server on this machine in the mirror's place: once with wrong bytes, then with the right ones."""
-    import http.server
-    import threading
-    from functools import partial
+@pytest.fixture
+def mirror(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A real HTTP server on this machine in the mirrors' place; the folder that it serves, still empty."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -124,22 +128,84 @@ def test_download_is_verified_and_atomic(folder: Path, no_cache: Path, monkeypat
     monkeypatch.setattr(sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
     monkeypatch.setattr(sources.shutil, "which", lambda name: None)
     monkeypatch.delenv("UDLBRIDGE_NO_DOWNLOAD")
+    for name, content in packed(folder).items():
+        monkeypatch.setitem(sources.PACKED_SHA256, name, hashlib.sha256(content).hexdigest())
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+def packed(folder: Path) -> dict[str, bytes]:
+    """The two files of the test split as a mirror has them."""
+    return {
+        "t10k-images-idx3-ubyte": (folder / "t10k-images-idx3-ubyte.gz").read_bytes(),
+        "t10k-labels-idx1-ubyte": gzip.compress((folder / "t10k-labels-idx1-ubyte").read_bytes(), mtime=0),
+    }
+
+
+def test_download_is_verified_and_atomic(folder: Path, no_cache: Path, mirror: Path) -> None:
+    """Once with wrong bytes, then with the right ones."""
+    for name in packed(folder):
+        (mirror / f"{name}.gz").write_bytes(gzip.compress(b"wrong"))
+    with pytest.raises(DataError, match=r"could not be downloaded.*does not match the known hash"):
+        ub.data.mnist("test")
+    assert not no_cache.exists() or not list(no_cache.iterdir())
+    sources._failures.clear()
+    for name, content in packed(folder).items():
+        (mirror / f"{name}.gz").write_bytes(content)
+    assert len(ub.data.mnist("test")[0]) == 12
+    assert sorted(path.name for path in no_cache.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+    for path in mirror.iterdir():
+        path.unlink()
+    assert len(ub.data.mnist("test")[0]) == 12  # from the cache
+
+
+def test_what_a_mirror_has_is_not_unpacked_before_it_is_known(
+    folder: Path, no_cache: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[Path] = []
+    monkeypatch.setattr(sources.idx, "read_bytes", lambda path, limit: unpacked.append(path) or b"")
+    (mirror / "t10k-labels-idx1-ubyte.gz").write_bytes(BOMB)
+    with pytest.raises(DataError, match="could not be downloaded"):
+        ub.data.mnist("test")
+    assert unpacked == []
+
+
+def test_a_known_file_with_other_content_is_refused(
+    folder: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unpacked bytes are what counts: a hash of the packed ones that is wrong itself lets nothing in."""
+    content = gzip.compress(b"wrong")
+    monkeypatch.setitem(sources.PACKED_SHA256, "t10k-labels-idx1-ubyte", hashlib.sha256(content).hexdigest())
+    (mirror / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"could not be downloaded"):
+        ub.data.mnist("test")
+
+
+@pytest.mark.parametrize("where", ["folder", "cache"])
+@pytest.mark.parametrize("content", ["packed", "as it is"])
+def test_no_file_takes_more_than_it_may(where: str, content: str, folder: Path, no_cache: Path) -> None:
+    """A small file that unpacks to a large one, and a large one, are refused before they are in memory."""
+    name = "t10k-labels-idx1-ubyte"
+    place = folder if where == "folder" else no_cache
+    place.mkdir(parents=True, exist_ok=True)
+    (place / name).write_bytes(BOMB if content == "packed" else bytes(20_000_000))
+    tracemalloc.start()
     try:
-        for kind in ("labels-idx1", "images-idx3"):
-            (served / f"t10k-{kind}-ubyte.gz").write_bytes(gzip.compress(b"wrong"))
-        with pytest.raises(DataError, match=r"could not be downloaded"):
-            ub.data.mnist("test")
-        assert not no_cache.exists() or not list(no_cache.iterdir())
-        sources._failures.clear()
-        (served / "t10k-images-idx3-ubyte.gz").write_bytes((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
-        (served / "t10k-labels-idx1-ubyte.gz").write_bytes(
-            gzip.compress((folder / "t10k-labels-idx1-ubyte").read_bytes())
-        )
-        assert len(ub.data.mnist("test")[0]) == 12
-        assert sorted(path.name for path in no_cache.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+        with pytest.raises(
+            DataError, match=rf"{name} {'unpacks to' if content == 'packed' else 'has'} more than 10,008"
+        ):
+            sources.full(name, folder if where == "folder" else None)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
-        server.shutdown()
-    assert len(ub.data.mnist("test")[0]) == 12  # from the cache: the server is gone
+        tracemalloc.stop()
+
+
+def test_sizes_and_hashes_are_of_the_same_files() -> None:
+    assert set(sources.SIZES) == set(sources.PACKED_SHA256) == set(sources.SHA256)
+    for name, size in sources.SIZES.items():
+        images, count = name.endswith("idx3-ubyte"), 60_000 if name.startswith("train") else 10_000
+        assert size == (16 + 784 * count if images else 8 + count)
 
 
 def test_damaged_cache_is_an_error(folder: Path, no_cache: Path) -> None:

