@@ -194,19 +194,6 @@ def test_doctor_with_julia() -> None:
     assert done.returncode == 0
 
 
-def test_julia_use_and_status(tmp_path: Path) -> None:
-    environment = {"UDLBRIDGE_CONFIG": str(tmp_path / "c.toml")}
-    for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
-        environment[name] = ""
-    done = udlbridge("julia", "use", "--exe", sys.executable, "--project", tmp_path, **environment)
-    assert done.returncode == 1
-    assert "not usable yet" in done.stdout
-    assert "lacks Flux" in done.stdout
-    done = udlbridge("julia", "status", **environment)
-    assert done.returncode == 1
-    assert str(tmp_path) in done.stdout
-
-
 def test_version() -> None:
     assert udlbridge("--version").stdout.strip() == f"udlbridge {ub.__version__}"
 

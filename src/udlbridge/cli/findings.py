@@ -6,7 +6,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -86,10 +85,9 @@ def _julia() -> list[Finding]:
 
 def _julia_version(exe: str, source: str) -> Finding:
     try:
-        done = subprocess.run([exe, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding("Julia", False, f"{exe} does not run ({error})", "udlbridge julia use --exe E --project P")
-    return Finding("Julia", True, f"{done.stdout.strip().removeprefix('julia version ')} at {exe} ({source})")
+        return Finding("Julia", True, f"{runtime.version_of(exe)} at {exe} ({source})")
+    except UDLBridgeError as error:
+        return Finding("Julia", False, error.given, "udlbridge julia use --exe E --project P")
 
 
 def _data() -> Finding:

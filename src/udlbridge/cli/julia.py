@@ -1,4 +1,4 @@
-"""`udlbridge julia install|status|use`."""
+"""`udlbridge julia install|status|use|forget`."""
 
 from __future__ import annotations
 
@@ -52,15 +52,29 @@ def status() -> int:
     help="An environment with Flux, Zygote, NNlib, ForwardDiff, JSON and PythonCall.",
 )
 def use(exe: Path, project: Path) -> int:
-    """Point to an existing Julia and environment, for machines without a network; kept in the configuration file."""
+    """Point to an existing Julia and environment, for machines without a network; kept in the configuration file.
+
+    Nothing is written where the executable is not Julia.
+    """
     from udlbridge import config
     from udlbridge.backends.julia import runtime
 
+    click.echo(f"Julia {runtime.version_of(exe.resolve())}")
     path = config.write_julia(exe.resolve(), project.resolve())
     click.echo(f"wrote {path}")
     state = runtime.availability()
     click.echo("usable" if state.ok else f"not usable yet: {state.reason}\n-> {state.remedy}")
     return 0 if state.ok else 1
+
+
+@command.command()
+def forget() -> int:
+    """Undo `use`: take the Julia that it named out of the configuration file. All else in the file stays."""
+    from udlbridge import config
+
+    found = config.forget_julia()
+    click.echo(f"{config.config_file()} names no Julia" + (" any more" if found else ""))
+    return 0
 
 
 def _print_versions(engine: object) -> None:

@@ -10,6 +10,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
+import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -52,12 +54,13 @@ def location() -> Location | None:
     """The Julia that the user named; None leaves it to juliapkg.
 
     Raises:
-        ConfigError: if only one of exe and project is named: juliacall needs both or neither.
+        ConfigError: if only one of exe and project is named: juliacall needs both or neither; or the configuration
+            file cannot be used.
     """
-    table = config.read().get("julia", {})
+    exe_in_file, project_in_file = config.julia()
     for source, exe, project in (
         ("the environment", os.environ.get("UDLBRIDGE_JULIA_EXE"), os.environ.get("UDLBRIDGE_JULIA_PROJECT")),
-        (str(config.config_file()), table.get("exe"), table.get("project")),
+        (str(config.config_file()), exe_in_file, project_in_file),
         (
             "juliacall's own variables",
             os.environ.get("PYTHON_JULIACALL_EXE"),
@@ -117,6 +120,26 @@ def availability() -> Availability:
     return Availability(True)
 
 
+def version_of(exe: Path | str) -> str:
+    """The version of Julia that an executable has, by asking it.
+
+    Raises:
+        JuliaUnavailable: it does not run, or is not Julia.
+    """
+    try:
+        done = subprocess.run([exe, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        said = done.stdout.strip()
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError) as error:
+        raise JuliaUnavailable(f"{exe} does not run ({error})", allowed="the julia binary", remedy=REMEDIES) from error
+    if re.match(r"julia version \d", said) is None:
+        raise JuliaUnavailable(
+            f"{exe} is not Julia: asked for its version, it says {said[:60]!r}",
+            allowed="the julia binary",
+            remedy=REMEDIES,
+        )
+    return said.removeprefix("julia version ")
+
+
 def needed_packages() -> set[str]:
     """Names of the Julia packages that a project must have: those that juliapkg would install, and PythonCall."""
     listed = json.loads((Path(__file__).resolve().parents[2] / "juliapkg.json").read_text(encoding="utf-8"))
@@ -129,7 +152,7 @@ def project_versions(project: Path) -> dict[str, str]:
         try:
             with (project / name).open("rb") as file:
                 manifest = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError):
+        except (OSError, ValueError):  # not TOML, or not text
             continue
         entries = manifest.get("deps", {})
         return {package: str(rows[0].get("version", "?")) for package, rows in entries.items()}

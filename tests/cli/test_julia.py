@@ -1,0 +1,92 @@
+"""`udlbridge julia`: which Julia is used, and the configuration that says so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from udlbridge import config
+from udlbridge.cli import group
+from udlbridge.errors import ConfigError, JuliaUnavailable
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the executables here are scripts of a shell")
+
+
+@pytest.fixture
+def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user without any configuration; where the file would be."""
+    for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UDLBRIDGE_CONFIG", str(tmp_path / "config.toml"))
+    return tmp_path / "config.toml"
+
+
+def julia(*words: object) -> Result:
+    return CliRunner().invoke(group, ["julia", *map(str, words)], standalone_mode=False)
+
+
+def executable(folder: Path, says: str) -> Path:
+    path = folder / "julia"
+    path.write_text(f"#!/bin/sh\n{says}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_use_status_and_forget(file: Path, tmp_path: Path) -> None:
+    exe = executable(tmp_path, "echo julia version 1.10.5")
+    done = julia("use", "--exe", exe, "--project", tmp_path)
+    assert done.return_value == 1
+    assert "Julia 1.10.5" in done.output
+    assert "not usable yet" in done.output
+    assert "lacks Flux" in done.output
+    assert config.julia() == (str(exe), str(tmp_path))
+    status = julia("status")
+    assert status.return_value == 1
+    assert f"named by    {file}" in status.output
+    assert "names no Julia any more" in julia("forget").output
+    assert not file.exists()
+    again = julia("forget")
+    assert again.return_value == 0
+    assert again.output.strip() == f"{file} names no Julia"
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("true", r"is not Julia.*says ''"),
+        ("echo Python 3.11.7", r"is not Julia.*says 'Python 3\.11\.7'"),
+        ("echo julia version 1.10.5; exit 3", r"does not run"),
+    ],
+)
+def test_what_is_not_julia_is_not_written_down(says: str, words: str, file: Path, tmp_path: Path) -> None:
+    done = julia("use", "--exe", executable(tmp_path, says), "--project", tmp_path)
+    with pytest.raises(JuliaUnavailable, match=words):
+        raise done.exception
+    assert not file.exists()
+
+
+def test_a_file_that_cannot_run_is_not_written_down(file: Path, tmp_path: Path) -> None:
+    path = executable(tmp_path, "true")
+    path.chmod(0o644)
+    assert isinstance(julia("use", "--exe", path, "--project", tmp_path).exception, JuliaUnavailable)
+    assert not file.exists()
+
+
+def test_a_broken_configuration_is_not_overwritten(file: Path, tmp_path: Path) -> None:
+    file.write_text("[julia\n")
+    exe = executable(tmp_path, "echo julia version 1.10.5")
+    for words in (("use", "--exe", exe, "--project", tmp_path), ("forget",)):
+        assert isinstance(julia(*words).exception, ConfigError)
+    assert file.read_text() == "[julia\n"
+
+
+def test_doctor_says_that_something_else_is_not_julia(file: Path) -> None:
+    from udlbridge.cli.findings import _julia_version
+
+    finding = _julia_version(sys.executable, "the test")
+    assert not finding.ok
+    assert "is not Julia" in finding.found
