@@ -70,7 +70,7 @@ def test_statistics_have_to_be_in_a_file(ending: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt", ".json"])
 def test_files_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent.*create it"):
+    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent.*create the folder"):
         write_network(RESIDUAL, tmp_path / "absent" / f"model{ending}")
     taken = tmp_path / f"folder{ending}"
     taken.mkdir()
