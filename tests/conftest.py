@@ -35,6 +35,23 @@ GOLDENS = Path(__file__).parent / "goldens"
 pytest_plugins = ["pytester", "udlbridge.testing.plugin"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests that are `sampled`, and of all with Julia, a quick run takes the first variant for each engine.
+
+    Zygote compiles for every architecture: with Julia, each further variant costs seconds. The others are `slow`.
+    """
+    seen: set[tuple[str, object]] = set()
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        engine = spec.params.get("backend") if spec is not None else None
+        if engine == "julia" or item.get_closest_marker("julia") or item.get_closest_marker("sampled"):
+            key = (item.nodeid.partition("[")[0], engine)
+            if key in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(key)
+
+
 @pytest.fixture
 def untyped() -> Iterator[None]:
     """No checks of types, as users have it: for tests of what our own errors say about bad input."""

@@ -63,6 +63,7 @@ def assert_differences(function, at: np.ndarray, derivative: np.ndarray, step: f
         np.testing.assert_allclose(derivative[(..., *index)], difference, rtol=1e-6, atol=1e-7, err_msg=str(index))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ALL)
 def test_reference_derivatives_are_finite_differences(name: str) -> None:
     layers, shape = ALL[name]
@@ -143,6 +144,7 @@ def test_engines_agree(name: str, dtype: str, backend: str) -> None:
 
 
 # Each new network costs Julia seconds of compilation: it sees the fixed ones above.
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["torch", "reference"])
 @given(network=st.one_of(image_networks(), sequence_networks(), wide_networks()), choice=st.sampled_from(REDUCTIONS))
 def test_structured_equals_plain_on_random_networks(engine: str, network, choice: int | str) -> None:

@@ -225,6 +225,7 @@ def test_sizes_of_the_named_networks(name: str, parameters: int) -> None:
     assert getattr(ub.models, name)().n_params == parameters
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["lenet5", "resnet", "transformer"])
 def test_check_of_practical_networks(name: str) -> None:
     done = udlbridge("check", "--model", name, "--n", "2", "--backends", "torch,reference", "--dtype", "float64")

@@ -22,6 +22,7 @@ from udlbridge.errors import OptionError  # noqa: E402
 from udlbridge.estimators import NTKClassifier, NTKKernel, NTKRidge, network_kernel  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [NTKRidge(), NTKClassifier()], ids=lambda e: type(e).__name__)
 def test_the_checks_of_scikit_learn_pass(estimator: object) -> None:
     failed = []
@@ -73,6 +74,7 @@ def test_a_support_vector_machine_takes_the_kernel() -> None:
     assert machine.score(x[200:400] / 16, y[200:400]) > 0.85
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_finds_its_scales() -> None:
     generator = np.random.default_rng(0)
     x = generator.uniform(-2, 2, size=(25, 1))

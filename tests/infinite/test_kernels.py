@@ -197,6 +197,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETWORKS)
 def test_finite_networks_approach_the_infinite_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the bound is one that a kernel with a mistake of 5 % in its weights' variance does not keep."""

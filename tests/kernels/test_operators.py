@@ -39,6 +39,7 @@ def test_every_activation(backend: str, activation: str) -> None:
     assert_is_the_kernel(model, samples(model, 5), backend, 1)
 
 
+@pytest.mark.sampled
 @given(model=dense_models(), n=st.integers(1, 6), at_once=st.integers(1, 7))
 @pytest.mark.parametrize("engine", ["torch", "reference"])
 def test_any_network_and_batch(engine: str, model: ub.Model, n: int, at_once: int) -> None:
@@ -88,6 +89,7 @@ def test_layers_without_parameters_and_sequences(backend: str) -> None:
     np.testing.assert_array_equal(ub.ntk_operator(empty, x, backend=backend) @ np.ones(3), np.zeros(3))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", EVERY_LAYER | TOKENS)
 def test_every_layer(backend: str, name: str) -> None:
     layers, shape = (EVERY_LAYER | TOKENS)[name]

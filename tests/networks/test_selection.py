@@ -27,6 +27,7 @@ def from_jacobian(blocks: dict[str, np.ndarray], names: list[str]) -> np.ndarray
     return sum(block @ block.T for block in flat)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_any_parameter_alone(name: str, backend: str) -> None:
     layers, shape = ALL[name]
@@ -98,6 +99,7 @@ def test_nothing_is_refused() -> None:
             ub.ntk(model, x, params=wrong)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["residual with shortcut", "transformer", "conv2d wide"])
 def test_products_with_the_kernel_of_some_parameters(name: str, backend: str) -> None:
     layers, shape = ALL[name]

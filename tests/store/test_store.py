@@ -48,6 +48,7 @@ def test_tiles_cover_every_entry_once(n: int, m: int, tile: int, symmetric: bool
     assert grid.pairs == count.sum()
 
 
+@pytest.mark.sampled
 @settings(max_examples=20)
 @given(n=st.integers(1, 30), tile=st.integers(1, 33), kept=st.integers(2, 6), outputs=st.sampled_from(REDUCTIONS))
 @pytest.mark.parametrize(("engine", "strip"), [("torch", None), ("torch", 3), ("reference", None)])
@@ -484,6 +485,7 @@ def test_spectrum_of_a_store_by_products(tmp_path: Path, outputs: int | str) -> 
     np.testing.assert_array_equal(ub.spectrum(store).eigenvalues, whole.eigenvalues)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     def run(*args: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "udlbridge", *map(str, args)]

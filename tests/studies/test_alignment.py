@@ -273,6 +273,7 @@ def test_a_study_without_epochs_is_drawn() -> None:
     assert [text.get_text() for text in figure.axes[5].get_legend().get_texts()] == ["regular", "slow"]
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "examples" / "alignment.py"
     assert len(path.read_text().splitlines()) < 60

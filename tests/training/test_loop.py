@@ -170,6 +170,7 @@ def test_losses_do_not_overflow(backend: str) -> None:
         assert all(np.isfinite(g).all() for g in gradient.values())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(OPTIMISERS))
 def test_a_resumed_run_equals_one_that_was_not_interrupted(name: str, backend: str, tmp_path: Path) -> None:
     x, y = blobs()

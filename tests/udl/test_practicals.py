@@ -46,6 +46,7 @@ PRINTED = {
 INDEX = practicals.folder().parent / "README.md"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", practicals.names())
 def test_every_figure_holds(name: str, backend: str) -> None:
     rows = practicals.run(name, backend)
