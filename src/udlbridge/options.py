@@ -58,7 +58,7 @@ def checked_count(what: str, value: object, least: int, most: int | None = None)
     number = whole(value)
     if number is None or number < least or (most is not None and number > most):
         allowed = f"a whole number, at least {least}" + ("" if most is None else f", at most {most}")
-        raise OptionError(f"{what}={value!r}", allowed=allowed, remedy=f"correct {what}")
+        raise OptionError(f"{what}={_scalar(value)!r}", allowed=allowed, remedy=f"correct {what}")
     return number
 
 

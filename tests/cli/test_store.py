@@ -61,8 +61,8 @@ def test_options_of_stores_are_not_for_arrays(run: Run) -> None:
         (("--verify", -1, "--out", "K.zarr"), "--verify"),
         (("--out", "m.safetensors"), "m.safetensors exists"),
         (("--out", "m.safetensors/K.zarr"), "could not be made"),
-        (("--out", "absent/K.npy"), "a folder that is there"),
-        (("--out", "folder.npy"), "a new file"),
+        (("--out", "absent/K.npy"), "there is no folder"),
+        (("--out", "folder.npy"), "it is a folder"),
         (("--storage", "int8", "--out", "K.zarr"), "bfloat16"),
     ],
 )

@@ -148,7 +148,7 @@ def test_what_is_no_network_file(tmp_path: Path) -> None:
         bad("empty.pt", b""): r"empty\.pt cannot be read",
         bad("empty.safetensors", b""): r"empty\.safetensors is not a readable safetensors file",
         bad("garbage.safetensors", b"garbage" * 9): r"garbage\.safetensors is not a readable safetensors file",
-        tmp_path / "no_state.pt": r"no state dict.*state_dict\(\)",
+        tmp_path / "no_state.pt": r"not a state dict.*state_dict\(\)",
         tmp_path / "pickled.pt": r"cannot be read",
         tmp_path / "half.pt": r"weight has dtype bfloat16.*float32, float64.*module\.float\(\)",
         tmp_path / "half.safetensors": r"(bias|weight) has dtype BF16.*float\(\)",
