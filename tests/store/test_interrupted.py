@@ -130,7 +130,7 @@ def test_what_tiles_mean_is_on_the_disk_before_them_and_they_before_they_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
-    flush, write, update = new_folders._flush, writing.WritableStore.write_tile, writing.WritableStore.update
+    flush, write, update = new_folders.flush_file, writing.WritableStore.write_tile, writing.WritableStore.update
 
     def noted(path: Path) -> None:
         flushed.append(str(path))
@@ -147,7 +147,7 @@ def test_what_tiles_mean_is_on_the_disk_before_them_and_they_before_they_count(
             assert sum("kernel/c/" in one for one in flushed) == 6 + 3  # tiles and the folders of their rows
         update(self, **changes)
 
-    monkeypatch.setattr(new_folders, "_flush", noted)
+    monkeypatch.setattr(new_folders, "flush_file", noted)
     monkeypatch.setattr(writing.WritableStore, "write_tile", write_tile)
     monkeypatch.setattr(writing.WritableStore, "update", updated)
     assert store_of(tmp_path / "K.zarr").complete

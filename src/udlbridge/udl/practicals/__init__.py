@@ -156,7 +156,7 @@ def save_pictures(name: str, target: Path, backend: str | None = None) -> list[P
         drawn = load(name).draw(backend)
         for label, figure in (drawn if isinstance(drawn, dict) else {"": drawn}).items():
             path = target / f"{full_name(name)}{'_' * bool(label)}{label}.png"
-            dpi = WIDTH / figure.get_figwidth()
+            dpi = WIDTH / figure.get_tightbbox().width  # what is empty at the edges is cut off
             with writing(path, OptionError) as partial:
                 figure.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs={"optimize": True})
             pyplot.close(figure)
