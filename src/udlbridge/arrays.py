@@ -4,7 +4,7 @@
 |---|---|
 | NumPy's arrays, memory maps, and what NumPy reads as an array | as they are, in the byte order of the machine |
 | tensors of PyTorch | detached, on the CPU; bfloat16, which NumPy does not have, is refused |
-| DataFrames | their array; a column that holds no numbers is refused by its name |
+| DataFrames and Series | their array; a column that has gaps, or holds no numbers, is refused by its name |
 | sparse matrices of scipy, sparse tensors | dense; in the place of a kernel, which may be large, refused |
 | lists and tuples of Python's numbers | these have no dtype, and take the one that is wanted: the model's |
 | lists and tuples of arrays, tensors, NumPy's numbers | stacked; these keep their dtype |
@@ -60,6 +60,8 @@ def as_array(value: Any, name: str = "x", *, wanted: Wanted = None) -> np.ndarra
         array = value.toarray()
     elif hasattr(value, "to_numpy") and hasattr(value, "columns"):
         array = _of_frame(value, name)
+    elif hasattr(value, "to_numpy") and hasattr(value, "dtype"):
+        array = _of_column(value, name)
     else:
         array = _read(value, name)
     if array.dtype.kind not in NUMBERS:
@@ -200,28 +202,33 @@ def _of_tensor(tensor: Any, name: str) -> np.ndarray:
 
 def _of_frame(frame: Any, name: str) -> np.ndarray:
     """The array of a DataFrame; a column of anything but numbers, or with gaps that no number stands for, is named."""
-    array = np.asarray(frame.to_numpy())
-    if array.dtype.kind in NUMBERS:
-        return array
     columns = [frame.iloc[:, i] if hasattr(frame, "iloc") else frame[column] for i, column in enumerate(frame.columns)]
-    parts = [np.asarray(column) for column in columns]
-    for label, column, part in zip(frame.columns, columns, parts, strict=True):
-        # What is no dtype of NumPy marks gaps in its own way, of which NumPy makes objects, or NaN.
-        gaps = part.dtype.kind == "f" and not isinstance(column.dtype, np.dtype) and np.isnan(part).any()
-        if part.dtype.kind not in NUMBERS or gaps:
-            raise DTypeError(
-                f"column {label!r} of {name} {'has gaps' if gaps else 'does not hold numbers alone'} "
-                f"(its dtype is {column.dtype})",
-                allowed="columns of numbers",
-                remedy="leave it out, encode it as numbers, or fill the gaps",
-            )
+    labelled = zip(frame.columns, columns, strict=True)
+    parts = [_of_column(column, f"column {label!r} of {name}") for label, column in labelled]
     if len({part.dtype.kind == "b" for part in parts}) > 1:
         raise DTypeError(
             f"{name} has columns of numbers and columns of truth values",
             allowed="columns of numbers",
             remedy='frame.astype("float64"), or another dtype of your choice',
         )
-    return np.column_stack(parts) if parts else np.empty((len(frame), 0))
+    array = np.asarray(frame.to_numpy())
+    # Of numbers that mark gaps in their own way, pandas makes objects, even where there are none.
+    return array if array.dtype.kind in NUMBERS or not parts else np.column_stack(parts)
+
+
+def _of_column(column: Any, name: str) -> np.ndarray:
+    """The numbers of a Series. Where its dtype is none of NumPy's it may have gaps, of which NumPy would make NaN."""
+    gaps = not isinstance(column.dtype, np.dtype) and bool(
+        column.isna().any() if hasattr(column, "isna") else column.null_count()
+    )
+    part = _read(column, name)
+    if gaps or part.dtype.kind not in NUMBERS:
+        raise DTypeError(
+            f"{name} {'has gaps' if gaps else 'does not hold numbers alone'} (its dtype is {column.dtype})",
+            allowed="numbers",
+            remedy="leave it out, encode it as numbers, or fill the gaps",
+        )
+    return part
 
 
 def _read(value: object, name: str) -> np.ndarray:

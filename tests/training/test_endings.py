@@ -9,7 +9,7 @@ import pytest
 
 import udlbridge as ub
 from helpers import random_model
-from udlbridge.errors import OptionError
+from udlbridge.errors import OptionError, UDLBridgeWarning
 from udlbridge.networks.layers import Layer
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.endings import ending
@@ -172,3 +172,25 @@ def test_endings() -> None:
     assert ending(ub.Model([ub.Conv2d(1, 2, 3, "sigmoid"), ub.Activation("identity"), ub.Flatten()])) == ("sigmoid", 0)
     assert ending(ub.Model([ub.Softmax(), ub.Activation("relu")])) is None
     assert ending(ub.Model([ub.Flatten()])) is None
+
+
+def test_likelihoods_of_probabilities_come_with_a_warning() -> None:
+    y, categorical, bernoulli = CLASSES.astype(float), ub.losses.Categorical(), ub.losses.Bernoulli()
+    logits, softmax = ub.outputs(LOGITS, X), ub.outputs(behind(LOGITS, ub.Softmax()), X)
+    for f in (logits, ub.outputs(behind(LOGITS, ub.LogSoftmax()), X), softmax[:1], np.eye(3)):
+        ub.losses.negative_log_likelihood(categorical, f, y[: len(f)], backend="reference")
+    with pytest.warns(UDLBridgeWarning, match=r"sums to 1.*Leave the Softmax out"):
+        ub.losses.negative_log_likelihood(categorical, softmax, y, backend="reference")
+
+    def of_classes(f: ub.expressions.Expression) -> ub.expressions.Expression:
+        return categorical.negative_log(f, np.eye(3)[CLASSES])
+
+    def of_yes(f: ub.expressions.Expression) -> ub.expressions.Expression:
+        return bernoulli.negative_log(f, YES)
+
+    for model, formula in ((LOGITS, of_classes), (behind(LOGITS, ub.LogSoftmax()), of_classes), (PAIR, of_yes)):
+        ub.optimize.ModelFunction(model, X, formula, backend="reference")
+    with pytest.warns(UDLBridgeWarning, match=r"the logsumexp of the outputs.*layer 2 of the network ends in Soft"):
+        ub.optimize.ModelFunction(behind(LOGITS, ub.Softmax()), X, of_classes, backend="reference")
+    with pytest.warns(UDLBridgeWarning, match=r"the softplus of the outputs.*layer 1 of the network ends in sigm"):
+        ub.optimize.ModelFunction(sigmoid_inside(PAIR), X, of_yes, backend="reference")

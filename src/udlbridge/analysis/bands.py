@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from udlbridge.analysis.inputs import KernelLike, Tiled, check_real
+from udlbridge.arrays import as_array
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.tiling import Grid
 
@@ -114,4 +115,4 @@ def side_of(kernels: Sequence[KernelLike]) -> int:
 
 
 def _block(kernel: KernelLike, here: slice, there: slice) -> np.ndarray:
-    return check_real(np.asarray(kernel[here, there]))
+    return check_real(as_array(kernel[here, there], "a block of a kernel"))

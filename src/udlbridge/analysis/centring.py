@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from udlbridge.analysis.inputs import check_real, check_square
 from udlbridge.analysis.scaling import scale_exponent
+from udlbridge.arrays import as_array, as_kernel
 from udlbridge.errors import NumericalError
 
 
@@ -27,8 +28,9 @@ def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
 
     Source: Cortes, Mohri, Rostamizadeh (2012), Lemma 1.
     """
-    check_square([k])
-    wide = check_real(np.asarray(k)).astype(np.float64)
+    kernel = as_kernel(k)
+    check_square([kernel])
+    wide = check_real(as_array(kernel, "the kernel")).astype(np.float64)
     exponent = scale_exponent(float(np.abs(wide).max()))
     with np.errstate(invalid="ignore", over="ignore"):
         np.ldexp(wide, -exponent, out=wide)

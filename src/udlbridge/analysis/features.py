@@ -13,6 +13,7 @@ from udlbridge.errors import OptionError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
+from udlbridge.options import whole
 
 CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
@@ -36,13 +37,14 @@ def features(model: Model, x: np.ndarray, *, layer: int = -2, backend: str | Non
     """
     batch = checked_batch(model, x)
     count = len(model.layers)
-    if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool) or not -count <= layer < count:
+    index = whole(layer)
+    if index is None or not -count <= index < count:
         raise OptionError(
             f"layer={layer!r} of a model with {count} layers",
             allowed=f"{-count} to {count - 1}",
             remedy="layers count from 0; -1 is the last",
         )
-    last = layer % count
+    last = index % count
     own = {name: value for name, value in model.arrays.items() if int(name.split(".")[0]) <= last}
     head = Model(model.layers[: last + 1], own, dtype=model.dtype.name)
     engine = backends.get(backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 
@@ -19,11 +20,11 @@ def label_kernel(y: np.ndarray) -> FactoredKernel:
         different classes otherwise. `np.asarray` of it is all of it.
 
     Raises:
-        InputError, ShapeError: y is neither of the two.
+        InputError, ShapeError, DTypeError: y is neither of the two.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), section 2.
     """
-    array = np.asarray(y)
+    array = as_array(y, "the labels")
     if array.dtype.kind not in "biuf" or array.size == 0 or array.ndim not in (1, 2):
         raise ShapeError(
             f"labels of shape {array.shape} and dtype {array.dtype}",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.analysis.scaling import peak_of, scale_exponent
+from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, ShapeError
 from udlbridge.tolerances import rounding_unit
 
@@ -28,10 +29,16 @@ class SlicedMatrix:
     """
 
     def __init__(self, source: Any) -> None:
+        if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
+            raise InputError(
+                f"a {type(source).__name__} in the place of a kernel",
+                allowed="an array (n, n), or anything with `shape`, `dtype` and two-dimensional slicing",
+                remedy="np.asarray(k), if it holds the numbers",
+            )
         self._source = source
         self.shape: tuple[int, ...] = tuple(source.shape)
         given = np.dtype(source.dtype)
-        self.dtype: np.dtype[Any] = np.dtype(np.float64) if given.kind in "biu" else given
+        self.dtype: np.dtype[Any] = np.dtype(np.float64) if given.kind in "biu" else given.newbyteorder("=")
         self.has_product = hasattr(source, "__matmul__") and not isinstance(source, np.ndarray)
         if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
             remedy = "take one reduction of the kernel"
@@ -57,7 +64,7 @@ class SlicedMatrix:
         """
         largest = gap = 0.0
         for rows in self._blocks():
-            block = np.asarray(self._source[rows, :]).astype(self.dtype, copy=False)
+            block = self._read((rows, slice(None))).astype(self.dtype, copy=False)
             if not np.isfinite(block).all():
                 i, j = (int(axis) for axis in np.argwhere(~np.isfinite(block))[0])
                 raise InputError(
@@ -67,7 +74,7 @@ class SlicedMatrix:
                 )
             largest = max(largest, float(np.abs(block).max()))
             if not self.has_product:
-                mirrored = np.asarray(self._source[:, rows]).T
+                mirrored = self._read((slice(None), rows)).T
                 with np.errstate(over="ignore"):  # a gap of infinity is a gap
                     gap = max(gap, float(np.abs(block.astype(np.float64) - mirrored).max()))
         relative = gap / largest if largest > 0 else 0.0
@@ -85,7 +92,7 @@ class SlicedMatrix:
         """
         wide = np.empty(self.shape)
         for rows in self._blocks():
-            wide[rows] = self._source[rows, :]
+            wide[rows] = self._read((rows, slice(None)))
         exponent = scale_exponent(peak_of(wide))
         if exponent:
             np.ldexp(wide, -exponent, out=wide)
@@ -101,10 +108,13 @@ class SlicedMatrix:
             return np.asarray(self._source @ block, dtype=np.float64)
         result = np.zeros(block.shape)
         for rows in self._blocks():
-            part = np.asarray(self._source[rows, :], dtype=np.float64)
+            part = self._read((rows, slice(None))).astype(np.float64, copy=False)
             result[rows] += part @ block
             result += part.T @ block[rows]
         return result / 2
+
+    def _read(self, block: tuple[slice, slice]) -> np.ndarray:
+        return as_array(self._source[block], "a block of the kernel")
 
     def _blocks(self) -> Iterator[slice]:
         n = len(self)

@@ -9,6 +9,7 @@ import numpy as np
 
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.spectra import LAPACK_ORDER
+from udlbridge.arrays import as_kernel
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.reports import same_fields
 from udlbridge.tolerances import relative_difference
@@ -150,7 +151,7 @@ def repair(k: object, method: str = "threshold") -> Repair:
     """
     if method not in METHODS:
         raise OptionError(f"method={method!r}", allowed=", ".join(METHODS), remedy="choose one of them")
-    source = SlicedMatrix(k if hasattr(k, "shape") else np.asarray(k))
+    source = SlicedMatrix(as_kernel(k))
     if len(source) > LAPACK_ORDER:
         raise OptionError(
             f"a kernel of order {len(source)}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
@@ -78,7 +79,7 @@ def signal_report(
     """
     batch = checked_batch(model, x)
     shape = (len(batch), *model.output_shape(batch.shape[1:]))
-    targets = np.zeros(shape) if y is None else np.asarray(y)
+    targets = np.zeros(shape) if y is None else as_array(y, "targets", wanted=np.float64)
     if targets.dtype.kind not in "biuf":
         raise DTypeError(f"targets of dtype {targets.dtype}", allowed="real numbers", remedy="convert them")
     if targets.shape != shape:

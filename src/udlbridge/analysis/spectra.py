@@ -10,6 +10,7 @@ from udlbridge.analysis.krylov import lanczos
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.scaling import UnitProduct
 from udlbridge.analysis.verdicts import NOT_PSD, PSD, ROUNDING, UNDECIDED, Spectrum, in_units, judged, tolerance_of
+from udlbridge.arrays import as_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import InputError, OptionError, ShapeError
@@ -109,7 +110,7 @@ def spectrum(
     if hasattr(kernel, "matvec"):
         dtype = checked_operator(kernel)
         return _partial(kernel, dtype, rounding_unit(kernel, dtype), rank, k, max_products, seed, progress)
-    matrix = SlicedMatrix(kernel if hasattr(kernel, "shape") else np.asarray(kernel))
+    matrix = SlicedMatrix(as_kernel(kernel))
     fits = fits_lapack(len(matrix), dense_limit)
     with numpy_blas.to(threads):
         if fits or not matrix.has_product:

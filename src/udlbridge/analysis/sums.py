@@ -15,6 +15,7 @@ from jaxtyping import Float
 from udlbridge.analysis.bands import Band, bands_of
 from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.scaling import peak_of, scale_exponent, scale_exponents
+from udlbridge.arrays import as_kernel
 from udlbridge.backends.threads import numpy_blas
 from udlbridge.options import checked_count
 from udlbridge.tolerances import rounding_unit
@@ -84,6 +85,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmet
         InputError: something that is no matrix.
         OptionError: no tile.
     """
+    kernels = [as_kernel(kernel, f"kernel {index}") for index, kernel in enumerate(kernels)]
     n = check_square(kernels)
     if tile is not None:
         tile = checked_count("tile", tile, 1)

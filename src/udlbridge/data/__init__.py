@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.arrays import as_array
 from udlbridge.data import idx, sources
 from udlbridge.errors import InputError
 
@@ -47,7 +48,7 @@ def mnist(
         raise InputError(f"split={split!r}", allowed="train, test", remedy="choose one of them")
     if n is not None and n < 1:
         raise InputError(f"n={n}", allowed="at least 1, or None for all", remedy="ask for at least one image")
-    wanted = None if digits is None else np.unique(np.asarray(digits))
+    wanted = None if digits is None else np.unique(as_array(digits, "digits"))
     if wanted is not None and (
         wanted.size == 0 or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() > 9
     ):

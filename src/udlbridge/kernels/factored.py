@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, OptionError, ShapeError
 from udlbridge.kernels.tiling import Tile
 
@@ -35,7 +36,7 @@ class FactoredKernel(NDArrayOperatorsMixin):
     __slots__ = ("factor",)
 
     def __init__(self, factor: Real[np.ndarray, "n d"]) -> None:
-        array = np.asarray(factor)
+        array = as_array(factor, "the factor", wanted=np.float64)
         if array.dtype.kind not in "biuf":
             remedy = "take its real part" if array.dtype.kind == "c" else "convert it to float64"
             raise DTypeError(f"a factor of dtype {array.dtype}", allowed="real numbers", remedy=remedy)
@@ -119,7 +120,7 @@ class FactoredKernel(NDArrayOperatorsMixin):
 
     def __matmul__(self, vectors: Any) -> np.ndarray:
         """phi (phi' v) for a vector (n,) or a block (n, k), in float64, whatever the dtype of the factor."""
-        v = np.asarray(vectors)
+        v = as_array(vectors, "the vector", wanted=np.float64)
         if v.ndim not in (1, 2) or len(v) != len(self):
             raise ShapeError(
                 f"a kernel of shape {self.shape} times an array of shape {v.shape}",
@@ -137,7 +138,7 @@ class FactoredKernel(NDArrayOperatorsMixin):
 
     def __rmatmul__(self, vectors: Any) -> np.ndarray:
         """v K, (n,) or (k, n)."""
-        return (self @ np.asarray(vectors).T).T
+        return (self @ as_array(vectors, "the vector", wanted=np.float64).T).T
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Products with vectors by the factor; all other arithmetic on the array of all entries."""

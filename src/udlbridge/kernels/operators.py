@@ -9,10 +9,11 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from udlbridge import backends
+from udlbridge.arrays import as_array
 from udlbridge.backends.base import Backend
 from udlbridge.backends.reduction import Outputs, Reduction, reduction
 from udlbridge.backends.sites import chosen_size
-from udlbridge.errors import InputError, OutputsError
+from udlbridge.errors import InputError, OutputsError, ShapeError
 from udlbridge.networks.inputs import checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
@@ -68,18 +69,50 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _engine=backends.get(state["_engine"]))
 
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
-        """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64.
+    def dot(self, x: Any) -> Any:
+        """K x for a vector (n,) or a block of them (n, k), in any container that `udlbridge.arrays` takes.
 
         Raises:
-            InputError: complex numbers, which the engines do not have.
+            ShapeError: another length.
+            InputError: complex numbers, which the engines do not have, or no numbers at all.
         """
-        if np.asarray(v).dtype.kind == "c":
+        composed = isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, str | bytes))
+        return super().dot(x if composed else self._vectors(x))
+
+    def __matmul__(self, other: Any) -> Any:
+        return self.dot(other if isinstance(other, LinearOperator) else self._vectors(other))
+
+    def rdot(self, x: Any) -> Any:
+        """x K for a vector (n,) or a block of them (k, n); otherwise as `dot`."""
+        composed = isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, str | bytes))
+        return super().rdot(x) if composed else self.dot(as_array(x, "the vectors", wanted=self.dtype).T).T
+
+    def matvec(self, x: Any) -> Any:
+        """K x for a vector (n,) or (n, 1). Raises as `dot`."""
+        return super().matvec(self._vectors(x))
+
+    def matmat(self, X: Any) -> Any:
+        """K X for a block of vectors (n, k). Raises as `dot`."""
+        return super().matmat(self._vectors(X))
+
+    def _vectors(self, x: Any) -> np.ndarray:
+        array, n = as_array(x, "the vectors", wanted=self.dtype), self.shape[0]
+        if array.dtype.kind == "c":
             raise InputError(
-                f"a vector of dtype {np.asarray(v).dtype}",
+                f"a vector of dtype {array.dtype}",
                 allowed="real numbers",
                 remedy="multiply the real and the imaginary part one after the other",
             )
+        if array.ndim not in (1, 2) or len(array) != n:
+            raise ShapeError(
+                f"a kernel of shape {self.shape} times an array of shape {array.shape}",
+                allowed=f"({n},) or ({n}, k)",
+                remedy="give one number, or row, for each sample",
+            )
+        return array
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64."""
         with self._engine.blas_threads(self._threads):
             return self._product(v)
 
@@ -87,7 +120,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         result = np.zeros(len(self._x))
         if not self.params:
             return result.astype(self.dtype)
-        weights = np.asarray(v).reshape(-1).astype(self.dtype)
+        weights = v.reshape(-1).astype(self.dtype)
         for seed in self._cotangents():
             # No step along the parameters that do not count.
             total = {name: np.zeros(value.shape) for name, value in self.model.params.items()}

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import InputError
 from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
 
@@ -24,7 +26,7 @@ def centred_targets(labels: Int[np.ndarray, " n"], classes: int) -> Float[np.nda
     Raises:
         InputError: labels that are not whole numbers from 0 to classes - 1.
     """
-    given = np.asarray(labels)
+    given = as_array(labels, "labels")
     if given.ndim != 1 or given.dtype.kind not in "iu" or given.size == 0 or given.min() < 0 or given.max() >= classes:
         raise InputError(
             f"labels of shape {given.shape} and dtype {given.dtype}",
@@ -54,9 +56,11 @@ def predicted_outputs(
         As `udlbridge.ntk`.
     """
 
+    samples = checked_batch(model, x_test, "x_test")
+
     def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(x_test), ROWS):
-            rows: Any = x_test[start : start + ROWS]
+        for start in range(0, len(samples), ROWS):
+            rows: Any = samples[start : start + ROWS]
             yield ntk(model, rows, x_train, outputs=outputs, backend=backend, memory=memory) @ coefficients
 
     return np.concatenate(list(blocks()))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.operators import NTKOperator
 
@@ -28,7 +29,7 @@ def kernel_columns(kernel: Any, chosen: Int[np.ndarray, " r"]) -> Float[np.ndarr
         return np.asarray(kernel[:, chosen], dtype=np.float64)
     unit = np.zeros((kernel.shape[0], len(chosen)))
     unit[chosen, np.arange(len(chosen))] = 1
-    return np.asarray(kernel @ unit, dtype=np.float64)
+    return SlicedMatrix(kernel) @ unit
 
 
 def _computed(model: Any, x: np.ndarray, chosen: np.ndarray, outputs: Any, params: Any, backend: str) -> np.ndarray:

@@ -12,8 +12,10 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import NumericalError, OptionError, ShapeError
-from udlbridge.predict.systems import System, training_system
+from udlbridge.options import checked_not_negative
+from udlbridge.predict.systems import System, checked_numbers, training_system
 
 Slope = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Outputs f (n, O) and targets y (n, O) to the derivative of the loss by f, (n, O)."""
@@ -162,7 +164,8 @@ def gradient_flow(
 
     Source: Jacot, Gabriel, Hongler (2018); Lee et al. (2019), sections 2.2 and 2.3.
     """
-    if momentum is not None and (isinstance(momentum, bool) or not 0 <= momentum < 1):
+    momentum = None if momentum is None else checked_not_negative("momentum", momentum)
+    if momentum is not None and momentum >= 1:
         raise OptionError(f"momentum={momentum!r}", allowed="None, or a number from 0 to below 1", remedy="correct it")
     slope: Slope | None
     if callable(loss):
@@ -200,14 +203,14 @@ SLOPES: dict[str, Slope | None] = {"mse": None, "cross_entropy": cross_entropy_s
 
 def checked_times(t: object) -> np.ndarray:
     """Times of at least 0, infinity too, as float64. Raises `OptionError` for anything else."""
-    times = np.asarray(t)
+    times = as_array(t, "t")
     if times.dtype.kind not in "iuf" or times.ndim > 1 or times.size == 0 or not (times >= 0).all():
         raise OptionError(f"t={t!r}", allowed="a number of at least 0, or an array (T,) of such", remedy="correct t")
     return times.astype(np.float64)
 
 
 def _checked_slope(slope: object, f: np.ndarray) -> np.ndarray:
-    found = np.asarray(slope, dtype=np.float64)
+    found = checked_numbers("the derivative of the loss", slope)
     if found.shape != f.shape:
         raise ShapeError(
             f"the loss gave a derivative of shape {found.shape}",

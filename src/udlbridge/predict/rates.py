@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from udlbridge.arrays import as_kernel
 from udlbridge.errors import OptionError, ShapeError
-from udlbridge.options import checked_count
+from udlbridge.options import checked_count, checked_not_negative
 from udlbridge.predict.systems import as_matrix, checked_kernel
 
 DENSE = 500
@@ -29,7 +30,7 @@ def max_learning_rate(kernel: Any, size: int | None = None, momentum: float = 0.
 
     Source: Lee et al. (2019), section 2.2; Goh (2017) for momentum.
     """
-    if isinstance(momentum, bool) or not 0 <= momentum < 1:
+    if checked_not_negative("momentum", momentum) >= 1:
         raise OptionError(f"momentum={momentum!r}", allowed="a number from 0 to below 1", remedy="correct it")
     largest, order = _largest_eigenvalue(kernel)
     count = order if size is None else checked_count("size", size, 1)
@@ -37,6 +38,7 @@ def max_learning_rate(kernel: Any, size: int | None = None, momentum: float = 0.
 
 
 def _largest_eigenvalue(kernel: Any) -> tuple[float, int]:
+    kernel = as_kernel(kernel)
     by_products = hasattr(kernel, "__matmul__") and not isinstance(kernel, np.ndarray) and hasattr(kernel, "shape")
     matrix = kernel if by_products else as_matrix(checked_kernel("the kernel", kernel))
     shape = tuple(matrix.shape)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.linalg import cholesky, solve_triangular
 
 from udlbridge.analysis.matrices import SlicedMatrix
+from udlbridge.arrays import as_kernel
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.kernels.operators import NTKOperator
 from udlbridge.networks.files import read_safetensors, write_safetensors
@@ -88,7 +89,7 @@ def solve(
     Source: Hestenes and Stiefel (1952); Rudi, Carratino, Rosasco (2017) and Frangella, Tropp, Udell (2023) for the
     preconditioner.
     """
-    targets = checked_numbers("y", y)
+    kernel, targets = as_kernel(kernel), checked_numbers("y", y)
     shape = tuple(kernel.shape)
     if len(shape) != 2 or shape[0] != shape[1] or targets.ndim not in (1, 2) or len(targets) != shape[0]:
         raise ShapeError(
@@ -96,6 +97,8 @@ def solve(
             allowed="(n, n), and (n,) or (n, O)",
             remedy="give the kernel of the training samples, and a target for each",
         )
+    # Arrays and stores are multiplied in float64, block by block.
+    matrix = kernel if isinstance(kernel, NTKOperator) else SlicedMatrix(kernel)
     right = targets.reshape(len(targets), -1)
     share, tolerance = checked_positive("diag_reg", diag_reg), checked_positive("tolerance", tolerance)
     limit = checked_count("max_iterations", max_iterations, 1)
@@ -105,14 +108,13 @@ def solve(
         raise NumericalError(
             "the diagonal of the kernel is zero", allowed="a kernel with a positive trace", remedy="check the network"
         )
-    chosen = np.random.default_rng(checked_seed(seed)).choice(shape[0], size=columns, replace=False)
+    seed = checked_seed(seed)
+    chosen = np.random.default_rng(seed).choice(shape[0], size=columns, replace=False)
     chosen.sort()
     nystroem = _Nystroem(kernel_columns(kernel, chosen), chosen, reg) if columns else None
-    options = {"n": shape[0], "outputs": right.shape[1], "reg": reg, "rank": columns, "seed": int(seed)}
+    options = {"n": shape[0], "outputs": right.shape[1], "reg": reg, "rank": columns, "seed": seed}
     path = None if state is None else Path(state)
     walk = _resumed(path, options, right) if path is not None and path.is_file() else _begun(right, nystroem)
-    # Arrays and stores are multiplied in float64, block by block.
-    matrix = kernel if isinstance(kernel, NTKOperator) else SlicedMatrix(kernel)
 
     def product(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(matrix @ vectors, dtype=np.float64)

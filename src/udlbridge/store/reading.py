@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs, Reduction, reduction
 from udlbridge.backends.sites import chosen_size
 from udlbridge.backends.symmetry import transposed
@@ -276,7 +277,7 @@ class StoredKernel:
         """
         if self.ndim != 2:
             raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")
-        v = np.asarray(vectors)
+        v = as_array(vectors, "the vectors", wanted=np.float64)
         if v.dtype.kind not in "fiub" or v.ndim not in (1, 2) or len(v) != self.shape[0]:
             raise StoreError(
                 f"a kernel of shape {self.shape} times an array of shape {v.shape} and dtype {v.dtype}",

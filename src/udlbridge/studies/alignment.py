@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.analysis.labels import label_kernel
+from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
@@ -229,7 +230,7 @@ def study_alignment(
 
 def _labelled(data: tuple[np.ndarray, np.ndarray], which: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and their digits, of which there are at least two different ones."""
-    x, y = np.asarray(data[0]), np.asarray(data[1])
+    x, y = as_array(data[0], f"the {which} images"), as_array(data[1], f"the digits of the {which} images")
     if len(np.atleast_1d(x)) == 0:
         raise InputError(f"no {which} images", allowed="at least two, of two digits", remedy="take more images")
     if y.dtype.kind not in "iu" or x.ndim == 0 or y.shape != x.shape[:1]:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from udlbridge.analysis.checking import CheckReport, check
+from udlbridge.analysis.inputs import check_real
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.analysis.verdicts import NOT_PSD, PSD, ROUNDING, Spectrum
+from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs
 from udlbridge.networks.model import Model
 from udlbridge.testing.conformance import CHECKS as CHECKS
@@ -41,9 +43,10 @@ def assert_kernels_close(k1: np.ndarray, k2: np.ndarray, *, rtol: float | None =
 
     Raises:
         AssertionError: saying the worst entry and its indices.
+        InputError: one of them is no array of real numbers at all.
     """
     __tracebackhide__ = True
-    a, b = np.asarray(k1), np.asarray(k2)
+    a, b = (check_real(as_array(k, name, wanted=np.float64)) for k, name in ((k1, "k1"), (k2, "k2")))
     if a.shape != b.shape:
         raise AssertionError(f"the kernels have different shapes: {a.shape} and {b.shape}")
     dtype = "float64" if a.dtype == b.dtype == np.float64 else "float32"

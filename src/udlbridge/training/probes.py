@@ -10,7 +10,7 @@ import numpy as np
 
 from udlbridge.analysis.alignments import alignment
 from udlbridge.analysis.features import feature_kernel
-from udlbridge.arrays import as_array, as_kernel
+from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.kernels.factored import FactoredKernel
@@ -108,7 +108,7 @@ class Probe:
             "every": self.every,
             "quantities": list(self.quantities),
             "x": checksum(as_array(self.x, "the probe's x")),
-            "target": None if self.target is None else checksum(np.asarray(as_kernel(self.target, "the target"))),
+            "target": None if self.target is None else checksum(as_array(self.target, "the target", wanted=np.float64)),
             "layer": self.layer,
             "outputs": self.outputs,
         }

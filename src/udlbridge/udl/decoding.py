@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError
 from udlbridge.options import checked_count, checked_positive
 
@@ -22,7 +23,7 @@ NextLogits = Callable[[np.ndarray], np.ndarray]
 
 
 def _checked(logits: np.ndarray) -> np.ndarray:
-    values = np.asarray(logits)
+    values = as_array(logits, "logits", wanted=np.float64)
     if values.dtype.kind not in "biuf" or values.ndim != 1 or values.size == 0:
         raise InputError(
             f"logits of shape {values.shape} and dtype {values.dtype}",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge import options
+from udlbridge.arrays import as_array
 from udlbridge.backends.programs import Program, Step
 from udlbridge.errors import InputError, OptionError, ShapeError
 
@@ -89,10 +90,8 @@ def constant(value: Any) -> Expression:
     """
     if isinstance(value, Expression):
         return value
-    try:
-        array = np.array(value, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
-        array = np.array(np.nan)
+    given = as_array(value, "an array in a formula", wanted=np.float64)
+    array = np.array(given, dtype=np.float64, order="C") if given.dtype.kind in "biuf" else np.array(np.nan)
     if not np.isfinite(array).all():
         raise InputError(
             f"a {type(value).__name__} in a formula that is not made of finite numbers",

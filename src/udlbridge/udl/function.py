@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
 from udlbridge.udl.expressions import Expression, program, result_shape
 
@@ -65,7 +66,7 @@ def checked_argument(x: object) -> np.ndarray:
         DTypeError: neither float32 nor float64.
         InputError: empty, NaN or infinite.
     """
-    array = np.asarray(x)
+    array = as_array(x, "the argument", wanted=np.float64)
     if array.dtype not in (np.float32, np.float64):
         raise DTypeError(
             f"the argument has dtype {array.dtype}", allowed="float32, float64", remedy="np.asarray(x, dtype=float)"

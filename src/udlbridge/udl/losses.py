@@ -9,12 +9,15 @@ Source: Prince, Understanding Deep Learning (2023), chapter 5.
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.arrays import as_array
+from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError, UDLBridgeWarning
+from udlbridge.options import checked_positive
 from udlbridge.training.objectives import Sobolev
 from udlbridge.udl.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.udl.function import Function, checked_argument
@@ -58,10 +61,8 @@ class Gaussian(Distribution):
     sigma: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise OptionError(
-                f"Gaussian(sigma={self.sigma})", allowed="a positive number, or None", remedy="correct it"
-            )
+        if self.sigma is not None:
+            object.__setattr__(self, "sigma", checked_positive("sigma", self.sigma))
 
     def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """As the outputs; without the last axis, which must be 2, in the heteroscedastic case."""
@@ -104,7 +105,10 @@ class Bernoulli(Distribution):
 
 @dataclass(frozen=True)
 class Categorical(Distribution):
-    """Observations 0 ... K-1, where the outputs f (..., K) are logits: Pr(y = k) = softmax(f)_k. Equation 5.24."""
+    """Observations 0 ... K-1, where the outputs f (..., K) are logits: Pr(y = k) = softmax(f)_k. Equation 5.24.
+
+    Outputs of a network that ends in LogSoftmax are as good; for those of one that ends in Softmax there is a warning.
+    """
 
     def observations_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """As the outputs, without the axis of the classes."""
@@ -124,6 +128,14 @@ class Categorical(Distribution):
                 allowed=f"0 to {f.shape[-1] - 1}",
                 remedy="number the classes from 0",
             )
+        if _are_probabilities(f):
+            warnings.warn(
+                UDLBridgeWarning(
+                    "every row of the outputs sums to 1, as probabilities do, and Categorical takes logits: this is a "
+                    "second softmax. Leave the Softmax out of the network"
+                ),
+                stacklevel=2,
+            )
 
     def encoded(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """One-hot, shaped as the outputs."""
@@ -132,6 +144,12 @@ class Categorical(Distribution):
     def negative_log(self, f: Expression, y: np.ndarray) -> Expression:
         """sum logsumexp(f) - y f, where y is one-hot."""
         return total(logsumexp(f)) - total(f * y)
+
+
+def _are_probabilities(f: np.ndarray) -> bool:
+    """Whether there are several rows, and each is positive and sums to 1: no logits do that by chance."""
+    rows = f.reshape(-1, f.shape[-1])
+    return len(rows) > 1 and bool((rows > 0).all() and np.allclose(rows.sum(axis=1), 1.0, rtol=0, atol=1e-5))
 
 
 def _without_last(shape: tuple[int, ...], size: int | None, distribution: Distribution) -> tuple[int, ...]:
@@ -229,7 +247,7 @@ def checked_observations(y: object) -> np.ndarray:
     Raises:
         DTypeError: not real numbers.
     """
-    array = np.asarray(y)
+    array = as_array(y, "the observations", wanted=np.float64)
     if array.dtype.kind not in "biuf":
         raise DTypeError(
             f"observations of dtype {array.dtype}", allowed="real numbers", remedy="np.asarray(y, dtype=float)"

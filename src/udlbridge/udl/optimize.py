@@ -66,7 +66,7 @@ def descend(
             value and gradient.
         NumericalError: the path left the finite numbers.
     """
-    factors = _checked_steps(steps, step_size, schedule)
+    steps, step_size, factors = _checked_steps(steps, step_size, schedule)
     _checked_function(function)
 
     def move(x: np.ndarray, step: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def descend_by_line_search(
     Raises:
         As `descend` and `line_search`; NumericalError if no step that was tried leads downhill.
     """
-    factors = _checked_steps(steps, maximum, schedule)
+    steps, maximum, factors = _checked_steps(steps, maximum, schedule)
     limits = checked_limits(rule, threshold, 100 if iterations is None and rule == "lowest" else iterations)
     _checked_function(function)
 
@@ -199,7 +199,7 @@ def descend_stochastically(
     Raises:
         As `descend`; OptionError if the batch is empty or larger than the data.
     """
-    factors = _checked_steps(steps, step_size, schedule)
+    steps, step_size, factors = _checked_steps(steps, step_size, schedule)
     n = checked_count("n", n, 1)
     batch_size = checked_count("batch_size", batch_size, 1, n)
     if isinstance(seed, (np.random.Generator, np.random.RandomState)):
@@ -214,10 +214,9 @@ def descend_stochastically(
     return _walk(start, steps, _checked_function(function_of(np.arange(n))).value, move)
 
 
-def _checked_steps(steps: int, size: float, schedule: object) -> Schedule:
-    checked_count("steps", steps, 1)
-    checked_positive("the size of a step", size)
-    return checked_schedule(schedule)
+def _checked_steps(steps: int, size: float, schedule: object) -> tuple[int, float, Schedule]:
+    """All three; a size that is a number of NumPy's would widen float32 points."""
+    return checked_count("steps", steps, 1), checked_positive("the size of a step", size), checked_schedule(schedule)
 
 
 def _checked_function(function: Differentiable) -> Differentiable:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.errors import ShapeError
+from udlbridge.arrays import as_array
+from udlbridge.backends.programs import Program
+from udlbridge.errors import DTypeError, ShapeError, UDLBridgeWarning
 from udlbridge.kernels.derivatives import outputs
 from udlbridge.networks.inputs import checked_batch, output_size
 from udlbridge.networks.model import Model
+from udlbridge.training.endings import NOT_BEHIND, ending
 from udlbridge.training.loop import loss_gradient
 from udlbridge.training.objectives import Loss
 from udlbridge.udl.expressions import Expression
@@ -33,7 +37,9 @@ class ParameterVector:
 
         Raises:
             ShapeError: another number of parameters.
+            DTypeError, InputError: no real numbers.
         """
+        vector = _as_vector(vector, self.model)
         if vector.shape != (self.model.n_params,):
             raise ShapeError(
                 f"a parameter vector of shape {vector.shape}", allowed=f"({self.model.n_params},)", remedy="use start()"
@@ -53,6 +59,9 @@ class ModelFunction(ParameterVector):
         x: samples (n, *D).
         loss: from the symbol of the outputs (n, O) to a scalar expression.
         backend: the engine for outputs and derivatives; None is the default one.
+
+    Warns:
+        UDLBridgeWarning: the formula applies softmax or sigmoid to outputs that are probabilities already.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class ModelFunction(ParameterVector):
         super().__init__(model)
         self.x, self.backend = x, backend
         self._loss = Function(loss, backend=backend)
+        _warn_of_twice(model, self._loss.program)
 
     def value(self, x: np.ndarray) -> float:
         """The loss of the model with parameters `x` (P,)."""
@@ -107,8 +117,34 @@ class LossFunction(ParameterVector):
 
     def _at(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Engines give both at once, and descents ask for both at the same point: the last one is kept."""
-        key = x.tobytes()
+        vector = _as_vector(x, self.model)
+        key = vector.tobytes()
         if self._last is None or self._last[0] != key:
-            value, blocks = loss_gradient(self.at(x), self.x, self.y, loss=self.loss, backend=self.backend)
+            value, blocks = loss_gradient(self.at(vector), self.x, self.y, loss=self.loss, backend=self.backend)
             self._last = key, value, np.concatenate([block.ravel() for block in blocks.values()])
         return self._last[1:]
+
+
+def _warn_of_twice(model: Model, program: Program) -> None:
+    """Say so where a formula for logits, as of `losses.Categorical`, is taken of probabilities."""
+    end = ending(model)
+    symbol = {number for number, step in enumerate(program) if step.operation == "input"}
+    applied = {step.operation for step in program if symbol & set(step.arguments)}
+    for loss, operations in (("cross_entropy", {"logsumexp"}), ("binary_cross_entropy", {"softplus", "sigmoid"})):
+        if end is not None and end.kind in NOT_BEHIND[loss] and applied & operations:
+            warnings.warn(
+                UDLBridgeWarning(
+                    f"the formula takes the {', '.join(sorted(applied & operations))} of the outputs, as of logits, "
+                    f"and layer {end.layer} of the network ends in {end.kind}. Leave that out, or say in the formula "
+                    "what you want of probabilities"
+                ),
+                stacklevel=3,
+            )
+
+
+def _as_vector(vector: object, model: Model) -> np.ndarray:
+    """Parameters in any container as an array of real numbers; of what has no dtype, in the model's."""
+    array = as_array(vector, "the parameter vector", wanted=model.dtype)
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"a parameter vector of dtype {array.dtype}", allowed="real numbers", remedy="use start()")
+    return array

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from udlbridge.arrays import as_array, has_dtype
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.products import errors_product
@@ -278,7 +279,15 @@ def _random_states(device: torch.device) -> list[Tensor]:
 def _checked(params: dict[str, Tensor], x: np.ndarray, name: str, device: str) -> Tensor:
     """The samples as a tensor: of the parameters' dtype, or integers."""
     dtypes = {str(value.dtype).removeprefix("torch.") for value in params.values()}
-    array = np.asarray(x)
+    if "bfloat16" in dtypes:
+        raise DTypeError(
+            "the module has parameters of bfloat16, which NumPy does not have, and so no kernel can have",
+            allowed="float16, float32, float64",
+            remedy="module.float(), and samples of float32",
+        )
+    array = as_array(x, name)
+    if array.dtype == np.float64 and dtypes == {"float32"} and not has_dtype(x):
+        array = array.astype(np.float32)  # Python's numbers have no dtype, and take the module's
     if array.ndim < 2 or array.size == 0:
         raise ShapeError(
             f"{name} has shape {array.shape}", allowed="samples along the first axis", remedy=f"{name}[None]"
