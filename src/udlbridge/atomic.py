@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
-    """As `replacing`, for users: what is wrong is an error of ours.
+    """As `replacing`, with a message for users in place of the system's.
 
     Raises:
         error: the folder is missing, or the disk refuses.

@@ -84,7 +84,10 @@ def alignment_matrix(
 ) -> Float[np.ndarray, "m m"]:
     """Alignments of all pairs of m kernels, (m, m), from one pass over all of them; ones on the diagonal.
 
-    Arguments and errors are those of `alignment`. A mapping is taken in its order.
+    Arguments are those of `alignment`. A mapping is taken in its order.
+
+    Raises:
+        As `alignment`.
     """
     ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]

@@ -102,7 +102,11 @@ def checked_name(name: object) -> str:
 
 
 def default_name() -> str:
-    """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference"."""
+    """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference".
+
+    Raises:
+        UnknownBackend: the variable names no engine.
+    """
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     if asked:
         return checked_name(asked)
@@ -131,7 +135,11 @@ def _started(name: str) -> Backend[Any]:
 
 
 def availability(name: str) -> Availability:
-    """Whether the engine called `name` can run here. This looks; it starts nothing."""
+    """Whether the engine called `name` can run here. This looks; it starts nothing.
+
+    Raises:
+        UnknownBackend: there is no engine of that name.
+    """
     return engines()[checked_name(name)].availability()
 
 
@@ -166,7 +174,11 @@ def usable() -> list[str]:
 
 
 def selected(names: Sequence[str] | None) -> list[str]:
-    """`names` checked and in starting order, without repetition; None means all that are usable."""
+    """`names` checked and in starting order, without repetition; None means all that are usable.
+
+    Raises:
+        UnknownBackend: there is no engine of one of the names.
+    """
     if names is None:
         return usable()
     for name in names:

@@ -135,7 +135,7 @@ def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
     """The array of a .npy file, as a memory map if `mapped`.
 
     Raises:
-        DataError: it is none, or cannot be read.
+        DataError: the file is not a .npy file, or cannot be read.
     """
     import numpy as np
 
@@ -164,7 +164,7 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     on without it.
 
     Raises:
-        UnknownBackend: a name in the list that is none.
+        UnknownBackend: there is no engine of one of the names.
         BackendUnavailable: an engine in the list cannot run here.
     """
     from udlbridge import backends
@@ -186,7 +186,11 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
 
 
 def load_model(name: str, dtype: str | None) -> Model:
-    """A network by name, or from a file; without `dtype` a file keeps its own, and a network by name is float32."""
+    """A network by name, or from a file; without `dtype` a file keeps its own, and a network by name is float32.
+
+    Raises:
+        ModelFileError: there is no such file, or it cannot be read.
+    """
     from udlbridge.networks import models
     from udlbridge.networks.model import Model
 
@@ -204,7 +208,12 @@ def load_model(name: str, dtype: str | None) -> Model:
 
 
 def samples(model: Model, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
-    """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape."""
+    """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape.
+
+    Raises:
+        ShapeError: `shape` is not a list of sizes, or does not fit the layers; or the layers do not say one.
+        DataError: MNIST images are wanted, and no source has them.
+    """
     from udlbridge import data
     from udlbridge.errors import ShapeError
     from udlbridge.networks import models

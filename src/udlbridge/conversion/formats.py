@@ -39,7 +39,7 @@ def read_network(path: Path, spec: Path | None = None) -> Model:
         raise
     except FileNotFoundError:
         raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
-    except Exception as error:  # whatever a foreign reader meets in a damaged file: there is no list of it
+    except Exception as error:  # a foreign reader may raise anything when a file is damaged
         raise ModelFileError(
             f"{path} cannot be read ({type(error).__name__}: {error})",
             allowed="a whole file of arrays alone",

@@ -21,7 +21,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError("it is no state dict")
+        raise ValueError("it is not a state dict")
     arrays = {}
     for name, value in state.items():
         try:

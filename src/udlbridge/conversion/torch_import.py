@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 def from_torch(module: object, *, inference: bool = False) -> Model:
-    """As `udlbridge.conversion.formats.from_torch`."""
+    """As `udlbridge.from_torch`, which raises the same errors."""
     if not isinstance(module, nn.Module):
         raise ConversionError(
             f"from_torch got a {type(module).__name__}", allowed="a torch.nn.Module", remedy="pass the network itself"

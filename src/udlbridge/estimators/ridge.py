@@ -105,7 +105,12 @@ class NTKClassifier(ClassifierMixin, _KernelRidge):  # type: ignore[misc]
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Fit to samples X (n, features) and labels y (n,)."""
+        """Fit to samples X (n, features) and labels y (n,).
+
+        Raises:
+            OptionError: fewer than two classes.
+            ValueError: what scikit-learn refuses: samples or labels that are not finite, or of the wrong shape.
+        """
         samples, labels = validate_data(self, X, y, dtype="numeric", allow_nd=True)
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)

@@ -141,6 +141,9 @@ def make_plan(
     """The plan without a calibration; `tile` fixes the tile size (a store has one already).
 
     `params` are the names of the parameters that count; None means all.
+
+    Raises:
+        OptionError: a count, a method or an amount of memory that cannot be, or too little memory.
     """
     n, m = checked_count("n", n, 1), None if m is None else checked_count("m", m, 1)
     threads = thread_count(threads)

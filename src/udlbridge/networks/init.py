@@ -29,6 +29,9 @@ def initial_parameters(layers: Sequence[Layer], seed: int, dtype: str) -> dict[s
     variance 1 (embeddings). "zeros" (biases) and "ones" (scales of norms). Numbers are drawn in float64 and rounded, so
     that the float32 model is the rounded float64 model.
 
+    Raises:
+        OptionError: a seed that is not a whole number of at least 0.
+
     Source: Glorot and Bengio (2010), equation 16.
     """
     generator = np.random.default_rng(checked_count("seed", seed, 0))

@@ -13,7 +13,7 @@ from udlbridge.networks.model import Model
 
 
 def check_model(model: object) -> None:
-    """Raise `OptionError` for what is no `Model`, saying how a module of PyTorch becomes one."""
+    """Raise `OptionError` for anything but a `Model`, saying how a module of PyTorch becomes one."""
     if not isinstance(model, Model):
         raise OptionError(
             f"a {type(model).__name__} in the place of the model",
@@ -33,7 +33,7 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
         DTypeError: another dtype than the model's, or no numbers.
         ShapeError: fewer than two axes, rows of different length, or samples that the layers cannot take.
         InputError: no samples, NaN or infinity; a masked array.
-        OptionError: something else in the place of the model.
+        OptionError: `model` is not a Model.
     """
     check_model(model)
     array = as_array(x, name, wanted=None if model.takes_tokens else model.dtype)

@@ -43,7 +43,7 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
 
 
 def require_buffers(layers: Sequence[Layer], arrays: Mapping[str, Any], source: str) -> None:
-    """Refuse arrays from a file without the layers' buffers: whoever wrote it had other ones than the initial ones.
+    """Refuse arrays from a file without the layers' buffers: the saved network did not have the initial ones.
 
     Raises:
         ParameterError: naming those that are missing.

@@ -29,7 +29,7 @@ from udlbridge.store.tile_files import TileFiles
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found: tiles whose checksum fails, tiles that are not there, and what the kernel is not of.
+    """What `verify` found: tiles whose checksum fails, tiles that are not there, and inputs that are not the kernel's.
 
     `inputs` says what is wrong with the stored network and samples, by their hashes.
     """
@@ -153,7 +153,7 @@ class WritableStore(StoredKernel):
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """What the system says of a full disk, as an error of ours."""
+        """An error of the operating system, as of a full disk, as a StoreError."""
         try:
             yield
         except UDLBridgeError:

@@ -99,7 +99,11 @@ class Probe:
             )
 
     def spec(self) -> dict[str, Any]:
-        """All that determines the measurements, JSON-ready: a run is resumed with the same."""
+        """All that determines the measurements, JSON-ready: a run is resumed with the same.
+
+        Raises:
+            InputError, DTypeError, ShapeError: `x` or `target` is not an array of numbers.
+        """
         return {
             "every": self.every,
             "quantities": list(self.quantities),
@@ -110,7 +114,12 @@ class Probe:
         }
 
     def begin(self, start: Model, backend: str) -> Measure:
-        """The measurements, with K_0 computed once if it is needed."""
+        """The measurements, with K_0 computed once if it is needed.
+
+        Raises:
+            NumericalError: the change of a kernel is asked for that is zero at the start.
+            InputError, DTypeError, ShapeError: the network cannot take `x`.
+        """
         checked_batch(start, self.x, "the probe's x")
         first = self._ntk(start, backend) if "ntk_change" in self.quantities else None
         size = None if first is None else float(np.linalg.norm(first.astype(np.float64)))

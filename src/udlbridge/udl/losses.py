@@ -87,7 +87,12 @@ class Bernoulli(Distribution):
         return shape
 
     def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
-        """As for every distribution; observations are 0 or 1."""
+        """As for every distribution; observations are 0 or 1.
+
+        Raises:
+            InputError: an observation that is not.
+            ShapeError: another shape than the outputs ask for.
+        """
         super().check_observations(f, y)
         if not np.isin(y, (0, 1)).all():
             raise InputError("an observation that is neither 0 nor 1", allowed="0, 1", remedy="encode the two classes")
@@ -106,7 +111,12 @@ class Categorical(Distribution):
         return _without_last(shape, None, self)
 
     def check_observations(self, f: np.ndarray, y: np.ndarray) -> None:
-        """As for every distribution; observations are class numbers."""
+        """As for every distribution; observations are class numbers.
+
+        Raises:
+            InputError: an observation that is not.
+            ShapeError: another shape than the outputs ask for.
+        """
         super().check_observations(f, y)
         if not np.isin(y, np.arange(f.shape[-1])).all():
             raise InputError(

@@ -67,7 +67,11 @@ class ModelFunction(ParameterVector):
         return self._loss.value(outputs(self.at(x), self.x, backend=self.backend))
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
-        """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,): one backward pass of the engine, and no Jacobian."""
+        """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,): one backward pass of the engine, and no Jacobian.
+
+        Raises:
+            InputError, DTypeError, ShapeError: the network cannot take the samples, or `x` is not its parameters.
+        """
         model = self.at(x)
         batch = checked_batch(model, self.x)
         output_size(model, batch)

@@ -42,7 +42,11 @@ class Location:
 
 
 def package_path() -> Path:
-    """The folder of the Julia package UDLBridge: inside an installed wheel, at the top of a checkout otherwise."""
+    """The folder of the Julia package UDLBridge: inside an installed wheel, at the top of a checkout otherwise.
+
+    Raises:
+        JuliaUnavailable: it is in neither place.
+    """
     here = Path(__file__).resolve().parents[2]
     for candidate in (here / "julia", here.parent.parent / "julia"):
         if (candidate / "Project.toml").is_file():

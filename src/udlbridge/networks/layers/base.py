@@ -34,7 +34,7 @@ class Layer:
         return {}
 
     def start(self, name: str) -> Start:
-        """How a parameter or buffer begins when nobody gives it."""
+        """The initial values of a parameter or buffer that is not given."""
         return "glorot" if len(self.param_shapes()[name]) >= 2 else "zeros"
 
     def widths(self) -> tuple[int, int, int] | None:

@@ -88,7 +88,11 @@ class Residual(Layer):
         }
 
     def start(self, name: str) -> Start:
-        """As the layer inside begins."""
+        """As the layer inside says.
+
+        Raises:
+            KeyError: no layer inside has an array of that name.
+        """
         for prefix, layer in self.children().items():
             rest = name.removeprefix(f"{prefix}.")
             if rest != name and (rest in layer.param_shapes() or rest in layer.buffer_shapes()):
@@ -96,7 +100,11 @@ class Residual(Layer):
         raise KeyError(name)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape behind `layers`, which must be that behind the shortcut."""
+        """The shape behind `layers`, which must be that behind the shortcut.
+
+        Raises:
+            ShapeError: it is another one, or a layer inside cannot take what comes to it.
+        """
         inner = shape_behind(self.layers, shape, "inside the residual block, layer ")
         other = shape_behind(self.shortcut, shape, "in the shortcut, layer ")
         if inner != other:

@@ -123,7 +123,11 @@ class _Convolution(Layer):
         return 0, self.in_channels, self.out_channels
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(in, *space) -> (out, *windows)."""
+        """(in, *space) -> (out, *windows).
+
+        Raises:
+            ShapeError: another number of axes or channels, or a kernel that is larger than the padded sample.
+        """
         name = type(self).__name__
         if len(shape) != self.axes + 1 or shape[0] != self.in_channels:
             raise ShapeError(

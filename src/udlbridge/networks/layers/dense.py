@@ -34,7 +34,11 @@ class Dense(Layer):
         return -1, self.in_features, self.out_features
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(*rest, in) -> (*rest, out)."""
+        """(*rest, in) -> (*rest, out).
+
+        Raises:
+            ShapeError: the last axis is not `in_features` wide.
+        """
         if not shape or shape[-1] != self.in_features:
             raise ShapeError(
                 f"Dense({self.in_features}, {self.out_features}) got a sample of shape {shape}",
@@ -64,7 +68,11 @@ class _Normalising(Layer):
     keeps: ClassVar[frozenset[int]] = frozenset({0, -1})
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged; a sample needs at least one axis."""
+        """Unchanged; a sample needs at least one axis.
+
+        Raises:
+            ShapeError: it has none.
+        """
         if not shape:
             raise ShapeError(
                 f"{self.kind} got a scalar sample", allowed="a sample with at least one axis", remedy="reshape"

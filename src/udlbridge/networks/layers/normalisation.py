@@ -43,7 +43,11 @@ class LayerNorm(Layer):
         return -1, self.shape[-1], self.shape[-1]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged; the last axes have to be `normalized_shape`."""
+        """Unchanged; the last axes have to be `normalized_shape`.
+
+        Raises:
+            ShapeError: the last axes have other sizes.
+        """
         if shape[len(shape) - len(self.shape) :] != self.shape or len(shape) < len(self.shape):
             raise ShapeError(
                 f"LayerNorm({self.shape}) got a sample of shape {shape}",
@@ -69,7 +73,11 @@ class _ChannelNorm(Layer):
         return 0, self._channels(), self._channels()
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged; the first axis has to be the channels."""
+        """Unchanged; the first axis has to be the channels.
+
+        Raises:
+            ShapeError: another number of channels.
+        """
         if not shape or shape[0] != self._channels():
             raise ShapeError(
                 f"{type(self).__name__} of {self._channels()} channels got a sample of shape {shape}",

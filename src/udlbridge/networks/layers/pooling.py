@@ -60,7 +60,11 @@ class _Pool(Layer):
         return tuple((p, p) for p in self.paddings)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(channels, *space) -> (channels, *windows)."""
+        """(channels, *space) -> (channels, *windows).
+
+        Raises:
+            ShapeError: another number of axes, or windows that are larger than the padded sample.
+        """
         name = type(self).__name__
         if len(shape) != len(self.kernel) + 1:
             raise ShapeError(
@@ -114,7 +118,11 @@ class GlobalMeanPool(Layer):
     keeps: ClassVar[frozenset[int]] = frozenset({0})
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(channels, *space) -> (channels, 1, ...)."""
+        """(channels, *space) -> (channels, 1, ...).
+
+        Raises:
+            ShapeError: there is no space behind the channels.
+        """
         if len(shape) < 2:
             raise ShapeError(
                 f"GlobalMeanPool got a sample of shape {shape}",

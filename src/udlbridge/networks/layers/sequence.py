@@ -44,7 +44,11 @@ class Embedding(Layer):
         return -1, self.num_embeddings, self.embedding_dim
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(T,) -> (T, embedding_dim)."""
+        """(T,) -> (T, embedding_dim).
+
+        Raises:
+            ShapeError: a sample has more than one axis.
+        """
         if len(shape) != 1:
             raise ShapeError(
                 f"Embedding got a sample of shape {shape}", allowed="(tokens,)", remedy="one row of tokens per sample"
@@ -92,7 +96,11 @@ class LearnedPositions(Layer):
         return -1, self.features, self.features
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(T, E) -> (T, E), T at most `length`."""
+        """(T, E) -> (T, E), T at most `length`.
+
+        Raises:
+            ShapeError: another number of features, or more tokens than `length`.
+        """
         _check_sequence("LearnedPositions", shape, self.features)
         if shape[0] > self.length:
             raise ShapeError(
@@ -156,7 +164,11 @@ class Take(Layer):
     index: Index = -1
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(T, *rest) -> rest."""
+        """(T, *rest) -> rest.
+
+        Raises:
+            ShapeError: a single axis, or an index outside the first.
+        """
         if len(shape) < 2 or not -shape[0] <= self.index < shape[0]:
             raise ShapeError(
                 f"Take({self.index}) got a sample of shape {shape}",

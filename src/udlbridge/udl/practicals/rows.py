@@ -108,6 +108,9 @@ def largest_gap(quantity: str, value: np.ndarray, reference: np.ndarray, toleran
     """The entry of an array that is farthest from what it should be; the largest one where all are equal.
 
     `tolerance` is relative to the largest entry of `reference`.
+
+    Raises:
+        ValueError: arrays of different shapes.
     """
     value, reference = np.asarray(value, dtype=float), np.asarray(reference, dtype=float)
     if value.shape != reference.shape:
