@@ -38,14 +38,14 @@ function decayed(rule, settings)
 end
 
 """
-    Training(chain, X, Y, loss; optimiser, rates, clip_norm = nothing)
+    Training(model, X, Y, loss; optimiser, rates, clip_norm = nothing)
 
 A training under way, in inference mode. The arrays of the chain are trained in place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
 - `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
 - `optimiser`: a rule, as of [`optimiser`](@ref); its own learning rate is replaced.
-- `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref).
+- `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref), or one number for all.
 - `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
 """
 mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
@@ -59,13 +59,14 @@ mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Obse
     step::Int
 end
 
-function Training(chain::Chain, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+function Training(model, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+    # In inference mode, with the arrays of the model: these are what is trained.
+    chain, X = ready(model, X)
+    rates = rates isa Real ? fill(rates, length(parameters(chain))) : rates
     size(X, ndims(X)) == count_samples(Y) ||
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
     length(rates) == length(parameters(chain)) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
-    # In inference mode, with the arrays of the chain: these are what is trained.
-    chain = inference(chain)
     state = Flux.setup(optimiser, chain)
     t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
     # What is no parameter is not trained, whatever Flux finds in a layer.
@@ -212,12 +213,12 @@ function resume!(t::Training, slots::AbstractVector, step::Integer)
 end
 
 """
-    loss_gradient(loss, chain, X, Y) -> (loss, gradients)
+    loss_gradient(loss, model, X, Y) -> (loss, gradients)
 
 The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
 """
-function loss_gradient(loss, chain::Chain, X::AbstractArray, Y)
-    chain = inference(chain)
+function loss_gradient(loss, model, X::AbstractArray, Y)
+    chain, X = ready(model, X)
     value, gradient = value_and_gradient(loss, chain, X, Y)
     return value, gradient isa Vector ? gradient : gradient_arrays(chain, gradient)
 end

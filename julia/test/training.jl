@@ -67,6 +67,11 @@ values_of(t::Training) = last.(parameters(t.chain))
         @test all(values_of(t)[3:4] .!= before[3:4])
     end
 
+    @testset "one rate for all" begin
+        a, b = training(:sgd; rates=0.05), training(:sgd)
+        @test epoch!(a, order, 10) == epoch!(b, order, 10)
+    end
+
     @testset "clipping" begin
         chain, X, Y = problem()
         _, gradients = loss_gradient(Flux.logitcrossentropy, chain, X, Y)
