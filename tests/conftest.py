@@ -62,6 +62,16 @@ def untyped() -> Iterator[None]:
 
 
 @pytest.fixture
+def julia_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whose Julia is not where it was, also where this process has started another."""
+    from udlbridge.backends.julia import runtime
+
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
+    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
+    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
+
+
+@pytest.fixture
 def images() -> np.ndarray:
     """The first ten MNIST training images, (10, 784) float32."""
     from udlbridge import data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,18 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import udlbridge as ub
-from helpers import random_model
+from helpers import random_model, udlbridge
+from udlbridge import tolerances
 from udlbridge.cli import group
-
-
-def udlbridge(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "udlbridge", *map(str, args)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_reproduce_prints_the_notebooks_numbers_and_draws(tmp_path: Path) -> None:
@@ -60,12 +50,12 @@ def test_reproduce_on_all_engines(tmp_path: Path) -> None:
     assert {"julia", "Flux", "Zygote", "torch"} <= set(result["versions"])
 
 
+@pytest.mark.usefixtures("julia_nowhere")
 def test_reproduce_without_julia_says_so() -> None:
-    nowhere = {"UDLBRIDGE_JULIA_EXE": "/nowhere/julia", "UDLBRIDGE_JULIA_PROJECT": "/nowhere"}
-    done = udlbridge("reproduce", "--no-install", **nowhere)
+    done = udlbridge("reproduce", "--no-install")
     assert done.returncode == 0
     assert "julia was not compared: there is no Julia at /nowhere/julia" in done.stdout
-    done = udlbridge("reproduce", "--backend", "julia", **nowhere)
+    done = udlbridge("reproduce", "--backend", "julia")
     assert done.returncode == 2
     assert "there is no Julia at /nowhere/julia" in done.stderr
     assert "Traceback" not in done.stderr
@@ -73,12 +63,8 @@ def test_reproduce_without_julia_says_so() -> None:
 
 def test_disagreement_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a budget that nothing keeps, the same run fails."""
-    code = (
-        "import sys\nfrom udlbridge import tolerances\ntolerances.BUDGETS['float32'] = 1e-12\n"
-        "sys.argv = ['udlbridge', 'reproduce', '--backend', 'torch,reference']\n"
-        "from udlbridge.cli import main\nmain()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    monkeypatch.setitem(tolerances.BUDGETS, "float32", 1e-12)
+    done = udlbridge("reproduce", "--backend", "torch,reference")
     assert done.returncode == 1
     assert "THEY DO NOT AGREE" in done.stdout
 
@@ -173,15 +159,16 @@ def test_no_samples_are_no_number_of_samples(words: str, n: int) -> None:
     assert f"{n} is not in the range x>=1" in result.output
 
 
+@pytest.mark.usefixtures("julia_nowhere")
 def test_doctor() -> None:
-    done = udlbridge("doctor", "--json", UDLBRIDGE_JULIA_EXE="/nowhere/julia", UDLBRIDGE_JULIA_PROJECT="/nowhere")
+    done = udlbridge("doctor", "--json")
     result = json.loads(done.stdout)
     assert (done.returncode, result["ok"]) == (1, False)
     parts = {part["part"]: part for part in result["parts"]}
     assert parts["torch"]["ok"]
     assert not parts["Julia"]["ok"]
     assert parts["Julia"]["remedy"].startswith("udlbridge julia use")
-    text = udlbridge("doctor", UDLBRIDGE_JULIA_EXE="/nowhere/julia", UDLBRIDGE_JULIA_PROJECT="/nowhere").stdout
+    text = udlbridge("doctor").stdout
     assert "MISSING  Julia" in text
     assert "-> udlbridge julia use" in text
 
@@ -194,8 +181,10 @@ def test_doctor_with_julia() -> None:
     assert done.returncode == 0
 
 
-def test_version() -> None:
-    assert udlbridge("--version").stdout.strip() == f"udlbridge {ub.__version__}"
+def test_version_in_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "udlbridge", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"udlbridge {ub.__version__}"
 
 
 def test_spectrum_of_a_file_and_of_a_network(tmp_path: Path) -> None:

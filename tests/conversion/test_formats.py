@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
-from helpers import assert_within_budget
+from helpers import assert_within_budget, udlbridge
 from udlbridge import backends, errors
 from udlbridge.analysis.checking import first_difference
 from udlbridge.backends.reference.engine import ReferenceBackend
@@ -22,12 +20,6 @@ from udlbridge.networks.inputs import plausible_shape
 from udlbridge.networks.layers import Layer
 
 RESIDUAL = shaken(EVERY_LAYER["residual with shortcut"][0], dtype="float32")
-
-
-def udlbridge(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "udlbridge", *map(str, args)], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])

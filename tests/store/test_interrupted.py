@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from helpers import assert_within_budget
+from helpers import assert_within_budget, udlbridge
 from small_stores import MODEL, X, store_of
 from udlbridge import errors
 from udlbridge.store import folders as new_folders
@@ -159,11 +159,10 @@ def test_what_tiles_mean_is_on_the_disk_before_them_and_they_before_they_count(
 def test_killed_before_the_manifest_says_complete(tmp_path: Path) -> None:
     store = store_of(tmp_path / "K.zarr")
     store.update(complete=False)
-    command = [sys.executable, "-m", "udlbridge", "store", "verify", str(store.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = udlbridge("store", "verify", store.path)
     assert done.returncode == 1
     assert "interrupted" in done.stdout
-    assert subprocess.run([*command, "--repair"], check=False).returncode == 0
+    assert udlbridge("store", "verify", store.path, "--repair").returncode == 0
     assert ub.KernelStore(store.path).complete
 
 

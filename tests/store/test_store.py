@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from helpers import assert_within_budget, random_model, samples
+from helpers import assert_within_budget, random_model, samples, udlbridge
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import reduction
@@ -487,27 +487,23 @@ def test_spectrum_of_a_store_by_products(tmp_path: Path, outputs: int | str) -> 
 
 @pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "udlbridge", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     target = tmp_path / "K.zarr"
     kernel = ("kernel", "--n", 50, "--outputs", 0, "--backend", "reference")
-    planned = run(*kernel, "--plan")
+    planned = udlbridge(*kernel, "--plan")
     assert "structured" in planned.stdout, planned.stderr
-    done = run(*kernel, "--out", target, "--verify", 1)
+    done = udlbridge(*kernel, "--out", target, "--verify", 1)
     assert done.returncode == 0, done.stderr
     assert "1 random tiles against float64" in done.stdout
-    assert run(*kernel, "--out", target).returncode == 2
-    assert run(*kernel, "--out", target, "--resume").returncode == 0
-    assert run("store", "verify", target).stdout.startswith("1 tiles are whole, 0 damaged, 0 missing")
+    assert udlbridge(*kernel, "--out", target).returncode == 2
+    assert udlbridge(*kernel, "--out", target, "--resume").returncode == 0
+    assert udlbridge("store", "verify", target).stdout.startswith("1 tiles are whole, 0 damaged, 0 missing")
     (target / "kernel/c/0/0").unlink()
-    assert run("store", "verify", target).returncode == 1
-    assert run("store", "verify", target, "--repair").returncode == 0
+    assert udlbridge("store", "verify", target).returncode == 1
+    assert udlbridge("store", "verify", target, "--repair").returncode == 0
     np.save(tmp_path / "new.npy", ub.data.mnist("train", n=60)[0][50:])
-    assert "(60, 60)" in run("store", "append", target, tmp_path / "new.npy").stdout
-    assert run("store", "info", target).returncode == 0
-    assert run("spectrum", target).stdout.startswith("PSD: 60 eigenvalues")
+    assert "(60, 60)" in udlbridge("store", "append", target, tmp_path / "new.npy").stdout
+    assert udlbridge("store", "info", target).returncode == 0
+    assert udlbridge("spectrum", target).stdout.startswith("PSD: 60 eigenvalues")
     x = ub.data.mnist("train", n=60)[0]
     expected = ub.ntk(ub.models.three_layer_sigmoid(), x, outputs=0, backend="torch")
     ub.testing.assert_kernels_close(np.asarray(ub.KernelStore(target)), expected)

@@ -7,7 +7,6 @@ import pytest
 
 import udlbridge as ub
 from helpers import random_model, samples
-from udlbridge.backends.julia import runtime
 from udlbridge.testing import assert_consistent, assert_kernels_close, assert_psd
 
 MODEL = random_model([3, 4, 2], ["tanh", "identity"])
@@ -66,15 +65,6 @@ def run(
     return start("-p", "no:faulthandler", "-p", "no:cacheprovider", "-rs", *args)
 
 
-@pytest.fixture
-def julia_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Julia that is not there, also where this process has started another."""
-    monkeypatch.setattr(runtime, "_STATE", runtime._State())
-    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
-    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
-    monkeypatch.delenv("UDLBRIDGE_REQUIRE", raising=False)
-
-
 def test_fixture_runs_once_for_each_engine(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(USER_TEST)
     result = run(pytester, "--udlbridge-backends", "torch,reference", "-v")
@@ -83,7 +73,10 @@ def test_fixture_runs_once_for_each_engine(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.usefixtures("julia_nowhere")
-def test_missing_julia_is_a_counted_skip_with_the_reason(pytester: pytest.Pytester) -> None:
+def test_missing_julia_is_a_counted_skip_with_the_reason(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UDLBRIDGE_REQUIRE", raising=False)
     pytester.makepyfile(USER_TEST)
     result = run(pytester)
     result.assert_outcomes(passed=2, skipped=1)
@@ -94,7 +87,8 @@ def test_missing_julia_is_a_counted_skip_with_the_reason(pytester: pytest.Pytest
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("julia_nowhere")
-def test_tests_of_other_processes_are_counted(pytester: pytest.Pytester) -> None:
+def test_tests_of_other_processes_are_counted(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UDLBRIDGE_REQUIRE", raising=False)
     pytester.makepyfile(USER_KERNEL)
     result = run(pytester, "-n", "2", fresh_process=True)
     result.assert_outcomes(passed=2, skipped=1)
