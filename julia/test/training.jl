@@ -4,6 +4,7 @@ using UDLBridge: optimiser, loss_function, optimiser_leaves, slots, resume!, gat
 const RECIPES = Dict(
     :sgd => Dict("weight_decay" => 0.0),
     :momentum => Dict("momentum" => 0.9, "weight_decay" => 0.01),
+    :torch_momentum => Dict("momentum" => 0.9, "weight_decay" => 0.01),
     :nesterov => Dict("momentum" => 0.9, "weight_decay" => 0.0),
     :adam => Dict("beta1" => 0.9, "beta2" => 0.99, "eps" => 1e-8, "weight_decay" => 0.01),
     :adamw => Dict("beta1" => 0.9, "beta2" => 0.999, "eps" => 1e-8, "weight_decay" => 0.1),

@@ -1,4 +1,4 @@
-"""MNIST as arrays."""
+"""MNIST and MNIST-1D as arrays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from udlbridge.data import idx, sources
+from udlbridge.data.mnist1d import MNIST1D as MNIST1D
+from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import InputError
 
 SPLITS = {"train": "train", "test": "t10k"}
