@@ -2,8 +2,14 @@
 
 Source: practical Transformers. A small causal transformer learns to foretell the next character of a text that ships
 with Python. Sampling, greedy choice, top-k, nucleus, k-th token and beam search are functions of its logits: the same
-weights give the same tokens on every engine. (For the nucleus the source prints the position of its last token, counted
-from 0, as the number of its tokens: one too few.) The sentences of GPT-2 are in `13_gpt2`.
+weights give the same tokens on every engine. Numbers are drawn as the practical draws them, by `np.random.choice` over
+the whole vocabulary after `set_seed(0)`: that is what a legacy `RandomState(0)` means here. The sentences of GPT-2 are
+in `13_gpt2`.
+
+Three slips of the source. For the nucleus it prints the position of the last token, counted from 0, as the number of
+its tokens: one too few. Its top-k asks for the probability at the k-th place, counted from 0, and keeps what is not
+below it: k + 1 tokens. Its beam search begins with `input_tokens['log_prob'] = 0`, on a global of that name, and not on
+the tokens that it is given; called with any others it would fail.
 """
 
 import contextlib
@@ -11,8 +17,7 @@ import io
 from functools import cache
 
 import numpy as np
-from scipy.special import softmax
-from scipy.stats import entropy
+from scipy.special import log_softmax, softmax
 
 import udlbridge as ub
 from udlbridge import backends
@@ -20,11 +25,15 @@ from udlbridge.udl import decoding, practicals
 
 WINDOW, LENGTH = 12, 24
 STRATEGIES = {
-    "greedy": lambda generator: decoding.greedy,
-    "sampling": lambda generator: lambda logits: decoding.sample(logits, generator),
-    "top 5": lambda generator: lambda logits: decoding.top_k(logits, 5, generator),
-    "nucleus 0.6": lambda generator: lambda logits: decoding.nucleus(logits, 0.6, generator),
-    "second most likely": lambda generator: lambda logits: decoding.kth_most_likely(logits, 1),
+    "greedy": lambda draws: decoding.greedy,
+    "sampling": lambda draws: lambda logits: decoding.sample(logits, draws),
+    "top 3": lambda draws: lambda logits: decoding.top_k(logits, 3, draws),
+    "top 11": lambda draws: lambda logits: decoding.top_k(logits, 11, draws),
+    "nucleus 0.2": lambda draws: lambda logits: decoding.nucleus(logits, 0.2, draws),
+    "nucleus 0.6": lambda draws: lambda logits: decoding.nucleus(logits, 0.6, draws),
+    "nucleus 0.95": lambda draws: lambda logits: decoding.nucleus(logits, 0.95, draws),
+    "second most likely": lambda draws: lambda logits: decoding.kth_most_likely(logits, 1),
+    "tenth most likely": lambda draws: lambda logits: decoding.kth_most_likely(logits, 9),
 }
 
 
@@ -65,47 +74,94 @@ def next_logits(model, backend):
 
 
 def continuations(logits):
-    """The tokens of every strategy; those that draw start from the same seed."""
+    """The tokens of every strategy; those that draw start from the practical's seed."""
     found = {"beam search": list(decoding.beam_search(logits, PROMPT, beams=5, length=LENGTH)[0].tokens)}
     for name, strategy in STRATEGIES.items():
-        found[name] = decoding.generate(logits, PROMPT, strategy(np.random.default_rng(0)), length=LENGTH)
+        draws = np.random.RandomState(0)
+        found[name] = decoding.generate(logits, PROMPT, strategy(draws), length=LENGTH)
     return found
+
+
+def log_probability(logits, tokens):
+    """Of what follows the prompt."""
+    places = range(len(PROMPT), len(tokens))
+    return sum(log_softmax(logits(np.array([tokens[:place]]))[0])[tokens[place]] for place in places)
 
 
 def rows(backend=None):
     engine = backends.get(backend).name
     run = trained(engine)
     other = "torch" if engine == "reference" and "torch" in backends.usable() else "reference"
-    here, there = (continuations(next_logits(run.model, e)) for e in (engine, other))
-    logits = next_logits(run.model, engine)
-    one, best = (decoding.beam_search(logits, PROMPT, beams=n, length=LENGTH)[0] for n in (1, 5))
-    first = logits(np.array([PROMPT]))[0]
-    last_position = np.argmax(np.cumsum(np.sort(softmax(first))[::-1]) > 0.95)
+    logits, peer = (next_logits(run.model, e) for e in (engine, other))
+    here, there = continuations(logits), continuations(peer)
+    x, y, _ = corpus()
+    loss, same = (ub.loss_gradient(run.model, x, y, backend=e)[0] for e in (engine, other))
+    beams = decoding.beam_search(logits, PROMPT, beams=5, length=LENGTH)
+    sums = np.array([log_probability(logits, beam.tokens) for beam in beams])
+    first, again = (f(np.array([PROMPT]))[0] for f in (logits, peer))
+    nucleus = decoding.nucleus_tokens(first, 0.95)
+    gain, gained = (
+        log_probability(f, tokens["beam search"]) - log_probability(f, tokens["greedy"])
+        for f, tokens in ((logits, here), (peer, there))
+    )
     return [
-        practicals.below(
-            "loss, half the entropy of the characters", entropy(np.bincount(corpus()[1])) / 2, run.losses[-20:].mean()
-        ),
+        practicals.closed_form("loss of the trained network, as with another engine", same, loss, 1e-5),
         *[
-            practicals.closed_form(f"{name}: tokens that {other} gives otherwise", 0, np.not_equal(a, b).sum(), 0)
-            for (name, a), b in zip(here.items(), there.values(), strict=True)
+            practicals.closed_form(
+                f"{name}: log probability", log_probability(peer, there[name]), log_probability(logits, tokens), 1e-9
+            )
+            for name, tokens in here.items()
         ],
-        practicals.closed_form(
-            "one beam: tokens other than greedy", 0, np.not_equal(one.tokens, here["greedy"]).sum(), 0
+        practicals.closed_form("beam search: log probability beyond greedy", gained, gain, 1e-8),
+        practicals.largest_gap(
+            "log probabilities of all five beams", np.array([b.log_probability for b in beams]), sums
         ),
-        practicals.below("log probability, greedy - best of 5 beams", 0.0, one.log_probability - best.log_probability),
-        practicals.closed_form("nucleus 0.95: tokens", last_position + 1, len(decoding.nucleus_tokens(first, 0.95)), 0),
+        practicals.closed_form(
+            "nucleus 0.95: probability of its tokens",
+            softmax(again)[nucleus].sum(),
+            softmax(first)[nucleus].sum(),
+            1e-9,
+        ),
     ]
+
+
+def report(backend=None):
+    """The vocabulary, what every strategy says, from how many tokens the nucleus chooses, and the beams."""
+    engine = backends.get(backend).name
+    logits, alphabet = next_logits(trained(engine).model, engine), corpus()[2]
+    lines = [f"Number of tokens in dictionary = {len(alphabet)}"]
+    for name, tokens in continuations(logits).items():
+        lines.append(f"{name}: {''.join(alphabet[t] for t in tokens)!r}")
+        if name.startswith("nucleus"):
+            threshold, places = float(name.split()[1]), range(len(PROMPT), len(tokens))
+            sizes = [len(decoding.nucleus_tokens(logits(np.array([tokens[:p]]))[0], threshold)) for p in places]
+            lines.append(f"    choosing from {', '.join(map(str, sizes))} tokens")
+    for step, beams in enumerate(decoding.beam_steps(logits, PROMPT, beams=5, length=LENGTH), start=1):
+        if step in (1, 2, LENGTH):
+            lines.append(f"beams after {step} tokens:")
+            for beam in beams:
+                text = "".join(alphabet[t] for t in beam.tokens)
+                lines.append(f"    {beam.log_probability:7.3f} (probability {beam.probability:.2e}): {text!r}")
+    return "\n".join(lines)
 
 
 def draw(backend=None):
     from matplotlib import pyplot
 
-    run = trained(backends.get(backend).name)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 2.8))
+    engine = backends.get(backend).name
+    run = trained(engine)
+    logits, alphabet = next_logits(run.model, engine), corpus()[2]
+    found = continuations(logits)
+    figure, (left, middle, right) = pyplot.subplots(
+        1, 3, figsize=(13, 3.4), width_ratios=(2, 2, 4), layout="constrained"
+    )
     left.plot(run.losses)
-    left.set(title="training", xlabel="step", ylabel="loss (nats per character)")
-    found = continuations(next_logits(run.model, backend)).items()
-    lines = [f"{name}: {''.join(corpus()[2][t] for t in tokens)!r}" for name, tokens in found]
+    left.set(title=f"training, {engine}", xlabel="step", ylabel="loss (nats per character)")
+    p = softmax(logits(np.array([PROMPT]))[0])
+    best = np.argsort(-p)[:10]
+    middle.bar([repr(alphabet[t])[1:-1].replace(" ", "\u2423") for t in best], p[best], color="#0072b2")
+    middle.set(title="the next character, ten most likely", xlabel="character", ylabel="probability")
+    lines = [f"{name:<19}{''.join(alphabet[t] for t in tokens)!r}" for name, tokens in found.items()]
     right.text(0, 1, "\n".join(lines), family="monospace", fontsize=8, va="top")
     right.axis("off")
     return figure

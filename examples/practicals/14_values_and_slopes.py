@@ -2,7 +2,8 @@
 
 Source: the question on the slopes of a network. Its data give y at some points, dy/dx1 at others, and dy/dx2 at the
 rest. A network is fitted to such data of y = sin(x1) x2 with a Sobolev loss: squared gaps, over what was observed.
-After as many steps on the values alone, the error elsewhere is more than twice as large.
+After as many steps on the values alone, the error elsewhere is more than twice as large. The rate of 0.2 is one at
+which the descent is stable: engines stay together to rounding.
 """
 
 from functools import cache
@@ -12,6 +13,8 @@ import numpy as np
 import udlbridge as ub
 from udlbridge import backends
 from udlbridge.udl import practicals
+
+KINDS = ("values and slopes", "values alone")
 
 
 def truth(x):
@@ -35,7 +38,7 @@ def fitted(engine, kind):
     if kind == "values alone":
         x, y, slopes = x[:12], y[:12], np.full((12, 1, 2), np.nan)
     model = ub.Model([ub.Dense(2, 12, "tanh"), ub.Dense(12, 1)], seed=2, dtype="float64")
-    settings = {"optimizer": ("sgd", {"lr": 0.36}), "epochs": 400, "threads": 1, "progress": False}
+    settings = {"optimizer": ("sgd", {"lr": 0.2}), "epochs": 400, "threads": 1, "progress": False}
     return ub.train(model, x, y, loss=ub.losses.sobolev(slopes), backend=engine, **settings)
 
 
@@ -48,17 +51,21 @@ def error(model, engine):
 
 def rows(backend=None):
     engine = backends.get(backend).name
-    both, alone = (fitted(engine, kind) for kind in ("values and slopes", "values alone"))
+    other = "reference" if engine == "torch" else "torch"
+    both, alone = (fitted(engine, kind) for kind in KINDS)
+    there = [fitted(other, kind) for kind in KINDS]
     x, y, slopes = task()
     loss = ub.optimize.LossFunction(both.model, x, y, loss=ub.losses.sobolev(slopes), backend=engine)
     end, e = loss.start(), 1e-6 * np.eye(both.model.n_params)[7]
     difference = (loss.value(end + e) - loss.value(end - e)) / 2e-6
-    shared = error(both.model, engine)
+    shared, apart = error(both.model, engine), error(alone.model, engine)
     return [
         practicals.differences("gradient by one weight", difference, loss.gradient(end)[7], 1e-6),
         practicals.below("loss, a twentieth of the first", both.losses[0] / 20, both.losses[-1]),
-        practicals.below("error elsewhere / spread", 0.3, shared),
-        practicals.below("the same, half of that from values alone", error(alone.model, engine) / 2, shared),
+        practicals.closed_form("loss at the end, as with another engine", there[0].losses[-1], both.losses[-1]),
+        practicals.closed_form("error elsewhere / spread", error(there[0].model, other), shared, 1e-11),
+        practicals.closed_form("the same from values alone", error(there[1].model, other), apart, 1e-11),
+        practicals.below("error elsewhere, half of that from values alone", apart / 2, shared),
     ]
 
 
@@ -69,8 +76,10 @@ def draw(backend=None):
     grid, (x, y, slopes) = np.linspace(-2, 2, 41), task()
     points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     panels = {"sin(x1) x2": truth(points)}
-    for kind in ("values and slopes", "values alone"):
-        panels[f"fitted to {kind}"] = ub.outputs(fitted(engine, kind).model, points, backend=engine)
+    for kind in KINDS:
+        model = fitted(engine, kind).model
+        label = f"fitted to {kind}: error {error(model, engine):.3f}"
+        panels[label] = ub.outputs(model, points, backend=engine)
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), sharey=True, layout="constrained")
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         drawn = axis.contourf(grid, grid, values.reshape(41, 41), np.linspace(-2, 2, 17), extend="both")
@@ -81,7 +90,7 @@ def draw(backend=None):
             axis.plot(*x[chosen].T, marker, ms=4, mec="k", label=label)
     axes[0].set_ylabel("x2")
     axes[1].legend(fontsize=7, loc="upper left")
-    figure.colorbar(drawn, ax=axes)
+    figure.colorbar(drawn, ax=axes, label="y")
     return figure
 
 

@@ -4,7 +4,10 @@
 Gradient kernels of Flux networks: the empirical neural tangent kernel, its spectrum, and the derivatives behind it.
 
 Samples are the *last* axis, as everywhere in Flux; outputs count from 1. Start with [`ntk`](@ref),
-[`jacobian`](@ref), [`input_jacobian`](@ref) and [`spectrum`](@ref).
+[`input_jacobian`](@ref) and [`spectrum`](@ref). Public too, but not exported, since their names are general or taken by
+other packages: [`UDLBridge.jacobian`](@ref), [`UDLBridge.parameters`](@ref), [`UDLBridge.outputs`](@ref),
+[`UDLBridge.pull`](@ref), [`UDLBridge.push`](@ref), [`UDLBridge.signals`](@ref), [`UDLBridge.build`](@ref),
+[`UDLBridge.optimiser`](@ref), [`UDLBridge.save`](@ref) and [`UDLBridge.load`](@ref).
 
 The package needs no Python. The Python package `udlbridge` calls the functions in `bridge.jl`, which take arrays and a
 JSON spec and do no computation of their own.
@@ -24,9 +27,14 @@ using Printf: @sprintf
 using SpecialFunctions: erf
 using Zygote: Zygote
 
-export ntk, jacobian, input_jacobian, input_hessian, pull, push, signals, outputs, spectrum, Spectrum, build, parameters
+export ntk, input_jacobian, input_hessian, spectrum, Spectrum
 export Training, Sobolev, Observed, epoch!, loss_gradient
 export from_flux, to_flux
+
+# Names that others have too (Zygote's `jacobian`), or that are too general to take: `UDLBridge.jacobian`, or by `using`.
+@static if VERSION >= v"1.11"
+    eval(Expr(:public, :jacobian, :pull, :push, :signals, :outputs, :parameters, :build, :save, :load, :optimiser))
+end
 
 include("layout.jl")
 include("layers.jl")
@@ -39,6 +47,7 @@ include("layers/sequence.jl")
 include("layers/containers.jl")
 include("reduction.jl")
 include("inference.jl")
+include("samples.jl")
 include("derivatives.jl")
 include("rules.jl")
 include("duals.jl")

@@ -143,6 +143,13 @@ function bridge_state(t::Training)
     return bridge_canonical(t.chain, last.(parameters(t.chain))), by_slot, t.step
 end
 
+"give BLAS the machine's cores (Julia takes half of them), unless the environment says otherwise"
+function bridge_start()
+    said = any(name -> haskey(ENV, name), ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"))
+    said || BLAS.set_num_threads(Sys.CPU_THREADS)
+    return nothing
+end
+
 "set the number of BLAS threads; returns the one before"
 function bridge_threads(n::Integer)
     before = BLAS.get_num_threads()

@@ -1,5 +1,5 @@
 """
-    input_hessian(chain, X)
+    input_hessian(model, X)
 
 Second derivatives of every output with respect to the sample that it comes from, `(D, D, O, n)` with `D` the number of
 entries of a sample.
@@ -8,9 +8,13 @@ Forward mode over reverse mode: the Zygote pullback of each output is differenti
 sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all. Where
 an activation has no second derivative (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
 """
-function input_hessian(chain::Chain, X::AbstractArray{T}) where {T}
-    chain = for_duals(inference(chain))
+function input_hessian(model, X::AbstractArray)
+    chain, X = ready(model, X)
+    check_outputs(chain, X)
+    takes_tokens(chain) && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))
+    chain = for_duals(chain)
     seeds = cotangents(Full(), chain(X))
+    T = eltype(first(seeds))
     n = size(X, ndims(X))
     D = length(X) ÷ n
     H = Array{T}(undef, D, D, length(seeds), n)

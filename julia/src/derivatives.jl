@@ -1,35 +1,39 @@
 """
-    outputs(chain, X)
+    outputs(model, X)
 
 f(X) in inference mode, (O, n) for X (D..., n).
 """
-outputs(chain::Chain, X::AbstractArray) = inference(chain)(X)
+function outputs(model, X::AbstractArray)
+    chain, X = ready(model, X)
+    return chain(X)
+end
 
 "sample `i` of `X`, kept as a batch of one"
 sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
 
 """
-    jacobian(chain, X) -> Vector of name => block
+    jacobian(model, X) -> Vector of name => block
 
 Derivatives of every output of every sample with respect to every parameter: blocks of size
 `(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
 
 One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
 """
-function jacobian(chain::Chain, X::AbstractArray)
-    chain = inference(chain)
+function jacobian(model, X::AbstractArray)
+    chain, X = ready(model, X)
+    check_outputs(chain, X)
     y = chain(X)
     return per_sample(chain, X, cotangents(Full(), y))
 end
 
-"blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain in inference mode"
-function per_sample(chain::Chain, X::AbstractArray, seeds)
+"blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain or of one layer in inference mode"
+function per_sample(chain, X::AbstractArray, seeds)
     T = eltype(first(seeds))
     n = size(X, ndims(X))
-    named = parameters(chain)
+    own = leaves(chain)
     # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
-    forgetful = any(leaf -> ismutable(leaf.layer), leaves(chain))
-    blocks = [Array{T}(undef, size(p)..., length(seeds), n) for (_, p) in named]
+    forgetful = any(leaf -> ismutable(leaf.layer), own)
+    blocks = [Array{T}(undef, size(value(leaf))..., length(seeds), n) for leaf in own]
     for i in 1:n
         xi = sample(X, i)
         _, back = Zygote.pullback(m -> m(xi), chain)
@@ -39,11 +43,11 @@ function per_sample(chain::Chain, X::AbstractArray, seeds)
             store!(blocks, chain, gradient, k, i)
         end
     end
-    return [name => block for ((name, _), block) in zip(named, blocks)]
+    return [leaf.name => block for (leaf, block) in zip(own, blocks)]
 end
 
 "copy one gradient of a chain into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
-function store!(blocks, chain::Chain, gradient, k::Integer, i::Integer)
+function store!(blocks, chain, gradient, k::Integer, i::Integer)
     for (block, leaf) in zip(blocks, leaves(chain))
         found = gradient_of(leaf, gradient)
         target = selectdim(selectdim(block, ndims(block), i), ndims(block) - 1, k)
@@ -53,16 +57,18 @@ function store!(blocks, chain::Chain, gradient, k::Integer, i::Integer)
 end
 
 """
-    input_jacobian(chain, X)
+    input_jacobian(model, X)
 
-Derivatives of every output with respect to the sample that it comes from, `(D..., O, n)`.
+Derivatives of every output with respect to the sample that it comes from, `(D..., O, n)`, in the type of the model's numbers
+whatever that of `X` is.
 
 The samples of a batch do not touch each other in inference mode, so one pullback of the whole batch serves all of them.
 """
-function input_jacobian(chain::Chain, X::AbstractArray{T}) where {T}
-    chain = inference(chain)
+function input_jacobian(model, X::AbstractArray)
+    chain, X = ready(model, X)
+    check_outputs(chain, X)
     y, back = Zygote.pullback(chain, X)
-    result = zeros(T, size(X)[1:(end - 1)]..., size(y, 1), size(y, 2))
+    result = zeros(eltype(y), size(X)[1:(end - 1)]..., size(y, 1), size(y, 2))
     for (k, seed) in enumerate(cotangents(Full(), y))
         pulled = only(back(seed))
         pulled === nothing && continue

@@ -17,7 +17,8 @@ function (a::Carried)(z::ForwardDiff.Dual{Tag}) where {Tag}
     return ForwardDiff.Dual{Tag}(a.f(v), slope(a.f, v) * ForwardDiff.partials(z))
 end
 
-Zygote.@adjoint function Base.Broadcast.broadcasted(a::Carried, z::AbstractArray{<:Real})
+# Strided: Zygote has a rule of its own for arrays that are one number (FillArrays).
+Zygote.@adjoint function Base.Broadcast.broadcasted(a::Carried, z::StridedArray{<:Real})
     return a.(z), Δ -> (nothing, Δ .* slope.(a.f, z))
 end
 
@@ -52,11 +53,13 @@ const Branching = Union{typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.
 """
     for_duals(chain)
 
-The chain as dual numbers can go through it: [`Carried`](@ref) activations, and `identity` for every `Dropout`, since Flux's
+The chain as dual numbers can go through it: [`Carried`](@ref) activations, and `identity` for every dropout, since Flux's
 draws random numbers even at rest, and not of dual numbers.
 """
-for_duals(chain::Chain) = Flux.fmap(carrying, chain; exclude=layer -> layer isa Dropout || Flux.Functors.isleaf(layer))
+for_duals(chain::Chain) = Flux.fmap(carrying, chain; exclude=layer -> layer isa Drop || Flux.Functors.isleaf(layer))
+
+const Drop = Union{Dropout,Flux.AlphaDropout}
 
 carrying(leaf) = leaf
-carrying(::Dropout) = identity
+carrying(::Drop) = identity
 carrying(f::Branching) = Carried(f)

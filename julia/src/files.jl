@@ -12,7 +12,7 @@ const DTYPES = Dict{String,DataType}("F32" => Float32, "F64" => Float64)
 Write a network to a model file, from which Python's `udlbridge.from_flux(path)` and [`load`](@ref) make it again. Not
 exported: `UDLBridge.save`. The file appears whole or not at all.
 """
-save(chain::Chain, path::AbstractString) = save(from_flux(chain), path)
+save(model, path::AbstractString) = save(from_flux(model), path)
 
 function save(model::Model, path::AbstractString)
     header = Dict{String,Any}("__metadata__" => Dict("udlbridge" => JSON.json(model.spec)))

@@ -1,38 +1,54 @@
 """
-    inference(chain) -> Chain
+    inference(model) -> Chain
 
-The chain in inference mode, with the same arrays. The chain itself keeps its mode: whoever asks for a kernel in the course
+The chain in inference mode, with the same arrays; a layer that is no chain is taken as a chain of one. The chain itself keeps its mode: whoever asks for a kernel in the course
 of a training goes on with the training as before.
 
 # Errors
-`ArgumentError` for a chain that has no kernel of its own in this sense: a `BatchNorm` or `Dropout` that was put into
-training mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are random; a `BatchNorm` that keeps no
-statistics; an array that two layers share, whose gradient is the sum over its places; a `Parallel` that is not one of two
-branches.
+`ArgumentError` for a chain that has no kernel of its own in this sense: a layer with a mode that was put into training
+mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are random; `rrelu`, which is always random; a
+`BatchNorm` that keeps no statistics; an array that two layers share, whose gradient is the sum over its places; a
+`Parallel` that is not one of two branches; a chain without layers; parameters that are no real floating-point numbers.
 """
-function inference(chain::Chain)
+function inference(model)
+    chain = as_chain(model)
+    isempty(chain.layers) && throw(ArgumentError("the chain has no layers; allowed: one or more"))
     check_shared(leaves(chain))
-    modes = Any[]
-    visit(layer -> has_mode(layer) && push!(modes, layer), chain)
+    number_type(chain)
+    any(f -> f === NNlib.rrelu, Flux.Functors.fleaves(chain)) &&
+        throw(ArgumentError("rrelu draws its slope at random, in inference mode too; use leakyrelu"))
+    modes = filter(has_mode, Flux.modules(chain))
     foreach(check_inference, modes)
     all(layer -> layer.active === false, modes) && return chain
     leaf(layer) = has_mode(layer) || Flux.Functors.isleaf(layer)
     return Flux.fmap(at_rest, chain; exclude=leaf)
 end
 
-"whether a layer computes something else in training"
-has_mode(layer) = false
-has_mode(::Union{BatchNorm,Dropout}) = true
+"a chain of one layer for a layer that is no chain: its parameters are `\"0.weight\"` and so on"
+as_chain(chain::Chain) = chain
+as_chain(layer) = Chain(layer)
 
-"the layer in inference mode"
-at_rest(layer) = layer
-at_rest(l::BatchNorm) = BatchNorm(l.λ, l.β, l.γ, l.μ, l.σ², l.ϵ, l.momentum, l.affine, l.track_stats, false, l.chs)
-at_rest(d::Dropout) = Dropout(d.p, d.dims, false, d.rng)
+"whether a layer computes something else in training: it has a field `active`"
+has_mode(::L) where {L} = hasfield(L, :active)
+# Its samples have statistics of their own, whatever the mode.
+has_mode(l::GroupNorm) = l.track_stats
 
-"call `f` with the layer and with all layers inside"
-function visit(f, layer)
-    f(layer)
-    foreach(((_, child, _),) -> visit(f, child), children(layer))
+"the layer in inference mode, with the same arrays"
+at_rest(layer) = has_mode(layer) ? setproperties(layer, (; active=false)) : layer
+
+"""
+    number_type(chain) -> Type
+
+The type of the numbers that a chain computes with: that of its parameters and buffers together, whatever the samples are;
+`nothing` for a chain without any, where the samples decide.
+"""
+function number_type(chain)
+    types = [eltype(value(leaf)) for of in (fields, buffers) for leaf in leaves(chain, of)]
+    for T in types
+        T <: Real && float(T) === T && continue
+        throw(ArgumentError("the chain has parameters of type $T; allowed: real floating-point numbers, as of f64(chain)"))
+    end
+    return isempty(types) ? nothing : reduce(promote_type, types)
 end
 
 "refuse a layer whose samples touch each other; `path` says where it is, if that is known"
@@ -55,6 +71,8 @@ end
 
 "refuse names that are none of the chain's parameters: a kernel over them would be zero"
 function check_names(chain::Chain, names)
+    names isa AbstractString &&
+        throw(ArgumentError("params = \"$names\"; allowed: a vector of names, as [\"$names\"]"))
     known = first.(parameters(chain))
     unknown = setdiff(names, known)
     isempty(unknown) && return names

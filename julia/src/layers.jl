@@ -77,12 +77,12 @@ function leaves(layer, of=fields, prefix="", pick=identity)
 end
 
 """
-    parameters(chain)
+    parameters(model)
 
 Trainable arrays of a chain by name (`"0.weight"`: the index counts from 0, as in PyTorch and in `udlbridge`), in Flux's
 layout, not copied.
 """
-parameters(chain::Chain) = [leaf.name => value(leaf) for leaf in leaves(chain)]
+parameters(model) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
 
 """
     build(spec, params) -> Chain

@@ -1,7 +1,7 @@
-# Where parameters enter a network. Every layer with parameters has a method of `observed`, which shows the place to
-# `see`: this is all that the structured kernel needs to know about a layer.
+# Where parameters enter a network: at its sites. A layer with a method of `observed` shows its sites to `see`: this is all
+# that the structured kernel needs to know about it. Any other layer with parameters is one site as a whole.
 
-"A place where parameters enter a network; `layer` has methods that say how."
+"A site, where parameters enter a network; `layer` has methods that say how."
 abstract type Site end
 
 """
@@ -18,7 +18,7 @@ end
     Elementwise(layer)
 
 Any other way to enter: `gradients(layer, x, d)` gives the per-sample gradients (P, n) of each parameter, from the input and
-from the derivative by the tensor that they made.
+from the derivative by the tensor that they made. Where a layer has no rule, its own Zygote pullbacks are taken, one a sample.
 """
 struct Elementwise{L} <: Site
     layer::L
@@ -33,29 +33,36 @@ struct Table{L} <: Site
     layer::L
 end
 
-"how many parameters enter at a place"
-parameter_count(site::Site) = length(fields(site.layer))
+"the arrays of the parameters that enter at a site, in the order of their names"
+arrays(site::Site) = map(value, leaves(site.layer))
 
 """
     enter(layer, x)
 
 The tensor that a layer's parameters make of `x`.
 """
-function enter end
+enter(layer, x) = layer(x)
 
 """
     back(layer, x, d)
 
 The derivative by `x`, from the derivative `d` by what [`enter`](@ref) made of it; that by the parameters is not asked for.
 """
-function back end
+back(layer, x, d) = only(last(Zygote.pullback(layer, x))(d))
+
+"the per-sample gradients (P, n) of each parameter of a layer; see [`Elementwise`](@ref)"
+gradients(layer, x, d) = map(block -> reshape(last(block), :, size(d, ndims(d))), per_sample(layer, x, [d]))
 
 """
     observed(layer, x, see)
 
-The layer on a batch, with `see(site, x)` for every tensor that parameters make of an `x`.
+The layer on a batch, with `see(site, x)` for every tensor that parameters make of an `x`. The sites hold the arrays of the
+layer's [`leaves`](@ref), each once and in their order; a layer whose sites do not is taken as one site instead.
 """
-observed(layer, x, see) = layer(x)
+observed(layer, x, see) = has_parameters(layer) ? see(Elementwise(layer), x) : layer(x)
+
+has_parameters(layer) = !isempty(leaves(layer))
+@non_differentiable has_parameters(::Any)
 
 "nobody looks"
 unseen(site::Site, x) = enter(site.layer, x)
@@ -96,7 +103,27 @@ function ChainRulesCore.rrule(r::Recorder, site::Site, x)
     return z, caught
 end
 
-observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed(layer, x, see), chain.layers; init=x)
+"whether the sites from number `first` on hold the arrays of the layer's parameters, each once and in order"
+function shows(r::Recorder, first::Integer, layer)
+    own, shown = map(value, leaves(layer)), mapreduce(arrays, vcat, r.sites[first:end]; init=Any[])
+    return length(own) == length(shown) && all(map(===, own, shown))
+end
+
+"forget the sites from number `first` on"
+function forget!(r::Recorder, first::Integer)
+    foreach(list -> resize!(list, first - 1), (r.sites, r.inputs, r.sizes, r.errors))
+end
+
+observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed_whole(layer, x, see), chain.layers; init=x)
+
+"the layer on a batch, with all of its parameters shown"
+function observed_whole(layer, x, see::Recorder)
+    first = length(see.sites) + 1
+    y = observed(layer, x, see)
+    shows(see, first, layer) && return y
+    forget!(see, first)
+    return see(Elementwise(layer), x)
+end
 
 # One pullback for each layer, in a vector of any: Zygote's code is compiled once for every kind of layer. That of a whole
 # chain is compiled for every network, and takes a minute for a deep one.
@@ -113,7 +140,13 @@ function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder
     return x, chain_back
 end
 
-observed_pullback(layer, x, see) = Zygote.pullback(x -> observed(layer, x, see), x)
+function observed_pullback(layer, x, see)
+    first = length(see.sites) + 1
+    pulled = Zygote.pullback(x -> observed(layer, x, see), x)
+    shows(see, first, layer) && return pulled
+    forget!(see, first)
+    return Zygote.pullback(x -> see(Elementwise(layer), x), x)
+end
 
 pulled(d, layer_back) = only(layer_back(d))
 pulled(::Nothing, layer_back) = nothing

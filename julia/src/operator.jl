@@ -1,13 +1,15 @@
 # Products with the Jacobian that never form it: K v = J (J' v) is one `pull` and one `push`.
 
 """
-    pull(chain, X, C) -> Vector of name => array
+    pull(model, X, C) -> Vector of name => array
 
 `J' c`, the sum over samples of `J_i' c_i` for cotangents `C` (O, n): one Zygote pullback of the batch. Arrays of the sizes
 of the [`parameters`](@ref), in their order.
 """
-function pull(chain::Chain, X::AbstractArray, C::AbstractMatrix)
-    _, back = Zygote.pullback(m -> m(X), inference(chain))
+function pull(model, X::AbstractArray, C::AbstractMatrix)
+    chain, X = ready(model, X)
+    check_outputs(chain, X)
+    _, back = Zygote.pullback(m -> m(X), chain)
     named = parameters(chain)
     blocks = [similar(C, size(p)..., 1, 1) for (_, p) in named]
     store!(blocks, chain, only(back(C)), 1, 1)
@@ -15,7 +17,7 @@ function pull(chain::Chain, X::AbstractArray, C::AbstractMatrix)
 end
 
 """
-    push(chain, X, direction, C) -> Vector
+    push(model, X, direction, C) -> Vector
 
 `<c_i, (J w)_i>` for every sample: the transpose of [`pull`](@ref). `direction` holds the arrays of w in the order of
 [`parameters`](@ref).
@@ -23,8 +25,9 @@ end
 Where every layer has a rule for tangents ([`has_tangent`](@ref)), one forward pass of the batch carries them. Any other
 chain takes `<J_i' c_i, w>` from one Zygote pullback per sample, which is as exact and slower.
 """
-function push(chain::Chain, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
-    chain = inference(chain)
+function push(model, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
+    chain, X = ready(model, X)
+    check_outputs(chain, X)
     isempty(direction) && return fill!(similar(C, size(C, 2)), 0)
     carried(chain, X) || return push_by_sample(chain, X, direction, C)
     x, dx, taken = X, nothing, 0

@@ -27,15 +27,22 @@ The checked form of the keyword `outputs`: a number from 1 to `n_outputs`, or `:
 """
 function reduction(outputs::Integer, n_outputs::Integer)
     1 <= outputs <= n_outputs && return One(outputs)
-    throw(ArgumentError("outputs = $outputs, but the network has outputs 1 to $n_outputs"))
+    return refuse(outputs, n_outputs)
 end
+reduction(outputs, n_outputs::Integer) = refuse(outputs, n_outputs)
+reduction(outputs::Bool, n_outputs::Integer) = refuse(outputs, n_outputs)
 function reduction(outputs::Symbol, n_outputs::Integer)
     outputs === :trace && return Trace(1.0)
     outputs === :mean && return Trace(1 / n_outputs)
     outputs === :sum && return Summed()
     outputs === :diagonal && return PerOutput()
     outputs === :full && return Full()
-    throw(ArgumentError("outputs = :$outputs; allowed: a number, :trace, :mean, :sum, :diagonal, :full"))
+    return refuse(outputs, n_outputs)
+end
+
+function refuse(outputs, n_outputs)
+    throw(ArgumentError("outputs = $(repr(outputs)); allowed: an output's number from 1 to $n_outputs, or \
+        :trace, :mean, :sum, :diagonal, :full"))
 end
 
 """

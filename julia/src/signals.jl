@@ -1,13 +1,13 @@
 """
-    signals(chain, X, Y) -> activations, errors
+    signals(model, X, Y) -> activations, errors
 
 Per layer, its output, and the gradient of the sum of squares `sum((f(X) - Y).^2)` with respect to its preactivation (a
 Dense layer) or its output (any other layer). Samples last.
 
 The chain is walked one layer at a time, each with its own Zygote pullback, so that fifty equal layers compile once.
 """
-function signals(chain::Chain, X::AbstractArray, Y::AbstractArray)
-    chain = inference(chain)
+function signals(model, X::AbstractArray, Y::AbstractArray)
+    chain, X = ready(model, X)
     activations, ways_back = Any[], Any[]
     h = X
     for layer in chain.layers

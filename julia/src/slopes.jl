@@ -8,8 +8,9 @@ Forward over reverse: all samples move along their own direction at once, and a 
 the Zygote gradient along the way; one pass for each output. Second derivatives at kinks are 0, as for
 [`input_hessian`](@ref).
 """
-function slope_gradient(chain::Chain, X::AbstractArray{T}, C::AbstractArray) where {T}
-    chain = for_duals(inference(chain))
+function slope_gradient(model, X::AbstractArray, C::AbstractArray)
+    chain, X = ready(model, X)
+    chain, T = for_duals(chain), eltype(X)
     total = zeros(T, sum(length, last.(parameters(chain)); init=0))
     for (k, seed) in enumerate(cotangents(Full(), chain(X)))
         direction = selectdim(C, ndims(C) - 1, k)

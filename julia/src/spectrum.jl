@@ -17,16 +17,33 @@ end
 """
     spectrum(K) -> Spectrum
 
-All eigenvalues of the symmetric matrix `K` (n, n), computed in Float64 whatever the element type of `K`.
+All eigenvalues of the symmetric matrix `K` (n, n), computed in Float64 whatever the element type of `K`. Integers count as
+Float64. What rounding leaves between `K` and its transpose is averaged out.
+
+# Errors
+`DimensionMismatch` for a matrix that is not square; `ArgumentError` for one that is empty, has an entry that is not finite,
+or is not symmetric up to rounding, and for an array that is no matrix of real numbers.
 """
-function spectrum(K::AbstractMatrix{T}) where {T<:AbstractFloat}
+function spectrum(K::AbstractMatrix{<:Real})
     size(K, 1) == size(K, 2) || throw(DimensionMismatch("a kernel matrix is square; this one is $(size(K))"))
-    values = eigvals(Symmetric((Float64.(K) .+ Float64.(K)') ./ 2))
+    isempty(K) && throw(ArgumentError("the kernel is empty; allowed: one sample or more"))
+    all(isfinite, K) || throw(ArgumentError("the kernel has $(count(!isfinite, K)) entries that are not finite"))
+    T = float(eltype(K))
+    whole = Float64.(K)
+    apart = maximum(abs, whole .- transpose(whole)) / max(maximum(abs, whole), floatmin(Float64))
+    apart <= 100 * sqrt(size(K, 1)) * eps(T) || throw(ArgumentError("the kernel is not symmetric: K and K' differ by $apart of the \
+        largest entry; allowed: rounding. If it should be symmetric, pass (K + K') / 2"))
+    values = eigvals(Symmetric((whole .+ transpose(whole)) ./ 2))
     smallest, largest = first(values), last(values)
     tolerance = 10 * sqrt(size(K, 1)) * eps(T) * abs(largest)
     verdict = smallest >= 0 ? "PSD" : smallest >= -tolerance ? "rounding" : "not PSD"
     units = largest > 0 ? smallest / (eps(T) * largest) : 0.0
     return Spectrum(values, tolerance, verdict, units)
+end
+
+function spectrum(K)
+    throw(ArgumentError("spectrum of a $(summary(K)); allowed: a square matrix of real numbers, as ntk makes of one output, \
+        :trace, :mean or :sum"))
 end
 
 function Base.show(io::IO, ::MIME"text/plain", s::Spectrum)

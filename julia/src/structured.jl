@@ -1,20 +1,20 @@
 """
     structured_factors(chain, X, reduction, names; step) -> Vector{Summand}
 
-A factor for every place where parameters in `names` enter a chain in inference mode. A stretch of `step` samples at a time
-goes through the chain, and what each pass brings goes to its place in the factors at once: what Zygote keeps for the way
+A factor for every site where parameters in `names` enter a chain in inference mode. A stretch of `step` samples at a time
+goes through the chain, and what each pass brings goes into the factors at once: what Zygote keeps for the way
 back, and the errors of all outputs, stay small beside the factors.
 """
 function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
     trial = Recorder()
     y = observed(chain, sample(X, 1), trial)
     n, K = size(X, ndims(X)), length(cotangents(r, y))
-    places = chosen_places(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
-    isempty(places) && return Summand[] # no parameters: the kernel is zero
+    chosen = chosen_sites(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
+    isempty(chosen) && return Summand[] # no parameters: the kernel is zero
     for own in Iterators.partition(1:n, something(step, stretch(trial, K)))
-        fill_stretch!(places, chain, copy(selectdim(X, ndims(X), own)), r, own)
+        fill_stretch!(chosen, chain, copy(selectdim(X, ndims(X), own)), r, own)
     end
-    return [Summand(place.names, finished(place.factor)) for place in places]
+    return [Summand(c.names, finished(c.factor)) for c in chosen]
 end
 
 "Numbers that come to be while a stretch goes through the chain: few enough to be collected before they fill the memory."
@@ -24,7 +24,7 @@ const STRETCH_NUMBERS = 2^23
     stretch(trial, K)
 
 How many samples go through the chain together, for K cotangents; `trial` has seen one sample. A backward pass takes
-about as many numbers as all places make; the forward pass, with the windows of convolutions, about eight times as many.
+about as many numbers as all sites make; the forward pass, with the windows of convolutions, about eight times as many.
 """
 stretch(trial::Recorder, K::Integer) = max(1, STRETCH_NUMBERS ÷ (sum(prod, trial.sizes) * (K + 8)))
 
@@ -36,33 +36,33 @@ struct Extent{T<:Real}
     entries::Int
 end
 
-"A place by its number, which of its parameters count, their names, and the factor that is being filled."
-struct Place
+"A site by its number, which of its parameters count, their names, and the factor that is being filled."
+struct SiteFactor
     index::Int
     wanted::Vector{Bool}
     names::Vector{String}
     factor::Union{Factor,Positions,TokenPieces}
 end
 
-"the places where parameters in `names` enter, with factors to be filled"
-function chosen_places(chain::Chain, trial::Recorder, names, extent::Extent)
-    places, taken, own = Place[], 0, parameters(chain)
+"the sites where parameters in `names` enter, with factors to be filled"
+function chosen_sites(chain::Chain, trial::Recorder, names, extent::Extent)
+    chosen, taken, own = SiteFactor[], 0, parameters(chain)
     for (index, site) in enumerate(trial.sites)
-        here = own[(taken + 1):(taken + parameter_count(site))]
+        here = own[(taken + 1):(taken + length(arrays(site)))]
         taken += length(here)
         wanted = in(names).(first.(here))
         any(wanted) || continue
         count = sum(length ∘ last, here[wanted])
         factor = blank(site, wanted, count, trial.inputs[index], trial.sizes[index], extent)
-        push!(places, Place(index, wanted, first.(here[wanted]), factor))
+        push!(chosen, SiteFactor(index, wanted, first.(here[wanted]), factor))
     end
-    return places
+    return chosen
 end
 
 "the per-sample gradients of `count` parameters, to be filled"
 blank_gradients(count::Integer, e::Extent{T}) where {T} = Factor(nothing, Array{T}(undef, count, e.K, e.n))
 
-"the factor of a place, to be filled: `x` is what one sample brings to it, `size` that of what it makes of it"
+"the factor of a site, to be filled: `x` is what one sample brings to it, `size` that of what it makes of it"
 blank(::Elementwise, wanted, count, x, size, e::Extent) = blank_gradients(count, e)
 
 function blank(site::Affine, wanted, count, x, made, e::Extent{T}) where {T}
@@ -84,62 +84,62 @@ end
 "how many columns a table has"
 columns(site::Table) = size(site.layer.weight, 2)
 
-"whether the second parameter of a place, the bias, is wanted"
+"whether the second parameter of a site, the bias, is wanted"
 has_bias(wanted) = length(wanted) == 2 && wanted[2]
 
 "fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent"
-function fill_stretch!(places::Vector{Place}, chain::Chain, X::AbstractArray, r::Reduction, own)
+function fill_stretch!(chosen::Vector{SiteFactor}, chain::Chain, X::AbstractArray, r::Reduction, own)
     seen = Recorder()
     y, chain_back = Zygote.pullback(x -> observed(chain, x, seen), X)
-    sites = [seen.sites[place.index] for place in places]
-    entered = [place_input!(p.factor, site, seen.inputs[p.index], own) for (p, site) in zip(places, sites)]
+    sites = [seen.sites[c.index] for c in chosen]
+    entered = [write_input!(c.factor, site, seen.inputs[c.index], own) for (c, site) in zip(chosen, sites)]
     for (k, seed) in enumerate(cotangents(r, y))
         fill!(seen.errors, nothing)
         chain_back(seed)
-        for (place, site, input) in zip(places, sites, entered)
-            d = seen.errors[place.index]
-            # An output may not depend on a place: its error there is zero.
-            d = d === nothing ? zeros(eltype(y), seen.sizes[place.index]) : d
-            place_error!(place.factor, site, place.wanted, input, d, k, own)
+        for (c, site, input) in zip(chosen, sites, entered)
+            d = seen.errors[c.index]
+            # An output may not depend on a site: its error there is zero.
+            d = d === nothing ? zeros(eltype(y), seen.sizes[c.index]) : d
+            write_error!(c.factor, site, c.wanted, input, d, k, own)
         end
     end
-    return places
+    return chosen
 end
 
-"write what the input of a place decides, and give what its errors will be met with"
-place_input!(f::Factor{Nothing}, site::Elementwise, x, own) = x
-place_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
-function place_input!(f::Factor{<:Matrix}, site::Affine, x, own)
-    return place_rows!(f, view(inputs(site.layer, x), :, 1, 1, :), own)
+"write what the input of a site decides, and give what its errors will be met with"
+write_input!(f::Factor{Nothing}, site::Elementwise, x, own) = x
+write_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
+function write_input!(f::Factor{<:Matrix}, site::Affine, x, own)
+    return write_rows!(f, view(inputs(site.layer, x), :, 1, 1, :), own)
 end
-function place_input!(f::Positions, site::Affine, x, own)
+function write_input!(f::Positions, site::Affine, x, own)
     a = inputs(site.layer, x)
-    foreach((at, t) -> place_rows!(at, view(a, :, t, 1, :), own), f.at, axes(a, 2))
+    foreach((at, t) -> write_rows!(at, view(a, :, t, 1, :), own), f.at, axes(a, 2))
 end
-function place_input!(f::Factor{Nothing}, site::Table, tokens, own)
+function write_input!(f::Factor{Nothing}, site::Table, tokens, own)
     fill!(view(f.d, :, :, own), 0)
     return tokens
 end
 
 "inputs at one position, and ones below them if there is a bias"
-function place_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
+function write_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
     view(f.a, axes(a, 1), own) .= a
     view(f.a, (size(a, 1) + 1):size(f.a, 1), own) .= 1
     return nothing
 end
 
 "write what the errors `d` of cotangent `k` decide"
-function place_error!(f::Factor{Nothing}, site::Elementwise, wanted, x, d, k, own)
+function write_error!(f::Factor{Nothing}, site::Elementwise, wanted, x, d, k, own)
     view(f.d, :, k, own) .= reduce(vcat, collect(gradients(site.layer, x, d))[wanted])
     return nothing
 end
 
-function place_error!(f::Factor{<:Matrix}, site::Affine, wanted, ::Nothing, error, k, own)
+function write_error!(f::Factor{<:Matrix}, site::Affine, wanted, ::Nothing, error, k, own)
     view(f.d, :, k, own) .= view(errors(site.layer, error), :, 1, 1, :)
     return nothing
 end
 
-function place_error!(f::Positions, site::Affine, wanted, ::Nothing, error, k, own)
+function write_error!(f::Positions, site::Affine, wanted, ::Nothing, error, k, own)
     d = errors(site.layer, error)
     for (t, at) in enumerate(f.at)
         view(at.d, :, k, own) .= view(d, :, t, 1, :)
@@ -147,7 +147,7 @@ function place_error!(f::Positions, site::Affine, wanted, ::Nothing, error, k, o
 end
 
 # Per-sample gradients sum_t d_t a_t' of all groups, and sum_t d_t for the bias.
-function place_error!(f::Factor{Nothing}, site::Affine, wanted, a, error, k, own)
+function write_error!(f::Factor{Nothing}, site::Affine, wanted, a, error, k, own)
     d = errors(site.layer, error)
     p, q = size(a, 1), size(d, 1)
     weights = wanted[1] ? p * q * size(a, 3) : 0
@@ -161,9 +161,10 @@ function place_error!(f::Factor{Nothing}, site::Affine, wanted, a, error, k, own
     end
 end
 
-function place_error!(f::Factor{Nothing}, site::Table, wanted, tokens, d, k, own)
+function write_error!(f::Factor{Nothing}, site::Table, wanted, tokens, d, k, own)
     whole = reshape(view(f.d, :, k, own), size(d, 1), columns(site), length(own))
     for i in axes(tokens, 2), (t, token) in enumerate(view(tokens, :, i))
+        token == padding(site.layer) && continue
         view(whole, :, token, i) .+= view(d, :, t, i)
     end
 end

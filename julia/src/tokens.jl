@@ -19,7 +19,7 @@ function finished(whole::TokenPieces)
     return Tokens(Dict(token => (samples, cat(pieces...; dims=3)) for (token, (samples, pieces)) in whole.at))
 end
 
-function place_input!(whole::TokenPieces{T}, site::Table, tokens, own) where {T}
+function write_input!(whole::TokenPieces{T}, site::Table, tokens, own) where {T}
     counts = Dict{Int,Int}()
     for (i, j) in enumerate(own), token in unique(view(tokens, :, i))
         push!(first(get!(() -> (Int[], Array{T,3}[]), whole.at, token)), j)
@@ -31,8 +31,9 @@ function place_input!(whole::TokenPieces{T}, site::Table, tokens, own) where {T}
     return tokens
 end
 
-function place_error!(whole::TokenPieces, site::Table, wanted, tokens, d, k, own)
+function write_error!(whole::TokenPieces, site::Table, wanted, tokens, d, k, own)
     for (i, j) in enumerate(own), (t, token) in enumerate(view(tokens, :, i))
+        token == padding(site.layer) && continue
         samples, pieces = whole.at[token]
         piece = last(pieces)
         here = searchsortedfirst(samples, j) - (length(samples) - size(piece, 3))

@@ -19,17 +19,36 @@ end
 """
     optimiser(name, settings) -> rule
 
-The Flux rule of that name (`:sgd`, `:momentum`, `:nesterov`, `:adam`, `:adamw`, `:rmsprop`) with a learning rate of 1.
+The Flux rule of that name (`:sgd`, `:momentum`, `:torch_momentum`, `:nesterov`, `:adam`, `:adamw`, `:rmsprop`) with a learning rate of 1.
 `settings` holds `"momentum"`, `"beta1"`, `"beta2"`, `"rho"`, `"eps"`, `"weight_decay"`, as far as the rule has them.
 """
 optimiser(name::Symbol, settings::AbstractDict) = optimiser(Val(name), settings)
 optimiser(::Val{:sgd}, s) = decayed(Flux.Descent(1.0), s)
 optimiser(::Val{:momentum}, s) = decayed(Flux.Momentum(1.0, s["momentum"]), s)
+optimiser(::Val{:torch_momentum}, s) = decayed(GradientMomentum(1.0, s["momentum"]), s)
 optimiser(::Val{:nesterov}, s) = decayed(Flux.Nesterov(1.0, s["momentum"]), s)
 optimiser(::Val{:adam}, s) = decayed(Flux.Adam(1.0, (s["beta1"], s["beta2"]), s["eps"]), s)
 optimiser(::Val{:adamw}, s) = Flux.AdamW(1.0, (s["beta1"], s["beta2"]), s["weight_decay"], s["eps"])
 optimiser(::Val{:rmsprop}, s) = decayed(Flux.RMSProp(1.0, s["rho"], s["eps"]), s)
 optimiser(::Val{name}, s) where {name} = throw(ArgumentError("unknown optimiser :$name"))
+
+"""
+    GradientMomentum(eta, rho)
+
+Momentum as PyTorch's SGD defines it: v = rho v + gradient, and a step of eta v. Flux's `Momentum` remembers steps, each
+with the rate of its time; the two differ once the rate changes.
+"""
+struct GradientMomentum <: Flux.Optimisers.AbstractRule
+    eta::Float64
+    rho::Float64
+end
+
+Flux.Optimisers.init(::GradientMomentum, x::AbstractArray) = zero(x)
+function Flux.Optimisers.apply!(rule::GradientMomentum, velocity, x::AbstractArray{T}, gradient) where {T}
+    eta, rho = T(rule.eta), T(rule.rho)
+    @. velocity = rho * velocity + gradient
+    return velocity, @. eta * velocity
+end
 
 "the rule with weight_decay * parameter added to its gradients"
 function decayed(rule, settings)
@@ -38,14 +57,14 @@ function decayed(rule, settings)
 end
 
 """
-    Training(chain, X, Y, loss; optimiser, rates, clip_norm = nothing)
+    Training(model, X, Y, loss; optimiser, rates, clip_norm = nothing)
 
 A training under way, in inference mode. The arrays of the chain are trained in place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
 - `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
 - `optimiser`: a rule, as of [`optimiser`](@ref); its own learning rate is replaced.
-- `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref).
+- `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref), or one number for all.
 - `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
 """
 mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
@@ -59,13 +78,14 @@ mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Obse
     step::Int
 end
 
-function Training(chain::Chain, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+function Training(model, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+    # In inference mode, with the arrays of the model: these are what is trained.
+    chain, X = ready(model, X)
+    rates = rates isa Real ? fill(rates, length(parameters(chain))) : rates
     size(X, ndims(X)) == count_samples(Y) ||
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
     length(rates) == length(parameters(chain)) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
-    # In inference mode, with the arrays of the chain: these are what is trained.
-    chain = inference(chain)
     state = Flux.setup(optimiser, chain)
     t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
     # What is no parameter is not trained, whatever Flux finds in a layer.
@@ -174,7 +194,7 @@ What a rule remembers of one parameter, under the names of `udlbridge`. Flux's N
 opposite sign. [`remember`](@ref) is the inverse.
 """
 slots(::Flux.Descent, state) = (;)
-slots(::Flux.Momentum, state) = (; velocity=state)
+slots(::Union{Flux.Momentum,GradientMomentum}, state) = (; velocity=state)
 slots(::Flux.Nesterov, state) = (; velocity=(-state))
 slots(::Union{Flux.Adam,Flux.AdamW}, state) = (; first=state[1], second=state[2])
 slots(::Flux.RMSProp, state) = (; second=state[1])
@@ -187,7 +207,7 @@ The state of a rule after `step` steps, of the type of `state`, from its slots. 
 multiplied up one by one, as its steps do it, so that a resumed run is equal bit for bit.
 """
 remember(::Flux.Descent, state, slots, step) = state
-remember(::Flux.Momentum, state, slots, step) = slots.velocity
+remember(::Union{Flux.Momentum,GradientMomentum}, state, slots, step) = slots.velocity
 remember(::Flux.Nesterov, state, slots, step) = -slots.velocity
 remember(::Flux.RMSProp, state, slots, step) = (slots.second, state[2])
 function remember(rule::Union{Flux.Adam,Flux.AdamW}, state, slots, step)
@@ -212,12 +232,12 @@ function resume!(t::Training, slots::AbstractVector, step::Integer)
 end
 
 """
-    loss_gradient(loss, chain, X, Y) -> (loss, gradients)
+    loss_gradient(loss, model, X, Y) -> (loss, gradients)
 
 The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
 """
-function loss_gradient(loss, chain::Chain, X::AbstractArray, Y)
-    chain = inference(chain)
+function loss_gradient(loss, model, X::AbstractArray, Y)
+    chain, X = ready(model, X)
     value, gradient = value_and_gradient(loss, chain, X, Y)
     return value, gradient isa Vector ? gradient : gradient_arrays(chain, gradient)
 end

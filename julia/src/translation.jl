@@ -13,7 +13,7 @@ end
 const FORMAT_VERSION = 1
 
 """
-    from_flux(chain) -> Model
+    from_flux(model) -> Model
 
 The network of a Flux chain in inference mode, with copies of its arrays.
 
@@ -25,7 +25,8 @@ Understood are `Dense`, `Conv`, `CrossCor`, `MaxPool`, `MeanPool`, `GlobalMeanPo
 `ArgumentError` names what has no translation by its place in the chain, says which arrays are of another element type than
 the rest, and refuses layers in training mode (`active = true`) and arrays that two layers share.
 """
-function from_flux(chain::Chain)
+function from_flux(model)
+    chain = as_chain(model)
     translated = Chain(in_place(chain, "")...)
     arrays = [leaf for of in (fields, buffers) for leaf in leaves(translated, of)]
     check_shared(arrays)
@@ -47,12 +48,12 @@ to_flux(model::Model) = build(model.spec, Dict(model.params))
 
 function only_type(types)
     length(types) == 1 && only(types) in (Float32, Float64) && return only(types)
-    throw(ArgumentError("the chain has arrays of $(join(types, " and ")); allowed: all Float32 or all Float64 (f32, f64)"))
+    throw(ArgumentError("the chain has arrays of $(join(types, " and ")); allowed: all Float32 or all Float64, \
+        as of f32(chain) or f64(chain)"))
 end
 
 const Ours = Union{Dense,Conv,CrossCor,FirstMaxPool,MeanPool,GlobalMeanPool,GroupNorm,SampleNorm,Embedding,
-    SinusoidalPositions,LearnedPositions,SelfAttention,Take,Activation,typeof(NNlib.softmax),typeof(NNlib.logsoftmax),
-    typeof(Flux.flatten)}
+    SinusoidalPositions,LearnedPositions,SelfAttention,Take,Activation}
 
 """
     in_place(layer, path) -> Vector
@@ -60,6 +61,24 @@ const Ours = Union{Dense,Conv,CrossCor,FirstMaxPool,MeanPool,GlobalMeanPool,Grou
 The layers of this package that do the same, one or several; `ArgumentError` with the `path` if there are none.
 """
 in_place(layer::Ours, path) = Any[layer]
+in_place(f::Union{typeof(NNlib.softmax),typeof(NNlib.logsoftmax),typeof(Flux.flatten)}, path) = Any[f]
+in_place(layer::Activation, path) = Any[Activation(known_activation(layer.f, Float64))]
+in_place(d::Dense, path) = Any[Dense(d.weight, d.bias, known_activation(d.σ, eltype(d.weight)))]
+
+function in_place(c::Convolution, path)
+    bare = plain(c)
+    σ = known_activation(c.σ, eltype(c.weight))
+    c isa CrossCor && return Any[CrossCor(σ, bare.weight, bare.bias, bare.stride, bare.pad, bare.dilation)]
+    return Any[Conv(σ, bare.weight, bare.bias, bare.stride, bare.pad, bare.dilation, bare.groups)]
+end
+
+# NNlib's activations go over an array by themselves. Base's do not: `tanh` of a matrix is that of its eigenvalues.
+function in_place(f::Function, path)
+    parentmodule(f) === NNlib && (f in values(ACTIVATIONS) || haskey(SAME, f)) && return Any[Activation(get(SAME, f, f))]
+    throw(ArgumentError("layer $path is the function $f, which UDLBridge cannot translate; allowed: NNlib's activations, and \
+        Broadcast.BroadcastFunction of one"))
+end
+in_place(f::Base.Broadcast.BroadcastFunction, path) = Any[Activation(known_activation(f.f, Float64))]
 
 function in_place(chain::Chain, path)
     prefix = isempty(path) ? "" : "$path."
@@ -94,6 +113,12 @@ function in_place(l::BatchNorm, path)
     return with_activation(plain, l.λ)
 end
 
+function in_place(e::Embedding, path)
+    padding(e) === nothing && return Any[e]
+    throw(ArgumentError("layer $path, an Embedding, makes token $(padding(e)) zero (padding_idx), and its column has no \
+        gradient; allowed: an Embedding without"))
+end
+
 function in_place(d::Dropout, path)
     check_inference(d, path)
     return Any[Dropout(d.p)]
@@ -114,7 +139,33 @@ function in_place(p::Parallel, path)
     return Any[Parallel(+, Chain(main...), Chain(side...))]
 end
 
-with_activation(layer, λ) = λ === identity ? Any[layer] : Any[layer, Activation(λ)]
+with_activation(layer, λ) = λ === identity ? Any[layer] : Any[layer, Activation(known_activation(λ, Float64))]
+
+"functions that compute what one of the activations does, faster and to rounding"
+const SAME = IdDict{Any,Function}(NNlib.sigmoid_fast => NNlib.sigmoid, NNlib.tanh_fast => tanh)
+
+"""
+    known_activation(f, T)
+
+One of the activations that is `f` or computes the same: a closure that gives a known one its default settings
+(`x -> leakyrelu(x, 0.01)`) has the same values and slopes at numbers of type `T`. Any other function as it is.
+"""
+function known_activation(f, ::Type{T}) where {T}
+    haskey(SAME, f) && return SAME[f]
+    f in values(ACTIVATIONS) && return f
+    same(known) = try
+        all(z -> alike(f(z), known(z)) && alike(zygote_slope(f, z), zygote_slope(known, z)), T.(PROBES))
+    catch
+        false # not a function of a number
+    end
+    found = filter(same, collect(values(ACTIVATIONS)))
+    return isempty(found) ? f : first(found)
+end
+
+const PROBES = (-20, -5, -1.7, -1, -0.6, -0.01, 0, 0.01, 0.6, 1, 1.7, 5, 20)
+alike(a::T, b::T) where {T<:Real} = isapprox(a, b; rtol=8eps(T), atol=8eps(T))
+alike(a, b) = false
+zygote_slope(f, z::T) where {T} = T(something(only(Zygote.gradient(f, z)), zero(T)))
 
 # One settings dictionary per layer: the inverse of `build_layer`.
 
@@ -195,7 +246,8 @@ function activation_name(f)
     for (name, known) in ACTIVATIONS
         known === f && return name
     end
-    throw(ArgumentError("the activation $f has no name; known: $(join(sort!(collect(keys(ACTIVATIONS))), ", "))"))
+    throw(ArgumentError("the activation $f has no name; known, with their default settings: \
+        $(join(sort!(collect(keys(ACTIVATIONS))), ", "))"))
 end
 
 """

@@ -24,6 +24,24 @@
         @test UDLBridge.inference(c)[2].μ === c[2].μ
     end
 
+    @testset "every layer with a mode is at rest, and no statistics change" begin
+        norm = f64(InstanceNorm(4; affine=false, track_stats=true))
+        norm.μ .= randn(rng, 4)
+        kept = copy(norm.μ)
+        c = Chain(f64(Dense(2 => 4, tanh)), AlphaDropout(0.5), x -> reshape(x, 2, 4, :), norm, Flux.flatten, f64(Dense(8 => 2)))
+        c = Chain(f64(Dense(2 => 8, tanh)), c[2:end]...)
+        x = randn(rng, 2, 4)
+        resting = Flux.testmode!(deepcopy(c))
+        for call in (UDLBridge.outputs, ntk, jacobian, input_jacobian, input_hessian)
+            @test call(c, x) == call(resting, x)
+        end
+        @test ntk(c, x) ≈ ntk(c, x; method=:plain)
+        loss_gradient(Flux.mse, c, x, randn(rng, 2, 4))
+        @test norm.μ == kept && norm.active === nothing
+        @test_throws "AlphaDropout is in training mode" ntk(Chain(c[1], Flux.trainmode!(AlphaDropout(0.5)), c[3:end]...), x)
+        @test_throws "rrelu draws its slope at random" ntk(Chain(f64(Dense(2 => 2, rrelu))), x)
+    end
+
     @testset "training goes into the arrays of the chain" begin
         c = chain()
         before = copy(c[1].weight)

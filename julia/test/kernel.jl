@@ -52,16 +52,16 @@
         @test T' ≈ ntk(chain, X)[2:5, 7:9]
     end
 
-    @testset "a square in strips up to its diagonal, outputs = $reduction, $method" for reduction in
+    @testset "a square in tiles up to its diagonal, outputs = $reduction, $method" for reduction in
                                                                                  (:full, :diagonal, :trace, :mean, :sum, 2),
         method in (:structured, :plain)
 
         chain = random_chain(rng, (3, 4, 2), tanh)
-        n = 2UDLBridge.STRIP + 3
+        n = 2isqrt(UDLBridge.TILE) + 3
         X = randn(rng, 3, n + 4)
         r = UDLBridge.reduction(reduction, 2)
         f = UDLBridge.factors(chain, X, r, method)
-        # Not from the first sample on: the strips' own rows begin elsewhere than the samples.
+        # Not from the first sample on: the tiles' own rows begin elsewhere than the samples.
         whole = UDLBridge.rectangle!(zeros(UDLBridge.trailing(r, 2)..., n, n), r, f, 5:(n + 4), f, 5:(n + 4))
         lower = UDLBridge.rectangle!(fill!(similar(whole), NaN), r, f, 5:(n + 4), f, 5:(n + 4); lower=true)
         @test gap(UDLBridge.mirror!(lower), whole) < 1e-13
@@ -70,6 +70,26 @@
     @testset "a chain without parameters has kernel zero" begin
         @test ntk(Chain(softmax), randn(rng, 3, 4)) == zeros(4, 4)
         @test ntk(Chain(softmax), randn(rng, 3, 4); method=:plain) == zeros(4, 4)
+    end
+
+    @testset "as many threads as was said" begin
+        before, seen = BLAS.get_num_threads(), Int[]
+        chain = Chain(x -> (Base.push!(seen, BLAS.get_num_threads()); x), f64(Dense(3 => 2)))
+        ntk(chain, randn(rng, 3, 4); method=:plain, threads=before + 1)
+        @test all(==(before + 1), seen) && BLAS.get_num_threads() == before
+        @test_throws "threads = 0; allowed: 1 or more" ntk(chain, randn(rng, 3, 4); threads=0)
+    end
+
+    @testset "exactly symmetric, and little more than itself in memory" begin
+        chain = random_chain(rng, (3, 4, 2), tanh)
+        n = isqrt(UDLBridge.TILE) + 5
+        for outputs in (1, :trace, :full)
+            X = randn(rng, 3, n)
+            K = ntk(chain, X; outputs)
+            @test outputs === :full ? K == permutedims(K, (2, 1, 4, 3)) : K == transpose(K)
+            @test gap(K, ntk(chain, X, copy(X); outputs)) < 1e-12
+            @test (@allocated ntk(chain, X; outputs)) < 2sizeof(K) + 2^23
+        end
     end
 
     @testset "errors" begin

@@ -1,5 +1,5 @@
-# Not `using Zygote`: it exports a `jacobian` too.
 using Flux, LinearAlgebra, NNlib, Random, Test, UDLBridge
+using UDLBridge: build, jacobian, outputs, parameters, pull, push
 
 "a chain with random weights and biases, in Float64"
 function random_chain(rng::AbstractRNG, widths, σ; bias=true, final=())
@@ -14,8 +14,11 @@ end
 gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 
 @testset "UDLBridge" begin
+    include("names.jl")
     include("layers.jl")
+    include("observing.jl")
     include("inference.jl")
+    include("samples.jl")
     include("derivatives.jl")
     include("curvature.jl")
     include("slopes.jl")

@@ -4,6 +4,7 @@ using UDLBridge: optimiser, loss_function, optimiser_leaves, slots, resume!, gat
 const RECIPES = Dict(
     :sgd => Dict("weight_decay" => 0.0),
     :momentum => Dict("momentum" => 0.9, "weight_decay" => 0.01),
+    :torch_momentum => Dict("momentum" => 0.9, "weight_decay" => 0.01),
     :nesterov => Dict("momentum" => 0.9, "weight_decay" => 0.0),
     :adam => Dict("beta1" => 0.9, "beta2" => 0.99, "eps" => 1e-8, "weight_decay" => 0.01),
     :adamw => Dict("beta1" => 0.9, "beta2" => 0.999, "eps" => 1e-8, "weight_decay" => 0.1),
@@ -65,6 +66,11 @@ values_of(t::Training) = last.(parameters(t.chain))
         epoch!(t, order, 10)
         @test values_of(t)[1:2] == before[1:2]
         @test all(values_of(t)[3:4] .!= before[3:4])
+    end
+
+    @testset "one rate for all" begin
+        a, b = training(:sgd; rates=0.05), training(:sgd)
+        @test epoch!(a, order, 10) == epoch!(b, order, 10)
     end
 
     @testset "clipping" begin

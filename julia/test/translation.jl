@@ -9,6 +9,8 @@
                 MeanPool((1, 2)), GlobalMeanPool(), Flux.flatten, Dense(2 => 3, swish), logsoftmax), (4, 5, 2, 3)),
         "series" => (Chain(Conv((3,), 2 => 3, elu; dilation=2), Flux.flatten, Dense(18 => 2; bias=false), softmax),
             (10, 2, 4)),
+        "zeros on one side" => (Chain(Conv((3, 2), 2 => 3, tanh; pad=(2, 0, 0, 1)), Flux.flatten, Dense(60 => 2)),
+            (5, 4, 2, 3)),
     ]
     @testset "$name" for (name, (chain, size)) in chains
         chain = Flux.testmode!(shaken(chain))
@@ -32,12 +34,34 @@
         @test gap(ntk(again, X), ntk(again, X; method=:plain)) < 1e-12
     end
 
+    @testset "functions that are one of the activations" begin
+        W = randn(rng, 4, 4)
+        X = randn(rng, 4, 3)
+        for (σ, name) in ((NNlib.sigmoid_fast, "sigmoid"), (NNlib.tanh_fast, "tanh"), (z -> leakyrelu(z, 0.01), "leakyrelu"),
+            (Base.Fix2(elu, 1), "elu"), (z -> softplus(z), "softplus"))
+
+            model = from_flux(Chain(Dense(W, false, σ), softmax))
+            @test model.spec["layers"][1]["activation"] == name
+        end
+        @test from_flux(Dense(f32(W), false, z -> leakyrelu(z, 0.01f0))).spec["layers"][1]["activation"] == "leakyrelu"
+        for layer in (relu, Base.Broadcast.BroadcastFunction(relu))
+            model = from_flux(Chain(Dense(W, false), layer))
+            @test model.spec["layers"][2] == Dict("kind" => "activation", "activation" => "relu")
+            @test to_flux(model)(X) == relu.(W * X)
+        end
+        # Another slope, and the right values with another derivative at the kink.
+        @test_throws "has no name; known, with their default settings" from_flux(Dense(W, false, z -> leakyrelu(z, 0.2)))
+        @test_throws "has no name" from_flux(Dense(W, false, z -> z >= 0 ? z : zero(z)))
+        @test_throws "layer 0 is the function tanh" from_flux(Chain(tanh))
+        @test_throws "Float16; allowed: all Float32 or all Float64" from_flux(Chain(Dense(Float16.(W))))
+    end
+
     @testset "what has no translation is named" begin
-        @test_throws "layer 1.0 is a" from_flux(Chain(Dense(2 => 2), Chain(x -> x)))
+        @test_throws "layer 1.0 is the function" from_flux(Chain(Dense(2 => 2), Chain(x -> x)))
         @test_throws "connects with" from_flux(Chain(SkipConnection(Dense(2 => 2), vcat)))
         @test_throws "training mode" from_flux(Chain(trainmode!(BatchNorm(2))))
         @test_throws "has no name" from_flux(Chain(Dense(2 => 2, x -> x^2)))
-        @test_throws "the same on both sides" from_flux(Chain(Conv((2,), 1 => 1; pad=(0, 1)), softmax))
+        @test_throws "the same on both sides" from_flux(Chain(MeanPool((2,); pad=(0, 1)), softmax))
         @test_throws "Float32 and Float64" from_flux(Chain(Dense(2 => 2), f64(Dense(2 => 2))))
         shared = Dense(2 => 2)
         @test_throws "one shared array" from_flux(Chain(shared, shared))

@@ -27,6 +27,7 @@ from .analysis.signals import signal_report as signal_report
 from .analysis.spectra import spectrum as spectrum
 from .analysis.verdicts import Spectrum as Spectrum
 from .conversion.flux import from_flux as from_flux
+from .conversion.gpt2 import from_gpt2 as from_gpt2
 from .conversion.pytorch import from_torch as from_torch
 from .conversion.pytorch import to_torch as to_torch
 from .errors import JuliaUnavailable as JuliaUnavailable

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import udlbridge as ub
 from udlbridge.cli import group
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.training.loop import batch_order
 
 Labelled = tuple[np.ndarray, np.ndarray]
 
@@ -25,7 +26,7 @@ def halves(n: int = 160, dtype: str = "float32", digits: tuple[int, ...] = (8, 9
 
 
 def test_regular_moves_its_features_more_than_slow(backend: str) -> None:
-    study = ub.study_alignment(*halves(), backends=[backend], width=64, epochs=4, batch_size=10)
+    study = ub.study_alignment(*halves(), backends=[backend], width=64, epochs=4, batch_size=10, init="glorot")
     regular, slow = (study.table(backend, variant) for variant in ("regular", "slow"))
     assert [row["epoch"] for row in regular] == [0, 1, 2, 3, 4]
     assert regular[0] == slow[0]
@@ -50,6 +51,63 @@ def test_what_is_measured_is_what_is_said(backend: str) -> None:
         assert last["feature_alignment"] == pytest.approx(ub.alignment(phi, signs), rel=1e-5)
         kernel = ub.ntk(model, x_test, backend="reference")
         assert last["ntk_alignment"] == pytest.approx(ub.alignment(kernel, signs), rel=1e-5)
+
+
+def test_the_weights_begin_as_those_of_torch_or_of_glorot() -> None:
+    torch = pytest.importorskip("torch")
+    study = ub.study_alignment(*halves(40), backends=["reference"], width=9, epochs=0, seed=4)
+    torch.manual_seed(4)
+    layers = [torch.nn.Linear(784, 9), torch.nn.Linear(9, 2)]  # in the order in which the notebook makes them
+    for variant in ("regular", "slow"):
+        params = study.runs["reference", variant].model.params
+        for value, expected in zip(params.values(), (p for layer in layers for p in layer.parameters()), strict=True):
+            np.testing.assert_array_equal(value, expected.detach().numpy())
+    study = ub.study_alignment(*halves(40), backends=["reference"], width=9, epochs=0, seed=4, init="glorot")
+    assert study.runs["reference", "slow"].model == ub.models.hidden_relu(9, seed=4)
+    with pytest.raises(OptionError, match="init='he'"):
+        ub.study_alignment(*halves(40), backends=["reference"], init="he")
+
+
+def test_the_state_of_the_notebook_is_that_after_one_batch(backend: str) -> None:
+    learn, test = halves()
+    study = ub.study_alignment(learn, test, backends=[backend], width=16, epochs=6, batch_size=20, batches=1, seed=3)
+    start = ub.init.torch_default(ub.models.hidden_relu(16), seed=3)
+    first = batch_order(len(learn[0]), 3, 0)[:20]
+    labels = (learn[1] == 9).astype(int)
+    loss, gradient = ub.loss_gradient(start, learn[0][first], labels[first], backend="reference")
+    for variant, hidden in (("regular", 0.01), ("slow", 0.001)):
+        run = study.runs[backend, variant]
+        assert run.losses == pytest.approx([loss], rel=1e-5)
+        for name, value in start.params.items():
+            rate = hidden if name.startswith("0.") else 0.01
+            np.testing.assert_allclose(run.model.params[name], value - rate * gradient[name], rtol=0, atol=1e-6)
+        rows = study.table(backend, variant)
+        assert [row["epoch"] for row in rows] == [0, 1]
+        for row, model in zip(rows, (start, run.model), strict=True):
+            # The errors are over all images, of which the network has seen 20.
+            f = ub.outputs(model, learn[0], backend="reference")
+            assert row["train_error"] == pytest.approx(np.mean(f.argmax(1) != labels))
+    whole = ub.study_alignment(learn, test, backends=[backend], width=16, epochs=1, batch_size=20, batches=6, seed=3)
+    full = ub.study_alignment(learn, test, backends=[backend], width=16, epochs=1, batch_size=20, seed=3)
+    assert whole.runs[backend, "slow"].model == full.runs[backend, "slow"].model
+    assert whole.table(backend, "regular") == full.table(backend, "regular")
+    with pytest.raises(OptionError, match="batches=7"):
+        ub.study_alignment(learn, test, backends=[backend], batch_size=20, batches=7)
+
+
+def test_without_an_engine_the_command_compares_all_that_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
+        asked.append(choice)
+        return ["reference"], {}
+
+    monkeypatch.setattr("udlbridge.cli.align.engines", engines)
+    words = ["align", "--n", "40", "--width", "4", "--batches", "1", "--batch-size", "10", "--init", "glorot"]
+    done = CliRunner().invoke(group, words, catch_exceptions=False)
+    assert asked == ["all"]
+    assert "    1 " in done.output
+    assert "    2 " not in done.output
 
 
 def test_engines_agree_and_their_drift_is_reported(backend: str) -> None:

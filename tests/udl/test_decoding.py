@@ -119,3 +119,34 @@ def test_impossible_tokens_are_never_chosen() -> None:
     assert ub.decoding.top_k(logits, 4, largest) == 1
     beams = ub.decoding.beam_search(lambda tokens: np.tile(logits, (len(tokens), 1)), [0], beams=9, length=1)
     assert [beam.tokens for beam in beams] == [(0, 3), (0, 1)]
+
+
+def test_a_legacy_generator_draws_what_np_random_choice_draws() -> None:
+    """As the practical has it: probabilities of all tokens in float32, the unwanted ones zero, np.random.choice."""
+    rng = np.random.default_rng(4)
+    for case in range(20):
+        logits = (3 * rng.standard_normal(50)).astype(np.float32)
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        falling = np.sort(p)[::-1]
+        top = np.where(p < falling[9], 0, p)
+        core = np.where(p < falling[np.argmax(np.cumsum(falling) > 0.4)], 0, p)
+        choices = (
+            (p, lambda draws, z=logits: ub.decoding.sample(z, draws)),
+            (top, lambda draws, z=logits: ub.decoding.top_k(z, 10, draws)),
+            (core, lambda draws, z=logits: ub.decoding.nucleus(z, 0.4, draws)),
+        )
+        for weights, choose in choices:
+            np.random.seed(case)  # noqa: NPY002
+            expected = [np.random.choice(50, 1, replace=False, p=weights / weights.sum())[0] for _ in range(5)]  # noqa: NPY002
+            draws = np.random.RandomState(case)
+            assert [choose(draws) for _ in range(5)] == expected
+
+
+def test_beams_after_every_step() -> None:
+    table = np.random.default_rng(2).standard_normal((4, 4))
+    steps = list(ub.decoding.beam_steps(lambda tokens: table[tokens[:, -1]], [0], beams=3, length=4))
+    assert [len(beams[0].tokens) for beams in steps] == [2, 3, 4, 5]
+    assert steps[-1] == ub.decoding.beam_search(lambda tokens: table[tokens[:, -1]], [0], beams=3, length=4)
+    p = np.exp(log_softmax(table[0]))
+    assert [beam.probability for beam in steps[0]] == pytest.approx(sorted(p, reverse=True)[:3], rel=1e-12)

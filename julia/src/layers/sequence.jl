@@ -4,6 +4,9 @@ fields(::Embedding) = ("weight" => :weight,)
 
 build_layer(::Val{:embedding}, settings, param) = Embedding(from_canonical(Embedding, Val(:weight), param("weight")))
 
+"the token that Flux (from 0.16.11 on) makes zero, whatever the table says: its column has no gradient; or `nothing`"
+padding(e::Embedding) = hasproperty(e, :padding_idx) ? e.padding_idx : nothing
+
 observed(e::Embedding, x, see) = see(Table(e), x)
 
 enter(e::Embedding, tokens) = e(tokens)

@@ -1,7 +1,7 @@
 """Optimisers by name: their settings and what they remember. Each engine implements the formulas by itself.
 
 The formulas are those of Flux (Optimisers.jl). PyTorch's are equal at a constant rate; with a schedule, Flux's momentum
-remembers steps (rate included) where PyTorch's remembers gradients, and Flux's is followed.
+remembers steps (rate included) where PyTorch's remembers gradients. "momentum" follows Flux, "torch_momentum" PyTorch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ OPTIMISERS: dict[str, Kind] = {
     "sgd": Kind("p -= lr g", {"lr": 0.01, "weight_decay": 0.0}, ()),
     "momentum": Kind(
         "v = momentum v + lr g; p -= v", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}, ("velocity",)
+    ),
+    "torch_momentum": Kind(
+        "v = momentum v + g; p -= lr v", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}, ("velocity",)
     ),
     "nesterov": Kind(
         "v = momentum v + lr g; p -= momentum v + lr g",

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=0), default=6, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option(
+    "--batches", type=click.IntRange(min=1), help="Stop after so many batches; 1 is where the notebook stops."
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -37,7 +40,17 @@ if TYPE_CHECKING:
     help="Of the initial weights and of the batches.",
 )
 @click.option(
-    "--backend", default="torch", show_default=True, help="torch, julia, reference, several with commas, or all."
+    "--init",
+    type=click.Choice(["torch", "glorot"]),
+    default="torch",
+    show_default=True,
+    help="Initial weights: as PyTorch draws them, or Glorot-uniform with biases of zero.",
+)
+@click.option(
+    "--backend",
+    default="all",
+    show_default=True,
+    help="torch, julia, reference, several with commas, or all that run here.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @count_option(None, "Take N training images alone, and hold out a quarter of them.")
@@ -50,7 +63,9 @@ def command(
     width: int,
     epochs: int,
     batch_size: int,
+    batches: int | None,
     seed: int,
+    init: str,
     backend: str,
     dtype: str,
     n: int | None,
@@ -63,13 +78,23 @@ def command(
 
     Two networks learn from the same weights and batches; the slow one has a tenth of the learning rate in its hidden
     layer. After every epoch, prints error rates and the centred alignment of the kernel of the hidden features and of
-    the neural tangent kernel with the kernel of the labels.
+    the neural tangent kernel with the kernel of the labels; with several engines, also how far they are apart.
     """
     from udlbridge.studies.alignment import study_alignment
 
     learn, test = _images(_parsed(digits), n, folder, dtype)
     names, skipped = engines(backend, install=not no_install)
-    study = study_alignment(learn, test, backends=names, width=width, epochs=epochs, batch_size=batch_size, seed=seed)
+    study = study_alignment(
+        learn,
+        test,
+        backends=names,
+        width=width,
+        epochs=epochs,
+        batch_size=batch_size,
+        batches=batches,
+        seed=seed,
+        init=init,
+    )
     report(str(study), json_file)
     for name, reason in skipped.items():
         report(f"{name} was left out: {reason}", json_file)

@@ -10,6 +10,13 @@ import click
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
 from udlbridge.cli.common import json_option, plot_option, report, write_json
 
+practical_data_option = click.option(
+    "--data",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder with data sets, as the files of MNIST-1D; or one with a folder `mnist1d`. [UDLBRIDGE_DATA]",
+)
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -26,9 +33,17 @@ def command(context: click.Context) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("--backend", default=None, help="torch, julia or reference.")
 @click.option("--full", is_flag=True, help="Run what takes long, too, where a practical has such figures.")
+@practical_data_option
 @plot_option
 @json_option
-def run(names: tuple[str, ...], backend: str | None, full: bool, plots: Path | None, json_file: Path | None) -> int:
+def run(
+    names: tuple[str, ...],
+    backend: str | None,
+    full: bool,
+    folder: Path | None,
+    plots: Path | None,
+    json_file: Path | None,
+) -> int:
     """Run the practicals NAMES (names or numbers), or "all".
 
     Prints, for every figure, what the source or an independent computation says, what this engine gives, the difference
@@ -40,9 +55,10 @@ def run(names: tuple[str, ...], backend: str | None, full: bool, plots: Path | N
 
     engine = backends.get(backend).name
     results = {}
-    for each in _full_names(names):
-        longer = full and hasattr(practicals.load(each), "full_rows")
-        results[each] = _one(each, engine, longer, plots, json_file)
+    with practicals.data_from(folder):
+        for each in _full_names(names):
+            longer = full and hasattr(practicals.load(each), "full_rows")
+            results[each] = _one(each, engine, longer, plots, json_file)
     rows = [row for result in results.values() for row in result["rows"] if row["origin"] != practicals.SKIPPED]
     failed = [each for each, result in results.items() if result["error"] is not None]
     differing = sum(not row["ok"] for row in rows)
@@ -61,10 +77,11 @@ def run(names: tuple[str, ...], backend: str | None, full: bool, plots: Path | N
 @command.command("table")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--backend", "engines", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
+@practical_data_option
 @click.option(
     "--write", "page", type=click.Path(path_type=Path), help="Put the tables where their marks stand in this file."
 )
-def table(names: tuple[str, ...], engines: tuple[str, ...], page: Path | None) -> None:
+def table(names: tuple[str, ...], engines: tuple[str, ...], folder: Path | None, page: Path | None) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
     from udlbridge import backends
     from udlbridge.udl import practicals
@@ -73,7 +90,8 @@ def table(names: tuple[str, ...], engines: tuple[str, ...], page: Path | None) -
     chosen = backends.selected(engines or None)
     tables = {}
     for each in _full_names(names):
-        tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in chosen})
+        with practicals.data_from(folder):
+            tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in chosen})
         if page is None:
             click.echo(f"{practicals.title(each)}\n\n{tables[each]}\n")
         else:
@@ -99,10 +117,11 @@ def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path
 
     started = time.perf_counter()
     rows: list[practicals.Row] = []
-    error = None
+    error, text = None, ""
     try:
         rows = practicals.run(name, engine, full=full)
-        said = practicals.table(rows)
+        text = practicals.report(name, engine)
+        said = f"{text}\n\n{practicals.table(rows)}" if text else practicals.table(rows)
         for path in [] if plots is None else practicals.save_pictures(name, plots, engine):
             said += f"\nwrote {path}"
     except UDLBridgeError as problem:
@@ -110,4 +129,4 @@ def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path
         said = f"could not run: {error}"
     seconds = time.perf_counter() - started
     report(f"{practicals.title(name)}  [{name}, {engine}, {seconds:.1f} s]\n{said}\n", json_file)
-    return {"seconds": seconds, "error": error, "rows": [row.to_dict() for row in rows]}
+    return {"seconds": seconds, "error": error, "text": text, "rows": [row.to_dict() for row in rows]}

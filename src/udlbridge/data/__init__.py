@@ -1,4 +1,4 @@
-"""MNIST as arrays."""
+"""MNIST and MNIST-1D as arrays."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 from udlbridge.arrays import as_array
 from udlbridge.data import idx, sources
+from udlbridge.data.mnist1d import MNIST1D as MNIST1D
+from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import InputError
 
 SPLITS = {"train": "train", "test": "t10k"}

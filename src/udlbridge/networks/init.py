@@ -1,6 +1,7 @@
 """Parameters from a seed, by NumPy alone, so that every engine starts from the same bytes.
 
-`he`, `glorot` and `normal` draw a model's weights anew. Biases, scales and embeddings begin as in a new `Model`.
+`he`, `glorot`, `normal` and `torch_default` draw a model's weights anew. But for the last, biases, scales and
+embeddings begin as in a new `Model`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
+from udlbridge.errors import OptionError
 from udlbridge.networks.layers import Layer, Shape, Start
+from udlbridge.networks.torch_draws import TorchGenerator as TorchGenerator
 from udlbridge.options import checked_choice, checked_count, checked_positive
 
 FLOATS: dict[str, np.dtype[np.floating]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
@@ -121,6 +124,44 @@ def glorot(model: M, seed: int = 0, distribution: str = "normal") -> M:
     Source: Glorot and Bengio (2010), equation 12.
     """
     return _redrawn(model, seed, lambda shape: 2.0 / sum(fans(shape)), distribution)
+
+
+def torch_default(model: M, seed: int = 0) -> M:
+    """The weights that PyTorch gives the same layers, made one after another after `torch.manual_seed(seed)` on a CPU.
+
+    Weights and biases of Dense layers and of convolutions are uniform in +-1 / sqrt(fan_in). They are drawn in float32,
+    bit for bit as torch draws them, without torch; a float64 model has the same numbers. Norms begin at one and zero.
+
+    Args:
+        model: the network whose layers are kept.
+        seed: as of `torch.manual_seed`.
+
+    Raises:
+        OptionError: a layer that PyTorch starts in another way (Embedding, LearnedPositions, SelfAttention), inside
+            others too; or a seed that is no whole number from 0 on.
+    """
+    generator = TorchGenerator(checked_count("seed", seed, 0))
+    params: dict[str, np.ndarray] = {}
+    for index, layer in enumerate(model.layers):
+        shapes = layer.param_shapes()
+        for name, shape in shapes.items():
+            owner = name.removesuffix("weight").removesuffix("bias")
+            weight = shapes.get(f"{owner}weight", ())
+            start = layer.start(name)
+            if start == "ones" or (start == "zeros" and len(weight) < 2):
+                params[f"{index}.{name}"] = np.full(shape, float(start == "ones"), dtype=model.dtype)
+            elif start == "normal" or not name.endswith(("weight", "bias")) or "proj" in name:
+                raise OptionError(
+                    f"layer {index} ({type(layer).__name__}) in torch_default",
+                    allowed="Dense layers, convolutions, norms, and layers without parameters",
+                    remedy="give these weights yourself, or start from init.he or init.glorot",
+                )
+            elif name.endswith("weight"):
+                params[f"{index}.{name}"] = generator.kaiming_uniform(shape, slope=np.sqrt(5.0)).astype(model.dtype)
+            else:
+                bound = 1 / np.sqrt(fans(weight)[0])
+                params[f"{index}.{name}"] = generator.uniform(shape, -bound, bound).astype(model.dtype)
+    return model.with_params(params)
 
 
 def normal(model: M, variance: float, seed: int = 0) -> M:

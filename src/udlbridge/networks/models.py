@@ -104,10 +104,38 @@ def small_transformer(
     The norms come before attention and before the two Dense layers of each block. Sources: Vaswani et al. (2017);
     Xiong et al. (2020) for the place of the norms.
     """
+    layers = _causal_blocks(vocabulary, length, width, heads, blocks=2, inner=4 * width)
+    return Model([*layers, Take(-1), Dense(width, vocabulary)], seed=seed, dtype=dtype)
+
+
+def gpt2(
+    vocabulary: int = 50257,
+    length: int = 1024,
+    width: int = 768,
+    heads: int = 12,
+    blocks: int = 12,
+    inner: int | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> Model:
+    """GPT-2 in its small size, on tokens (T,), T at most `length`, with the logits of the next token as outputs.
+
+    Its readout has no bias, and its weights of its own, where GPT-2's are those of the table of tokens. The weights are
+    random; `udlbridge.from_gpt2` takes over those of a trained one. `inner`: width inside a block; None: 4 `width`.
+    P = 163,037,184, of which 38,597,376 are the readout's.
+
+    Source: Radford et al. (2019), section 2.3 and table 2.
+    """
+    layers = _causal_blocks(vocabulary, length, width, heads, blocks, 4 * width if inner is None else inner)
+    return Model([*layers, Take(-1), Dense(width, vocabulary, bias=False)], seed=seed, dtype=dtype)
+
+
+def _causal_blocks(vocabulary: int, length: int, width: int, heads: int, blocks: int, inner: int) -> list[Layer]:
+    """Tokens with positions, blocks of causal attention and feed-forward layers behind norms, and a last norm."""
     layers: list[Layer] = [Embedding(vocabulary, width), LearnedPositions(length, width)]
-    for _ in range(2):
+    for _ in range(blocks):
         layers += [
             Residual([LayerNorm(width), SelfAttention(width, heads, causal=True)]),
-            Residual([LayerNorm(width), Dense(width, 4 * width, "gelu_tanh"), Dense(4 * width, width)]),
+            Residual([LayerNorm(width), Dense(width, inner, "gelu_tanh"), Dense(inner, width)]),
         ]
-    return Model([*layers, LayerNorm(width), Take(-1), Dense(width, vocabulary)], seed=seed, dtype=dtype)
+    return [*layers, LayerNorm(width)]

@@ -3,19 +3,23 @@
 A network, 784 - width (ReLU) - classes unless another is given, learns to tell MNIST digits apart, twice from the same
 weights and with the same batches: "regular", with one learning rate for all, and "slow", with a tenth of it for the
 hidden layer. After every epoch the kernels of the hidden features and of the network (its NTK) are compared with the
-kernel of the labels.
+kernel of the labels. The weights begin as PyTorch's do, in the notebook and here.
 
-The notebook that this reproduces has three mistakes, which are corrected here. Its `train` returns inside the loop over
-batches, so an epoch is one batch. It sets the label of every image to 1, so the centred label kernel vanishes and what
-it divides by is rounding. And it multiplies the kernels as matrices, where the alignment is a number, the sum of the
-products of their entries.
+The notebook that this reproduces has these mistakes, which are corrected here:
+
+- its `train` returns inside the loop over batches, so an epoch is one batch (`batches=1` stops there);
+- that function takes the features of the global slow model, whichever it trains, so both have the same;
+- what it records as accuracy is the error, in per cent;
+- it sets the label of every image to 1, so the centred label kernel vanishes and what it divides by is rounding;
+- it multiplies the kernels as matrices, where the alignment is a number, the sum of the products of their entries;
+- its last line ends in a TypeError: `torch.mm` has no `p`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,14 +28,16 @@ import numpy as np
 from udlbridge.analysis.labels import label_kernel
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.kernels.derivatives import outputs
+from udlbridge.networks.init import torch_default
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.models import hidden_relu
-from udlbridge.options import checked_count
+from udlbridge.options import checked_choice, checked_count
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.endings import ending
-from udlbridge.training.loop import train
+from udlbridge.training.loop import batch_order, train
 from udlbridge.training.probes import Probe
 from udlbridge.training.runs import TrainingRun
 
@@ -154,7 +160,9 @@ def study_alignment(
     width: int = 2000,
     epochs: int = 6,
     batch_size: int = 200,
+    batches: int | None = None,
     seed: int = 0,
+    init: str = "torch",
     model: Model | None = None,
     progress: bool | None = None,
     threads: int | None = None,
@@ -166,9 +174,12 @@ def study_alignment(
         backends: names of engines.
         width: of the hidden layer of `models.hidden_relu`; without effect if a model is given.
         epochs, batch_size: of both models.
+        batches: stop after so many batches of the first epoch, whatever `epochs` says; None goes through all.
         seed: of the initial weights and of the order of the images.
+        init: "torch" for weights and biases as PyTorch draws them after `torch.manual_seed(seed)`, "glorot" for
+            Glorot-uniform weights from NumPy and biases of zero; without effect if a model is given.
         model: where to start, with one output for each digit; its features are those before the last layer, and the
-            slow model is slow in layer 0. None draws `models.hidden_relu(width)`.
+            slow model is slow in layer 0. None takes `models.hidden_relu(width)` with weights as `init` says.
         progress, threads: as for `udlbridge.train`.
 
     Returns:
@@ -194,11 +205,15 @@ def study_alignment(
     if len(unknown):
         raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
     y_test = np.searchsorted(digits, y_test)
-    start = hidden_relu(width, len(digits), seed=seed, dtype=x.dtype.name) if model is None else model
+    start = _start(width, len(digits), seed, init, x.dtype.name) if model is None else model
     shapes = _shapes(start, x, x_test, len(digits))
+    chosen = np.arange(len(x))
+    if batches is not None:
+        count = checked_count("batches", batches, 1, -(-len(x) // batch_size))
+        chosen, epochs = batch_order(len(x), seed, 0)[: count * batch_size], 1
     probe = Probe(
         x_test,
-        every=-(-len(x) // min(batch_size, len(x))),
+        every=-(-len(chosen) // min(batch_size, len(chosen))),
         quantities=MEASURED,
         target=label_kernel(np.eye(len(digits))[y_test]),
         name="alignment",
@@ -206,8 +221,8 @@ def study_alignment(
     runs = {
         (backend, variant): train(
             start,
-            x,
-            y,
+            x[chosen],
+            y[chosen],
             epochs=epochs,
             batch_size=batch_size,
             backend=backend,
@@ -215,6 +230,8 @@ def study_alignment(
             optimizer=("sgd", {"lr": LR}),
             lr_groups=rates,
             seed=seed,
+            # A part of an epoch is in its order already.
+            orders=None if batches is None else np.arange(len(chosen))[None],
             validation=(x_test, y_test),
             callbacks=[probe],
             progress=progress,
@@ -223,9 +240,26 @@ def study_alignment(
         for backend in backends
         for variant, rates in VARIANTS.items()
     }
+    if batches is not None:
+        runs = {key: _over_all(run, start, x, y) for key, run in runs.items()}
     return AlignmentStudy(
         tuple(map(int, digits)), len(x), len(x_test), _architecture(start, shapes), math.prod(shapes[-2]), runs
     )
+
+
+def _start(width: int, classes: int, seed: int, init: str, dtype: str) -> Model:
+    """The notebook's network with initial weights."""
+    checked_choice("init", init, ("torch", "glorot"))
+    model = hidden_relu(width, classes, seed=seed, dtype=dtype)
+    return torch_default(model, seed) if init == "torch" else model
+
+
+def _over_all(run: TrainingRun, start: Model, x: np.ndarray, y: np.ndarray) -> TrainingRun:
+    """The run with training errors over all images: it has learned from some of them alone."""
+    rates = [
+        float(np.mean(np.argmax(outputs(model, x, backend=run.backend), axis=1) != y)) for model in (start, run.model)
+    ]
+    return replace(run, errors=tuple(replace(e, train=rate) for e, rate in zip(run.errors, rates, strict=True)))
 
 
 def _labelled(data: tuple[np.ndarray, np.ndarray], which: str) -> tuple[np.ndarray, np.ndarray]:

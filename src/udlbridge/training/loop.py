@@ -41,6 +41,7 @@ from udlbridge.training.plans import (
     checked_callbacks,
     checked_checkpoints,
     checked_data,
+    checked_orders,
     checked_pair,
     describe,
     take_over,
@@ -88,6 +89,7 @@ def train(
     loss: Loss = "cross_entropy",
     optimizer: Any = ("sgd", {"lr": 0.01}),
     seed: int = 0,
+    orders: np.ndarray | None = None,
     lr_groups: Mapping[str, float] | None = None,
     schedule: Any = None,
     clip_norm: float | None = None,
@@ -120,6 +122,8 @@ def train(
         optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
             `udlbridge.backends.optimisers.OPTIMISERS`.
         seed: of the order of the samples, which NumPy draws anew for every epoch.
+        orders: their order itself, whole numbers (at least `epochs`, n): a permutation of the samples for each epoch,
+            as another program drew it; the seed is then without effect. None leaves the order to the seed.
         lr_groups: learning rates by glob pattern on parameter names; the first match counts, and the optimiser's lr
             serves the rest: {"0.*": 1e-3} slows the first layer.
         schedule: None, ("step", {"every": 2, "factor": 0.5}) or ("cosine", {"epochs": 10, "floor": 0.0}): a factor on
@@ -177,6 +181,7 @@ def train(
         evaluate_every=checked_count("evaluate_every", evaluate_every, 0),
         checkpoints=checked_checkpoints(checkpoints),
         callbacks=checked_callbacks(callbacks),
+        orders=checked_orders(orders, len(data.x), checked_count("epochs", epochs, 0)),
     )
     engine = backends.get(name)
     versions = {"udlbridge": metadata.version("udlbridge"), **engine.versions()}
@@ -233,7 +238,8 @@ class Trainer:
     def run_epoch(self, show: Show | None = None) -> None:
         """One epoch, in one native call, or in as many as measurements and the bar cut it into."""
         epoch, size, n = self._ledger.epochs, self._plan.batch_size, len(self._data.x)
-        order = batch_order(n, self._plan.seed, epoch)
+        given = self._plan.orders
+        order = batch_order(n, self._plan.seed, epoch) if given is None else given[epoch]
         factor = self._plan.schedule.factor(epoch)
         steps = -(-n // size)
         before = epoch * steps

@@ -42,6 +42,7 @@ class Plan:
     evaluate_every: int
     checkpoints: tuple[int, ...]
     callbacks: tuple[Callback, ...]
+    orders: np.ndarray | None = None
 
 
 def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
@@ -109,6 +110,25 @@ def checked_checkpoints(checkpoints: object) -> tuple[int, ...]:
     return tuple(sorted({checked_count("an epoch of checkpoints", epoch, 0) for epoch in checkpoints}))
 
 
+def checked_orders(orders: object, n: int, epochs: int) -> np.ndarray | None:
+    """The order of `n` samples in every epoch, (at least `epochs`, n); None means that the seed decides.
+
+    Raises:
+        OptionError: not rows of permutations, or not enough of them.
+    """
+    if orders is None:
+        return None
+    array = np.asarray(orders)
+    fits = array.ndim == 2 and array.dtype.kind in "iu" and array.shape[1] == n and len(array) >= epochs
+    if not fits or (np.sort(array, axis=1) != np.arange(n)).any():
+        raise OptionError(
+            f"orders of shape {array.shape} and dtype {array.dtype} for {epochs} epochs of {n} samples",
+            allowed=f"whole numbers (epochs, {n}): every row has each number from 0 to {n - 1} once",
+            remedy="give a row for every epoch, or leave it out",
+        )
+    return array.astype(np.int64)
+
+
 def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None) -> dict[str, Any]:
     """All that determines a training and what is measured on its way, JSON-ready.
 
@@ -129,6 +149,7 @@ def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None
         "clip_norm": job.clip_norm,
         "batch_size": plan.batch_size,
         "seed": plan.seed,
+        "orders": None if plan.orders is None else checksum(plan.orders),
         "callbacks": {callback.name: _spec(callback) for callback in plan.callbacks},
     }
 

@@ -1,14 +1,18 @@
 """Choosing tokens from a language model's logits: greedy, sampling, top-k, nucleus, k-th token, beam search.
 
 Every function sees logits and, where it draws, a NumPy generator. So engines that give the same logits give the same
-tokens.
+tokens. A `Generator` draws by one uniform number among the tokens in order of their probability. A legacy `RandomState`
+draws as programs do that call `np.random.choice` with the probabilities of all tokens, in their own order and dtype:
+`RandomState(0)` then gives the tokens that they draw after `np.random.seed(0)`.
 
 Source: Holtzman et al. (2020) for nucleus sampling; Fan, Lewis, Dauphin (2018) for top-k sampling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +21,9 @@ from scipy.special import log_softmax, softmax
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError
 from udlbridge.options import checked_count, checked_positive
+
+Draws = np.random.Generator | np.random.RandomState
+"""Where random numbers come from."""
 
 NextLogits = Callable[[np.ndarray], np.ndarray]
 """From token sequences (n, T) to the logits of what comes next (n, V)."""
@@ -59,12 +66,12 @@ def kth_most_likely(logits: np.ndarray, k: int) -> int:
     return int(order[checked_count("k", k, 0, len(order) - 1)])
 
 
-def sample(logits: np.ndarray, generator: np.random.Generator) -> int:
+def sample(logits: np.ndarray, generator: Draws) -> int:
     """A token drawn with its probability softmax(logits)."""
     return _draw(np.arange(len(_checked(logits))), logits, generator)
 
 
-def top_k(logits: np.ndarray, k: int, generator: np.random.Generator) -> int:
+def top_k(logits: np.ndarray, k: int, generator: Draws) -> int:
     """A token drawn from the `k` most likely ones, in proportion to their probabilities.
 
     Raises:
@@ -91,20 +98,22 @@ def nucleus_tokens(logits: np.ndarray, threshold: float) -> np.ndarray:
     return order[: int(np.argmax(reached)) + 1] if threshold < 1 and reached.any() else order
 
 
-def nucleus(logits: np.ndarray, threshold: float, generator: np.random.Generator) -> int:
+def nucleus(logits: np.ndarray, threshold: float, generator: Draws) -> int:
     """A token drawn from `nucleus_tokens`, in proportion to their probabilities."""
     return _draw(nucleus_tokens(logits, threshold), logits, generator)
 
 
-def _draw(tokens: np.ndarray, logits: np.ndarray, generator: np.random.Generator) -> int:
+def _draw(tokens: np.ndarray, logits: np.ndarray, generator: Draws) -> int:
     """One of `tokens` by inversion of the distribution function: one uniform number, whatever the engine.
 
     `tokens` have one that is possible, as the most likely one is among them.
     """
+    if isinstance(generator, np.random.RandomState):
+        return _chosen(tokens, logits, generator)
     if not isinstance(generator, np.random.Generator):
         raise OptionError(
             f"a {type(generator).__name__} as the generator",
-            allowed="a numpy.random.Generator",
+            allowed="a numpy.random.Generator, or a RandomState to follow programs that use np.random.choice",
             remedy="np.random.default_rng(0)",
         )
     probabilities = softmax(_checked(logits)[tokens])
@@ -113,6 +122,16 @@ def _draw(tokens: np.ndarray, logits: np.ndarray, generator: np.random.Generator
     # The levels may end a rounding error below 1, and the number drawn between that and 1.
     place = min(int(np.searchsorted(levels, generator.random(), side="right")), len(possible) - 1)
     return int(tokens[possible[place]])
+
+
+def _chosen(tokens: np.ndarray, logits: np.ndarray, generator: np.random.RandomState) -> int:
+    """One of `tokens` as np.random.choice draws it from all, with the probabilities of the others set to zero."""
+    given = np.asarray(logits)
+    values = given if given.dtype in (np.float32, np.float64) else _checked(given)
+    probabilities = np.zeros_like(values)
+    probabilities[tokens] = softmax(values)[tokens]
+    probabilities /= probabilities.sum()
+    return int(generator.choice(len(probabilities), 1, replace=False, p=probabilities)[0])
 
 
 def generate(
@@ -136,6 +155,11 @@ class Beam:
     tokens: tuple[int, ...]
     log_probability: float
 
+    @property
+    def probability(self) -> float:
+        """Of the continuation, given the prompt."""
+        return math.exp(self.log_probability)
+
 
 def beam_search(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, length: int) -> list[Beam]:
     """The `beams` most likely continuations of `prompt`, as far as keeping that many at every step can find them.
@@ -153,6 +177,11 @@ def beam_search(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, l
         OptionError: no beams, or no tokens to add.
         InputError: logits that are NaN, +inf or all -inf.
     """
+    return deque(beam_steps(next_logits, prompt, beams=beams, length=length), maxlen=1).pop()
+
+
+def beam_steps(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, length: int) -> Iterator[list[Beam]]:
+    """The beams of `beam_search` after every token that is added, most likely first. Arguments and errors as there."""
     beams, length = checked_count("beams", beams, 1), checked_count("length", length, 1)
     kept = [Beam(tuple(prompt), 0.0)]
     for _ in range(length):
@@ -164,4 +193,4 @@ def beam_search(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, l
             if row[token] > -np.inf
         ]
         kept = sorted(longer, key=lambda beam: -beam.log_probability)[:beams]
-    return kept
+        yield kept

@@ -203,6 +203,7 @@ def start() -> Any:
         # is the user's environment, before ours, that has them.
         base.push_b(base.LOAD_PATH, str(package_path()))
         module = base.require(main, base.Symbol("UDLBridge"))
+        module.bridge_start()
     except Exception as error:
         raise JuliaUnavailable(f"Julia did not start ({type(error).__name__}: {error})", remedy=REMEDIES) from error
     _STATE.main, _STATE.module = main, module

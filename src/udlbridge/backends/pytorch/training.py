@@ -27,6 +27,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 SLOTS: dict[str, dict[str, str]] = {
     "sgd": {},
     "momentum": {"velocity": "momentum_buffer"},
+    "torch_momentum": {"velocity": "momentum_buffer"},
     "nesterov": {"velocity": "momentum_buffer"},
     "adam": {"first": "exp_avg", "second": "exp_avg_sq"},
     "adamw": {"first": "exp_avg", "second": "exp_avg_sq"},
@@ -167,6 +168,8 @@ def _build(optimizer: Optimiser, groups: list[list[Tensor]]) -> torch.optim.Opti
     parameters = [{"params": group} for group in groups]
     if optimizer.name == "sgd":
         return torch.optim.SGD(parameters, lr=0.0, weight_decay=s["weight_decay"])
+    if optimizer.name == "torch_momentum":
+        return torch.optim.SGD(parameters, lr=0.0, momentum=s["momentum"], weight_decay=s["weight_decay"])
     if optimizer.name in ("momentum", "nesterov"):
         # torch refuses nesterov with a momentum of 0, where the two are plain descent.
         nesterov = optimizer.name == "nesterov" and s["momentum"] > 0

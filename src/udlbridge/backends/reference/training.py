@@ -1,4 +1,4 @@
-"""Training by hand: three losses with their derivatives, six optimisers, one loop."""
+"""Training by hand: three losses with their derivatives, seven optimisers, one loop."""
 
 from __future__ import annotations
 
@@ -153,6 +153,10 @@ def update(job: TrainJob, p: np.ndarray, g: np.ndarray, slots: Arrays, lr: float
         v = slots["velocity"]
         v[...] = s["momentum"] * v + lr * g
         p -= v if name == "momentum" else s["momentum"] * v + lr * g
+    elif name == "torch_momentum":
+        v = slots["velocity"]
+        v[...] = s["momentum"] * v + g
+        p -= lr * v
     elif name in ("adam", "adamw"):
         m, v = slots["first"], slots["second"]
         m[...] = s["beta1"] * m + (1 - s["beta1"]) * g

@@ -3,7 +3,7 @@
 In a checkout the scripts stand in `examples/practicals`; an installed wheel carries them in this package, in `scripts`.
 Each has a docstring, `rows(backend)`, which gives a `Row` for every figure, and `draw(backend)`, which gives a picture,
 or several by name. Where a figure of the source takes long, `full_rows(backend)` gives it, and a short run stands in
-`rows`.
+`rows`. What cannot be said by figures alone, `report(backend)` says as text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,6 +104,27 @@ def run(name: str, backend: str | None = None, *, full: bool = False) -> list[Ro
     return rows + module.full_rows(backend)
 
 
+def report(name: str, backend: str | None = None) -> str:
+    """What a practical shows as text, above its figures; empty where figures say it all."""
+    module = load(name)
+    return str(module.report(backend)) if hasattr(module, "report") else ""
+
+
+@contextmanager
+def data_from(place: Path | None) -> Iterator[None]:
+    """Within it, data sets are looked for in the folder `place` first, as if UDLBRIDGE_DATA named it."""
+    before = os.environ.get("UDLBRIDGE_DATA")
+    if place is not None:
+        os.environ["UDLBRIDGE_DATA"] = str(place)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("UDLBRIDGE_DATA", None)
+        else:
+            os.environ["UDLBRIDGE_DATA"] = before
+
+
 def prepare_folder(target: Path) -> None:
     """Make the folder for pictures, if it is not there.
 
@@ -165,7 +187,7 @@ def save_pictures(name: str, target: Path, backend: str | None = None) -> list[P
 
 
 def main(file: str, doc: str | None) -> None:
-    """What `python NN_name.py [--backend B] [--plot DIR]` does: print, draw; exit as `udlbridge practicals run`."""
+    """What `python NN_name.py --backend B --full --data DIR --plot DIR` does: print, draw, and exit as the command."""
     import click
 
     name = Path(file).stem
@@ -173,15 +195,19 @@ def main(file: str, doc: str | None) -> None:
     @click.command(help=doc)
     @click.option("--backend", default=None, help="torch, julia or reference.")
     @click.option("--full", is_flag=True, help="Run what takes long, too.")
+    @click.option("--data", "place", type=click.Path(path_type=Path), help="Folder with data sets. [UDLBRIDGE_DATA]")
     @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the pictures.")
-    def command(backend: str | None, full: bool, plot: Path | None) -> None:
+    def command(backend: str | None, full: bool, place: Path | None, plot: Path | None) -> None:
         try:
             if plot is not None:
                 prepare_folder(plot)
-            rows = run(name, backend, full=full)
-            click.echo(table(rows))
-            for path in [] if plot is None else save_pictures(name, plot, backend):
-                click.echo(f"wrote {path}")
+            with data_from(place):
+                rows = run(name, backend, full=full)
+                if text := report(name, backend):
+                    click.echo(f"{text}\n")
+                click.echo(table(rows))
+                for path in [] if plot is None else save_pictures(name, plot, backend):
+                    click.echo(f"wrote {path}")
         except UDLBridgeError as error:
             click.echo(f"{name}: {error}", err=True)
             sys.exit(2)

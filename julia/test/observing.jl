@@ -1,0 +1,37 @@
+# Layers of others, as the docstring of `build_layer` says: a method of `fields` makes them known.
+
+"y = a .* tanh.(W x)"
+struct Gated{A<:AbstractVector,W<:AbstractMatrix}
+    scale::A
+    weight::W
+end
+Flux.@layer Gated
+(l::Gated)(x) = l.scale .* tanh.(l.weight * x)
+UDLBridge.fields(::Gated) = ("weight" => :weight, "scale" => :scale)
+
+"the same, with a method of `observed` that forgets the scale"
+struct HalfSeen{A<:AbstractVector,W<:AbstractMatrix}
+    scale::A
+    weight::W
+end
+Flux.@layer HalfSeen
+(l::HalfSeen)(x) = l.scale .* tanh.(l.weight * x)
+UDLBridge.fields(::HalfSeen) = ("weight" => :weight, "scale" => :scale)
+UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x))
+
+@testset "layers of others" begin
+    rng = Xoshiro(21)
+    dense(pair) = f64(Dense(pair, tanh))
+    X = randn(rng, 3, 5)
+    @testset "$kind" for kind in (Gated, HalfSeen)
+        own() = kind(randn(rng, 4), randn(rng, 4, 4))
+        inside = SkipConnection(Chain(own(), dense(4 => 4)), +)
+        chain = Chain(dense(3 => 4), own(), inside, dense(4 => 2))
+        for outputs in (1, :full)
+            @test gap(ntk(chain, X; outputs), ntk(chain, X; outputs, method=:plain)) < 1e-12
+        end
+        for name in ("1.weight", "1.scale", "2.0.scale", "3.bias")
+            @test gap(ntk(chain, X; params=[name]), ntk(chain, X; params=[name], method=:plain)) < 1e-12
+        end
+    end
+end
