@@ -70,7 +70,7 @@ class ModelFunction(ParameterVector):
         """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,): one backward pass of the engine, and no Jacobian."""
         model = self.at(x)
         batch = checked_batch(model, self.x)
-        output_size(model, batch)
+        output_size(model, batch.shape[1:])
         slope = self._loss.gradient(outputs(model, batch, backend=self.backend))
         blocks = backends.get(self.backend).pull(model, batch, slope)
         return np.concatenate([blocks[name].ravel() for name in model.params])

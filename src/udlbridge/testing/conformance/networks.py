@@ -41,7 +41,12 @@ LAYERS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
         (3,),
     ),
     "conv1d": (
-        [Conv1d(2, 4, 3, "tanh", stride=2, padding=1, dilation=2), MeanPool(2, 1, 1, dims=1), Flatten(), Dense(20, 2)],
+        [
+            Conv1d(2, 4, 3, "tanh", stride=2, padding=((2, 0),), dilation=2),
+            MeanPool(2, 1, 1, dims=1),
+            Flatten(),
+            Dense(20, 2),
+        ],
         (2, 9),
     ),
     "conv1d in groups": (

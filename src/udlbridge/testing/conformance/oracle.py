@@ -75,6 +75,9 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "leakyrelu": lambda z: above(z, z, 0.01 * z),
     "selu": lambda z: 1.0507009873554805 * above(z, z, 1.6732632423543772 * (np.exp(z) - 1)),
     "mish": lambda z: z * np.tanh(softplus(z)),
+    "abs": lambda z: above(z, z, -z),
+    "erf": erf,
+    "sin": np.sin,
 }
 
 
@@ -101,7 +104,7 @@ def windows(layer: Any, x: np.ndarray, filling: float) -> np.ndarray:
     """x (n, C, *space) as (n, C, *windows, *kernel): entry u of window t is the padded x at s t + d u."""
     space = x.ndim - 2
     dilations = getattr(layer, "dilations", (1,) * space)
-    padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in layer.paddings)], constant_values=filling)
+    padded = np.pad(x, [(0, 0), (0, 0), *layer.sides], constant_values=filling)
     counts = layer.output_shape(x.shape[1:])[1:]
     result = np.empty((*x.shape[:2], *counts, *layer.kernel), dtype=x.dtype)
     for t in product(*map(range, counts)):
