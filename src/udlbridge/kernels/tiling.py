@@ -11,7 +11,7 @@ import numpy as np
 
 from udlbridge.backends.base import Backend
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.symmetry import symmetrise, transposed
+from udlbridge.backends.symmetry import STRIP, symmetrise, transposed
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,11 @@ class TileComputer:
 
 def put(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
     """Copy a computed tile into a kernel (n, m, ...), and to the other side of the diagonal if it is symmetric."""
-    kernel[tile.rows, tile.columns] = block
-    if symmetric and tile.row != tile.column:
-        kernel[tile.columns, tile.rows] = transposed(block)
+    if not symmetric or tile.row == tile.column:
+        kernel[tile.rows, tile.columns] = block
+        return
+    for start in range(0, len(block), STRIP):
+        strip = block[start : start + STRIP]
+        rows = slice(tile.rows.start + start, tile.rows.start + start + len(strip))
+        kernel[rows, tile.columns] = strip
+        kernel[tile.columns, rows] = transposed(strip)
