@@ -39,6 +39,7 @@ from .kernels.derivatives import input_jacobian as input_jacobian
 from .kernels.derivatives import jacobian as jacobian
 from .kernels.derivatives import outputs as outputs
 from .kernels.factored import FactoredKernel as FactoredKernel
+from .kernels.ntk import layer_kernels as layer_kernels
 from .kernels.ntk import ntk as ntk
 from .kernels.operators import NTKOperator as NTKOperator
 from .kernels.operators import ntk_operator as ntk_operator
@@ -66,8 +67,8 @@ from .networks.layers import SinusoidalPositions as SinusoidalPositions
 from .networks.layers import Softmax as Softmax
 from .networks.layers import Take as Take
 from .networks.model import Model as Model
-from .store.computing import KernelStore as KernelStore
 from .store.computing import compute_kernel as compute_kernel
+from .store.kernel_store import KernelStore as KernelStore
 from .studies.alignment import AlignmentStudy as AlignmentStudy
 from .studies.alignment import study_alignment as study_alignment
 from .training.loop import loss_gradient as loss_gradient

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken, wide_networks
 from helpers import AGAINST_REFERENCE, assert_within_budget, load_golden
-from udlbridge.backends.reduction import reduction
-from udlbridge.backends.sites import places
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.networks.layers import LAYERS, Layer, layer_from_spec
 
 ALL = EVERY_LAYER | TOKENS
@@ -84,13 +83,13 @@ def test_the_networks_take_both_forms_of_structured_kernels() -> None:
     """Pairs of positions pay where layers are wide and positions few: these networks must have such a place."""
     for name in ("conv2d wide", "dense wide tokens"):
         layers, shape = ALL[name]
-        first = places(ub.Model(layers), shape)[0]
+        first = sites(ub.Model(layers), shape)[0]
         assert first.positions > 1
-        assert first.by_pairs(reduction("trace", 2))
-    assert not places(ub.Model(ALL["conv2d"][0]), ALL["conv2d"][1])[0].by_pairs(reduction("trace", 2))
-    few, many = (places(ub.Model(ALL[name][0]), ALL[name][1])[0] for name in ("embedding of few tokens", "embedding"))
-    assert many.by_tokens(reduction("trace", 8))
-    assert not few.by_tokens(reduction("trace", 10))
+        assert first.by_pairs(checked_reduction("trace", 2))
+    assert not sites(ub.Model(ALL["conv2d"][0]), ALL["conv2d"][1])[0].by_pairs(checked_reduction("trace", 2))
+    few, many = (sites(ub.Model(ALL[name][0]), ALL[name][1])[0] for name in ("embedding of few tokens", "embedding"))
+    assert many.by_tokens(checked_reduction("trace", 8))
+    assert not few.by_tokens(checked_reduction("trace", 10))
 
 
 @dataclass(frozen=True)

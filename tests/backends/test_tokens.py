@@ -10,7 +10,7 @@ from architectures import shaken
 from helpers import assert_within_budget
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 
 REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
 KNOWN = 50_000
@@ -54,7 +54,7 @@ def test_rectangles_of_samples(backend: str) -> None:
     large, x, small, tokens = large_and_small(5, 9, 12)
     whole = ub.ntk(small, tokens, backend="reference", method="plain")
     engine = backends.get(backend)
-    job = KernelJob(large, reduction("trace", 2))
+    job = KernelJob(large, checked_reduction("trace", 2))
     factors = engine.prepare(job, x)
     for rows, cols in ((slice(2, 5), slice(0, 9)), (slice(0, 9), slice(6, 7)), (slice(8, 9), slice(3, 8))):
         out = np.empty((rows.stop - rows.start, cols.stop - cols.start))

@@ -20,7 +20,7 @@ from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch import layers as pytorch_layers
 from udlbridge.backends.pytorch.factors import Gradients
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.symmetry import symmetrise
 
 REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
@@ -49,7 +49,7 @@ def test_gradients_that_are_formed_in_parts(outputs: int | str, block: int, monk
     monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
     model = shaken(LATER)
     x = batch(model, (8, 4, 4), 5)
-    job = KernelJob(model, reduction(outputs, 3))
+    job = KernelJob(model, checked_reduction(outputs, 3))
     assert any(isinstance(one.factor, Gradients) for one in backends.get("torch").prepare(job, x)) or outputs == "full"
     for params in (None, "0.weight", "0.bias", "0.*"):
         expected = ub.ntk(model, x, outputs=outputs, params=params, backend="reference", method="plain")
@@ -64,7 +64,7 @@ def test_strips_up_to_the_diagonal(outputs: int | str, monkeypatch: pytest.Monke
     model = shaken([ub.Dense(3, 4, "tanh"), ub.LayerNorm(4), ub.Dense(4, 3)])
     x = batch(model, (3,), 7)
     engine = backends.get("torch")
-    job = KernelJob(model, reduction(outputs, 3))
+    job = KernelJob(model, checked_reduction(outputs, 3))
     factors = engine.prepare(job, x)
     expected = ub.ntk(model, x, outputs=outputs, backend="reference", method="plain")
     for rows, lower in itertools.product((slice(0, 7), slice(2, 7)), (False, True)):

@@ -18,7 +18,7 @@ import udlbridge as ub
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.julia import runtime
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.kernels.tiling import Grid
 
 LIMIT = 0.05
@@ -35,7 +35,7 @@ def main() -> int:
     engine = backends.get("julia")
     model = ub.models.three_layer_sigmoid()
     x, _ = ub.data.mnist("train", n=given.n)
-    job = KernelJob(model, reduction(0, 10), "structured", given.threads)
+    job = KernelJob(model, checked_reduction(0, 10), "structured", given.threads)
     grid = Grid(given.n, given.n, given.tile, symmetric=True)
     out = np.empty((given.tile, given.tile), dtype=np.float32)
 

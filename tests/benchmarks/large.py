@@ -14,9 +14,8 @@ import torch
 
 import udlbridge as ub
 from udlbridge import backends
-from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import reduction
 from udlbridge.kernels.planning import make_plan
+from udlbridge.kernels.request import kernel_request
 from udlbridge.kernels.tiling import TileComputer
 from udlbridge.store.peak_memory import PeakMemory
 
@@ -40,7 +39,8 @@ def main() -> None:
     a = torch.rand(4000, 4000)
     rates = [sgemm(a)]
     ub.ntk(model, x[:256], outputs=0, backend="torch", threads=threads)
-    made = make_plan(model, (784,), reduction(0, 10), n, None, "torch", "auto", "1.5GB", threads)
+    request = kernel_request(model, (784,), outputs=0, params=None, backend="torch", memory="1.5GB", threads=threads)
+    plan = make_plan(request, n)
     with PeakMemory() as memory:
         start = time.perf_counter()
         if stored:
@@ -60,17 +60,14 @@ def main() -> None:
             finally:
                 shutil.rmtree(folder)
         else:
-            tiles = TileComputer(
-                backends.get("torch"), KernelJob(model, reduction(0, 10), made.method, threads), x, None, made.grid,
-                made.kept_blocks,
-            )  # fmt: skip
-            buffer = np.empty((made.tile, made.tile), dtype=np.float32)
+            tiles = TileComputer(backends.get("torch"), request, x, None, plan.grid, plan.kept_blocks)
+            buffer = np.empty((plan.tile, plan.tile), dtype=np.float32)
             with tiles as computer:
-                for tile in made.grid.tiles():
+                for tile in plan.grid.tiles():
                     computer.compute(tile, buffer[: tile.shape[0], : tile.shape[1]])
             seconds = time.perf_counter() - start
     rates.append(sgemm(a))
-    row = {"seconds": seconds, "gflops": made.flops / seconds / 1e9, "sgemm": max(rates)}
+    row = {"seconds": seconds, "gflops": plan.flops / seconds / 1e9, "sgemm": max(rates)}
     print(json.dumps({**row, "peak_bytes": memory.over_baseline}))
 
 

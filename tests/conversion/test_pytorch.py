@@ -14,7 +14,7 @@ from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget
 from udlbridge import errors
 from udlbridge.backends.pytorch.modules import Steps, triangle
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 
 ALL = EVERY_LAYER | TOKENS
 
@@ -286,7 +286,7 @@ def test_a_triangle_differentiates_no_sample_more_often_than_it_must() -> None:
 
     samples = torch.randn(10, 3, dtype=torch.float64)
     kernel = torch.zeros(10, 10, dtype=torch.float64)
-    triangle(jacobian, reduction(0, 1), samples, Steps(rows=4, columns=2), kernel)
+    triangle(jacobian, checked_reduction(0, 1), samples, Steps(rows=4, columns=2), kernel)
     # Rows of 4, 4 and 2 samples; before them 0, 4 and 8 columns.
     assert (sum(parts), max(parts)) == (10 + 0 + 4 + 8, 2)
     np.testing.assert_allclose(np.tril(kernel), np.tril(samples @ samples.T), rtol=1e-14)

@@ -14,7 +14,7 @@ from helpers import numbers_of_a_fresh_process
 from small_stores import MODEL, X
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.reference.engine import ReferenceBackend
 from udlbridge.backends.reference.factors import Summand
 from udlbridge.kernels.tiling import Grid, TileComputer
@@ -43,7 +43,7 @@ class Counting(ReferenceBackend):
 def test_factors_are_released_before_others_are_made(n: int, m: int, tile: int, kept: int, second: bool) -> None:
     m = m if second else n
     engine, grid = Counting(), Grid(n, m, tile, not second)
-    job = KernelJob(MODEL, reduction(0, 3))
+    job = KernelJob(MODEL, checked_reduction(0, 3))
     with TileComputer(engine, job, X[:n], X[:m] if second else None, grid, kept) as computer:
         for one in grid.tiles():
             computer.compute(one, np.empty(one.shape))

@@ -151,6 +151,7 @@ def test_torch_uses_that_many_threads() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5])
 def test_numbers_of_threads_that_cannot_be(threads: object) -> None:
     model = random_model([4, 3], ["tanh"])

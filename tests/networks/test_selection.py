@@ -12,7 +12,7 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget
 from udlbridge import backends, errors
-from udlbridge.backends.sites import chosen_size, places
+from udlbridge.backends.sites import parameter_count, sites
 from udlbridge.cli import group
 from udlbridge.kernels import planning
 from udlbridge.networks.selection import names_by_layer, selected_parameters
@@ -45,7 +45,7 @@ def test_layers_sum_to_the_whole(name: str, backend: str) -> None:
     layers, shape = ALL[name]
     model = shaken(layers)
     x, x2 = batch(model, shape, 3), batch(model, shape, 2, seed=3)
-    parts = ub.ntk(model, x, x2, outputs="full", per_layer=True, backend=backend)
+    parts = ub.layer_kernels(model, x, x2, outputs="full", backend=backend)
     assert list(parts) == sorted({name.split(".")[0] for name in model.params}, key=int)
     assert_within_budget(sum(parts.values()), ub.ntk(model, x, x2, outputs="full", backend=backend))
 
@@ -57,7 +57,7 @@ def test_each_part_is_the_kernel_of_the_parameters_of_its_layer(backend: str) ->
         x = batch(model, shape, 3)
         blocks = ub.jacobian(model, x, backend="reference")
         for method in ("structured", "plain"):
-            for layer, part in ub.ntk(model, x, per_layer=True, backend=backend, method=method).items():
+            for layer, part in ub.layer_kernels(model, x, backend=backend, method=method).items():
                 own = [parameter for parameter in model.params if parameter.startswith(f"{layer}.")]
                 assert_within_budget(part, from_jacobian(blocks, own))
 
@@ -76,7 +76,7 @@ def test_the_parts_of_layers_share_their_passes(engine: str, monkeypatch: pytest
 
     monkeypatch.setattr(type(backends.get(engine)), "prepare", counted)
     monkeypatch.setattr("udlbridge.kernels.planning.LARGEST_TILE", 120)
-    parts = ub.ntk(model, x, per_layer=True, backend=engine)
+    parts = ub.layer_kernels(model, x, backend=engine)
     assert sum(seen) == len(x)
     assert len(parts) == 5
     whole = ub.ntk(model, x, backend=engine)
@@ -160,14 +160,14 @@ def test_plans_of_some_parameters_count_these_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_shares_of_places_add_up_to_the_plan(name: str) -> None:
-    """Every place counts under the names of its parameters, and under no other."""
+def test_shares_of_sites_add_up_to_the_plan(name: str) -> None:
+    """Every site counts under the names of its parameters, and under no other."""
     layers, shape = ALL[name]
     model = shaken(layers)
-    every = [place for layer in names_by_layer(model.params).values() for place in places(model, shape, layer)]
-    assert every == places(model, shape)
-    assert places(model, shape, ()) == []
-    assert sum(chosen_size(model, (name,)) for name in model.params) == model.n_params
+    every = [site for layer in names_by_layer(model.params).values() for site in sites(model, shape, layer)]
+    assert every == sites(model, shape)
+    assert sites(model, shape, ()) == []
+    assert sum(parameter_count(model, (name,)) for name in model.params) == model.n_params
 
 
 def test_the_command_takes_patterns(tmp_path: Path) -> None:

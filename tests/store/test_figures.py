@@ -13,9 +13,9 @@ from helpers import assert_within_budget, numbers_of_a_fresh_process
 from small_stores import MODEL, X, store_of
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.reference import engine as reference
-from udlbridge.kernels import planning
+from udlbridge.kernels import calibration
 from udlbridge.store import computing, products
 from udlbridge.store import reading as stored
 from udlbridge.store.peak_memory import PeakMemory
@@ -79,7 +79,7 @@ def test_the_prediction_is_kept(tmp_path: Path) -> None:
 def test_long_work_is_predicted_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_of(tmp_path / "short.zarr").manifest["plan"]["seconds"] is None
     monkeypatch.setattr(computing, "CALIBRATED_FROM", 1.0)
-    monkeypatch.setattr(planning, "CALIBRATION_SECONDS", 0.05)
+    monkeypatch.setattr(calibration, "CALIBRATION_SECONDS", 0.05)
     assert store_of(tmp_path / "long.zarr").manifest["plan"]["seconds"] > 0
     assert store_of(tmp_path / "never.zarr", calibrate=False).manifest["plan"]["seconds"] is None
 
@@ -135,7 +135,7 @@ def test_nothing_depends_on_how_many_samples_go_through_together(
 ) -> None:
     whole = ub.ntk(MODEL, X, outputs=outputs, backend="reference", method=method)
     monkeypatch.setattr(reference, "STRETCH_NUMBERS", 100)
-    job = KernelJob(MODEL, reduction(outputs, 3))
+    job = KernelJob(MODEL, checked_reduction(outputs, 3))
     assert 1 < reference.stretch(job, X) < 20
     assert_within_budget(ub.ntk(MODEL, X, outputs=outputs, backend="reference", method=method), whole)
 
@@ -149,7 +149,7 @@ def test_making_a_store_takes_little_besides_the_samples(tmp_path: Path) -> None
         "x = np.random.default_rng(0).random((20_000, 784), dtype=np.float32)\n"
         f"path, options = {str(tmp_path)!r}, {{'backend': 'reference', 'threads': 1, 'memory': '150MB'}}\n"
         "store = ub.compute_kernel(model, x[:9], path + '/small.zarr', **options)\n"
-        "computing._fill = lambda *_: None\n"
+        "computing.fill = lambda *_: None\n"
         "with PeakMemory() as memory: store = ub.compute_kernel(model, x, path + '/K.zarr', **options)\n"
         "print(memory.over_baseline)\n"
         "with PeakMemory() as memory: ub.compute_kernel(model, x, path + '/K.zarr', resume=True, **options)\n"

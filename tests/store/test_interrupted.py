@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 # --- making a store ---
 
 
-@pytest.mark.parametrize("step", ["zarr.create_group", "writing._write_samples", "Model.save", "Path.rename"])
+@pytest.mark.parametrize("step", ["zarr.create_group", "creating.write_samples", "Model.save", "Path.rename"])
 def test_killed_while_a_store_is_made(tmp_path: Path, step: str) -> None:
     """A real process that kills itself: the next one finds nothing that is in its way."""
     target = tmp_path / "K.zarr"
     code = (
         "import os, signal, zarr, numpy as np, udlbridge as ub\n"
-        "from pathlib import Path\nfrom udlbridge.store import writing\nfrom udlbridge.networks.model import Model\n"
+        "from pathlib import Path\nfrom udlbridge.store import creating\nfrom udlbridge.networks.model import Model\n"
         f"{step} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"x = np.ones((9, 5), 'float32')\n"
         f"ub.compute_kernel(ub.Model([ub.Dense(5, 3)]), x, {str(target)!r}, backend='reference')\n"

@@ -19,7 +19,7 @@ import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples, udlbridge
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.kernels import planning, tiling
 from udlbridge.store import writing as storing
 
@@ -56,7 +56,7 @@ def test_nothing_depends_on_the_tile_size(
     engine: str, strip: int | None, n: int, tile: int, kept: int, outputs: int | str
 ) -> None:
     x = samples(MODEL, n)
-    chosen = reduction(outputs, 3)
+    chosen = checked_reduction(outputs, 3)
     job = KernelJob(MODEL, chosen)
     with pytest.MonkeyPatch.context() as patch:
         if strip is not None:  # diagonal tiles are done in strips of rows
@@ -76,7 +76,7 @@ def in_tiles(engine: str, job: KernelJob, x: np.ndarray, tile: int, kept: int) -
     for one in grid.tiles():
         block = np.empty((*one.shape, *trailing))
         computer.compute(one, block)
-        tiling.place(result, one, block, symmetric=True)
+        tiling.put(result, one, block, symmetric=True)
     return result
 
 
@@ -149,7 +149,6 @@ def test_memory_bound_holds(tmp_path: Path) -> None:
     """The peak resident size of a fresh process over its baseline, for a bound far below what the kernel would take."""
     code = (
         "import sys, resource, numpy as np, udlbridge as ub\n"
-        "from udlbridge.store import computing\n"
         "model = ub.models.three_layer_sigmoid()\n"
         "x = np.random.default_rng(0).random((12000, 784)).astype(np.float32)\n"
         "ub.ntk(model, x[:100], outputs=0, backend='torch', threads=1)\n"

@@ -145,7 +145,7 @@ def _gap(values: list[np.ndarray]) -> float | None:
 def _kernel_gap(first: Model, second: Model, x: np.ndarray, backend: str) -> float | None:
     """The gap of the traces; None for networks that have no kernel, as their outputs are not vectors."""
     try:
-        output_size(first, x), output_size(second, x)
+        output_size(first, x.shape[1:]), output_size(second, x.shape[1:])
     except ShapeError:
         return None
     return _gap([ntk(model, x, backend=backend) for model in (first, second)])

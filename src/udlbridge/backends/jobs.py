@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from udlbridge.backends.optimisers import Optimiser
-from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.reduction import Outputs, Reduction
 from udlbridge.networks.model import Model
+from udlbridge.networks.selection import Selection
 
 Method = Literal["structured", "plain"]
 
@@ -37,6 +38,22 @@ class KernelJob:
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the kernel sums over, in the model's order."""
         return tuple(self.model.params) if self.params is None else self.params
+
+
+@dataclass(frozen=True)
+class ModuleJob:
+    """What kernel of a `torch.nn.Module` is to be computed.
+
+    How many outputs it has, and which parameters count, shows when it runs: `outputs` and `params` are as the user
+    wrote them. `memory`: bound of the working memory, in bytes. `threads` and `device` as for `KernelJob`.
+    """
+
+    module: Any
+    outputs: Outputs
+    params: Selection
+    memory: int
+    threads: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)

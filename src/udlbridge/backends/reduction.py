@@ -54,7 +54,7 @@ class Reduction:
         return self.index if self.name == "one" else self.name
 
 
-def reduction(outputs: object, n_outputs: int) -> Reduction:
+def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     """The checked form of `outputs` for a network with `n_outputs` outputs.
 
     Raises:

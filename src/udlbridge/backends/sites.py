@@ -1,4 +1,7 @@
-"""Where parameters enter a network, and what each place costs a kernel, from shapes alone: operations, numbers kept."""
+"""The sites of a network, where its parameters enter, and what each costs a kernel, in any engine: from shapes alone.
+
+A site is an affine map, a table of which rows are looked up, or other parameters of a layer, which enter elementwise.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from udlbridge.networks.model import Model
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place where parameters enter: z_t = W a_t + b at `positions`, or other parameters (then `positions` is 0).
+class Affine:
+    """z_t = W a_t + b at `positions`, in `groups` with maps of their own, each from `inputs` to `outputs` numbers.
 
-    `size` counts the parameters, `seen` the numbers of one sample that come to the place.
+    `size` counts the parameters, `seen` the numbers of one sample that come to the site.
     """
 
     positions: int
@@ -29,33 +32,51 @@ class Place:
     @property
     def forward(self) -> int:
         """Multiply-adds of one sample's forward pass."""
-        return max(self.positions, 1) * self.size
+        return self.positions * self.size
 
-    def by_pairs(self, chosen: Reduction) -> bool:
+    def by_pairs(self, reduction: Reduction) -> bool:
         """Whether its share of the kernel comes from pairs of positions, and not from per-sample gradients."""
-        if self.positions == 0:
-            return False
-        return affine_rule(self.positions, self.inputs, self.outputs, self.groups, chosen) == "pairs"
+        return affine_rule(self.positions, self.inputs, self.outputs, self.groups, reduction) == "pairs"
 
-    def multiply_adds(self, chosen: Reduction) -> float:
+    def multiply_adds(self, reduction: Reduction) -> float:
         """Multiply-adds for one entry of the kernel, by the cheaper form."""
-        if self.by_pairs(chosen):
-            return float(pairs_cost(self.positions, self.inputs, self.outputs, chosen))
-        return float(gradients_cost(self.size, 1, chosen))
+        if self.by_pairs(reduction):
+            return float(pairs_cost(self.positions, self.inputs, self.outputs, reduction))
+        return float(gradients_cost(self.size, 1, reduction))
 
-    def kept(self, chosen: Reduction, *, formed: bool = False) -> int:
-        """Numbers that one sample's factor holds; `formed`: per-sample gradients, where these are multiplied."""
-        count = chosen.n_cotangents
+    def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
+        """Numbers that one sample's factor holds; `forms_gradients`: as in the footprint of an engine."""
+        count = reduction.n_cotangents
         errors = count * self.positions * self.outputs * self.groups
-        if self.by_pairs(chosen):
+        if self.by_pairs(reduction):
             return self.positions * (self.inputs + 1) + errors
         gradients = count * self.size
-        return gradients if formed or self.positions == 0 else min(gradients, errors + self.seen)
+        return gradients if forms_gradients else min(gradients, errors + self.seen)
 
 
 @dataclass(frozen=True)
-class Table:
-    """One place where a row of `rows` enters at each of `positions`: `outputs` parameters in a row."""
+class Elementwise:
+    """`size` parameters that enter in any other way: their share of the kernel comes from per-sample gradients."""
+
+    size: int
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return self.size
+
+    def multiply_adds(self, reduction: Reduction) -> float:
+        """Multiply-adds for one entry of the kernel."""
+        return float(gradients_cost(self.size, 1, reduction))
+
+    def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
+        """Numbers that one sample's factor holds: its gradients, in every engine."""
+        return reduction.n_cotangents * self.size
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A row of a table of `rows` enters at each of `positions`: `outputs` parameters in a row."""
 
     positions: int
     rows: int
@@ -66,59 +87,62 @@ class Table:
         """Multiply-adds of one sample's forward pass."""
         return self.positions * self.outputs
 
-    def by_tokens(self, chosen: Reduction) -> bool:
+    def by_tokens(self, reduction: Reduction) -> bool:
         """Whether its share of the kernel comes from equal tokens, and not from gradients of the whole table."""
-        return lookup_rule(self.positions, self.rows, self.outputs, chosen) == "tokens"
+        return lookup_rule(self.positions, self.rows, self.outputs, reduction) == "tokens"
 
-    def multiply_adds(self, chosen: Reduction) -> float:
+    def multiply_adds(self, reduction: Reduction) -> float:
         """Multiply-adds for one entry of the kernel, by the cheaper form."""
-        if self.by_tokens(chosen):
-            return float(tokens_cost(self.positions, self.rows, self.outputs, chosen))
-        return float(gradients_cost(self.rows, self.outputs, chosen))
+        if self.by_tokens(reduction):
+            return float(tokens_cost(self.positions, self.rows, self.outputs, reduction))
+        return float(gradients_cost(self.rows, self.outputs, reduction))
 
-    def kept(self, chosen: Reduction, *, formed: bool = False) -> int:
+    def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
         """Numbers that one sample's factor holds: for every token its errors, its number and that of its sample.
 
-        Whether other places hold gradients that are `formed` makes no difference to a table.
+        Whether gradients of other sites are formed makes no difference to a table.
         """
-        if self.by_tokens(chosen):
-            return self.positions * (self.outputs * chosen.n_cotangents + 4)
-        return self.rows * self.outputs * chosen.n_cotangents
+        if self.by_tokens(reduction):
+            return self.positions * (self.outputs * reduction.n_cotangents + 4)
+        return self.rows * self.outputs * reduction.n_cotangents
 
 
-def places(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> list[Place | Table]:
-    """The places of a network for samples of this shape, in order, where parameters in `params` enter; None: any."""
-    chosen = model.params if params is None else params
-    found: list[Place | Table] = []
+Site = Affine | Elementwise | Lookup
+
+
+def sites(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> list[Site]:
+    """The sites of a network for samples of this shape, in order, where parameters in `params` enter; None: any."""
+    names = model.params if params is None else params
+    found: list[Site] = []
     shape = sample_shape
     for index, layer in enumerate(model.layers):
-        found += _of_layer(layer, shape, f"{index}.", chosen)
+        found += _of_layer(layer, shape, f"{index}.", names)
         shape = layer.output_shape(shape)
     return found
 
 
-def chosen_size(model: Model, params: Collection[str] | None) -> int:
+def parameter_count(model: Model, params: Collection[str] | None) -> int:
     """How many numbers the parameters in `params` have; None means all."""
     return sum(prod(shape) for name, shape in model.param_shapes().items() if params is None or name in params)
 
 
-def _of_layer(layer: Layer, shape: Shape, prefix: str, chosen: Collection[str]) -> Iterator[Place | Table]:
+def _of_layer(layer: Layer, shape: Shape, prefix: str, names: Collection[str]) -> Iterator[Site]:
     if isinstance(layer, Residual):
         for start, branch in (("", layer.layers), ("shortcut.", layer.shortcut)):
             inner = shape
             for index, one in enumerate(branch):
-                yield from _of_layer(one, inner, f"{prefix}{start}{index}.", chosen)
+                yield from _of_layer(one, inner, f"{prefix}{start}{index}.", names)
                 inner = one.output_shape(inner)
         return
-    sizes = {name: prod(one) for name, one in layer.param_shapes().items() if prefix + name in chosen}
+    sizes = {name: prod(one) for name, one in layer.param_shapes().items() if prefix + name in names}
     seen = prod(shape)
 
-    def affine(weight: str, bias: str, positions: int, inputs: int, outputs: int, groups: int) -> Iterator[Place]:
+    def affine(weight: str, bias: str, positions: int, inputs: int, outputs: int, groups: int) -> Iterator[Site]:
         size = sum(sizes.get(name, 0) for name in (weight, bias))
         if weight in sizes:
-            yield Place(positions, inputs, outputs, groups, size, seen)
+            yield Affine(positions, inputs, outputs, groups, size, seen)
         elif size:
-            yield Place(0, 0, 0, 1, size, seen)
+            yield Elementwise(size)
 
     if isinstance(layer, Dense):
         yield from affine("weight", "bias", prod(shape[:-1]), layer.in_features, layer.out_features, 1)
@@ -131,6 +155,6 @@ def _of_layer(layer: Layer, shape: Shape, prefix: str, chosen: Collection[str]) 
         yield from affine("out_proj.weight", "out_proj.bias", tokens, e, e, 1)
     elif isinstance(layer, Embedding):
         if sizes:
-            yield Table(shape[0], layer.num_embeddings, layer.embedding_dim)
+            yield Lookup(shape[0], layer.num_embeddings, layer.embedding_dim)
     elif sizes:
-        yield Place(0, 0, 0, 1, sum(sizes.values()), seen)
+        yield Elementwise(sum(sizes.values()))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+STRIP = 64
+"""Rows that are mirrored at a time: so many of a tile stay in the cache, where they are read by columns."""
+
 
 def symmetrise(block: np.ndarray) -> None:
-    """Copy the lower triangle of a diagonal tile (r, r, ...) to its upper one, which need not have been computed."""
-    for i in range(len(block)):
-        block[i, i + 1 :] = transposed(block[i + 1 :, i : i + 1])[0]
+    """Copy the lower triangle of a diagonal tile (r, r, ...) to its upper one, which need not have been computed.
+
+    Of a full kernel (r, r, O, O), the same in the O x O entries of each sample with itself.
+    """
+    for start in range(0, len(block), STRIP):
+        stop = min(start + STRIP, len(block))
+        block[start:stop, stop:] = transposed(block[stop:, start:stop])
+        own = block[start:stop, start:stop]
+        above = np.triu(np.ones((stop - start, stop - start), dtype=bool), 1)
+        own[above] = transposed(own)[above]
     if block.ndim == 4:
+        outputs = np.triu(np.ones(block.shape[2:], dtype=bool), 1)
         for i in range(len(block)):
-            block[i, i] = np.tril(block[i, i]) + np.tril(block[i, i], -1).T
+            block[i, i][outputs] = block[i, i].T[outputs]
 
 
 def transposed(block: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def command(
             **options,
         )
     elif kernel_file.is_dir():
-        from udlbridge.store.computing import KernelStore
+        from udlbridge.store.kernel_store import KernelStore
 
         store = KernelStore(kernel_file)
         result = spectrum(store, **options)

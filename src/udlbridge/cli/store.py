@@ -34,7 +34,7 @@ def info(path: Path) -> int:
     """Print what a store holds: its manifest as JSON."""
     import json
 
-    from udlbridge.store.computing import KernelStore
+    from udlbridge.store.kernel_store import KernelStore
 
     store = KernelStore(path)
     click.echo(json.dumps(store.manifest, indent=2))
@@ -53,7 +53,7 @@ def verify(
 
     The exit code is 0 only if all are there and whole (in the end).
     """
-    from udlbridge.store.computing import KernelStore
+    from udlbridge.store.kernel_store import KernelStore
 
     store = KernelStore(path)
     found = store.verify()
@@ -90,7 +90,7 @@ def append(
 ) -> int:
     """Append the samples of a .npy file, (m, *D); only the new rows are computed."""
     from udlbridge.cli.common import load_array
-    from udlbridge.store.computing import KernelStore
+    from udlbridge.store.kernel_store import KernelStore
 
     store = KernelStore(path)
     store.append(

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.backends.reference.activations import ACTIVATIONS, Elementwise
+from udlbridge.backends.reference.activations import ACTIVATIONS, Function
 from udlbridge.errors import NumericalError
 
 Dual = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -50,7 +50,7 @@ def hermite_dual(name: str) -> Dual:
         sizes = np.sqrt(d1 * d2)
         correlation = np.clip(np.divide(k, sizes, out=np.zeros_like(k), where=sizes > 0), -1.0, 1.0)
 
-        def expectation(g: Elementwise) -> np.ndarray:
+        def expectation(g: Function) -> np.ndarray:
             return _product(coefficients(g, d1, name), coefficients(g, d2, name), correlation)
 
         return expectation(f), expectation(slope)
@@ -58,7 +58,7 @@ def hermite_dual(name: str) -> Dual:
     return dual
 
 
-def coefficients(f: Elementwise, d: Float[np.ndarray, ...], name: str) -> Float[np.ndarray, "terms ..."]:
+def coefficients(f: Function, d: Float[np.ndarray, ...], name: str) -> Float[np.ndarray, "terms ..."]:
     """a_j of f for every variance in `d`.
 
     Raises:

@@ -44,7 +44,7 @@ def jacobian(model: Model, x: np.ndarray, *, backend: str | None = None) -> dict
         As `outputs`.
     """
     batch = checked_batch(model, x)
-    output_size(model, batch)
+    output_size(model, batch.shape[1:])
     return backends.get(backend).jacobian(model, batch)
 
 
@@ -71,7 +71,7 @@ def input_jacobian(
             allowed="models of real numbers",
             remedy="take the Jacobian by the parameters, ub.jacobian",
         )
-    output_size(model, batch)
+    output_size(model, batch.shape[1:])
     return backends.get(backend).input_jacobian(model, batch)
 
 
@@ -101,6 +101,6 @@ def input_hessian(
             allowed="models whose inputs are numbers",
             remedy="leave out the Embedding, and give its outputs as samples",
         )
-    output_size(model, batch)
+    output_size(model, batch.shape[1:])
     result = backends.get(backend).input_hessian(model, batch)
     return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])

@@ -1,28 +1,27 @@
-"""The empirical neural tangent kernel and the derivatives behind it, on any engine."""
+"""The empirical neural tangent kernel of a network, whole or layer by layer, on any engine."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from math import prod
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import Outputs, reduction
-from udlbridge.errors import OptionError, ShapeError
-from udlbridge.kernels.planning import DEFAULT_MEMORY, chosen_method, make_plan
-from udlbridge.kernels.tiling import TileComputer, place
-from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.backends.reduction import Outputs
+from udlbridge.errors import ShapeError
+from udlbridge.kernels.finite import check_finite
+from udlbridge.kernels.planning import make_plan
+from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, kernel_request, module_request
+from udlbridge.kernels.tiling import TileComputer, put
+from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
-from udlbridge.networks.selection import Selection, names_by_layer, selected_parameters
-from udlbridge.options import parse_bytes, thread_count
+from udlbridge.networks.selection import Selection, names_by_layer
 from udlbridge.progress import kernel_progress
 
 
-@overload
 def ntk(
     model: Model | Any,
     x: np.ndarray,
@@ -30,49 +29,13 @@ def ntk(
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
-    per_layer: Literal[False] = False,
     backend: str | None = None,
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: str = "cpu",
     progress: bool | None = False,
-) -> Float[np.ndarray, "n m *trailing"]: ...
-
-
-@overload
-def ntk(
-    model: Model | Any,
-    x: np.ndarray,
-    x2: np.ndarray | None = None,
-    *,
-    outputs: Outputs = "trace",
-    params: Selection = None,
-    per_layer: Literal[True],
-    backend: str | None = None,
-    method: str = "auto",
-    memory: int | str = DEFAULT_MEMORY,
-    threads: int | None = None,
-    device: str = "cpu",
-    progress: bool | None = False,
-) -> dict[str, np.ndarray]: ...
-
-
-def ntk(
-    model: Model | Any,
-    x: np.ndarray,
-    x2: np.ndarray | None = None,
-    *,
-    outputs: Outputs = "trace",
-    params: Selection = None,
-    per_layer: bool = False,
-    backend: str | None = None,
-    method: str = "auto",
-    memory: int | str = DEFAULT_MEMORY,
-    threads: int | None = None,
-    device: str = "cpu",
-    progress: bool | None = False,
-) -> Float[np.ndarray, "n m *trailing"] | dict[str, np.ndarray]:
+) -> Float[np.ndarray, "n m *trailing"]:
     """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
 
     Args:
@@ -84,7 +47,6 @@ def ntk(
             the summed output), "diagonal" or "full".
         params: which parameters the kernel sums over: None for all, names or glob patterns ("3.*", "*.bias"), "readout"
             (the last layer with parameters) or "hidden" (all before it).
-        per_layer: give the parts of the layers, which sum to the whole.
         backend: as for `udlbridge.outputs`.
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.backends.rules`);
@@ -97,86 +59,104 @@ def ntk(
         progress: show a bar; None means: if standard error is a terminal.
 
     Returns:
-        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype. With
-        `per_layer`, a dict of such arrays by the number of the layer, as text.
+        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
 
     Raises:
         As `udlbridge.outputs`; OutputsError for a reduction that does not exist; ParameterError for a pattern that
         matches nothing; ConversionError for a module whose outputs are random, depend on the batch, or are no tensor;
-        OptionError for a method that does not exist, too little memory, threads below 1.
+        OptionError for a method that does not exist, too little memory, threads below 1; NumericalError for an entry
+        that is not finite, since a number on the way to it left the range of the dtype.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
     if not isinstance(model, Model):
-        return _module_kernel(model, x, x2, outputs, params, per_layer, backend, method, memory, threads, device)
-    threads = thread_count(threads)
+        job = module_request(
+            model, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads,
+            device=device,
+        )  # fmt: skip
+        from udlbridge.backends.pytorch.modules import module_kernel
+
+        result = module_kernel(job, x, x2)
+        check_finite(result)
+        return result
+    rows, columns = _batches(model, x, x2)
+    request = kernel_request(
+        model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
+        threads=threads, device=device,
+    )  # fmt: skip
+    return _kernels(request, rows, columns, {"": request.parameters}, progress)[""]
+
+
+def layer_kernels(
+    model: Model,
+    x: np.ndarray,
+    x2: np.ndarray | None = None,
+    *,
+    outputs: Outputs = "trace",
+    params: Selection = None,
+    backend: str | None = None,
+    method: str = "auto",
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: bool | None = False,
+) -> dict[str, np.ndarray]:
+    """The parts of the kernel that the layers have, which sum to `ntk`, from one set of passes.
+
+    Args:
+        model: the network.
+        x, x2, outputs, params, backend, method, memory, threads, device, progress: as for `udlbridge.ntk`; `memory`
+            bounds what is held besides the samples and all the parts.
+
+    Returns:
+        A kernel as `udlbridge.ntk` gives it, by the number of the layer, as text: "0", "2", ... Layers without
+        parameters, or without any of `params`, have none.
+
+    Raises:
+        As `udlbridge.ntk`; OptionError for what is no `Model`.
+    """
+    rows, columns = _batches(model, x, x2)
+    request = kernel_request(
+        model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
+        threads=threads, device=device,
+    )  # fmt: skip
+    return _kernels(request, rows, columns, names_by_layer(request.parameters), progress)
+
+
+def _batches(model: Model, x: np.ndarray, x2: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both batches, checked."""
     rows = checked_batch(model, x)
-    columns = rows if x2 is None else checked_batch(model, x2, "x2")
-    if columns.shape[1:] != rows.shape[1:]:
+    columns = None if x2 is None else checked_batch(model, x2, "x2")
+    if columns is not None and columns.shape[1:] != rows.shape[1:]:
         raise ShapeError(
             f"the samples of x2 have shape {columns.shape[1:]}, those of x {rows.shape[1:]}",
             allowed="the same shape",
             remedy="prepare both in the same way",
         )
-    chosen = reduction(outputs, output_size(model, rows))
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
-    other = None if x2 is None else len(columns)
-    names = selected_parameters(model, params)
-    made = make_plan(model, rows.shape[1:], chosen, len(rows), other, name, method, memory, threads, params=names)
-    device = backends.checked_device(name, device)
-    engine = backends.get(name)
-    entries = prod(chosen.trailing)
+    return rows, columns
 
-    job = KernelJob(model, chosen, made.method, threads, device, names)
-    tiles = TileComputer(engine, job, rows, None if x2 is None else columns, made.grid, made.kept_blocks)
-    parts = names_by_layer(names) if per_layer else {"": names}
-    results = {part: np.empty((made.n, made.m, *chosen.trailing), dtype=model.dtype) for part in parts}
-    buffer = np.empty(min(made.tile, made.n) * min(made.tile, made.m) * entries, dtype=model.dtype)
-    with kernel_progress(made.flops, show=progress) as advance, tiles as computer:
-        for tile in made.grid.tiles():
+
+def _kernels(
+    request: KernelRequest,
+    rows: np.ndarray,
+    columns: np.ndarray | None,
+    parts: Mapping[str, tuple[str, ...]],
+    progress: bool | None,
+) -> dict[str, np.ndarray]:
+    """The shares of the kernel that the parameters of each part have, tile by tile."""
+    plan = make_plan(request, len(rows), None if columns is None else len(columns))
+    tiles = TileComputer(backends.get(request.backend), request, rows, columns, plan.grid, plan.kept_blocks)
+    trailing, dtype = request.reduction.trailing, request.model.dtype
+    results = {part: np.empty((plan.n, plan.m, *trailing), dtype=dtype) for part in parts}
+    buffer = np.empty(min(plan.tile, plan.n) * min(plan.tile, plan.m) * prod(trailing), dtype=dtype)
+    with kernel_progress(plan.flops, show=progress) as advance, tiles as computer:
+        for tile in plan.grid.tiles():
             # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-            shape = (*tile.shape, *chosen.trailing)
-            block = buffer[: tile.shape[0] * tile.shape[1] * entries].reshape(shape)
-            for part, own in parts.items():
-                computer.compute(tile, block, own)
-                place(results[part], tile, block, symmetric=made.symmetric)
-            advance(made.flops * tile.shape[0] * tile.shape[1] / made.grid.pairs, 0)
-    return results if per_layer else results[""]
-
-
-def _module_kernel(
-    module: object,
-    x: np.ndarray,
-    x2: np.ndarray | None,
-    outputs: Outputs,
-    params: Selection,
-    per_layer: bool,
-    backend: str | None,
-    method: str,
-    memory: int | str,
-    threads: int | None,
-    device: str,
-) -> np.ndarray:
-    """The kernel of a `torch.nn.Module`, which only torch and the plain method can compute."""
-    # Whoever has a module has imported torch: there is no need to import it to know that this is none.
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(module, torch.nn.Module):
-        raise OptionError(
-            f"a {type(module).__name__} in the place of the model",
-            allowed="a udlbridge.Model or a torch.nn.Module",
-            remedy="describe the network with ub.Model([...])",
-        )
-    if backend is not None:
-        backends.checked_name(backend)
-    chosen_method(method)
-    thread_count(threads)
-    bound = parse_bytes(memory)
-    if backend not in (None, "torch") or method == "structured" or per_layer:
-        raise OptionError(
-            f"backend={backend!r}, method={method!r}, per_layer={per_layer} for a torch.nn.Module",
-            allowed="backend='torch' and method='plain', without per_layer",
-            remedy="translate the module: ub.from_torch(module)",
-        )
-    from udlbridge.backends.pytorch.modules import module_kernel
-
-    return module_kernel(module, x, x2, outputs, params, bound, threads, device)
+            shape = (*tile.shape, *trailing)
+            block = buffer[: prod(shape)].reshape(shape)
+            for part, names in parts.items():
+                computer.compute(tile, block, names)
+                check_finite(block, corner=tile.corner)
+                put(results[part], tile, block, symmetric=plan.symmetric)
+            advance(plan.flops * prod(tile.shape) / plan.grid.pairs, 0)
+    return results

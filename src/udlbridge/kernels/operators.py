@@ -10,14 +10,15 @@ from scipy.sparse.linalg import LinearOperator
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
-from udlbridge.backends.base import Backend
-from udlbridge.backends.reduction import Outputs, Reduction, reduction
-from udlbridge.backends.sites import chosen_size
+from udlbridge.backends.reduction import Outputs, Reduction
+from udlbridge.backends.sites import parameter_count
 from udlbridge.errors import InputError, OutputsError, ShapeError
-from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.kernels.finite import check_finite
+from udlbridge.kernels.request import KernelRequest, kernel_request
+from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
-from udlbridge.networks.selection import Selection, selected_parameters
-from udlbridge.options import checked_count, thread_count
+from udlbridge.networks.selection import Selection
+from udlbridge.options import checked_count
 
 BATCH = 4096
 """Samples that an engine gets at a time, unless told otherwise."""
@@ -30,25 +31,14 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
     output or the summed output, min(n, O P) for the trace and the mean, with the P of `params`.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        x: np.ndarray,
-        chosen: Reduction,
-        engine: Backend[Any],
-        batch: int = BATCH,
-        threads: int | None = None,
-        params: tuple[str, ...] | None = None,
-    ) -> None:
-        super().__init__(model.dtype, (len(x), len(x)))
-        self.model = model
-        self.reduction = chosen
-        self.params = tuple(model.params) if params is None else params
-        self.rank_bound = min(len(x), chosen.n_cotangents * chosen_size(model, params))
+    def __init__(self, request: KernelRequest, x: np.ndarray, batch: int = BATCH) -> None:
+        super().__init__(request.model.dtype, (len(x), len(x)))
+        self.model, self.reduction, self.params = request.model, request.reduction, request.parameters
+        self.rank_bound = min(len(x), self.reduction.n_cotangents * parameter_count(self.model, self.params))
         self._x = x
-        self._engine = engine
+        self._engine = backends.get(request.backend)
         self._batch = batch
-        self._threads = threads
+        self._threads = request.threads
 
     @property
     def samples(self) -> np.ndarray:
@@ -75,6 +65,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         Raises:
             ShapeError: another length.
             InputError: complex numbers, which the engines do not have, or no numbers at all.
+            NumericalError: a product is not finite, though the vector is.
         """
         composed = isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, str | bytes))
         return super().dot(x if composed else self._vectors(x))
@@ -113,7 +104,8 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         """K v: J_c' v and back for every cotangent c. Sums over batches are taken in float64."""
-        with self._engine.blas_threads(self._threads):
+        # What overflows shows in the product, which is checked.
+        with self._engine.blas_threads(self._threads), np.errstate(over="ignore", invalid="ignore"):
             return self._product(v)
 
     def _product(self, v: np.ndarray) -> np.ndarray:
@@ -133,7 +125,10 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
                 x = self._x[rows]
                 spread = np.repeat(seed[None], len(x), axis=0)
                 result[rows] += self._engine.push(self.model, x, direction, spread)
-        return (self.reduction.scale * result).astype(self.dtype)
+        product = (self.reduction.scale * result).astype(self.dtype)
+        if np.isfinite(weights).all():  # of other vectors there is no finite product
+            check_finite(product, "K v", (0,))
+        return product
 
     def _adjoint(self) -> NTKOperator:
         """The kernel is symmetric."""
@@ -192,23 +187,20 @@ def ntk_operator(
     Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
     """
     data = checked_batch(model, x)
-    chosen = matrix_reduction(outputs, output_size(model, data))
-    batch, threads = checked_count("batch", batch, 1), thread_count(threads)
-    names = selected_parameters(model, params)
-    return NTKOperator(model, data, chosen, backends.get(backend), batch, threads, names)
+    request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
+    check_matrix(request.reduction)
+    return NTKOperator(request, data, checked_count("batch", batch, 1))
 
 
-def matrix_reduction(outputs: object, n_outputs: int) -> Reduction:
-    """The checked form of an `outputs=` that gives a matrix (n, n).
+def check_matrix(reduction: Reduction) -> None:
+    """Refuse a reduction that does not give a matrix (n, n).
 
     Raises:
-        OutputsError: no such reduction, or one that keeps the outputs apart.
+        OutputsError: it keeps the outputs apart.
     """
-    chosen = reduction(outputs, n_outputs)
-    if chosen.trailing:
+    if reduction.trailing:
         raise OutputsError(
-            f"outputs={chosen.name!r} keeps the outputs apart",
+            f"outputs={reduction.name!r} keeps the outputs apart",
             allowed="an output, trace, mean, sum: those that give an (n, n) matrix",
             remedy='take "trace", or one output after the other',
         )
-    return chosen

@@ -11,7 +11,7 @@ import numpy as np
 
 from udlbridge.backends.base import Backend
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.symmetry import symmetrise, transposed
+from udlbridge.backends.symmetry import STRIP, symmetrise, transposed
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,16 @@ class Tile:
         """Number of rows and columns; smaller than the tile size at the edges."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where in the kernel it begins."""
+        return self.rows.start, self.columns.start
+
+
+def block_count(n: int, tile: int) -> int:
+    """How many blocks of at most `tile` samples `n` samples are."""
+    return -(-n // tile)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -42,22 +52,31 @@ class Grid:
         """Samples of block `index` along an axis of `size`."""
         return slice(index * self.tile, min((index + 1) * self.tile, size))
 
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        rows, columns = block_count(self.n, self.tile), block_count(self.m, self.tile)
+        return rows * (rows + 1) // 2 if self.symmetric else rows * columns
+
+    @property
+    def pairs(self) -> int:
+        """Number of entries that are computed: of a symmetric kernel half, and half of the diagonal tiles besides."""
+        if not self.symmetric:
+            return self.n * self.m
+        whole, rest = divmod(self.n, self.tile)
+        return (self.n**2 + whole * self.tile**2 + rest**2) // 2
+
     def tiles(self, first_row: int = 0) -> Iterator[Tile]:
         """All tiles from block row `first_row` on, row by row; every other row runs backwards.
 
         So the block of columns that a row ends with is the one that the next begins with, and is still in memory.
         """
-        rows, columns = -(-self.n // self.tile), -(-self.m // self.tile)
+        rows, columns = block_count(self.n, self.tile), block_count(self.m, self.tile)
         for row in range(first_row, rows):
             last = row + 1 if self.symmetric else columns
             order = range(last) if row % 2 == 0 else range(last - 1, -1, -1)
             for column in order:
                 yield Tile(row, column, self.block(row, self.n), self.block(column, self.m))
-
-    @property
-    def pairs(self) -> int:
-        """Number of entries that are computed."""
-        return sum(tile.shape[0] * tile.shape[1] for tile in self.tiles())
 
 
 class TileComputer:
@@ -87,7 +106,8 @@ class TileComputer:
         right = self._factors(self._x2 is not None, tile.column)
         r, c = tile.shape
         mirrored = self._grid.symmetric and tile.row == tile.column
-        self._engine.fill(job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the tile looks for entries that overflowed
+            self._engine.fill(job, left, slice(0, r), right, slice(0, c), out, lower=mirrored)
         if mirrored:
             symmetrise(out)
 
@@ -110,8 +130,13 @@ class TileComputer:
             self._engine.release(self._kept.popitem(last=False)[1])
 
 
-def place(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
+def put(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:
     """Copy a computed tile into a kernel (n, m, ...), and to the other side of the diagonal if it is symmetric."""
-    kernel[tile.rows, tile.columns] = block
-    if symmetric and tile.row != tile.column:
-        kernel[tile.columns, tile.rows] = transposed(block)
+    if not symmetric or tile.row == tile.column:
+        kernel[tile.rows, tile.columns] = block
+        return
+    for start in range(0, len(block), STRIP):
+        strip = block[start : start + STRIP]
+        rows = slice(tile.rows.start + start, tile.rows.start + start + len(strip))
+        kernel[rows, tile.columns] = strip
+        kernel[tile.columns, rows] = transposed(strip)

@@ -92,13 +92,13 @@ def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
     model.output_shape(array.shape[1:])
 
 
-def output_size(model: Model, x: np.ndarray) -> int:
-    """O, the number of outputs of the model for samples like those of `x` (n, *D).
+def output_size(model: Model, sample_shape: tuple[int, ...]) -> int:
+    """O, the number of outputs of the model for samples of that shape.
 
     Raises:
         ShapeError: if f(x) is not one vector per sample.
     """
-    shape = model.output_shape(x.shape[1:])
+    shape = model.output_shape(sample_shape)
     if len(shape) != 1:
         raise ShapeError(
             f"the model gives outputs of shape {shape} for each sample",

@@ -10,13 +10,13 @@ import numpy as np
 import psutil
 
 from udlbridge import atomic
-from udlbridge.backends.reduction import Outputs, reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.kernels.ntk import ntk
-from udlbridge.networks.inputs import output_size, plausible_shape, random_batch
+from udlbridge.networks.inputs import output_size, plausible_shape
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
-from udlbridge.store.writing import check_room
+from udlbridge.store.creating import check_room
 
 
 def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
@@ -30,7 +30,7 @@ def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
     if shape is None:
         return  # whoever gives the samples says what is missing
     needed = n * n * model.dtype.itemsize
-    for axis in reduction(outputs, output_size(model, random_batch(model, shape, 1))).trailing:
+    for axis in checked_reduction(outputs, output_size(model, shape)).trailing:
         needed *= axis
     free = psutil.virtual_memory().available
     if needed > free:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.errors import NumericalError, StoreError
+from udlbridge.errors import StoreError
+from udlbridge.kernels.finite import check_finite
 
 STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -31,14 +32,7 @@ def narrowed(block: np.ndarray, storage: str, corner: tuple[int, int] = (0, 0)) 
         NumericalError: an entry is not finite. Rounding of bits would take some for numbers.
         StoreError: an entry is too large for the storage, or all are too small: they would become zeros.
     """
-    if not np.isfinite(block).all():
-        where = np.argwhere(~np.isfinite(block))[0].tolist()
-        index = ", ".join(str(i) for i in (corner[0] + where[0], corner[1] + where[1], *where[2:]))
-        raise NumericalError(
-            f"the kernel is {block[tuple(where)]} at [{index}]",
-            allowed="finite numbers",
-            remedy="look for overflow in the network, or compute it in float64: model.astype('float64')",
-        )
+    check_finite(block, corner=corner)
     if storage == block.dtype.name:
         return block, 0.0
     if storage != "bfloat16":

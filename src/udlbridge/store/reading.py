@@ -17,8 +17,8 @@ import numpy as np
 import zarr
 
 from udlbridge.arrays import as_array
-from udlbridge.backends.reduction import Outputs, Reduction, reduction
-from udlbridge.backends.sites import chosen_size
+from udlbridge.backends.reduction import Outputs, Reduction, checked_reduction
+from udlbridge.backends.sites import parameter_count
 from udlbridge.backends.symmetry import transposed
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
@@ -53,7 +53,7 @@ def sample_rows(x: Any) -> int:
 
 
 class StoredKernel:
-    """A kernel on disk that reads like an array. It computes nothing; `computing.KernelStore` does.
+    """A kernel on disk that reads like an array. It computes nothing; `kernel_store.KernelStore` does.
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
     upper triangle is mirrored on reading.
@@ -148,7 +148,7 @@ class StoredKernel:
     def reduction(self) -> Reduction:
         """What `outputs=` the kernel has."""
         outputs: Outputs = self.manifest["outputs"]
-        return reduction(outputs, int(self.manifest["n_outputs"]))
+        return checked_reduction(outputs, int(self.manifest["n_outputs"]))
 
     def model(self) -> Model:
         """The network.
@@ -173,8 +173,7 @@ class StoredKernel:
     @property
     def rank_bound(self) -> int:
         """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
-        chosen = self.reduction
-        return chosen_size(self.model(), self.parameters) * chosen.n_cotangents
+        return parameter_count(self.model(), self.parameters) * self.reduction.n_cotangents
 
     def samples(self) -> np.ndarray:
         """The samples, (n, *D).

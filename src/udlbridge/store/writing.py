@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import zarr
-from safetensors import SafetensorError
-from zarr.codecs import BytesCodec, Crc32cCodec
 
 from udlbridge.atomic import PARTIAL
-from udlbridge.backends.reduction import Reduction
-from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
+from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.model import Model
-from udlbridge.options import show_bytes
-from udlbridge.store.folders import flush, locked, new_folder
+from udlbridge.store.creating import write_inputs, write_samples
+from udlbridge.store.folders import flush, locked
 from udlbridge.store.narrowing import STORAGE, narrowed
-from udlbridge.store.reading import FORMAT, StoredKernel, data_hash, sample_rows
-from udlbridge.store.tile_files import TileFiles
+from udlbridge.store.reading import StoredKernel, data_hash
 
 
 @dataclass(frozen=True)
@@ -46,84 +38,7 @@ class Verification:
 
 
 class WritableStore(StoredKernel):
-    """A stored kernel with its writing side, for `computing` alone."""
-
-    @classmethod
-    def create(
-        cls,
-        path: str | os.PathLike[str],
-        model: Model,
-        x: np.ndarray,
-        chosen: Reduction,
-        tile: int,
-        storage: str | None,
-        description: dict[str, Any],
-    ) -> Self:
-        """A new store without tiles. `description` goes into the manifest (backend, versions, plan).
-
-        It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
-
-        Raises:
-            StoreError: the folder exists, another process is making it, or the disk is full or refuses.
-        """
-        name = checked_storage(storage, model.dtype)
-        folder = Path(path)
-        try:
-            with new_folder(folder) as building:
-                cls._begin(building, model, x, chosen, tile, name, description)
-        except UDLBridgeError:
-            raise
-        except OSError as failure:
-            raise StoreError(
-                f"{folder} could not be made ({failure})", remedy="free some space, or choose another place"
-            ) from failure
-        return cls(folder)
-
-    @classmethod
-    def _begin(
-        cls,
-        folder: Path,
-        model: Model,
-        x: np.ndarray,
-        chosen: Reduction,
-        tile: int,
-        storage: str,
-        description: dict[str, Any],
-    ) -> None:
-        """Everything but the tiles."""
-        group = zarr.create_group(TileFiles(folder), overwrite=False)
-        n = len(x)
-        trailing = chosen.trailing
-        group.create_array(
-            "kernel",
-            shape=(n, n, *trailing),
-            chunks=(tile, tile, *trailing),
-            dtype=STORAGE[storage],
-            serializer=BytesCodec(endian="little"),
-            compressors=[Crc32cCodec()],
-            filters=None,
-            fill_value=0,
-        )
-        rows = min(n, sample_rows(x))
-        group.create_array(
-            "x", shape=x.shape, chunks=(rows, *x.shape[1:]), dtype=x.dtype, compressors=[Crc32cCodec()], filters=None
-        )
-        _write_inputs(group, folder, model, x)
-        group.attrs["udlbridge"] = {
-            "format": FORMAT,
-            "model": model.hash(),
-            "data": data_hash(x),
-            "n": n,
-            "outputs": chosen.outputs,
-            "n_outputs": chosen.n_outputs,
-            "scale": chosen.scale,
-            "dtype": model.dtype.name,
-            "storage": storage,
-            "tile": tile,
-            "complete": False,
-            "storage_error": 0.0,
-            **description,
-        }
+    """A stored kernel with its writing side, for what computes its tiles."""
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -148,7 +63,7 @@ class WritableStore(StoredKernel):
         self._compare("data", data_hash(x), "samples")
         if self._foreign_inputs():
             with self._disk():
-                _write_inputs(self._group, self.path, model, x)
+                write_inputs(self._group, self.path, model, x)
                 flush(self.path / "x")
 
     @contextlib.contextmanager
@@ -209,7 +124,7 @@ class WritableStore(StoredKernel):
     def growth_bytes(self, x_new: np.ndarray) -> int:
         """Bytes on disk that more samples will take, with their tiles."""
         n, tile = self.shape[0] + len(x_new), self.grid.tile
-        more = sum(1 for _ in Grid(n, n, tile, True).tiles()) - sum(1 for _ in self.grid.tiles())
+        more = Grid(n, n, tile, True).count - self.grid.count
         entries = int(np.prod(self.shape[2:], dtype=np.int64))
         return more * tile * tile * entries * STORAGE[self.manifest["storage"]].itemsize + x_new.nbytes
 
@@ -227,7 +142,7 @@ class WritableStore(StoredKernel):
                     self._chunk(tile).unlink(missing_ok=True)
             samples: Any = self._group["x"]
             samples.resize((n + len(x_new), *samples.shape[1:]))
-            _write_samples(samples, n, x_new)
+            write_samples(samples, n, x_new)
             flush(self.path / "x")
             self._array.resize((n + len(x_new), n + len(x_new), *self.shape[2:]))
             data = data_hash(samples)
@@ -271,53 +186,3 @@ class WritableStore(StoredKernel):
         except StoreError:
             return False
         return True
-
-
-def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
-    """How the entries of a kernel of that dtype are stored; None is as they are.
-
-    Raises:
-        OptionError: unknown, or wider than the kernel.
-    """
-    name = dtype.name if storage is None else storage
-    if name not in STORAGE or (name == "float64" and dtype == np.float32):
-        raise OptionError(
-            f"storage={storage!r} for a {dtype} kernel",
-            allowed=", ".join(k for k in STORAGE if k != "float64" or dtype == np.float64),
-            remedy="leave it out to store the kernel's own dtype",
-        )
-    return name
-
-
-def _write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -> None:
-    _write_samples(group["x"], 0, x)
-    try:
-        model.save(folder / "model.safetensors")
-    except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
-        raise OSError(str(failure)) from failure
-
-
-def _write_samples(target: Any, start: int, x: np.ndarray) -> None:
-    """Write samples (m, *D) behind the first `start`, one chunk after the other."""
-    rows, end = target.chunks[0], start + len(x)
-    while start < end:
-        stop = min(end, (start // rows + 1) * rows)
-        target[start:stop] = x[len(x) - (end - start) : len(x) - (end - stop)]
-        start = stop
-
-
-def check_room(
-    folder: Path,
-    needed: int,
-    remedy: str = 'free some space, choose another disk, or store less precisely (storage="float16")',
-) -> None:
-    """Raise `StoreError` if the disk under `folder` has less than `needed` bytes."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise StoreError(
-            f"the kernel needs {show_bytes(needed)} on disk, {place} has {show_bytes(free)}",
-            remedy=remedy,
-        )

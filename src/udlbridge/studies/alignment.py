@@ -298,9 +298,9 @@ def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> li
             allowed="logits: the loss of the study applies softmax",
             remedy="leave the Softmax out: features and kernels are then those of the logits",
         )
-    if output_size(model, x) != classes:
+    if output_size(model, x.shape[1:]) != classes:
         raise OptionError(
-            f"a model with {output_size(model, x)} outputs for images of {classes} digits",
+            f"a model with {output_size(model, x.shape[1:])} outputs for images of {classes} digits",
             allowed=f"a readout of {classes}",
             remedy=f"take another readout, as models.hidden_relu(n_classes={classes})",
         )

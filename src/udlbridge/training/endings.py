@@ -111,9 +111,10 @@ def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
         else Activation("identity")
     )
     classes = shape_behind(model.layers[: end.layer], x.shape[1:])[-1]
-    if end.kind != "sigmoid" and output_size(model, x) != classes:
+    width = output_size(model, x.shape[1:])
+    if end.kind != "sigmoid" and width != classes:
         raise OptionError(
-            f'loss="nll" of {output_size(model, x)} outputs, in several distributions over {classes} classes each',
+            f'loss="nll" of {width} outputs, in several distributions over {classes} classes each',
             allowed="one distribution for each sample",
             remedy="take one of them with Take, or train on each as a sample",
         )

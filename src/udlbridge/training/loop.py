@@ -73,7 +73,7 @@ def loss_gradient(
     """
     batch = checked_batch(model, x)
     computed = objective(model, checked_loss(loss), batch)
-    targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch), model.dtype)
+    targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
     return backends.get(backend).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
 

@@ -53,7 +53,7 @@ def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
         OptionError: see `objective`.
     """
     batch = checked_batch(job.model, x, f"{prefix}x")
-    width, loss = output_size(job.model, batch), objective(job.model, job.loss, batch).loss
+    width, loss = output_size(job.model, batch.shape[1:]), objective(job.model, job.loss, batch).loss
     return Data(batch, checked_targets(loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
 
 

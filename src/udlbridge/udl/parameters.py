@@ -84,7 +84,7 @@ class ModelFunction(ParameterVector):
         """
         model = self.at(x)
         batch = checked_batch(model, self.x)
-        output_size(model, batch)
+        output_size(model, batch.shape[1:])
         slope = self._loss.gradient(outputs(model, batch, backend=self.backend))
         blocks = backends.get(self.backend).pull(model, batch, slope)
         return np.concatenate([blocks[name].ravel() for name in model.params])

@@ -74,7 +74,7 @@ class JuliaBackend(Backend[Any]):
         outputs = job.reduction.outputs
         if isinstance(outputs, int):
             outputs += 1  # Julia counts from 1
-        n_outputs = output_size(job.model, x)
+        n_outputs = output_size(job.model, x.shape[1:])
         with self.blas_threads(job.threads):
             return self.call(
                 "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)

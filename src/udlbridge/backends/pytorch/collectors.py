@@ -53,8 +53,8 @@ def collector(job: KernelJob, site: Site, n: int, z: Tensor) -> Collector:
 class _Flat(Collector):
     """Per-sample gradients (n, K, P)."""
 
-    def __init__(self, job: KernelJob, n: int, chosen: list[bool]) -> None:
-        self._count, self._n, self._chosen = job.reduction.n_cotangents, n, chosen
+    def __init__(self, job: KernelJob, n: int, counted: list[bool]) -> None:
+        self._count, self._n, self._counted = job.reduction.n_cotangents, n, counted
         self._samples = slice(0)
         self._site: Affine | Elementwise | None = None
         self._inputs: Tensor | None = None
@@ -64,19 +64,19 @@ class _Flat(Collector):
         assert isinstance(site, Affine | Elementwise)
         self._samples, self._site = samples, site
         # One cut into positions serves all cotangents.
-        needed = self._chosen[0] and isinstance(site, Affine) and site.gradient is None
+        needed = self._counted[0] and isinstance(site, Affine) and site.gradient is None
         self._inputs = site.inputs(site.x) if needed and isinstance(site, Affine) else None
 
     def add(self, k: int, delta: Tensor) -> None:
         if isinstance(self._site, Affine):
             d = self._site.errors(delta)
             parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
-            if self._chosen[0] and self._site.gradient is not None:
+            if self._counted[0] and self._site.gradient is not None:
                 parts = [self._site.gradient(self._site.x, d[:, 0])]
-            parts += [d.sum(2)] if self._chosen[1] else []
+            parts += [d.sum(2)] if self._counted[1] else []
         else:
             assert self._site is not None
-            parts = [part for part, wanted in zip(self._site.gradients(delta), self._chosen, strict=True) if wanted]
+            parts = [part for part, wanted in zip(self._site.gradients(delta), self._counted, strict=True) if wanted]
         flat = [part.flatten(1) for part in parts]
         if self._g is None:
             self._g = delta.new_empty((self._n, self._count, sum(part.shape[1] for part in flat)))
@@ -186,8 +186,8 @@ class _Table(Collector):
     def add(self, k: int, delta: Tensor) -> None:
         if self._g is None:
             self._g = delta.new_zeros((self._n, self._count, self._site.rows, delta.shape[-1]))
-        places = self._site.tokens[:, :, None].expand_as(delta)
-        self._g[self._samples, k].scatter_add_(1, places, delta)
+        rows = self._site.tokens[:, :, None].expand_as(delta)
+        self._g[self._samples, k].scatter_add_(1, rows, delta)
 
     def factor(self) -> Factor:
         assert self._g is not None

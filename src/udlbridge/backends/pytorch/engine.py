@@ -185,8 +185,8 @@ def _per_sample_jacobian(
 
     None means all of them.
     """
-    chosen = {name: value for name, value in params.items() if names is None or name in names}
-    rest = {name: value for name, value in params.items() if name not in chosen}
+    counted = {name: value for name, value in params.items() if names is None or name in names}
+    rest = {name: value for name, value in params.items() if name not in counted}
 
     def one(values: Params, sample: Tensor) -> Tensor:
         y = evaluate(model, {**rest, **values}, sample[None])[0]
@@ -196,9 +196,9 @@ def _per_sample_jacobian(
             return y[reduction.index : reduction.index + 1]
         return y
 
-    if not chosen:
+    if not counted:
         return {}
-    blocks: dict[str, Tensor] = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))(chosen, x)
+    blocks: dict[str, Tensor] = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0))(counted, x)
     return {name: block.detach() for name, block in blocks.items()}
 
 
@@ -210,7 +210,7 @@ STRETCH_NUMBERS = 2**19
 
 
 def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summand]:
-    """A factor for every place where parameters enter, from one forward pass and one backward pass per cotangent."""
+    """A factor for every site, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
     collectors: list[Collector] = []
     widest, shape = x[0].numel(), tuple(x.shape[1:])
@@ -226,7 +226,7 @@ def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summa
         def observe(site: Site, z: Tensor, sites: list[Site] = sites, entered: list[Tensor] = entered) -> Tensor:
             if names.isdisjoint(site.parameters):
                 return z
-            # The first place has nothing before it that needs a gradient: there the errors begin.
+            # The first site has nothing before it that needs a gradient: there the errors begin.
             z = z if z.requires_grad else z.requires_grad_()
             sites.append(site.detached())
             entered.append(z)
@@ -243,7 +243,7 @@ def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summa
             for one, site in zip(collectors, sites, strict=True):
                 one.begin(samples, site)
         for k, total in enumerate(pulled):
-            # An output may not depend on every place: its errors there are zero.
+            # An output may not depend on every site: its errors there are zero.
             deltas = torch.autograd.grad(
                 total, entered, retain_graph=k + 1 < len(pulled), allow_unused=True, materialize_grads=True
             )

@@ -1,4 +1,4 @@
-"""The summands of a kernel in torch: what is kept of each place where parameters enter, and how two are multiplied."""
+"""The summands of a kernel in torch: what is held of each site, and how two are multiplied."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def add_product(
     first: bool,
     lower: bool = False,
 ) -> None:
-    """target (r, c, *trailing) = or += the product of two factors of the same place.
+    """target (r, c, *trailing) = or += the product of two factors of the same site.
 
     `lower`: both are the same samples, and what lies above the diagonal may be left undefined.
     """

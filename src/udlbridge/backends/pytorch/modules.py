@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.arrays import as_array, has_dtype
+from udlbridge.backends.jobs import ModuleJob
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.products import errors_product
-from udlbridge.backends.reduction import Outputs, Reduction, reduction
+from udlbridge.backends.reduction import Reduction, checked_reduction
 from udlbridge.backends.symmetry import symmetrise
 from udlbridge.errors import ConversionError, DTypeError, InputError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.networks.selection import Selection, selected_names
@@ -40,16 +41,7 @@ class Steps:
     columns: int
 
 
-def module_kernel(
-    module: nn.Module,
-    x: np.ndarray,
-    x2: np.ndarray | None,
-    outputs: Outputs,
-    selection: Selection,
-    memory: int,
-    threads: int | None,
-    device: str,
-) -> np.ndarray:
+def module_kernel(job: ModuleJob, x: np.ndarray, x2: np.ndarray | None) -> np.ndarray:
     """The empirical kernel of a module over its trainable parameters, by the plain method: (n, m, *trailing).
 
     Shared parameters count once, with the sum of their derivatives; frozen ones (requires_grad=False) do not count. The
@@ -59,10 +51,12 @@ def module_kernel(
         ConversionError: as `check_inference`; no trainable parameters; outputs that are random or no tensor.
         DTypeError, ShapeError, InputError, OutputsError, ParameterError, OptionError: what is wrong with the rest.
     """
+    module: nn.Module = job.module
     check_inference(module)
+    device = checked_device(job.device)
     # Tensors made in inference mode have no gradients, and it may be the caller's mode.
-    with torch.inference_mode(False), blas_threads(threads):
-        params, frozen, buffers = _values(module, selection, checked_device(device))
+    with torch.inference_mode(False), blas_threads(job.threads):
+        params, frozen, buffers = _values(module, job.params, device)
         left = _checked(params, x, "x", device)
         right = left if x2 is None else _checked(params, x2, "x2", device)
         if right.shape[1:] != left.shape[1:]:
@@ -78,23 +72,23 @@ def module_kernel(
             return torch.func.functional_call(module, {**frozen, **own, **values}, (sample[None],))
 
         first = _first_output(module, lambda: run(params, left[0]), left)
-        chosen = reduction(outputs, len(first))
-        size = sum(value.numel() for value in params.values()) * chosen.n_cotangents * first.element_size()
-        steps = _steps(memory, size, prod(chosen.trailing) * first.element_size(), len(left))
-        jacobian = _PerSample(lambda values, sample: _wanted(chosen, run(values, sample)[0]), params)
+        reduction = checked_reduction(job.outputs, len(first))
+        size = sum(value.numel() for value in params.values()) * reduction.n_cotangents * first.element_size()
+        steps = _steps(job.memory, size, prod(reduction.trailing) * first.element_size(), len(left))
+        jacobian = _PerSample(lambda values, sample: _wanted(reduction, run(values, sample)[0]), params)
         dtype = reduce(torch.promote_types, (value.dtype for value in params.values()))
-        out = torch.empty((len(left), len(right), *chosen.trailing), dtype=dtype, device=device)
+        out = torch.empty((len(left), len(right), *reduction.trailing), dtype=dtype, device=device)
         if x2 is None:
-            triangle(jacobian, chosen, left, steps, out)
+            triangle(jacobian, reduction, left, steps, out)
         else:
-            rectangle(jacobian, chosen, left, right, steps, out)
-        result = out.mul_(chosen.scale).cpu().numpy()
+            rectangle(jacobian, reduction, left, right, steps, out)
+        result = out.mul_(reduction.scale).cpu().numpy()
     if x2 is None:
         symmetrise(result)
     return result
 
 
-def triangle(jacobian: Jacobian, chosen: Reduction, samples: Tensor, steps: Steps, out: Tensor) -> None:
+def triangle(jacobian: Jacobian, reduction: Reduction, samples: Tensor, steps: Steps, out: Tensor) -> None:
     """Fill a kernel (n, n, *trailing) below and on its diagonal; a row's gradients are held until it is done."""
 
     def fill(start: int) -> None:
@@ -102,24 +96,24 @@ def triangle(jacobian: Jacobian, chosen: Reduction, samples: Tensor, steps: Step
         stop = start + len(rows)
         for i in range(0, start, steps.columns):
             columns = slice(i, min(i + steps.columns, start))
-            errors_product(chosen, rows, jacobian(samples[columns]), out[start:stop, columns], True)
+            errors_product(reduction, rows, jacobian(samples[columns]), out[start:stop, columns], True)
         for i in range(0, len(rows), steps.columns):
             own = rows[i : i + steps.columns]
             columns = slice(start + i, start + i + len(own))
-            errors_product(chosen, rows[i:], own, out[start + i : stop, columns], True)
+            errors_product(reduction, rows[i:], own, out[start + i : stop, columns], True)
 
     for start in range(0, len(samples), steps.rows):
         fill(start)
 
 
-def rectangle(jacobian: Jacobian, chosen: Reduction, left: Tensor, right: Tensor, steps: Steps, out: Tensor) -> None:
+def rectangle(jacobian: Jacobian, reduction: Reduction, left: Tensor, right: Tensor, steps: Steps, out: Tensor) -> None:
     """Fill a kernel (n, m, *trailing) of two batches; a row's gradients are held until it is done."""
 
     def fill(start: int) -> None:
         rows = _in_parts(jacobian, left[start : start + steps.rows], steps.columns)
         for i in range(0, len(right), steps.columns):
             columns = jacobian(right[i : i + steps.columns])
-            errors_product(chosen, rows, columns, out[start : start + len(rows), i : i + len(columns)], True)
+            errors_product(reduction, rows, columns, out[start : start + len(rows), i : i + len(columns)], True)
 
     for start in range(0, len(left), steps.rows):
         fill(start)
@@ -173,11 +167,11 @@ class _PerSample:
         return torch.stack([torch.cat([value.flatten() for value in row]) for row in rows])
 
 
-def _wanted(chosen: Reduction, y: Tensor) -> Tensor:
+def _wanted(reduction: Reduction, y: Tensor) -> Tensor:
     """The K numbers among the outputs (O,), or their sum, that are differentiated."""
-    if chosen.name == "sum":
+    if reduction.name == "sum":
         return y.sum(0, keepdim=True)
-    return y[chosen.index : chosen.index + 1] if chosen.name == "one" else y
+    return y[reduction.index : reduction.index + 1] if reduction.name == "one" else y
 
 
 def _steps(memory: int, size: int, pair: int, n: int) -> Steps:
@@ -216,9 +210,9 @@ def _values(
         raise ConversionError(
             "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
         )
-    chosen = selected_names(trainable, selection)
+    counted = selected_names(trainable, selection)
     every = {name: value.detach().to(device) for name, value in module.named_parameters()}
-    params = {name: every.pop(name) for name in chosen}
+    params = {name: every.pop(name) for name in counted}
     return params, every, {name: value.detach().to(device) for name, value in module.named_buffers()}
 
 

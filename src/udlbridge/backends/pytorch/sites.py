@@ -1,4 +1,4 @@
-"""The places of a network in torch where parameters enter, as its layers show them to whoever observes."""
+"""The sites of a network in torch, where its parameters enter, as its layers show them to whoever observes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ Observer = Callable[[Site, Tensor], Tensor]
 class Scope:
     """The arrays of a model as one layer sees them: without the `prefix` of the layer in their names.
 
-    `observe` is shown every place where parameters enter, with the tensor z that they made, and may replace z.
+    `observe` is shown every site, with the tensor z that they made, and may replace z.
     """
 
     arrays: Mapping[str, Tensor]

@@ -34,10 +34,10 @@ class Tokens:
         """From tokens (n, T) and the errors at them (n, K, T, q), added up where a sample has a token several times."""
         n, count, positions, width = d.shape
         samples = torch.arange(n, device=tokens.device)[:, None]
-        keys, place = torch.unique(tokens * n + samples, return_inverse=True)
+        keys, inverse = torch.unique(tokens * n + samples, return_inverse=True)
         g = d.new_zeros(len(keys), count, width)
         for k in range(count):
-            g[:, k].index_add_(0, place.flatten(), d[:, k].reshape(n * positions, width))
+            g[:, k].index_add_(0, inverse.flatten(), d[:, k].reshape(n * positions, width))
         found = keys.cpu().numpy()
         return Tokens(found // n, found % n, g)
 

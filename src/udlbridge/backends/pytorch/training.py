@@ -150,8 +150,8 @@ class TorchTraining(Training):
                         p.grad.add_(p, alpha=decay).mul_(group["rate"])
 
     def _buffer(self, name: str, p: Tensor, key: str) -> np.ndarray:
-        kept = self._optimizer.state[p].get(key)  # None before the first step
-        return np.zeros(p.shape, dtype=self._job.model.dtype) if kept is None else _copy(kept)
+        buffer = self._optimizer.state[p].get(key)  # None before the first step
+        return np.zeros(p.shape, dtype=self._job.model.dtype) if buffer is None else _copy(buffer)
 
     def _restore(self, state: TrainState) -> None:
         for name, p in self._params.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf, expit
 
-Elementwise = Callable[[np.ndarray], np.ndarray]
+Function = Callable[[np.ndarray], np.ndarray]
 
 # Klambauer et al. (2017), equation 14: the constants that keep mean 0 and variance 1.
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -129,7 +129,7 @@ def d_erf(z: np.ndarray) -> np.ndarray:
     return 2 / np.sqrt(np.pi).astype(z.dtype) * np.exp(-(z**2))
 
 
-ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "identity": (identity, d_identity),
     "relu": (relu, d_relu),
     "sigmoid": (sigmoid, d_sigmoid),

@@ -2,7 +2,7 @@
 
 Every layer has two functions. `forward(layer, arrays, x)` gives the output and whatever the way back needs.
 `backward(layer, arrays, saved, dy)` gives the derivative with respect to the layer's input, dy (n, *out) -> dx
-(n, *in), and a list of `contributions`: how each parameter entered, for *each sample* separately.
+(n, *in), and a list of `sites`: how each parameter entered, for *each sample* separately.
 
 Source: Prince, Understanding Deep Learning (2023), section 7.4, kept per sample instead of summed over the batch.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from udlbridge.backends.reference import convolution, dense, normalisation, sequence
-from udlbridge.backends.reference.contributions import Contribution
+from udlbridge.backends.reference.sites import Site
 from udlbridge.networks.layers import (
     Activation,
     BatchNorm,
@@ -57,20 +57,20 @@ def chain_forward(
     """Through a chain of layers, with what every layer saved on the way."""
     saved = []
     for index, layer in enumerate(layers):
-        x, kept = RULES[type(layer)].forward(layer, own(arrays, str(index)), x)
-        saved.append(kept)
+        x, needed = RULES[type(layer)].forward(layer, own(arrays, str(index)), x)
+        saved.append(needed)
     return x, saved
 
 
 def chain_backward(
     layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], saved: list[Any], dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+) -> tuple[np.ndarray, list[Site]]:
     """Back through a chain of layers, from the last to the first."""
-    found: list[Contribution] = []
+    found: list[Site] = []
     for index in reversed(range(len(layers))):
         layer = layers[index]
         dy, inside = RULES[type(layer)].backward(layer, own(arrays, str(index)), saved[index], dy)
-        found += [contribution.inside(str(index)) for contribution in inside]
+        found += [site.inside(str(index)) for site in inside]
     return dy, found
 
 
@@ -81,20 +81,18 @@ def residual_forward(layer: Residual, arrays: Arrays, x: np.ndarray) -> tuple[np
     return main + side, (saved, saved_side)
 
 
-def residual_backward(
-    layer: Residual, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def residual_backward(layer: Residual, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """Both ways get dy, and what they give back is added."""
     main, found = chain_backward(layer.layers, arrays, saved[0], dy)
     side, found_side = chain_backward(layer.shortcut, own(arrays, "shortcut"), saved[1], dy)
-    return main + side, [*found, *(contribution.inside("shortcut") for contribution in found_side)]
+    return main + side, [*found, *(site.inside("shortcut") for site in found_side)]
 
 
 class Rule(NamedTuple):
     """The two passes of one kind of layer."""
 
     forward: Callable[[Any, Arrays, np.ndarray], tuple[np.ndarray, Any]]
-    backward: Callable[[Any, Arrays, Any, np.ndarray], tuple[np.ndarray, list[Contribution]]]
+    backward: Callable[[Any, Arrays, Any, np.ndarray], tuple[np.ndarray, list[Site]]]
 
 
 RULES: dict[type[Layer], Rule] = {
@@ -127,15 +125,15 @@ def forward(model: Model, x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     return chain_forward(model.layers, model.arrays, x)
 
 
-def contributions(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+def sites(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """From d/d f (n, *out) to d/d x (n, *D), and how every parameter entered."""
     return chain_backward(model.layers, model.arrays, saved, dy)
 
 
 def backward(model: Model, saved: list[Any], dy: np.ndarray) -> tuple[np.ndarray, Grads]:
     """From d/d f (n, *out) to d/d x (n, *D) and, per sample, to d/d parameter (n, *parameter shape)."""
-    dx, found = contributions(model, saved, dy)
-    grads = {name: value for contribution in found for name, value in contribution.gradients().items()}
+    dx, found = sites(model, saved, dy)
+    grads = {name: value for site in found for name, value in site.gradients().items()}
     return dx, {name: grads[name] for name in model.params}
 
 
@@ -146,5 +144,5 @@ def input_jacobian(model: Model, x: np.ndarray) -> np.ndarray:
     for a in range(y.shape[1]):
         e = np.zeros_like(y)
         e[:, a] = 1
-        passes.append(contributions(model, saved, e)[0])
+        passes.append(sites(model, saved, e)[0])
     return np.stack(passes, axis=1)

@@ -20,7 +20,7 @@ from udlbridge.backends.reference.activations import (
     GELU_SLOPE,
     SELU_ALPHA,
     SELU_SCALE,
-    Elementwise,
+    Function,
     d_erf,
     softplus,
 )
@@ -112,7 +112,7 @@ def dd_sin(z: np.ndarray) -> np.ndarray:  # noqa: D103
     return -np.sin(z)
 
 
-SECOND_DERIVATIVES: dict[str, Elementwise] = {
+SECOND_DERIVATIVES: dict[str, Function] = {
     "identity": zero,
     "relu": zero,
     "sigmoid": dd_sigmoid,

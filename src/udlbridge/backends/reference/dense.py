@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.backends.reference.activations import ACTIVATIONS
-from udlbridge.backends.reference.contributions import Affine, Contribution
+from udlbridge.backends.reference.sites import Affine, Site
 from udlbridge.networks.layers import Activation, Dense, Layer
 
 Arrays = dict[str, np.ndarray]
@@ -21,7 +21,7 @@ def dense_forward(layer: Dense, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarr
     return ACTIVATIONS[layer.activation][0](z), (x, z)
 
 
-def dense_backward(layer: Dense, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+def dense_backward(layer: Dense, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """delta = dy * activation'(z), dx = W' delta; axes between sample and feature are positions."""
     x, z = saved
     delta = dy * ACTIVATIONS[layer.activation][1](z)
@@ -37,9 +37,7 @@ def activation_forward(layer: Activation, arrays: Arrays, x: np.ndarray) -> tupl
     return ACTIVATIONS[layer.activation][0](x), x
 
 
-def activation_backward(
-    layer: Activation, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def activation_backward(layer: Activation, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """dx = dy * activation'(x)."""
     return dy * ACTIVATIONS[layer.activation][1](saved), []
 
@@ -51,7 +49,7 @@ def softmax_forward(layer: Layer, arrays: Arrays, x: np.ndarray) -> tuple[np.nda
     return y, y
 
 
-def softmax_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+def softmax_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """dx = y (dy - <y, dy>)."""
     y = saved
     return y * (dy - (y * dy).sum(axis=-1, keepdims=True)), []
@@ -64,9 +62,7 @@ def logsoftmax_forward(layer: Layer, arrays: Arrays, x: np.ndarray) -> tuple[np.
     return shifted - np.log(total), np.exp(shifted) / total
 
 
-def logsoftmax_backward(
-    layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def logsoftmax_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """dx = dy - softmax(x) sum dy."""
     return dy - saved * dy.sum(axis=-1, keepdims=True), []
 
@@ -76,7 +72,7 @@ def reshape_forward(layer: Layer, arrays: Arrays, x: np.ndarray) -> tuple[np.nda
     return x.reshape(len(x), -1), x.shape
 
 
-def reshape_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+def reshape_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """Back to the saved shape."""
     return dy.reshape(saved), []
 
@@ -86,8 +82,6 @@ def identity_forward(layer: Layer, arrays: Arrays, x: np.ndarray) -> tuple[np.nd
     return x, None
 
 
-def identity_backward(
-    layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def identity_backward(layer: Layer, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """dx = dy."""
     return dy, []

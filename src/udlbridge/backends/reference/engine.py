@@ -14,7 +14,7 @@ from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
 from udlbridge.backends.reduction import Reduction
 from udlbridge.backends.reference import curvature, operator, programs
-from udlbridge.backends.reference.backpropagation import backward, contributions, forward, input_jacobian
+from udlbridge.backends.reference.backpropagation import backward, forward, input_jacobian, sites
 from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
@@ -100,7 +100,7 @@ class ReferenceBackend(Backend[list[Summand]]):
             passes = [backward(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
             stacked = {name: np.stack([p[name].reshape(len(x), -1) for p in passes], 1) for name in names}
             return [Summand((name,), Gradients(value)) for name, value in stacked.items()]
-        found = [contributions(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
+        found = [sites(job.model, saved, e)[1] for e in cotangents(job.reduction, y)]
         summands = [summand(one, job.reduction, frozenset(names)) for one in zip(*found, strict=True)]
         return [one for one in summands if one is not None]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from udlbridge.backends.reduction import Reduction
-from udlbridge.backends.reference.contributions import Affine, Contribution, Rows
+from udlbridge.backends.reference.sites import Affine, Lookup, Site
 from udlbridge.backends.rules import affine_rule, lookup_rule
 
 
@@ -56,16 +56,16 @@ class Summand:
     factor: Factor
 
 
-def summand(passes: Sequence[Contribution], reduction: Reduction, names: frozenset[str]) -> Summand | None:
-    """What one affine map, table or parameter adds, from the K contributions that it made, one per backward pass.
+def summand(passes: Sequence[Site], reduction: Reduction, names: frozenset[str]) -> Summand | None:
+    """What one affine map, table or parameter adds, from the K sites that it is, one per backward pass.
 
     `names` are the parameters that count; None if this one has none of them.
     """
-    chosen = tuple(name for name in passes[0].parameters if name in names)
-    return Summand(chosen, _factor(passes, reduction, chosen)) if chosen else None
+    counted = tuple(name for name in passes[0].parameters if name in names)
+    return Summand(counted, _factor(passes, reduction, counted)) if counted else None
 
 
-def _factor(passes: Sequence[Contribution], reduction: Reduction, names: tuple[str, ...]) -> Factor:
+def _factor(passes: Sequence[Site], reduction: Reduction, names: tuple[str, ...]) -> Factor:
     first = passes[0]
     if isinstance(first, Affine) and first.weight in names:
         n, groups, positions, inputs = first.a.shape
@@ -74,10 +74,10 @@ def _factor(passes: Sequence[Contribution], reduction: Reduction, names: tuple[s
             a = np.concatenate([first.a[:, 0], np.ones((n, positions, 1), first.a.dtype)], axis=2)
             d = np.stack([one.d[:, 0] for one in passes if isinstance(one, Affine)], axis=1)
             return Pairs(a if with_bias else a[:, :, :-1], d)
-    if isinstance(first, Rows):
+    if isinstance(first, Lookup):
         _, positions, outputs = first.d.shape
         if lookup_rule(positions, first.rows, outputs, reduction) == "tokens":
-            return Tokens(first.tokens, np.stack([one.d for one in passes if isinstance(one, Rows)], axis=1))
+            return Tokens(first.tokens, np.stack([one.d for one in passes if isinstance(one, Lookup)], axis=1))
     blocks = [one.gradients() for one in passes]
     flat = [np.stack([b[name].reshape(len(b[name]), -1) for b in blocks], axis=1) for name in names]
     return Gradients(np.concatenate(flat, axis=2))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.reference.contributions import Contribution, Direct
+from udlbridge.backends.reference.sites import Elementwise, Site
 from udlbridge.networks.layers import BatchNorm, GroupNorm, LayerNorm
 
 Arrays = dict[str, np.ndarray]
@@ -32,12 +32,12 @@ def scale_and_shift(arrays: Arrays, xhat: np.ndarray, shape: tuple[int, ...]) ->
 
 def scale_and_shift_backward(
     arrays: Arrays, xhat: np.ndarray, dy: np.ndarray, shape: tuple[int, ...], summed: tuple[int, ...]
-) -> tuple[np.ndarray, list[Contribution]]:
+) -> tuple[np.ndarray, list[Site]]:
     """d/d xhat, and the gradients of weight and bias: dy xhat and dy, summed where these are spread."""
     if "weight" not in arrays:
         return dy, []
-    weight = Direct("weight", (dy * xhat).sum(axis=summed))
-    return dy * arrays["weight"].reshape(shape), [weight, Direct("bias", dy.sum(axis=summed))]
+    weight = Elementwise("weight", (dy * xhat).sum(axis=summed))
+    return dy * arrays["weight"].reshape(shape), [weight, Elementwise("bias", dy.sum(axis=summed))]
 
 
 def layernorm_forward(layer: LayerNorm, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -47,9 +47,7 @@ def layernorm_forward(layer: LayerNorm, arrays: Arrays, x: np.ndarray) -> tuple[
     return scale_and_shift(arrays, xhat.reshape(x.shape), layer.shape), (xhat, inverse)
 
 
-def layernorm_backward(
-    layer: LayerNorm, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def layernorm_backward(layer: LayerNorm, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """The parameters sum over the axes between the sample and the normalised ones."""
     xhat, inverse = saved
     between = tuple(range(1, dy.ndim - len(layer.shape)))
@@ -63,9 +61,7 @@ def groupnorm_forward(layer: GroupNorm, arrays: Arrays, x: np.ndarray) -> tuple[
     return scale_and_shift(arrays, xhat.reshape(x.shape), _channelwise(x)), (xhat, inverse)
 
 
-def groupnorm_backward(
-    layer: GroupNorm, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def groupnorm_backward(layer: GroupNorm, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """The parameters sum over space."""
     xhat, inverse = saved
     d, found = scale_and_shift_backward(arrays, xhat.reshape(dy.shape), dy, _channelwise(dy), _space(dy))
@@ -79,9 +75,7 @@ def batchnorm_forward(layer: BatchNorm, arrays: Arrays, x: np.ndarray) -> tuple[
     return scale_and_shift(arrays, xhat, _channelwise(x)), xhat
 
 
-def batchnorm_backward(
-    layer: BatchNorm, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def batchnorm_backward(layer: BatchNorm, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """The statistics are constants here: dx = d / sqrt(var + eps)."""
     d, found = scale_and_shift_backward(arrays, saved, dy, _channelwise(dy), _space(dy))
     return d / np.sqrt(arrays["running_var"].reshape(_channelwise(dy)) + layer.eps), found

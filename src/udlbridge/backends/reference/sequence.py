@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.backends.reference.contributions import Affine, Contribution, Direct, Rows
 from udlbridge.backends.reference.dense import softmax_backward, softmax_forward
+from udlbridge.backends.reference.sites import Affine, Elementwise, Lookup, Site
 from udlbridge.networks.layers import Embedding, LearnedPositions, SelfAttention, SinusoidalPositions, Softmax, Take
 
 Arrays = dict[str, np.ndarray]
@@ -18,11 +18,9 @@ def embedding_forward(layer: Embedding, arrays: Arrays, x: np.ndarray) -> tuple[
     return arrays["weight"][x], x
 
 
-def embedding_backward(
-    layer: Embedding, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+def embedding_backward(layer: Embedding, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """A row for every token; tokens have no derivative."""
-    return np.zeros(saved.shape, dy.dtype), [Rows("weight", saved, dy, layer.num_embeddings)]
+    return np.zeros(saved.shape, dy.dtype), [Lookup("weight", saved, dy, layer.num_embeddings)]
 
 
 def sinusoidal_table(tokens: int, features: int) -> np.ndarray:
@@ -47,10 +45,10 @@ def learned_forward(layer: LearnedPositions, arrays: Arrays, x: np.ndarray) -> t
 
 def learned_backward(
     layer: LearnedPositions, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
-    """dW[t] = dy_t, and zero for the places that the sequence does not reach."""
+) -> tuple[np.ndarray, list[Site]]:
+    """dW[t] = dy_t, and zero for the positions that the sequence does not reach."""
     missing = layer.length - dy.shape[1]
-    return dy, [Direct("weight", np.pad(dy, [(0, 0), (0, missing), (0, 0)]))]
+    return dy, [Elementwise("weight", np.pad(dy, [(0, 0), (0, missing), (0, 0)]))]
 
 
 def take_forward(layer: Take, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -58,7 +56,7 @@ def take_forward(layer: Take, arrays: Arrays, x: np.ndarray) -> tuple[np.ndarray
     return x[:, layer.index], x.shape
 
 
-def take_backward(layer: Take, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Contribution]]:
+def take_backward(layer: Take, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
     """Only that row has a derivative."""
     dx = np.zeros(saved, dy.dtype)
     dx[:, layer.index] = dy
@@ -88,7 +86,7 @@ def attention_forward(layer: SelfAttention, arrays: Arrays, x: np.ndarray) -> tu
 
 def attention_backward(
     layer: SelfAttention, arrays: Arrays, saved: Any, dy: np.ndarray
-) -> tuple[np.ndarray, list[Contribution]]:
+) -> tuple[np.ndarray, list[Site]]:
     """Back through the output projection, the weighted sum, the softmax, the scores and the input projection."""
     x, q, k, v, p, joined = saved
     n, tokens, features = x.shape

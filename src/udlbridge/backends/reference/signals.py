@@ -14,9 +14,9 @@ def signals(model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray
     """Per layer, its output and the gradient of sum (f(x) - y)^2 at its preactivation (Dense) or its output."""
     activations, saved = [], []
     for index, layer in enumerate(model.layers):
-        x, kept = RULES[type(layer)].forward(layer, own(model.arrays, str(index)), x)
+        x, needed = RULES[type(layer)].forward(layer, own(model.arrays, str(index)), x)
         activations.append(x)
-        saved.append(kept)
+        saved.append(needed)
     slope = 2 * (x - y)
     errors = []
     for index in reversed(range(len(model.layers))):

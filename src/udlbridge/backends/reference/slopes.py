@@ -32,8 +32,8 @@ def slope_gradient(model: Model, x: np.ndarray, c: np.ndarray) -> dict[str, np.n
         saved: list[Any] = []
         v, t = x, c[:, a]
         for index, layer in enumerate(model.layers):
-            v, t, kept = _forward(layer, model.layer_params(index), v, t)
-            saved.append(kept)
+            v, t, needed = _forward(layer, model.layer_params(index), v, t)
+            saved.append(needed)
         dv, dt = np.zeros_like(v), np.zeros_like(t)
         dt[:, a] = 1
         for index in reversed(range(len(model.layers))):

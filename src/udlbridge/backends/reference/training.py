@@ -10,8 +10,8 @@ from scipy.special import expit
 
 from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
-from udlbridge.backends.reference.backpropagation import contributions, forward, input_jacobian
-from udlbridge.backends.reference.contributions import Contribution, Direct, Rows
+from udlbridge.backends.reference.backpropagation import forward, input_jacobian, sites
+from udlbridge.backends.reference.sites import Elementwise, Lookup, Site
 from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.threads import numpy_blas
 from udlbridge.networks.model import Model
@@ -50,8 +50,8 @@ def loss_gradient(
     """The mean loss of a batch, and its gradient by name: backpropagation, summed over samples on the way."""
     f, saved = forward(model, x)
     value, dy = LOSSES[loss](f, y) if slopes is None else squares(f, y)
-    _, found = contributions(model, saved, dy)
-    grads = {name: g for contribution in found for name, g in summed(contribution).items()}
+    _, found = sites(model, saved, dy)
+    grads = {name: g for site in found for name, g in summed(site).items()}
     if slopes is not None:
         # Derivatives by the input are a second kind of outputs, with a second kind of backpropagation.
         more, ds = squares(input_jacobian(model, x), slopes.values)
@@ -67,20 +67,20 @@ def squares(found: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
     return float((gap**2).sum() / len(gap)), 2 * gap / len(gap)
 
 
-def summed(contribution: Contribution) -> Arrays:
+def summed(site: Site) -> Arrays:
     """The gradient summed over samples; for an affine map in one product, without forming every sample's own."""
-    if isinstance(contribution, Direct):
-        return {contribution.name: contribution.gradient.sum(axis=0)}
-    if isinstance(contribution, Rows):
-        gradient = np.zeros((contribution.rows, contribution.d.shape[2]), contribution.d.dtype)
-        np.add.at(gradient, contribution.tokens, contribution.d)
-        return {contribution.name: gradient}
-    groups, p, q = contribution.a.shape[1], contribution.a.shape[3], contribution.d.shape[3]
-    a = contribution.a.transpose(1, 0, 2, 3).reshape(groups, -1, p)
-    d = contribution.d.transpose(1, 0, 2, 3).reshape(groups, -1, q)
-    grads = {contribution.weight: (d.transpose(0, 2, 1) @ a).reshape(contribution.shape)}
-    if contribution.bias is not None:
-        grads[contribution.bias] = d.sum(axis=1).reshape(-1)
+    if isinstance(site, Elementwise):
+        return {site.name: site.gradient.sum(axis=0)}
+    if isinstance(site, Lookup):
+        gradient = np.zeros((site.rows, site.d.shape[2]), site.d.dtype)
+        np.add.at(gradient, site.tokens, site.d)
+        return {site.name: gradient}
+    groups, p, q = site.a.shape[1], site.a.shape[3], site.d.shape[3]
+    a = site.a.transpose(1, 0, 2, 3).reshape(groups, -1, p)
+    d = site.d.transpose(1, 0, 2, 3).reshape(groups, -1, q)
+    grads = {site.weight: (d.transpose(0, 2, 1) @ a).reshape(site.shape)}
+    if site.bias is not None:
+        grads[site.bias] = d.sum(axis=1).reshape(-1)
     return grads
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from udlbridge.backends.base import Backend
 from udlbridge.backends.jobs import KernelJob, Method
-from udlbridge.backends.reduction import Outputs, reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.networks.selection import names_by_layer
 from udlbridge.testing.conformance import oracle
 from udlbridge.testing.conformance.derivatives import exact_jacobian
@@ -51,7 +51,7 @@ def job_for(name: str, outputs: Outputs, method: Method = "structured", dtype: s
     """The kernel of a network by its name, over all parameters."""
     model = network(name, dtype)
     n_outputs = model.output_shape(LAYERS[name][1])[0]
-    return KernelJob(model, reduction(outputs, n_outputs), method)
+    return KernelJob(model, checked_reduction(outputs, n_outputs), method)
 
 
 def filled(

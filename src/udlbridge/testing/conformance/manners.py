@@ -12,7 +12,7 @@ from udlbridge import backends
 from udlbridge.backends.base import Backend
 from udlbridge.backends.jobs import KernelJob, TrainState
 from udlbridge.backends.programs import Step
-from udlbridge.backends.reduction import reduction
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.networks.layers import Activation, Dense, Dropout, Flatten, Residual
 from udlbridge.networks.model import Model
 from udlbridge.testing.conformance import training
@@ -48,7 +48,7 @@ def results(engine: Backend[Any], model: Model, x: np.ndarray, y: np.ndarray) ->
         **{f"errors[{index}]": array for index, array in enumerate(errors)},
     }
     if model.params:
-        job = KernelJob(model, reduction("trace", y.shape[1]))
+        job = KernelJob(model, checked_reduction("trace", y.shape[1]))
         factors = engine.prepare(job, x)
         kernel = np.empty((len(x), len(x)), dtype=model.dtype)
         engine.fill(job, factors, slice(0, len(x)), factors, slice(0, len(x)), kernel)

@@ -1,6 +1,6 @@
-"""How parameters enter a network, and the per-sample gradients that follow.
+"""The sites of a network, where its parameters enter, and the per-sample gradients that follow.
 
-Every parameter here enters in one of three ways. As an affine map z_t = W a_t + b at positions t: then its gradient is
+Every parameter enters in one of three ways. As an affine map z_t = W a_t + b at positions t: then its gradient is
 sum_t d_t a_t' with errors d_t = d f / d z_t. As a table of which a row is taken at each position: then row v of its
 gradient is the sum of d_t where row v was taken. Or elementwise: then the backward pass of its layer gives the gradient
 itself. The structured kernel uses the pieces, the plain one the gradients.
@@ -49,13 +49,13 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Direct:
+class Elementwise:
     """One parameter, and its gradient for each sample (n, *parameter shape)."""
 
     name: str
     gradient: np.ndarray
 
-    def inside(self, prefix: str) -> Direct:
+    def inside(self, prefix: str) -> Elementwise:
         """The same with a longer name."""
         return replace(self, name=f"{prefix}.{self.name}")
 
@@ -70,7 +70,7 @@ class Direct:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Lookup:
     """A table (`rows`, q) of which sample i takes the row `tokens`[i, t] at position t, with errors `d` (n, T, q)."""
 
     name: str
@@ -78,7 +78,7 @@ class Rows:
     d: np.ndarray
     rows: int
 
-    def inside(self, prefix: str) -> Rows:
+    def inside(self, prefix: str) -> Lookup:
         """The same with a longer name."""
         return replace(self, name=f"{prefix}.{self.name}")
 
@@ -97,4 +97,4 @@ class Rows:
         return {self.name: gradient}
 
 
-Contribution = Affine | Direct | Rows
+Site = Affine | Elementwise | Lookup

@@ -1,0 +1,60 @@
+"""What a kernel will cost, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from udlbridge.backends.jobs import Method
+from udlbridge.backends.reduction import Outputs
+from udlbridge.kernels.tiling import Grid
+from udlbridge.options import show_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel will be computed, and what that is predicted to cost: plain data, as the manifest of a store has it.
+
+    `flops` counts a multiply-add as two operations. `ram_bytes` is the predicted peak over what the process holds
+    already (without the data, and without the result where that is an array). `seconds` and `gflops` come from a
+    calibration of about two seconds; they are None without one.
+    """
+
+    n: int
+    m: int
+    symmetric: bool
+    outputs: Outputs
+    dtype: str
+    backend: str
+    method: Method
+    tile: int
+    kept_blocks: int
+    flops: float
+    memory: int
+    ram_bytes: int
+    disk_bytes: int
+    threads: int | None = None
+    gflops: float | None = None
+    seconds: float | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return Grid(self.n, self.m, self.tile, self.symmetric)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        shape = f"{self.n:,} x {self.m:,}" + (", lower triangle" if self.symmetric else "")
+        lines = [
+            f"kernel   {shape}, outputs={self.outputs!r}, {self.dtype}, on {self.backend}",
+            f"method   {self.method}, {self.grid.count:,} tiles of {self.tile}",
+            f"work     {self.flops / 1e9:,.0f} GFLOP",
+            f"memory   {show_bytes(self.ram_bytes)} of {show_bytes(self.memory)} allowed",
+            f"disk     {show_bytes(self.disk_bytes)}",
+        ]
+        if self.seconds is not None and self.gflops is not None:
+            lines.append(f"time     about {self.seconds:,.1f} s at {self.gflops:,.0f} GFLOP/s (calibrated)")
+        return "\n".join(lines)

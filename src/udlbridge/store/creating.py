@@ -1,0 +1,140 @@
+"""A new kernel store: its manifest, network and samples, without any tiles yet."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from safetensors import SafetensorError
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
+from udlbridge.kernels.plans import Plan
+from udlbridge.kernels.request import KernelRequest
+from udlbridge.networks.model import Model
+from udlbridge.options import show_bytes
+from udlbridge.store.folders import new_folder
+from udlbridge.store.narrowing import STORAGE
+from udlbridge.store.reading import FORMAT, data_hash, sample_rows
+from udlbridge.store.tile_files import TileFiles
+
+
+def create(
+    folder: Path, request: KernelRequest, x: np.ndarray, plan: Plan, storage: str, versions: dict[str, str]
+) -> None:
+    """Make a store without tiles, of the kernel of the samples `x`; `versions` are those of the engine's parts.
+
+    It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
+
+    Raises:
+        StoreError: the folder exists, another process is making it, or the disk is full or refuses.
+    """
+    try:
+        with new_folder(folder) as building:
+            _begin(building, request, x, plan, storage, versions)
+    except UDLBridgeError:
+        raise
+    except OSError as failure:
+        raise StoreError(
+            f"{folder} could not be made ({failure})", remedy="free some space, or choose another place"
+        ) from failure
+
+
+def _begin(
+    folder: Path, request: KernelRequest, x: np.ndarray, plan: Plan, storage: str, versions: dict[str, str]
+) -> None:
+    """Everything but the tiles."""
+    group = zarr.create_group(TileFiles(folder), overwrite=False)
+    n, trailing = len(x), request.reduction.trailing
+    group.create_array(
+        "kernel",
+        shape=(n, n, *trailing),
+        chunks=(plan.tile, plan.tile, *trailing),
+        dtype=STORAGE[storage],
+        serializer=BytesCodec(endian="little"),
+        compressors=[Crc32cCodec()],
+        filters=None,
+        fill_value=0,
+    )
+    rows = min(n, sample_rows(x))
+    group.create_array(
+        "x", shape=x.shape, chunks=(rows, *x.shape[1:]), dtype=x.dtype, compressors=[Crc32cCodec()], filters=None
+    )
+    write_inputs(group, folder, request.model, x)
+    group.attrs["udlbridge"] = {
+        "format": FORMAT,
+        "model": request.model.hash(),
+        "data": data_hash(x),
+        "n": n,
+        "outputs": request.reduction.outputs,
+        "n_outputs": request.reduction.n_outputs,
+        "scale": request.reduction.scale,
+        "dtype": request.model.dtype.name,
+        "storage": storage,
+        "tile": plan.tile,
+        "complete": False,
+        "storage_error": 0.0,
+        "backend": request.backend,
+        "device": request.device,
+        "versions": versions,
+        "plan": plan.to_dict(),
+        "params": list(request.parameters),
+    }
+
+
+def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
+    """How the entries of a kernel of that dtype are stored; None is as they are.
+
+    Raises:
+        OptionError: unknown, or wider than the kernel.
+    """
+    name = dtype.name if storage is None else storage
+    if name not in STORAGE or (name == "float64" and dtype == np.float32):
+        raise OptionError(
+            f"storage={storage!r} for a {dtype} kernel",
+            allowed=", ".join(k for k in STORAGE if k != "float64" or dtype == np.float64),
+            remedy="leave it out to store the kernel's own dtype",
+        )
+    return name
+
+
+def write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -> None:
+    """Write the samples and the network of a store.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    write_samples(group["x"], 0, x)
+    try:
+        model.save(folder / "model.safetensors")
+    except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
+        raise OSError(str(failure)) from failure
+
+
+def write_samples(target: Any, start: int, x: np.ndarray) -> None:
+    """Write samples (m, *D) behind the first `start`, one chunk after the other."""
+    rows, end = target.chunks[0], start + len(x)
+    while start < end:
+        stop = min(end, (start // rows + 1) * rows)
+        target[start:stop] = x[len(x) - (end - start) : len(x) - (end - stop)]
+        start = stop
+
+
+def check_room(
+    folder: Path,
+    needed: int,
+    remedy: str = 'free some space, choose another disk, or store less precisely (storage="float16")',
+) -> None:
+    """Raise `StoreError` if the disk under `folder` has less than `needed` bytes."""
+    disk = folder.absolute()
+    while not disk.exists():
+        disk = disk.parent
+    free = shutil.disk_usage(disk).free
+    if needed > free:
+        raise StoreError(
+            f"the kernel needs {show_bytes(needed)} on disk, {disk} has {show_bytes(free)}",
+            remedy=remedy,
+        )

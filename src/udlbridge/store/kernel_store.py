@@ -1,0 +1,132 @@
+"""`KernelStore`: a kernel on disk that can be appended to, repaired and compared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.errors import ShapeError, StoreError
+from udlbridge.kernels.finite import check_finite
+from udlbridge.kernels.request import DEFAULT_MEMORY
+from udlbridge.kernels.tiling import TileComputer
+from udlbridge.networks.inputs import checked_batch
+from udlbridge.options import checked_count
+from udlbridge.store.creating import check_room
+from udlbridge.store.filling import fill, plan_as_begun, request_as_begun
+from udlbridge.store.writing import WritableStore
+
+
+class KernelStore(WritableStore):
+    """A kernel on disk that reads like an array, and that can be appended to, repaired and verified.
+
+    `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
+    upper triangle is mirrored on reading. See `reading.StoredKernel` for the arguments.
+    """
+
+    def append(
+        self,
+        x_new: np.ndarray,
+        *,
+        backend: str | None = None,
+        memory: int | str = DEFAULT_MEMORY,
+        threads: int | None = None,
+        device: str | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
+
+        Args:
+            x_new: m more samples, of the same shape and dtype.
+            backend, device: the engine and where torch computes; None is what the store was computed with.
+            memory, threads, progress: as for `compute_kernel`.
+
+        Raises:
+            StoreError: the store is not complete, its network or samples are damaged, another process writes to it, or
+                the disk is too small.
+            InputError: what is wrong with `x_new`.
+            OptionError, BackendUnavailable: as `compute_kernel`.
+        """
+        model = self.model()
+        batch = checked_batch(model, x_new, "x_new")
+        with self.writing():
+            if not self.complete:
+                raise StoreError(
+                    f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
+                )
+            x = self.samples()
+            if batch.shape[1:] != x.shape[1:]:
+                raise ShapeError(
+                    f"the samples of x_new have shape {batch.shape[1:]}, those of {self.path} {x.shape[1:]}",
+                    allowed="the same shape", remedy="prepare both in the same way",
+                )  # fmt: skip
+            check_room(self.path, self.growth_bytes(batch))
+            request = request_as_begun(
+                self, model, batch.shape[1:], backend=backend, memory=memory, threads=threads, device=device
+            )
+            plan = plan_as_begun(self, request, batch, len(x) + len(batch))
+            self.grow(batch)
+            fill(self, request, np.concatenate([x, batch]), plan, self.unfinished(), progress)
+
+    def repair(
+        self,
+        *,
+        backend: str | None = None,
+        memory: int | str = DEFAULT_MEMORY,
+        threads: int | None = None,
+        device: str | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Compute every tile again that is missing or damaged; returns how many there were. Options as for `append`.
+
+        Raises:
+            StoreError: the stored network or samples are damaged, another process writes to the store, or the disk
+                refuses.
+            OptionError, BackendUnavailable: as `compute_kernel`.
+        """
+        with self.writing():
+            model, x = self.model(), self.samples()
+            request = request_as_begun(
+                self, model, x.shape[1:], backend=backend, memory=memory, threads=threads, device=device
+            )
+            plan = plan_as_begun(self, request, x, len(x))
+            todo = self.unfinished()
+            if todo or not self.complete:
+                fill(self, request, x, plan, todo, progress)
+            return len(todo)
+
+    def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
+        """Compute random tiles again in float64.
+
+        Args:
+            tiles: how many tiles, at least 1.
+            seed: which ones.
+            backend: the engine; None is the one that the store was computed with.
+
+        Returns:
+            The largest difference, relative to the largest entry of the tiles that were compared.
+
+        Raises:
+            NumericalError: an entry is not finite.
+            OptionError: `tiles` is less than 1.
+        """
+        tiles = checked_count("tiles", tiles, 1)
+        model = self.model().astype("float64")
+        x = self.samples()
+        x = x if model.takes_tokens else x.astype(np.float64)
+        every = list(self.grid.tiles())
+        picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
+        engine = backends.get(backend or self.manifest["backend"])
+        job = KernelJob(model, self.reduction, self.manifest["plan"]["method"], params=self.parameters)
+        worst, scale = 0.0, 0.0
+        with TileComputer(engine, job, x, None, self.grid, 2) as computer:
+            for index in picked:
+                tile = every[index]
+                exact = np.empty((*tile.shape, *self.shape[2:]))
+                computer.compute(tile, exact)
+                stored = self.read_tile(tile)
+                for name, block in (("the stored K", stored), ("K in float64", exact)):
+                    check_finite(block, name, tile.corner)
+                worst = max(worst, float(np.abs(stored - exact).max()))
+                scale = max(scale, float(np.abs(exact).max()))
+        return worst / scale if scale > 0 else worst
