@@ -263,7 +263,7 @@ def _refuse_kind(array: np.ndarray, value: object, name: str, wanted: Wanted) ->
         raise DTypeError(f"{name} is {found}", allowed=f"an array of numbers, as of {target}", remedy="give one")
     remedies = {"O": f"np.stack(rows).astype(np.{target})", "U": WORDS, "S": WORDS}
     raise DTypeError(
-        f"{name} has dtype {array.dtype}",
+        f"{name} of dtype {array.dtype}",
         allowed=f"a rectangular array of numbers, as of {target}",
         remedy=remedies.get(array.dtype.kind, "convert it to numbers first"),
     )

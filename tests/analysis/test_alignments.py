@@ -372,14 +372,14 @@ def test_no_kernels_at_all(untyped: None) -> None:
     assert "real part" in caught.value.remedy
     for bad in (k.astype(str), k.astype(object)):
         for call in (ub.centre, lambda bad: ub.alignment(bad, k)):
-            with pytest.raises(DTypeError, match="real numbers"):
+            with pytest.raises(DTypeError, match=r"kernel.* of dtype"):
                 call(bad)
     for value in (np.nan, np.inf):
         with pytest.raises(NumericalError, match="not finite"):
             ub.centre(np.diag([1.0, value, 1.0]))
     for call in (ub.centre, lambda bad: ub.alignment(bad, bad), lambda bad: ub.alignment_matrix([k, bad])):
-        with pytest.raises(InputError, match="a list in the place of a kernel"):
-            call(k.tolist())
+        with pytest.raises(InputError, match="set"):
+            call({1, 2})
     for tile in (2.5, "2", True, -1):
         with pytest.raises(OptionError, match="tile="):
             ub.alignment(k, k, tile=tile)

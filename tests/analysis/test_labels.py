@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.errors import InputError, NumericalError, ShapeError
+from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
 
 
 def test_label_kernels() -> None:
@@ -27,6 +27,8 @@ def test_labels_that_are_no_labels() -> None:
     for bad in (np.array([8, 9, 9]), np.array([0, 1, 1]), np.array([[1, 1], [0, 1]]), np.array([[0.5, 0.5]])):
         with pytest.raises(InputError, match="What to do: np"):
             ub.label_kernel(bad)
-    for bad in (np.array(["8", "9"]), np.ones((2, 2, 2)), np.zeros(0)):
+    with pytest.raises(DTypeError, match=r"np\.unique"):
+        ub.label_kernel(np.array(["8", "9"]))
+    for bad in (np.ones((2, 2, 2)), np.zeros(0)):
         with pytest.raises(ShapeError):
             ub.label_kernel(bad)

@@ -16,6 +16,7 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken, wide_networks
 from helpers import AGAINST_REFERENCE, assert_within_budget, load_golden
 from udlbridge.backends.reduction import checked_reduction
+from udlbridge.backends.sites import sites
 from udlbridge.networks.layers import LAYERS, Layer, layer_from_spec
 
 ALL = EVERY_LAYER | TOKENS

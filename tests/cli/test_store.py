@@ -12,7 +12,7 @@ import pytest
 
 import udlbridge as ub
 from udlbridge.cli import main
-from udlbridge.store import writing
+from udlbridge.store import creating
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -80,8 +80,8 @@ def test_arrays_that_do_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 2
     assert "400 TB" in err
     assert "--out K.zarr" in err
-    usage = writing.shutil.disk_usage(".")
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = creating.shutil.disk_usage(".")
+    monkeypatch.setattr(creating.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     code, _, err = run(*KERNEL, "--out", "K.npy")
     assert code == 2
     assert "1.6 kB on disk" in err

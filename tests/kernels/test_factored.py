@@ -115,7 +115,7 @@ def test_a_factor_of_any_container(untyped: None) -> None:
         with pytest.raises(ShapeError, match="factor of shape"):
             ub.FactoredKernel(np.ones(shape))
     for bad in (PHI.astype(complex), PHI.astype(str), PHI.astype(object)):
-        with pytest.raises(DTypeError, match="a factor of dtype"):
+        with pytest.raises(DTypeError, match=r"factor.* of dtype"):
             ub.FactoredKernel(bad)
 
 

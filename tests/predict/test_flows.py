@@ -176,7 +176,7 @@ INDEFINITE = np.array([[1.0, 2.0], [2.0, 1.0]])
         (lambda: ub.predict.gradient_flow(np.ones((2, 2, 3)), np.ones(2)), ShapeError, "full"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(-1.0), OptionError, "at least 0"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(math.nan), OptionError, "at least 0"),
-        (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at("soon"), OptionError, "at least 0"),
+        (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at("soon"), InputError, "array of numbers"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, f_test=np.ones(1)), OptionError, "k_test"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, np.ones(3)), ShapeError, "f_train"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, k_test=np.ones((1, 3))), ShapeError, "k_test"),

@@ -213,9 +213,11 @@ def test_indices_that_a_store_does_not_have(tmp_path: Path) -> None:
 
 def test_what_a_store_is_not_multiplied_with(tmp_path: Path) -> None:
     store = store_of(tmp_path / "K.zarr")
-    for other in (2.0, np.ones(3), np.ones((21, 2, 2)), "a", 1j * np.ones(21), np.ones(0)):
+    for other in (2.0, np.ones(3), np.ones((21, 2, 2)), 1j * np.ones(21), np.ones(0)):
         with pytest.raises(errors.StoreError, match="real numbers"):
             store @ other  # type: ignore[operator]
+    with pytest.raises(errors.DTypeError, match="array of numbers"):
+        store @ "a"  # type: ignore[operator]
     with pytest.raises(errors.StoreError, match="imaginary"):
         store @ (1j * np.ones(21))
     with pytest.raises(errors.InputError, match="imaginary"):

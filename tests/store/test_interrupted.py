@@ -15,8 +15,8 @@ import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
 from small_stores import MODEL, X, store_of
 from udlbridge import errors
+from udlbridge.store import creating, writing
 from udlbridge.store import folders as new_folders
-from udlbridge.store import writing
 from udlbridge.store.folders import new_folder
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -192,9 +192,9 @@ def test_no_room_to_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     store = store_of(tmp_path / "K.zarr")
     needed = store.growth_bytes(X[21:])
     before = store.stored_bytes()
-    usage = writing.shutil.disk_usage(tmp_path)
+    usage = creating.shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(writing.shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+        patch.setattr(creating.shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
         with pytest.raises(errors.StoreError, match=r"needs .* on disk"):
             store.append(X[21:])
     assert store.verify().ok

@@ -21,6 +21,7 @@ from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.kernels import planning, tiling
+from udlbridge.store import creating
 from udlbridge.store import writing as storing
 
 MODEL = random_model([5, 7, 3], ["tanh", "identity"])
@@ -381,8 +382,8 @@ def test_the_second_writer_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_full_disk_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = storing.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(storing.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = creating.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(creating.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(errors.StoreError, match=r"needs .* on disk, .* has 1 kB.*float16"):
         store_of(tmp_path / "K.zarr")
     assert not (tmp_path / "K.zarr").exists()

@@ -34,7 +34,7 @@ def test_a_measurement_that_is_not_defined_stops_at_its_step_and_keeps_the_run()
     x, narrow = X.astype(np.float32), network(activation="identity").astype("float32")
     probe = ub.Probe(x[:10], every=1, quantities=("ntk_alignment",), target=TARGET)
     settings = {"batch_size": 40, "epochs": 50, "optimizer": ("sgd", {"lr": 30.0})}
-    with pytest.raises(TrainingDiverged, match=r"stopped at step \d+ .*callback 'probe'.*not finite") as caught:
+    with pytest.raises(TrainingDiverged, match=r"stopped at step \d+ .*callback 'probe'.*K\[.* is inf") as caught:
         train(model=narrow, x=x, loss="mse", callbacks=[probe], **settings)
     assert caught.value.run.epochs == len(caught.value.run.losses) >= 1
     probe = ub.Probe(X[:10], every=1, quantities=("feature_alignment",), target=TARGET)
@@ -295,7 +295,7 @@ class Fixed:
 @pytest.mark.parametrize(
     ("callback", "words"),
     [
-        (Fixed({"a": np.array(["x"])}), r"'a' of callback 'fixed' has dtype <U1"),
+        (Fixed({"a": np.array(["x"])}), r"'a' of callback 'fixed' of dtype <U1"),
         (Fixed({"a": None}), r"'a' of callback 'fixed' is None"),
         (Fixed({"a": 1j}), r"'a' of callback 'fixed' has dtype complex128.*real numbers"),
         (Fixed({"a": np.ma.ones(2)}), "mask"),

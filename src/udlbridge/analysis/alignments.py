@@ -13,6 +13,7 @@ from udlbridge.analysis.features import layer_outputs
 from udlbridge.analysis.hsic import LEAST, Covariances, covariances, covariances_of
 from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.sums import Statistics, statistics
+from udlbridge.arrays import as_kernel
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.networks.inputs import checked_batch
@@ -92,7 +93,7 @@ def alignment_matrix(
     ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]
     batch = checked_estimator(estimator, centred, batch)
-    check_samples(ordered, estimator)
+    ordered, _ = checked_kernels(ordered, names, estimator)
     if batch is not None:
         return _normalised(covariances(ordered, batch), names)
     return aligned(statistics(ordered, tile=tile, symmetric=estimator == "unbiased"), names, estimator, centred)
@@ -147,20 +148,23 @@ def checked_estimator(estimator: object, centred: bool = True, batch: object = N
     return None if batch is None else checked_count("batch", batch, LEAST)
 
 
-def check_samples(kernels: Sequence[KernelLike], estimator: str, least: int = LEAST) -> int:
-    """The number of samples of square kernels; without bias, at least so many.
+def checked_kernels(
+    kernels: Sequence[object], names: Sequence[str], estimator: str, least: int = LEAST
+) -> tuple[list[KernelLike], int]:
+    """Kernels in any container as what is read in blocks, and their number of samples; without bias, at least `least`.
 
     Raises:
-        ShapeError, InputError: as `check_square`; too few of them.
+        ShapeError, InputError, DTypeError: as `as_kernel` and `check_square`; too few samples.
     """
-    n = check_square(kernels)
+    read = [as_kernel(kernel, name) for kernel, name in zip(kernels, names, strict=True)]
+    n = check_square(read)
     if estimator == "unbiased" and n < least:
         raise ShapeError(
             f"kernels of {n} samples",
             allowed=f"at least {least}: the unbiased estimate compares pairs of pairs of different samples",
             remedy='take more samples, or estimator="biased"',
         )
-    return n
+    return read, n
 
 
 def check_symmetric(sums: Statistics | Covariances, names: Sequence[str]) -> None:

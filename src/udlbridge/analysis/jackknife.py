@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.analysis.alignments import aligned, check_samples, check_symmetric, checked_estimator
+from udlbridge.analysis.alignments import aligned, check_symmetric, checked_estimator, checked_kernels
 from udlbridge.analysis.bands import lower_bands
 from udlbridge.analysis.hsic import LEAST
 from udlbridge.analysis.inputs import KernelLike
@@ -83,8 +83,7 @@ def alignment_interval(
     if level >= 1:
         raise OptionError(f"level={level!r}", allowed="a share between 0 and 1", remedy="0.95 is usual")
     checked_estimator(estimator)
-    kernels = [k1, k2]
-    n = check_samples(kernels, "unbiased", LEAST + 1)
+    kernels, n = checked_kernels([k1, k2], NAMES, "unbiased", LEAST + 1)
     sums = statistics(kernels, tile=tile, symmetric=True)
     check_symmetric(sums, NAMES)
     value = float(aligned(sums, NAMES, estimator)[0, 1])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from udlbridge.analysis.alignments import aligned, check_samples, check_symmetric, checked_estimator
+from udlbridge.analysis.alignments import aligned, check_symmetric, checked_estimator, checked_kernels
 from udlbridge.analysis.bands import Band, lower_bands
 from udlbridge.analysis.hsic import LEAST, unbiased_hsic
 from udlbridge.analysis.inputs import KernelLike
@@ -117,8 +117,7 @@ def alignment_test(
     """
     count, seed = checked_count("permutations", permutations, 0), checked_seed(seed)
     checked_estimator(estimator)
-    kernels = [k1, k2]
-    n = check_samples(kernels, "unbiased", LEAST)
+    kernels, n = checked_kernels([k1, k2], NAMES, "unbiased", LEAST)
     sums = statistics(kernels, tile=tile, symmetric=True)
     check_symmetric(sums, NAMES)
     value = float(aligned(sums, NAMES, estimator)[0, 1])
