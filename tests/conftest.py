@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
+# Most of the time of tests with Julia is compilation, which takes half as long with fewer optimisations.
+os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
 
 
 CHECKED = ("analysis", "backends", "data", "infinite", "kernels", "predict", "store", "training")
