@@ -13,11 +13,16 @@ from .analysis.centring import centre as centre
 from .analysis.checking import CheckReport as CheckReport
 from .analysis.checking import check as check
 from .analysis.comparing import compare_models as compare_models
+from .analysis.densities import SpectralDensity as SpectralDensity
+from .analysis.densities import spectral_density as spectral_density
+from .analysis.effective_ranks import effective_rank as effective_rank
+from .analysis.estimates import Estimate as Estimate
 from .analysis.features import feature_kernel as feature_kernel
 from .analysis.features import features as features
 from .analysis.jackknife import AlignmentInterval as AlignmentInterval
 from .analysis.jackknife import alignment_interval as alignment_interval
 from .analysis.labels import label_kernel as label_kernel
+from .analysis.log_determinants import log_det as log_det
 from .analysis.permutation import AlignmentTest as AlignmentTest
 from .analysis.permutation import alignment_test as alignment_test
 from .analysis.repairing import Repair as Repair
@@ -25,6 +30,8 @@ from .analysis.repairing import repair as repair
 from .analysis.signals import SignalReport as SignalReport
 from .analysis.signals import signal_report as signal_report
 from .analysis.spectra import spectrum as spectrum
+from .analysis.spectral_sums import frobenius_norm as frobenius_norm
+from .analysis.spectral_sums import trace as trace
 from .analysis.verdicts import Spectrum as Spectrum
 from .conversion.flux import from_flux as from_flux
 from .conversion.gpt2 import from_gpt2 as from_gpt2

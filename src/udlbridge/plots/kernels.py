@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from udlbridge.analysis.densities import SpectralDensity
 from udlbridge.analysis.verdicts import Spectrum
 
 
@@ -58,6 +59,31 @@ def draw_spectrum(ax: Axes, spectra: Mapping[str, Spectrum], title: str) -> Axes
     ax.set_title(title, fontsize=10)
     ax.legend(fontsize=8)
     return ax
+
+
+def draw_density(ax: Axes, densities: Mapping[str, SpectralDensity], title: str) -> Axes:
+    """Shares of eigenvalues over the axis of the densities, the same for all, with their error bars as bands."""
+    for name, found in densities.items():
+        (line,) = ax.plot(found.eigenvalues, found.density, lw=1.5, label=name)
+        if found.seed is not None:
+            low, high = np.maximum(found.density - found.error, 0), found.density + found.error
+            ax.fill_between(found.eigenvalues, low, high, color=line.get_color(), alpha=0.25, lw=0)
+    logarithmic = all(found.scale == "log" for found in densities.values())
+    if logarithmic:
+        ax.set_xscale("log")
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("eigenvalue")
+    ax.set_ylabel(f"share of the eigenvalues for each {'decade' if logarithmic else 'unit'}")
+    ax.set_title(title, fontsize=10)
+    ax.legend(fontsize=8)
+    return ax
+
+
+def density_figure(densities: Mapping[str, SpectralDensity], title: str) -> Figure:
+    """One panel with the spectral densities of several kernels."""
+    figure = Figure(figsize=(6.0, 4.2), layout="constrained")
+    draw_density(figure.subplots(), densities, title)
+    return figure
 
 
 def agreement_figure(kernels: Mapping[str, np.ndarray], title: str) -> Figure:
