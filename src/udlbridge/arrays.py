@@ -131,26 +131,26 @@ def _as_wanted(array: np.ndarray, name: str, wanted: Wanted) -> np.ndarray:
     return result
 
 
-def _leaves(value: list[Any] | tuple[Any, ...], place: str = "") -> Iterator[tuple[str, Any]]:
-    """What is in nested lists and tuples, each with its place, as "[2][0]"."""
+def _leaves(value: list[Any] | tuple[Any, ...], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What is in nested lists and tuples, each with its path, as "[2][0]"."""
     for index, item in enumerate(value):
         if isinstance(item, list | tuple):
-            yield from _leaves(item, f"{place}[{index}]")
+            yield from _leaves(item, f"{path}[{index}]")
         else:
-            yield f"{place}[{index}]", item
+            yield f"{path}[{index}]", item
 
 
 def _of_sequence(value: list[Any] | tuple[Any, ...], name: str, wanted: Wanted) -> np.ndarray:
     """Lists of Python's numbers as NumPy reads them; of arrays and the like, each by itself, and then stacked."""
     plain, typed = [], {}
-    for place, item in _leaves(value):
+    for path, item in _leaves(value):
         if _is_plain(item):
             plain.append(item)
         elif item is None or isinstance(item, str | bytes):
             shown = item if item is None else repr(item)
-            raise DTypeError(f"{name}{place} is {shown}", allowed="numbers", remedy="clean the data")
+            raise DTypeError(f"{name}{path} is {shown}", allowed="numbers", remedy="clean the data")
         else:
-            typed[place] = as_array(item, f"{name}{place}")
+            typed[path] = as_array(item, f"{name}{path}")
     if not typed:
         try:
             array = np.asarray(value)
@@ -160,10 +160,10 @@ def _of_sequence(value: list[Any] | tuple[Any, ...], name: str, wanted: Wanted) 
     # Python's numbers take the dtype of those that they stand among.
     dtype = np.result_type(*(array.dtype for array in typed.values()), *plain)
 
-    def stacked(item: Any, place: str) -> np.ndarray:
+    def stacked(item: Any, path: str) -> np.ndarray:
         if not isinstance(item, list | tuple):
-            return typed[place] if place in typed else np.asarray(item, dtype=dtype)
-        parts = [stacked(part, f"{place}[{index}]") for index, part in enumerate(item)]
+            return typed[path] if path in typed else np.asarray(item, dtype=dtype)
+        parts = [stacked(part, f"{path}[{index}]") for index, part in enumerate(item)]
         if len({part.shape for part in parts}) > 1:
             raise _ragged(name)
         return np.stack(parts) if parts else np.empty(0, dtype=dtype)

@@ -34,19 +34,19 @@ def test_signals_are_activations_and_loss_gradients(backend: str) -> None:
 
 def test_fifty_layers_of_eighty_units(backend: str) -> None:
     x = np.random.default_rng(0).standard_normal((100, 1))
-    kept = ub.signal_report(ub.init.he(deep(80, 50), seed=1), x, backend=backend)
-    assert len(kept.rows) == 51
+    report = ub.signal_report(ub.init.he(deep(80, 50), seed=1), x, backend=backend)
+    assert len(report.rows) == 51
     # He: the size of the signal stays within a factor of ten over fifty layers.
-    assert max(kept.activation_std[:-1]) / min(kept.activation_std[:-1]) < 10
-    assert max(kept.gradient_std[:-1]) / min(kept.gradient_std[:-1]) < 10
+    assert max(report.activation_std[:-1]) / min(report.activation_std[:-1]) < 10
+    assert max(report.gradient_std[:-1]) / min(report.gradient_std[:-1]) < 10
     exploding = ub.signal_report(ub.init.normal(deep(80, 50), 1.0, seed=1), x, backend=backend)
     # Each layer of unit variance multiplies by about sqrt(80 / 2).
     growth = (exploding.activation_std[49] / exploding.activation_std[0]) ** (1 / 49)
     assert growth == pytest.approx(np.sqrt(40), rel=0.1)
     vanishing = ub.signal_report(ub.init.normal(deep(80, 50), 0.001, seed=1), x, backend=backend)
     assert vanishing.activation_std[49] < 1e-20
-    assert str(kept).count("\n") == 51
-    assert kept.to_dict()["rows"][0]["kind"] == "dense"
+    assert str(report).count("\n") == 51
+    assert report.to_dict()["rows"][0]["kind"] == "dense"
 
 
 def test_signals_through_tokens_and_convolutions(backend: str) -> None:

@@ -129,7 +129,7 @@ def test_the_spectrum_of_some_parameters(backend: str) -> None:
         kernel = ub.ntk(model, x, outputs=1, params=params, backend=backend)
         whole = ub.spectrum(model, x=x, outputs=1, params=params, backend=backend)
         np.testing.assert_allclose(whole.eigenvalues, np.linalg.eigvalsh(kernel), atol=1e-12)
-        assert whole.rank_bound == min(12, sum(model.params[name].size for name in chosen(model, params)))
+        assert whole.rank_bound == min(12, sum(model.params[name].size for name in names_of(model, params)))
         part = ub.spectrum(model, 2, x=x, outputs=1, params=params, backend=backend, dense_limit=0)
         np.testing.assert_allclose(part.largest, whole.eigenvalues[-2:], rtol=1e-9)
     with pytest.raises(errors.ParameterError, match="matches no parameter"):
@@ -138,7 +138,7 @@ def test_the_spectrum_of_some_parameters(backend: str) -> None:
         ub.spectrum(np.eye(3), params="readout")
 
 
-def chosen(model: ub.Model, params: str | list[str]) -> list[str]:
+def names_of(model: ub.Model, params: str | list[str]) -> list[str]:
     if isinstance(params, list):
         return params
     return [name for name in model.params if name.startswith("1." if params == "readout" else "0.")]

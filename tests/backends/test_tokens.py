@@ -65,11 +65,11 @@ def test_rectangles_of_samples(backend: str) -> None:
 def test_the_plan_knows_that_no_table_is_kept() -> None:
     """1000 samples of 16 of 50000 tokens: gradients of the table would be 13 GB for one output."""
     model = ub.Model([ub.Embedding(KNOWN, 64), ub.Take(-1), ub.Dense(64, 2)])
-    made = ub.plan(model, 1000, sample_shape=(16,), outputs=0, backend="torch", calibrate=False)
+    plan = ub.plan(model, 1000, sample_shape=(16,), outputs=0, backend="torch", calibrate=False)
     table = 4 * KNOWN * 64
-    assert made.tile == 1000
-    assert made.ram_bytes < 1000 * table / 50
-    assert made.flops < 2 * 1000**2 * 16 * 80
+    assert plan.tile == 1000
+    assert plan.ram_bytes < 1000 * table / 50
+    assert plan.flops < 2 * 1000**2 * 16 * 80
     plain = ub.plan(
         model, 64, sample_shape=(16,), outputs=0, backend="torch", method="plain", memory="20GB", calibrate=False
     )

@@ -172,8 +172,8 @@ def test_the_kernel_of_a_resnet_stays_within_its_memory() -> None:
         "ub.ntk(model, x, outputs=0, backend='torch', threads=1, memory='180MB')\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
-    made = ub.plan(ub.models.small_resnet(), 150, outputs=0, backend="torch", memory="180MB", calibrate=False)
-    assert made.tile < 150
+    plan = ub.plan(ub.models.small_resnet(), 150, outputs=0, backend="torch", memory="180MB", calibrate=False)
+    assert plan.tile < 150
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 180e6

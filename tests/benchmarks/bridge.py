@@ -41,10 +41,10 @@ def main() -> int:
 
     def from_python() -> float:
         start = time.perf_counter()
-        kept = [engine.prepare(job, x[i : i + given.tile]) for i in range(0, given.n, given.tile)]
+        factors = [engine.prepare(job, x[i : i + given.tile]) for i in range(0, given.n, given.tile)]
         whole = slice(0, given.tile)
         for tile in grid.tiles():
-            engine.fill(job, kept[tile.row], whole, kept[tile.column], whole, out, lower=tile.row == tile.column)
+            engine.fill(job, factors[tile.row], whole, factors[tile.column], whole, out, lower=tile.row == tile.column)
         return time.perf_counter() - start
 
     base = runtime.julia_base()

@@ -133,12 +133,12 @@ def notebook_in_torch(x: np.ndarray) -> np.ndarray:
 
 def julia_process(folder: Path, x: np.ndarray, threads: int) -> Process:
     """Julia without Python."""
-    place = runtime.location() or runtime.juliapkg_location()
+    julia = runtime.location() or runtime.juliapkg_location()
     x.tofile(folder / "x.bin")
     for index, value in enumerate(MODEL.params.values()):
         value.tofile(folder / f"p{index}.bin")
-    load_path = os.pathsep.join([str(place.project), str(runtime.package_path()), "@stdlib"])
-    command = [str(place.exe), "--startup-file=no", str(HERE / "native.jl"), str(folder), str(threads), str(FEW)]
+    load_path = os.pathsep.join([str(julia.project), str(runtime.package_path()), "@stdlib"])
+    command = [str(julia.exe), "--startup-file=no", str(HERE / "native.jl"), str(folder), str(threads), str(FEW)]
     return Process(command, {**os.environ, "JULIA_LOAD_PATH": load_path})
 
 

@@ -60,7 +60,7 @@ def main() -> None:
             finally:
                 shutil.rmtree(folder)
         else:
-            tiles = TileComputer(backends.get("torch"), request, x, None, plan.grid, plan.kept_blocks)
+            tiles = TileComputer(backends.get("torch"), request, x, None, plan.grid, plan.cached_blocks)
             buffer = np.empty((plan.tile, plan.tile), dtype=np.float32)
             with tiles as computer:
                 for tile in plan.grid.tiles():

@@ -41,17 +41,17 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_files_in_every_place(how: str, nowhere: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if how.startswith("environment"):
         monkeypatch.setenv("UDLBRIDGE_DATA", str(files))
-    place = {"cache": nowhere, "environment/mnist1d": files / "mnist1d"}.get(how, files)
-    if place != files:
-        place.mkdir(parents=True)
+    folder = {"cache": nowhere, "environment/mnist1d": files / "mnist1d"}.get(how, files)
+    if folder != files:
+        folder.mkdir(parents=True)
         for name in mnist1d.SHA256:
-            (files / name).rename(place / name)
+            (files / name).rename(folder / name)
     found = ub.data.mnist1d(folder=files if how == "folder" else None)
     assert found.origin == "files"
     assert (found.x.shape, found.x_validation.shape) == ((6, 40), (3, 40))
-    np.testing.assert_array_equal(found.x, np.load(place / "train_data_x.npy").T.astype(np.float32))
+    np.testing.assert_array_equal(found.x, np.load(folder / "train_data_x.npy").T.astype(np.float32))
     np.testing.assert_array_equal(found.y_validation, [0, 1, 2])
-    wide = ub.data.mnist1d(folder=place, dtype="float64")
+    wide = ub.data.mnist1d(folder=folder, dtype="float64")
     assert wide.x.dtype == np.float64
     np.testing.assert_array_equal(wide.x, found.x)
 

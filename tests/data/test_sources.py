@@ -187,9 +187,9 @@ def test_a_known_file_with_other_content_is_refused(
 def test_no_file_takes_more_than_it_may(where: str, content: str, folder: Path, no_cache: Path) -> None:
     """A small file that unpacks to a large one, and a large one, are refused before they are in memory."""
     name = "t10k-labels-idx1-ubyte"
-    place = folder if where == "folder" else no_cache
-    place.mkdir(parents=True, exist_ok=True)
-    (place / name).write_bytes(BOMB if content == "packed" else bytes(20_000_000))
+    target = folder if where == "folder" else no_cache
+    target.mkdir(parents=True, exist_ok=True)
+    (target / name).write_bytes(BOMB if content == "packed" else bytes(20_000_000))
     tracemalloc.start()
     try:
         with pytest.raises(

@@ -50,8 +50,8 @@ def test_a_network_of_ones_own() -> None:
     k = ub.ntk(model, x, outputs="mean", backend="reference")
     expected = k @ np.linalg.solve(k + 0.1 * np.trace(k) / 30 * np.eye(30), y)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    made = NTKRidge(alpha=0.1, network=lambda d: model, backend="reference").fit(x, y)
-    np.testing.assert_allclose(made.predict(x), found, rtol=1e-12)
+    fitted = NTKRidge(alpha=0.1, network=lambda d: model, backend="reference").fit(x, y)
+    np.testing.assert_allclose(fitted.predict(x), found, rtol=1e-12)
 
 
 def test_digits_are_classified_searched_for_and_pickled() -> None:

@@ -27,10 +27,10 @@ def test_quickstart_in_julia_alone() -> None:
 
     path = EXAMPLES / "quickstart.jl"
     assert len(path.read_text().splitlines()) < 40
-    place = runtime.location() or runtime.juliapkg_location()
-    load_path = os.pathsep.join([str(place.project), str(runtime.package_path()), "@stdlib"])
+    julia = runtime.location() or runtime.juliapkg_location()
+    load_path = os.pathsep.join([str(julia.project), str(runtime.package_path()), "@stdlib"])
     done = subprocess.run(
-        [str(place.exe), "--startup-file=no", str(path)],
+        [str(julia.exe), "--startup-file=no", str(path)],
         env={**os.environ, "JULIA_LOAD_PATH": load_path},
         capture_output=True,
         text=True,

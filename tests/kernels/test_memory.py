@@ -38,33 +38,33 @@ class Counting(ReferenceBackend):
 
 
 @given(
-    n=st.integers(1, 30), m=st.integers(1, 30), tile=st.integers(1, 12), kept=st.integers(2, 6), second=st.booleans()
+    n=st.integers(1, 30), m=st.integers(1, 30), tile=st.integers(1, 12), cached=st.integers(2, 6), second=st.booleans()
 )
-def test_factors_are_released_before_others_are_made(n: int, m: int, tile: int, kept: int, second: bool) -> None:
+def test_factors_are_released_before_others_are_made(n: int, m: int, tile: int, cached: int, second: bool) -> None:
     m = m if second else n
     engine, grid = Counting(), Grid(n, m, tile, not second)
     job = KernelJob(MODEL, checked_reduction(0, 3))
-    with TileComputer(engine, job, X[:n], X[:m] if second else None, grid, kept) as computer:
+    with TileComputer(engine, job, X[:n], X[:m] if second else None, grid, cached) as computer:
         for one in grid.tiles():
             computer.compute(one, np.empty(one.shape))
     blocks = -(-n // tile) + (-(-m // tile) if second else 0)
-    assert engine.most == min(kept, blocks)
-    assert (engine.rooms > 0) == (blocks > kept)
+    assert engine.most == min(cached, blocks)
+    assert (engine.rooms > 0) == (blocks > cached)
     assert engine.held == 0
 
 
-@pytest.mark.parametrize("way", ["kernel", "store", "verify", "plan"])
+@pytest.mark.parametrize("call", ["kernel", "store", "verify", "plan"])
 def test_nothing_is_held_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tiles: None, way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tiles: None, call: str
 ) -> None:
     engine, real = Counting(), backends.get
     store = ub.compute_kernel(MODEL, X[:21], tmp_path / "K.zarr", backend="reference")
     monkeypatch.setattr(backends, "get", lambda name=None, **_: engine if name == "reference" else real(name))
-    if way == "kernel":
+    if call == "kernel":
         ub.ntk(MODEL, X[:21], backend="reference")
-    elif way == "store":
+    elif call == "store":
         store.append(X[21:40])
-    elif way == "verify":
+    elif call == "verify":
         store.compare_with_float64(3)
     else:
         ub.plan(MODEL, 21, sample_shape=(5,), backend="reference")
@@ -98,10 +98,10 @@ def test_the_smallest_bound_holds(engine: str, network: tuple[str, tuple[int, ..
         "x = np.random.default_rng(0).standard_normal((192, *shape)).astype('float32')\n"
         f"options = {{'backend': {engine!r}, 'threads': 1}}\n"
         "ub.ntk(model, x[:4], **options)\n"
-        "made = ub.plan(model, 128, sample_shape=shape, calibrate=False, **options)\n"
-        "with PeakMemory() as memory: ub.ntk(model, x, memory=made.ram_bytes, **options)\n"
-        "print(made.tile, made.kept_blocks, made.ram_bytes, memory.over_baseline)"
+        "plan = ub.plan(model, 128, sample_shape=shape, calibrate=False, **options)\n"
+        "with PeakMemory() as memory: ub.ntk(model, x, memory=plan.ram_bytes, **options)\n"
+        "print(plan.tile, plan.cached_blocks, plan.ram_bytes, memory.over_baseline)"
     )
-    tile, kept, bound, peak = numbers_of_a_fresh_process(code)
-    assert (tile, kept) == (64, 2)
+    tile, cached, bound, peak = numbers_of_a_fresh_process(code)
+    assert (tile, cached) == (64, 2)
     assert peak < bound, (peak, bound)

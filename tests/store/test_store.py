@@ -51,28 +51,28 @@ def test_tiles_cover_every_entry_once(n: int, m: int, tile: int, symmetric: bool
 
 @pytest.mark.sampled
 @settings(max_examples=20)
-@given(n=st.integers(1, 30), tile=st.integers(1, 33), kept=st.integers(2, 6), outputs=st.sampled_from(REDUCTIONS))
+@given(n=st.integers(1, 30), tile=st.integers(1, 33), cached=st.integers(2, 6), outputs=st.sampled_from(REDUCTIONS))
 @pytest.mark.parametrize(("engine", "strip"), [("torch", None), ("torch", 3), ("reference", None)])
 def test_nothing_depends_on_the_tile_size(
-    engine: str, strip: int | None, n: int, tile: int, kept: int, outputs: int | str
+    engine: str, strip: int | None, n: int, tile: int, cached: int, outputs: int | str
 ) -> None:
     x = samples(MODEL, n)
-    chosen = checked_reduction(outputs, 3)
-    job = KernelJob(MODEL, chosen)
+    reduction = checked_reduction(outputs, 3)
+    job = KernelJob(MODEL, reduction)
     with pytest.MonkeyPatch.context() as patch:
         if strip is not None:  # diagonal tiles are done in strips of rows
             patch.setattr("udlbridge.backends.pytorch.products.STRIP", strip)
-        result = in_tiles(engine, job, x, tile, kept)
+        result = in_tiles(engine, job, x, tile, cached)
     whole = ub.ntk(MODEL, x, outputs=outputs, backend=engine)
     assert_within_budget(result, whole)
     np.testing.assert_array_equal(result, tiling.transposed(result))
 
 
-def in_tiles(engine: str, job: KernelJob, x: np.ndarray, tile: int, kept: int) -> np.ndarray:
+def in_tiles(engine: str, job: KernelJob, x: np.ndarray, tile: int, cached: int) -> np.ndarray:
     """The kernel of `x`, put together from tiles."""
     n, trailing = len(x), job.reduction.trailing
     grid = tiling.Grid(n, n, tile, True)
-    computer = tiling.TileComputer(backends.get(engine), job, x, None, grid, kept)
+    computer = tiling.TileComputer(backends.get(engine), job, x, None, grid, cached)
     result = np.full((n, n, *trailing), np.nan)
     for one in grid.tiles():
         block = np.empty((*one.shape, *trailing))
@@ -103,39 +103,39 @@ def test_structured_never_costs_more_than_plain() -> None:
     ):
         costs = {}
         for method in ("auto", "structured", "plain"):
-            made = ub.plan(model, 100, sample_shape=shape, backend="reference", method=method, calibrate=False)
-            costs[method] = made.flops
+            plan = ub.plan(model, 100, sample_shape=shape, backend="reference", method=method, calibrate=False)
+            costs[method] = plan.flops
         assert costs["auto"] == costs["structured"] <= costs["plain"]
 
 
 def test_plan_of_the_notebook() -> None:
     """The design's own numbers: 60,000 images, 1.8e9 pairs of about 1,034 multiply-adds."""
-    made = ub.plan(ub.models.three_layer_sigmoid(), 60_000, outputs=0, backend="torch", calibrate=False)
-    assert made.method == "structured"
-    np.testing.assert_allclose(made.flops, 60_000**2 / 2 * 2 * 1037, rtol=0.05)
-    assert made.ram_bytes <= made.memory
-    assert 7.2e9 < made.disk_bytes < 7.9e9
+    plan = ub.plan(ub.models.three_layer_sigmoid(), 60_000, outputs=0, backend="torch", calibrate=False)
+    assert plan.method == "structured"
+    np.testing.assert_allclose(plan.flops, 60_000**2 / 2 * 2 * 1037, rtol=0.05)
+    assert plan.ram_bytes <= plan.memory
+    assert 7.2e9 < plan.disk_bytes < 7.9e9
     for word in ("structured", "GFLOP", "2 GB allowed", "disk"):
-        assert word in str(made)
+        assert word in str(plan)
 
 
 @given(memory=st.integers(80, 4000), n=st.integers(1, 100_000), outputs=st.sampled_from(REDUCTIONS))
 def test_plans_stay_within_the_memory(memory: int, n: int, outputs: int | str) -> None:
     model = ub.models.three_layer_sigmoid()
     try:
-        made = ub.plan(model, n, outputs=outputs, backend="torch", memory=f"{memory}MB", calibrate=False)
+        plan = ub.plan(model, n, outputs=outputs, backend="torch", memory=f"{memory}MB", calibrate=False)
     except errors.OptionError:
         return  # too little for the smallest tile; the message is tested below
-    assert made.ram_bytes <= made.memory
-    assert made.kept_blocks >= 2
+    assert plan.ram_bytes <= plan.memory
+    assert plan.cached_blocks >= 2
 
 
 def test_calibration_predicts_a_time() -> None:
-    made = ub.plan(MODEL, 300, backend="reference")
-    assert made.seconds is not None
-    assert made.gflops is not None
-    np.testing.assert_allclose(made.flops / made.seconds / 1e9, made.gflops)
-    assert "calibrated" in str(made)
+    plan = ub.plan(MODEL, 300, backend="reference")
+    assert plan.seconds is not None
+    assert plan.gflops is not None
+    np.testing.assert_allclose(plan.flops / plan.seconds / 1e9, plan.gflops)
+    assert "calibrated" in str(plan)
 
 
 def test_bad_amounts_of_memory() -> None:

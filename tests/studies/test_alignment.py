@@ -312,10 +312,10 @@ def test_errors_of_zero_are_seen() -> None:
         assert 0 in errors
         assert 0 in [tick for tick, text in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True) if text.get_text()]
         below, above = ax.get_ylim()
-        places = ax.transData.transform([(0, error) for error in (below, *sorted(errors), above)])[:, 1]
-        assert np.isfinite(places).all()
-        assert places[0] < places[1]
-        assert places[-2] < places[-1]
+        heights = ax.transData.transform([(0, error) for error in (below, *sorted(errors), above)])[:, 1]
+        assert np.isfinite(heights).all()
+        assert heights[0] < heights[1]
+        assert heights[-2] < heights[-1]
         # Each factor of two among the others keeps its place on a logarithmic scale.
         large = max(errors)
         steps = np.diff(ax.transData.transform([(0, large / 4), (0, large / 2), (0, large)])[:, 1])

@@ -53,8 +53,8 @@ def test_nll_is_the_likelihood_of_the_probabilities(name: str, backend: str) -> 
         p = ub.outputs(network, X, backend="reference")
         if "sigmoid" in name:
             return -float(np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
-        chosen = p[np.arange(len(p)), y]
-        return -float(np.mean(chosen if name == "log-softmax" else np.log(chosen)))
+        own = p[np.arange(len(p)), y]
+        return -float(np.mean(own if name == "log-softmax" else np.log(own)))
 
     assert value == pytest.approx(by_definition(model), rel=1e-12)
     assert list(gradient) == list(model.params)

@@ -220,9 +220,9 @@ def change(path: Path, about: dict[str, Any], arrays: dict[str, np.ndarray | Non
     """Write a run's file again with some of its parts changed, or left out (None)."""
     metadata, tensors = read_safetensors(path, "run", RunFileError)
     words = {**json.loads(metadata["udlbridge_run"]), **about}
-    kept = {**tensors, **arrays}
+    contents = {**tensors, **arrays}
     write_safetensors(
-        path, {k: v for k, v in kept.items() if v is not None}, {"udlbridge_run": json.dumps(words)}, RunFileError
+        path, {k: v for k, v in contents.items() if v is not None}, {"udlbridge_run": json.dumps(words)}, RunFileError
     )
 
 

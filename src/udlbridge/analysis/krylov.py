@@ -116,9 +116,9 @@ def lanczos(
             vector = _orthogonal(generator.standard_normal(n), done)
         else:
             vector = image / off[step]
-    chosen = np.unique(np.r_[0 : min(n_smallest, count), max(0, count - k) : count])
-    vectors = done.T @ rotation[:, chosen]
-    return Ends(values[chosen], vectors, min(n_smallest, count), min(lowest, float(values[0])), count)
+    positions = np.unique(np.r_[0 : min(n_smallest, count), max(0, count - k) : count])
+    vectors = done.T @ rotation[:, positions]
+    return Ends(values[positions], vectors, min(n_smallest, count), min(lowest, float(values[0])), count)
 
 
 def lower_bound(values: np.ndarray, off: np.ndarray, n: int) -> float:

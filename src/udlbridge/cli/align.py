@@ -127,5 +127,5 @@ def _images(digits: list[int], n: int | None, folder: Path | None, dtype: str) -
     x, y = data.mnist("train", n=n, digits=digits, folder=folder, dtype=dtype)
     if n is None:
         return (x, y), data.mnist("test", digits=digits, folder=folder, dtype=dtype)
-    kept = len(x) - len(x) // 4
-    return (x[:kept], y[:kept]), (x[kept:], y[kept:])
+    n_train = len(x) - len(x) // 4
+    return (x[:n_train], y[:n_train]), (x[n_train:], y[n_train:])

@@ -90,10 +90,10 @@ def command(
 
         # What an engine needs can be told without it, but not how fast it would be here.
         state = backends.availability(backend or backends.default_name())
-        made = plan(model, n, **shared, calibrate=state.ok)
-        report(f"{made}" if state.ok else f"{made}\ntime     not predicted: {state.reason}", json_file)
+        planned = plan(model, n, **shared, calibrate=state.ok)
+        report(f"{planned}" if state.ok else f"{planned}\ntime     not predicted: {state.reason}", json_file)
         if json_file is not None:
-            write_json(made.to_dict(), json_file)
+            write_json(planned.to_dict(), json_file)
         return 0
     if target is None:
         raise click.UsageError("--out is missing: a .npy file, or a .zarr store")

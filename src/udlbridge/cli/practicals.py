@@ -87,11 +87,11 @@ def table(names: tuple[str, ...], engines: tuple[str, ...], folder: Path | None,
     from udlbridge.udl import practicals
     from udlbridge.udl.practicals import overview
 
-    chosen = backends.selected(engines or None)
+    selected = backends.selected(engines or None)
     tables = {}
     for each in _full_names(names):
         with practicals.data_from(folder):
-            tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in chosen})
+            tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in selected})
         if page is None:
             click.echo(f"{practicals.title(each)}\n\n{tables[each]}\n")
         else:

@@ -17,10 +17,10 @@ def activates_behind(layer: Layer) -> bool:
 def state_names(layers: Sequence[Layer]) -> dict[str, str]:
     """The name in the state dict for every name of an array of the model: {"1.weight": "2.weight", ...}."""
     names: dict[str, str] = {}
-    place = 0
+    position = 0
     for index, layer in enumerate(layers):
-        names |= {f"{index}.{own}": f"{place}.{other}" for own, other in _inside(layer).items()}
-        place += 2 if activates_behind(layer) else 1
+        names |= {f"{index}.{own}": f"{position}.{other}" for own, other in _inside(layer).items()}
+        position += 2 if activates_behind(layer) else 1
     return names
 
 
@@ -38,9 +38,9 @@ def by_own_names(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray]) -> d
 
     Left out: BatchNorm's counters of training steps, which play no part in the outputs.
     """
-    kept = {name: value for name, value in arrays.items() if not name.endswith(".num_batches_tracked")}
+    relevant = {name: value for name, value in arrays.items() if not name.endswith(".num_batches_tracked")}
     own = state_names(layers)
     names = {other: name for name, other in own.items()}
-    if all(name in own for name in kept) or not all(name in names for name in kept):
-        return kept
-    return {names[name]: value for name, value in kept.items()}
+    if all(name in own for name in relevant) or not all(name in names for name in relevant):
+        return relevant
+    return {names[name]: value for name, value in relevant.items()}

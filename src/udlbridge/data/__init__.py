@@ -55,20 +55,20 @@ def mnist(
         wanted.size == 0 or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() > 9
     ):
         raise InputError(f"digits={digits!r}", allowed="whole numbers from 0 to 9", remedy="as digits=[8, 9]")
-    place = sources.named_folder(folder)
+    named = sources.named_folder(folder)
 
-    def chosen(labels: np.ndarray) -> np.ndarray:
+    def wanted_rows(labels: np.ndarray) -> np.ndarray:
         found = np.arange(len(labels)) if wanted is None else np.flatnonzero(np.isin(labels, wanted))
         return found if n is None else found[:n]
 
     label_file, image_file = f"{SPLITS[split]}-labels-idx1-ubyte", f"{SPLITS[split]}-images-idx3-ubyte"
-    read: Callable[[str], bytes] = partial(sources.full, folder=place)
-    if split == "train" and n is not None and place is None:
+    read: Callable[[str], bytes] = partial(sources.full, folder=named)
+    if split == "train" and n is not None and named is None:
         # The sample is the beginning of the files: where it is enough, nothing has to be looked for.
-        sampled = chosen(idx.parse(sources.sample(label_file), "sample"))
+        sampled = wanted_rows(idx.parse(sources.sample(label_file), "sample"))
         read = sources.sample if len(sampled) == n else read
     labels, images = idx.parse(read(label_file), label_file), idx.parse(read(image_file), image_file)
-    rows = chosen(labels)
+    rows = wanted_rows(labels)
     if n is not None and len(rows) < n:
         raise InputError(
             f"n={n} images asked for",

@@ -62,9 +62,9 @@ def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: str = "float
     Raises:
         DataError: no source has the data, or what it has is not what the course used; the file is named.
     """
-    place = _folder_of_environment() if folder is None else Path(folder)
-    if place is not None:
-        files = _read(place)
+    source = _folder_of_environment() if folder is None else Path(folder)
+    if source is not None:
+        files = _read(source)
     else:
         found = _fetched(sources.cache_folder().with_name("mnist1d"))
         if isinstance(found, str):
@@ -79,9 +79,9 @@ def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: str = "float
 def _folder_of_environment() -> Path | None:
     """The folder that UDLBRIDGE_DATA names, or the one in it, if this data set is there; it may hold others."""
     named = os.environ.get("UDLBRIDGE_DATA")
-    for place in (Path(named), Path(named) / "mnist1d") if named else ():
-        if any((place / name).is_file() for name in SHA256):
-            return place
+    for candidate in (Path(named), Path(named) / "mnist1d") if named else ():
+        if any((candidate / name).is_file() for name in SHA256):
+            return candidate
     return None
 
 
@@ -145,8 +145,8 @@ def _generated(reason: str, dtype: str) -> MNIST1D:
         file=sys.stderr,
     )
     before = np.random.get_state()  # noqa: NPY002 - the package seeds NumPy's global generator
-    made = make_dataset(get_dataset_args())
+    generated = make_dataset(get_dataset_args())
     np.random.set_state(before)  # noqa: NPY002
-    x, x_held = (_samples(made[key], dtype) for key in ("x", "x_test"))
-    y, y_held = (made[key].astype(np.int64) for key in ("y", "y_test"))
+    x, x_held = (_samples(generated[key], dtype) for key in ("x", "x_test"))
+    y, y_held = (generated[key].astype(np.int64) for key in ("y", "y_test"))
     return MNIST1D(x, y, x_held, y_held, "generator")

@@ -57,14 +57,14 @@ def network_kernel(
         found = kernels(layers, pair[0], pair[1], w_std=w_std, b_std=b_std, get="ntk").ntk  # type: ignore[arg-type]
         assert found is not None  # it was asked for
         return found
-    model = made(network, left.shape[-1])
+    model = network_for(network, left.shape[-1])
     if model.takes_tokens:
         return ntk(model, left, right, outputs="mean", backend=backend).astype(np.float64)
     own = [None if x is None else x.astype(model.dtype) for x in (left, right)]
     return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)  # type: ignore[arg-type]
 
 
-def made(network: Any, features: int) -> Model:
+def network_for(network: Any, features: int) -> Model:
     """The Model that `network` is, or makes for so many features.
 
     Raises:

@@ -175,11 +175,11 @@ def _cut(
 ) -> np.ndarray:
     """The mean over `offsets`, axis by axis, of the padded kernel at every stride; space has `copies` axes for each."""
     cut = np.pad(k, [(0, 0)] * lead + [side for side in sides for _ in range(copies)])
-    for axis, (places, stride, count) in enumerate(zip(offsets, strides, windows, strict=True)):
+    for axis, (shifts, stride, count) in enumerate(zip(offsets, strides, windows, strict=True)):
         before = (slice(None),) * (lead + axis * copies)
         parts = [
-            cut[(*before, *(slice(start, start + stride * (count - 1) + 1, stride) for start in place))]
-            for place in places
+            cut[(*before, *(slice(start, start + stride * (count - 1) + 1, stride) for start in shift))]
+            for shift in shifts
         ]
         cut = sum(parts[1:], parts[0]) / len(parts)
     return cut

@@ -145,7 +145,7 @@ def _kernels(
 ) -> dict[str, np.ndarray]:
     """The shares of the kernel that the parameters of each part have, tile by tile."""
     plan = make_plan(request, len(rows), None if columns is None else len(columns))
-    tiles = TileComputer(backends.get(request.backend), request, rows, columns, plan.grid, plan.kept_blocks)
+    tiles = TileComputer(backends.get(request.backend), request, rows, columns, plan.grid, plan.cached_blocks)
     trailing, dtype = request.reduction.trailing, request.model.dtype
     results = {part: np.empty((plan.n, plan.m, *trailing), dtype=dtype) for part in parts}
     buffer = np.empty(min(plan.tile, plan.n) * min(plan.tile, plan.m) * prod(trailing), dtype=dtype)

@@ -92,7 +92,7 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
     grid = Grid(n, columns, size, m is None)
     blocks = block_count(n, size) + (0 if m is None else block_count(columns, size))
     room = request.memory - memory.needed(size, 0)
-    kept = min(max(room // memory.block_bytes(size), 2), max(blocks, 2))
+    cached = min(max(room // memory.block_bytes(size), 2), max(blocks, 2))
     flops = 2.0 * grid.pairs * multiply_adds(request) + (n + (m or 0)) * passes_flops(request)
     return Plan(
         n=n,
@@ -103,10 +103,10 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
         backend=request.backend,
         method=request.method,
         tile=size,
-        kept_blocks=kept,
+        cached_blocks=cached,
         flops=flops,
         memory=request.memory,
-        ram_bytes=memory.needed(size, min(kept, blocks)),
+        ram_bytes=memory.needed(size, min(cached, blocks)),
         disk_bytes=grid.count * size * size * memory.entry,
         threads=request.threads,
     )

@@ -28,7 +28,7 @@ class Plan:
     backend: str
     method: Method
     tile: int
-    kept_blocks: int
+    cached_blocks: int
     flops: float
     memory: int
     ram_bytes: int

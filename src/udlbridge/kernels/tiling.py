@@ -80,21 +80,21 @@ class Grid:
 
 
 class TileComputer:
-    """Computes tiles on an engine; a context, in which the factors of the last `kept_blocks` blocks are kept."""
+    """Computes tiles on an engine; a context, in which the factors of the last `cached_blocks` blocks are held."""
 
     def __init__(
-        self, engine: Backend[Any], job: KernelJob, x: np.ndarray, x2: np.ndarray | None, grid: Grid, kept_blocks: int
+        self, engine: Backend[Any], job: KernelJob, x: np.ndarray, x2: np.ndarray | None, grid: Grid, cached_blocks: int
     ) -> None:
         self._engine, self._job, self._grid = engine, job, grid
         self._x, self._x2 = x, x2
-        self._kept: OrderedDict[tuple[bool, int], Any] = OrderedDict()
-        self._limit = max(kept_blocks, 2)  # a tile needs the factors of its rows and those of its columns
+        self._cached: OrderedDict[tuple[bool, int], Any] = OrderedDict()
+        self._limit = max(cached_blocks, 2)  # a tile needs the factors of its rows and those of its columns
 
     def __enter__(self) -> TileComputer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._keep(0)
+        self._evict(0)
 
     def compute(self, tile: Tile, out: np.ndarray, params: tuple[str, ...] | None = None) -> None:
         """Fill `out` (r, c, *trailing) with the kernel of one tile, or with the part of some layers' `params`.
@@ -113,21 +113,21 @@ class TileComputer:
 
     def _factors(self, second: bool, block: int) -> Any:
         key = (second, block)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        if len(self._kept) >= self._limit:
-            self._keep(self._limit - 1)
+        if key in self._cached:
+            self._cached.move_to_end(key)
+            return self._cached[key]
+        if len(self._cached) >= self._limit:
+            self._evict(self._limit - 1)
             self._engine.make_room()
         source = self._x if not second or self._x2 is None else self._x2
         found = self._engine.prepare(self._job, source[self._grid.block(block, len(source))])
-        self._kept[key] = found
+        self._cached[key] = found
         return found
 
-    def _keep(self, count: int) -> None:
+    def _evict(self, count: int) -> None:
         """Release all factors but those of the `count` blocks that were used last."""
-        while len(self._kept) > count:
-            self._engine.release(self._kept.popitem(last=False)[1])
+        while len(self._cached) > count:
+            self._engine.release(self._cached.popitem(last=False)[1])
 
 
 def put(kernel: np.ndarray, tile: Tile, block: np.ndarray, *, symmetric: bool) -> None:

@@ -325,5 +325,6 @@ class Model:
                     f"{name} has a negative entry", allowed="variances of at least 0", remedy="check the order of names"
                 )
         name_of_dtype = dtypes.pop() if dtypes else dtype
-        kept = initial_buffers(self._layers, name_of_dtype) | {name: values[name] for name in buffers if name in values}
-        return {name: values[name] for name in trained}, kept, name_of_dtype
+        given = {name: values[name] for name in buffers if name in values}
+        buffer_values = initial_buffers(self._layers, name_of_dtype) | given
+        return {name: values[name] for name in trained}, buffer_values, name_of_dtype

@@ -57,9 +57,9 @@ class TorchGenerator:
     def permutation(self, n: int) -> Int[np.ndarray, " n"]:
         """`torch.randperm(n)`: from the first place on, each is exchanged with one that is drawn from it onwards."""
         order = list(range(n))
-        for place, word in enumerate(self._words(max(n - 1, 0)).tolist()):
-            other = place + word % (n - place)
-            order[place], order[other] = order[other], order[place]
+        for position, word in enumerate(self._words(max(n - 1, 0)).tolist()):
+            other = position + word % (n - position)
+            order[position], order[other] = order[other], order[position]
         return np.array(order, dtype=np.int64)
 
     def loader_order(self, n: int) -> Int[np.ndarray, " n"]:

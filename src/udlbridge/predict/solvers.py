@@ -109,9 +109,9 @@ def solve(
             "the diagonal of the kernel is zero", allowed="a kernel with a positive trace", remedy="check the network"
         )
     seed = checked_seed(seed)
-    chosen = np.random.default_rng(seed).choice(shape[0], size=columns, replace=False)
-    chosen.sort()
-    nystroem = _Nystroem(kernel_columns(kernel, chosen), chosen, reg) if columns else None
+    indices = np.random.default_rng(seed).choice(shape[0], size=columns, replace=False)
+    indices.sort()
+    nystroem = _Nystroem(kernel_columns(kernel, indices), indices, reg) if columns else None
     options = {"n": shape[0], "outputs": right.shape[1], "reg": reg, "rank": columns, "seed": seed}
     path = None if state is None else Path(state)
     walk = _resumed(path, options, right) if path is not None and path.is_file() else _begun(right, nystroem)
@@ -158,8 +158,8 @@ def _rank(n: int, outputs: int, memory: int, rank: int | None) -> int:
 class _Nystroem:
     """(B B' + reg I)^-1, where B B' = C W^-1 C' for columns C (n, r) of the kernel and their own kernel W."""
 
-    def __init__(self, columns: np.ndarray, chosen: np.ndarray, reg: float) -> None:
-        own = columns[chosen]
+    def __init__(self, columns: np.ndarray, indices: np.ndarray, reg: float) -> None:
+        own = columns[indices]
         own = (own + own.T) / 2
         # A shift by rounding keeps the factorisation possible; it changes the preconditioner alone.
         own[np.diag_indices_from(own)] += 10 * np.finfo(np.float32).eps * np.trace(own)

@@ -92,7 +92,7 @@ def fill(
         NumericalError: an entry is not finite.
         StoreError: the disk is full or refuses, or an entry does not fit into the storage.
     """
-    tiles = TileComputer(backends.get(request.backend), request, x, None, plan.grid, plan.kept_blocks)
+    tiles = TileComputer(backends.get(request.backend), request, x, None, plan.grid, plan.cached_blocks)
     start = time.perf_counter()
     per_entry = plan.flops / max(plan.grid.pairs, 1)
     total = per_entry * sum(prod(tile.shape) for tile in todo)

@@ -207,13 +207,13 @@ def study_alignment(
     y_test = np.searchsorted(digits, y_test)
     start = _start(width, len(digits), seed, init, x.dtype.name) if model is None else model
     shapes = _shapes(start, x, x_test, len(digits))
-    chosen = np.arange(len(x))
+    indices = np.arange(len(x))
     if batches is not None:
         count = checked_count("batches", batches, 1, -(-len(x) // batch_size))
-        chosen, epochs = batch_order(len(x), seed, 0)[: count * batch_size], 1
+        indices, epochs = batch_order(len(x), seed, 0)[: count * batch_size], 1
     probe = Probe(
         x_test,
-        every=-(-len(chosen) // min(batch_size, len(chosen))),
+        every=-(-len(indices) // min(batch_size, len(indices))),
         quantities=MEASURED,
         target=label_kernel(np.eye(len(digits))[y_test]),
         name="alignment",
@@ -221,8 +221,8 @@ def study_alignment(
     runs = {
         (backend, variant): train(
             start,
-            x[chosen],
-            y[chosen],
+            x[indices],
+            y[indices],
             epochs=epochs,
             batch_size=batch_size,
             backend=backend,
@@ -231,7 +231,7 @@ def study_alignment(
             lr_groups=rates,
             seed=seed,
             # A part of an epoch is in its order already.
-            orders=None if batches is None else np.arange(len(chosen))[None],
+            orders=None if batches is None else np.arange(len(indices))[None],
             validation=(x_test, y_test),
             callbacks=[probe],
             progress=progress,
