@@ -76,8 +76,8 @@ from .networks.layers import Take as Take
 from .networks.model import Model as Model
 from .store.computing import compute_kernel as compute_kernel
 from .store.kernel_store import KernelStore as KernelStore
-from .studies.alignment import AlignmentStudy as AlignmentStudy
 from .studies.alignment import study_alignment as study_alignment
+from .studies.alignment_results import AlignmentStudy as AlignmentStudy
 from .training.loop import loss_gradient as loss_gradient
 from .training.loop import train as train
 from .training.probes import Probe as Probe

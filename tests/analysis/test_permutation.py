@@ -13,7 +13,7 @@ from scipy import stats
 
 import udlbridge as ub
 from small_stores import MODEL, X, store_of
-from udlbridge.analysis import permutation
+from udlbridge.analysis import permuted
 from udlbridge.analysis.permutation import permutation_moments
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 
@@ -59,13 +59,13 @@ def test_it_is_the_alignments_of_permuted_kernels(
     form: str, estimator: str, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strip by strip and product by product, the same numbers as one permuted kernel after the other."""
-    monkeypatch.setattr(permutation, "STRIP", 60)
-    monkeypatch.setattr(permutation, "PRODUCTS", 200)
+    monkeypatch.setattr(permuted, "STRIP", 60)
+    monkeypatch.setattr(permuted, "PRODUCTS", 200)
     n, k, other = 20, *FORMS[form](*features(0, 20, 0.5))
     found = ub.alignment_test(k, other, permutations=6, estimator=estimator, seed=5, tile=tile)
     stored = form == "slices" or form == "wide and lazy"
     blocks = [slice(start, min(n, start + 7)) for start in range(0, n, 7)] if stored and tile else [slice(0, n)]
-    table = permutation._table(np.random.default_rng(5), 6, blocks)
+    table = permuted._table(np.random.default_rng(5), 6, blocks)
     assert (np.sort(table, axis=1) == np.arange(n)).all()
     dense = [np.asarray(kernel[:, :], dtype=np.float64) for kernel in (k, other)]
     swapped = dense[::-1] if form == "lazy first" else dense  # the lazy one is permuted

@@ -19,7 +19,7 @@ import numpy as np
 import udlbridge as ub
 from udlbridge import backends
 from udlbridge.analysis.bands import TILE
-from udlbridge.training.loop import batch_order
+from udlbridge.training.trainer import batch_order
 
 N, WIDTH, BATCH = 11_800, 2_000, 200
 LIMITS = {"torch / by hand": 1.15, "julia / torch": 2.0, "alignment / reading": 2.0}

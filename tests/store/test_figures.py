@@ -17,7 +17,7 @@ from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.reference import engine as reference
 from udlbridge.kernels import calibration
 from udlbridge.store import computing, products
-from udlbridge.store import reading as stored
+from udlbridge.store import samples as stored_samples
 from udlbridge.store.peak_memory import PeakMemory
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -160,7 +160,7 @@ def test_making_a_store_takes_little_besides_the_samples(tmp_path: Path) -> None
 
 
 def test_samples_are_written_one_chunk_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "SAMPLES_BYTES", 4 * X[0].nbytes)
+    monkeypatch.setattr(stored_samples, "SAMPLES_BYTES", 4 * X[0].nbytes)
     store = store_of(tmp_path / "K.zarr", 22)
     assert len(list((store.path / "x/c").glob("*/*"))) == 6
     store.append(X[22:35])

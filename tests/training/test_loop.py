@@ -16,7 +16,7 @@ from udlbridge import backends
 from udlbridge.backends.optimisers import OPTIMISERS
 from udlbridge.errors import OptionError, RunFileError, TrainingDiverged
 from udlbridge.tolerances import relative_difference
-from udlbridge.training.loop import batch_order
+from udlbridge.training.trainer import batch_order
 
 TRAIN_GOLDENS = sorted(path.stem for path in GOLDENS.glob("train_*.npz"))
 SETTINGS = {

@@ -171,7 +171,7 @@ def test_the_bar_moves_within_an_epoch_and_changes_nothing(
 ) -> None:
     plain = train(epochs=2, batch_size=1)
     seen: list[float] = []
-    from udlbridge.training import loop
+    from udlbridge.training import loop, trainer
 
     bar = loop.progress_bar
 
@@ -188,9 +188,9 @@ def test_the_bar_moves_within_an_epoch_and_changes_nothing(
 
     monkeypatch.setattr(loop, "progress_bar", noted)
     shown = train(epochs=2, batch_size=1, progress=True)
-    assert len(seen) == 2 * loop.PIECES
+    assert len(seen) == 2 * trainer.PIECES
     assert seen == sorted(seen)
-    assert (seen[0], seen[-1]) == (1 / loop.PIECES, 2.0)
+    assert (seen[0], seen[-1]) == (1 / trainer.PIECES, 2.0)
     assert shown.model == plain.model
     np.testing.assert_array_equal(shown.losses, plain.losses)
     assert "left" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import symmetrise
 from udlbridge.errors import LayerError, OptionError, ShapeError
-from udlbridge.infinite.propagation import Setting, State, States, through
+from udlbridge.infinite.propagation import through
+from udlbridge.infinite.states import Setting, State, States
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.layers import GlobalMeanPool, Layer, MeanPool, Residual
 from udlbridge.networks.model import Model

@@ -12,34 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.arrays import as_array, has_dtype
-from udlbridge.errors import DTypeError, InputError, LayerError, ModelFileError, ParameterError
+from udlbridge.arrays import has_dtype
+from udlbridge.errors import LayerError, ModelFileError
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
 from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_behind
+from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
-
-
-def _checked_dtype(dtype: object) -> str:
-    try:
-        name = np.dtype(dtype).name  # type: ignore[call-overload]
-    except TypeError:
-        name = str(dtype)
-    if name not in FLOATS:
-        raise DTypeError(
-            f"a model of dtype {name}",
-            allowed="float32 (for scale), float64 (for checking)",
-            remedy='say dtype="float32" or dtype="float64"',
-        )
-    return str(name)
-
-
-def _as_parameter(name: str, value: object, wanted: np.dtype[Any] | str) -> np.ndarray:
-    """The array in any container. Raises `ParameterError` where the door for numbers refuses it."""
-    try:
-        return as_array(value, f"parameter {name}", wanted=np.dtype(wanted))
-    except InputError as error:
-        raise ParameterError(error.given, allowed=error.allowed, remedy=error.remedy) from None
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -95,11 +74,14 @@ class Model:
         check_chain(self._layers)
         self._hash: str | None = None
         if params is None:
-            self._dtype = _checked_dtype(dtype)
+            self._dtype = checked_dtype(dtype)
             values = initial_parameters(self._layers, seed, self._dtype)
             buffers = initial_buffers(self._layers, self._dtype)
         else:
-            values, buffers, self._dtype = self._checked_parameters(params, _checked_dtype(dtype))
+            shapes = self.buffer_shapes()
+            values, self._dtype = checked_arrays(params, self.param_shapes(), shapes, checked_dtype(dtype))
+            given = {name: values.pop(name) for name in shapes if name in values}
+            buffers = initial_buffers(self._layers, self._dtype) | given
         self._params = MappingProxyType({name: _frozen(value) for name, value in values.items()})
         self._buffers = MappingProxyType({name: _frozen(value) for name, value in buffers.items()})
 
@@ -178,13 +160,13 @@ class Model:
 
     def _buffers_for(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The buffers in the dtype of the new parameters, which decides that of the model."""
-        found = {_as_parameter(name, value, self.dtype).dtype for name, value in params.items() if has_dtype(value)}
+        found = {as_parameter(name, value, self.dtype).dtype for name, value in params.items() if has_dtype(value)}
         dtype = found.pop() if len(found) == 1 else self.dtype
         return {name: value.astype(dtype) for name, value in self._buffers.items()}
 
     def astype(self, dtype: str | np.dtype[Any]) -> Model:
         """The same model with its parameters converted to "float32" or "float64"."""
-        target = FLOATS[_checked_dtype(dtype)]
+        target = FLOATS[checked_dtype(dtype)]
         values = {name: value.astype(target) for name, value in self.arrays.items()}
         return Model(self._layers, values, dtype=target.name)
 
@@ -259,72 +241,3 @@ class Model:
     def __repr__(self) -> str:
         layers = ", ".join(repr(layer) for layer in self._layers)
         return f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
-
-    def _checked_parameters(
-        self, params: Mapping[str, np.ndarray], dtype: str
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
-        """Checked copies of the parameters and of the buffers, and their dtype."""
-        if not isinstance(params, Mapping):
-            raise ParameterError(
-                f"a {type(params).__name__} in the place of the parameters",
-                allowed="arrays by name, in a dict",
-                remedy='as params={"0.weight": weight, "0.bias": bias}',
-            )
-        buffers = self.buffer_shapes()
-        trained = self.param_shapes()
-        expected = trained | {name: shape for name, shape in buffers.items() if name in params}
-        listing = "; ".join(f"{name} {shape}" for name, shape in expected.items()) or "no parameters at all"
-        missing = [name for name in expected if name not in params]
-        unknown = [name for name in params if name not in expected]
-        if missing or unknown:
-            words = [f"missing: {', '.join(missing)}"] if missing else []
-            words += [f"unknown: {', '.join(map(repr, unknown))}"] if unknown else []
-            raise ParameterError(
-                f"the names of the parameters do not fit the layers ({'; '.join(words)})",
-                allowed=listing,
-                remedy="give exactly these names",
-            )
-        values: dict[str, np.ndarray] = {}
-        dtypes: set[str] = set()
-        given = {name: _as_parameter(name, params[name], dtype) for name in expected if has_dtype(params[name])}
-        wanted = next((value.dtype for value in given.values()), np.dtype(dtype))
-        for name, shape in expected.items():
-            found = given[name] if name in given else _as_parameter(name, params[name], wanted)
-            value = np.array(found, order="C")  # a copy: the model must not change when the caller's array does
-            if value.shape != shape:
-                hint = ""
-                if len(shape) == 2 and value.shape == shape[::-1]:
-                    hint = " (it looks transposed: the layout is (out, in))"
-                elif len(shape) > 2 and sorted(value.shape) == sorted(shape):
-                    hint = " (its axes are in another order: the layout is (out, in/groups, *kernel), as in PyTorch)"
-                raise ParameterError(
-                    f"parameter {name} has shape {value.shape}{hint}", allowed=listing, remedy=f"reshape it to {shape}"
-                )
-            if value.dtype.name not in FLOATS:
-                raise ParameterError(
-                    f"parameter {name} has dtype {value.dtype}",
-                    allowed="float32 or float64, the same for all",
-                    remedy="convert it with .astype",
-                )
-            if not np.isfinite(value).all():
-                bad = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-                raise ParameterError(
-                    f"parameter {name} is {value[bad]} at {bad}", allowed="finite numbers", remedy="clean the weights"
-                )
-            dtypes.add(value.dtype.name)
-            values[name] = value
-        if len(dtypes) > 1:
-            raise ParameterError(
-                f"the parameters have several dtypes: {', '.join(sorted(dtypes))}",
-                allowed="one dtype for all",
-                remedy="convert them with .astype",
-            )
-        for name in expected:
-            if name.endswith("running_var") and name in buffers and (values[name] < 0).any():
-                raise ParameterError(
-                    f"{name} has a negative entry", allowed="variances of at least 0", remedy="check the order of names"
-                )
-        name_of_dtype = dtypes.pop() if dtypes else dtype
-        given = {name: values[name] for name in buffers if name in values}
-        buffer_values = initial_buffers(self._layers, name_of_dtype) | given
-        return {name: values[name] for name in trained}, buffer_values, name_of_dtype

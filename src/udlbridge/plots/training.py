@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from udlbridge.studies.alignment import VARIANTS, AlignmentStudy
+from udlbridge.studies.alignment_results import VARIANTS, AlignmentStudy
 from udlbridge.training.runs import TrainingRun
 
 COLOURS = dict(zip(VARIANTS, ("tab:blue", "tab:orange"), strict=True))

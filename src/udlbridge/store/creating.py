@@ -18,7 +18,8 @@ from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
 from udlbridge.store.folders import new_folder
 from udlbridge.store.narrowing import STORAGE
-from udlbridge.store.reading import FORMAT, data_hash, sample_rows
+from udlbridge.store.reading import FORMAT
+from udlbridge.store.samples import data_hash, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
 

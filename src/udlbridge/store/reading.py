@@ -6,8 +6,6 @@ as `model.safetensors`, so that a store can be resumed, verified, repaired and a
 
 from __future__ import annotations
 
-import hashlib
-import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,31 +23,14 @@ from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes, show_bytes
+from udlbridge.store.indexing import put_together, rectangle
 from udlbridge.store.narrowing import STORAGE, storage_eps, widened
 from udlbridge.store.products import blas_threads, triangle_product
+from udlbridge.store.samples import data_hash
 from udlbridge.store.tile_files import TileFiles
 
 FORMAT = 1
 """Version of the manifest."""
-
-
-SAMPLES_BYTES = 1 << 22
-"""Bytes of samples that are read, written and hashed at a time: one chunk."""
-
-
-def data_hash(x: Any, n: int | None = None) -> str:
-    """SHA-256 of the shape, dtype and bytes of the samples, the first `n` of an array or of Zarr's."""
-    count = x.shape[0] if n is None else n
-    digest = hashlib.sha256(f"{(count, *x.shape[1:])}{x.dtype.str}".encode())
-    rows = sample_rows(x)
-    for start in range(0, count, rows):
-        digest.update(np.ascontiguousarray(x[start : min(start + rows, count)]).data)
-    return digest.hexdigest()
-
-
-def sample_rows(x: Any) -> int:
-    """How many of the samples `SAMPLES_BYTES` are, at least one."""
-    return max(1, SAMPLES_BYTES // (int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize))
 
 
 class StoredKernel:
@@ -182,7 +163,8 @@ class StoredKernel:
             StoreError: they are damaged, or others.
         """
         self.check_samples()
-        return np.asarray(self._stored_samples()[: self.shape[0]])
+        stored: Any = self._group["x"]
+        return np.asarray(stored[: self.shape[0]])
 
     def check_samples(self) -> None:
         """Read the samples, chunk by chunk, and compare their hash.
@@ -191,7 +173,7 @@ class StoredKernel:
             StoreError: they are damaged, or others.
         """
         try:
-            found = data_hash(self._stored_samples(), self.shape[0])  # another handle may have appended some
+            found = data_hash(self._group["x"], self.shape[0])  # another handle may have appended some
         except (OSError, KeyError, ValueError) as error:
             raise self._foreign("x", str(error)) from error
         if found != self.manifest["data"]:
@@ -230,20 +212,11 @@ class StoredKernel:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Rows, or a rectangle: `store[i]`, `store[i:j]`, `store[i:j, k:l]`; steps of one."""
-        rows, columns, squeeze = self._rectangle(key)
+        rows, columns, squeeze = rectangle(key, self.shape[0])
         shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         self._refuse(int(np.prod(shape, dtype=np.int64)), f"store[{rows.start}:{rows.stop}, ...]")
         result = np.empty(shape, dtype=self.dtype)
-        size = self.grid.tile
-        for i in range(rows.start // size, -(-rows.stop // size)):
-            for j in range(columns.start // size, -(-columns.stop // size)):
-                block = self._block(i, j)
-                top, left = i * size, j * size
-                r = slice(max(rows.start, top), min(rows.stop, top + block.shape[0]))
-                c = slice(max(columns.start, left), min(columns.stop, left + block.shape[1]))
-                result[r.start - rows.start : r.stop - rows.start, c.start - columns.start : c.stop - columns.start] = (
-                    block[r.start - top : r.stop - top, c.start - left : c.stop - left]
-                )
+        put_together(result, rows, columns, self.grid.tile, self._block)
         return result[squeeze]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -301,35 +274,6 @@ class StoredKernel:
         block = self.read_tile(Tile(high, low, grid.block(high, grid.n), grid.block(low, grid.n)))
         return block if i >= j else transposed(block)
 
-    def _rectangle(self, key: Any) -> tuple[slice, slice, Any]:
-        keys = key if isinstance(key, tuple) else (key, slice(None))
-        if len(keys) != 2:
-            raise StoreError(f"an index with {len(keys)} parts", allowed="two, as store[i:j, k:l]")
-        found: list[slice] = []
-        squeeze: list[Any] = []
-        for part in keys:
-            if isinstance(part, slice):
-                start, stop, step = part.indices(self.shape[0])
-                if step != 1:
-                    raise StoreError(f"an index with step {step}", allowed="step 1", remedy="read, then take steps")
-                found.append(slice(start, max(start, stop)))
-                squeeze.append(slice(None))
-            else:
-                index = self._index(part)
-                found.append(slice(index, index + 1))
-                squeeze.append(0)
-        return found[0], found[1], tuple(squeeze)
-
-    def _index(self, part: object) -> int:
-        try:
-            return range(self.shape[0])[operator.index(part)]  # type: ignore[arg-type]
-        except TypeError:
-            raise StoreError(
-                f"an index that is a {type(part).__name__}",
-                allowed="integers and slices, as store[i], store[i:j, k:l]",
-                remedy="read a rectangle, and index the array that it gives",
-            ) from None
-
     def _refuse(self, entries: int, what: str) -> None:
         size = entries * self.dtype.itemsize
         if size > self._memory:
@@ -338,10 +282,6 @@ class StoredKernel:
                 allowed=f"{show_bytes(self._memory)} (memory=)",
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
-
-    def _stored_samples(self) -> Any:
-        """Zarr's array of the samples, which may be more than count."""
-        return self._group["x"]
 
     def _foreign(self, part: str, why: str) -> StoreError:
         what = {"x": "samples", "model.safetensors": "network"}[part]

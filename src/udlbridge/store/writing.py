@@ -16,7 +16,8 @@ from udlbridge.networks.model import Model
 from udlbridge.store.creating import write_inputs, write_samples
 from udlbridge.store.folders import flush, locked
 from udlbridge.store.narrowing import STORAGE, narrowed
-from udlbridge.store.reading import StoredKernel, data_hash
+from udlbridge.store.reading import StoredKernel
+from udlbridge.store.samples import data_hash
 
 
 @dataclass(frozen=True)
