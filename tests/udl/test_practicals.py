@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -16,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from matplotlib import image
 
+import udlbridge as ub
 from udlbridge.cli.practicals import command
 from udlbridge.errors import DataError, OptionError
 from udlbridge.udl import practicals
@@ -224,55 +224,58 @@ def test_scripts_say_what_is_wrong_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
-class StandIn:
-    """Stands in for GPT-2: token t is followed by t + 1, or by t + 2 with a little less probability, or by others."""
+class Words:
+    """Stands in for GPT-2's tokenizer; it says a sentence of the practical where it is given that sentence's tokens."""
 
-    @classmethod
-    def from_pretrained(cls, name: str, local_files_only: bool) -> StandIn:
-        assert (name, local_files_only) == ("gpt2", True)
-        return cls()
+    vocab_size = 2100
 
-    def eval(self) -> StandIn:
-        return self
+    def __init__(self, sentences: dict[tuple[int, ...], str]) -> None:
+        self._sentences = sentences
 
-    def __call__(self, tokens: Any) -> Any:
-        import torch
-
-        logits = -torch.arange(2500, dtype=torch.float64).repeat(*tokens.shape, 1) / 100
-        for ahead, value in ((1, 9.0), (2, 8.0)):
-            logits.scatter_(-1, (tokens + ahead)[..., None] % 2500, value)
-        return SimpleNamespace(logits=logits)
-
-
-class StandInTokenizer(StandIn):
     def __call__(self, text: str) -> dict[str, list[int]]:
         assert text == "The best thing about Bath is"
         return {"input_ids": [3, 4]}
 
     def decode(self, tokens: Any) -> str:
-        """Greedy choice counts up by one, the second choice by two; the 2001st is far away."""
-        if list(tokens) == list(range(5, 15)):
-            return " that it's a place where you can go to"
-        if list(tokens) == list(range(6, 26, 2)):
-            return " the way you get the most bang outta the"
-        assert len(tokens) == 10
-        assert min(tokens) > 1900
-        return " mixed profits partnerships» buy generic+ Honda throttlecont"
+        return self._sentences.get(tuple(tokens), f"<{len(tokens)} tokens>")
+
+
+def continued(model: ub.Model, choose: Any) -> tuple[int, ...]:
+    """Ten tokens behind [3, 4], each chosen from the probabilities of all."""
+    tokens = [3, 4]
+    for _ in range(10):
+        logits = ub.outputs(model, np.array([tokens]), backend="reference")[0]
+        tokens.append(int(choose(np.exp(logits) / np.exp(logits).sum())))
+    return tuple(tokens[2:])
 
 
 def test_gpt2_is_skipped_without_weights_and_decoded_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
+    """With a small network in its place: sentences that come from the right tokens hold, and the others do not."""
     practical = practicals.load("gpt2")
-    modules = SimpleNamespace(GPT2LMHeadModel=StandIn, GPT2Tokenizer=StandInTokenizer)
-    monkeypatch.setitem(sys.modules, "transformers", modules)
+    model = ub.models.gpt2(vocabulary=2100, length=16, width=8, heads=2, blocks=1, seed=1, dtype="float64")
+    draws = np.random.RandomState(0)
+    chosen = {
+        "sampling": continued(model, lambda p: draws.choice(len(p), p=p)),
+        "greedy": continued(model, np.argmax),
+        "second most likely": continued(model, lambda p: np.argsort(-p)[1]),
+        "2001st most likely": continued(model, lambda p: np.argsort(-p)[2000]),
+    }
+    words = Words({tokens: practical.SAYS[name] for name, tokens in chosen.items()})
+    monkeypatch.setattr(practical, "pretrained", lambda: (model, words))
     practical.said.cache_clear()
-    decoded = practical.rows()
-    # For the stand-in the likeliest sequence is the greedy one, so that beam search says another sentence than GPT-2's.
-    assert [row.figure for row in decoded] == [0, 1, 1, 1]
-    practical.said.cache_clear()
+    sentences = practical.rows("reference")[-7:]
+    assert {row.quantity.split(":")[0]: row.ok for row in sentences} == {
+        name: name in chosen for name in practical.SAYS
+    }
+    text = practical.report("reference")
+    assert "Number of tokens in dictionary = 2100" in text
+    assert "nucleus 0.2, token 10: choosing from" in text
+    assert "beam 4 after 10: log probability" in text
+    monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    skipped = practical.rows()
-    assert len(skipped) == 4
+    practical.said.cache_clear()
+    skipped = practical.rows("reference")[-7:]
     assert all(row.ok and row.origin == practicals.SKIPPED for row in skipped)
     assert skipped[0].to_dict()["figure"] is None
     assert "skipped: GPT-2, beam search: no transformers" in practicals.table(skipped)
+    assert "how to get them" in practical.report("reference")

@@ -132,6 +132,10 @@ class ByFormula:
                 v = s["momentum"] * own["velocity"] + lr * g
                 self.slots["velocity"][name] = v
                 return p - (v if kind == "momentum" else s["momentum"] * v + lr * g)
+            case "torch_momentum":
+                v = s["momentum"] * own["velocity"] + g
+                self.slots["velocity"][name] = v
+                return p - lr * v
             case "rmsprop":
                 square = s["rho"] * own["second"] + (1 - s["rho"]) * g**2
                 self.slots["second"][name] = square
