@@ -16,7 +16,7 @@ os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
 
 
-CHECKED = ("analysis", "backends", "data", "infinite", "kernels", "predict", "store", "training")
+CHECKED = ("analysis", "backends", "data", "infinite", "kernels", "predict", "store", "training", "udl")
 """Folders whose shapes are checked."""
 
 

@@ -83,14 +83,22 @@ def forward_and_back(backend):
     return found
 
 
+def by_one(k, backend):
+    """y as a function of parameter number k alone, all others fixed."""
+    fixed = [*BETA, *OMEGA]
+    return ub.Function(lambda p: whole([*fixed[:k], p[0], *fixed[k + 1 :]]), backend=backend)
+
+
 def by_parameters(backend):
-    """Step 3: dy by every beta and omega."""
+    """Step 3: dy by every beta and omega, one by one as the source does it, and by all in one backward pass."""
     function, point, step = ub.Function(whole, backend=backend), np.concatenate([BETA, OMEGA]), 1e-4
-    gradient, differences = function.gradient(point), slopes(function, point)
+    differences = slopes(function, point)
+    gradient = np.array([by_one(k, backend).gradient(point[k : k + 1])[0] for k in range(10)])
     forward = [(function.value(point + step * np.eye(10)[k]) - function.value(point)) / step for k in (4, 5)]
     found = [
         practicals.solved("dy/domega0", "-1.485", gradient[5]),
         practicals.closed_form("dy/domega0, the source's formula", formulas()[1], gradient[5]),
+        practicals.largest_gap("dy by all ten in one backward pass", function.gradient(point), gradient),
         practicals.solved("dy/domega0, the source's differences", "-1.484", forward[1]),
         practicals.solved("dy/dbeta4, the source's differences", "1.000", forward[0]),
     ]

@@ -52,7 +52,11 @@ def rows(backend=None):
     found += [practicals.printed(f"one hidden layer: dy/dx{k + 1}", "0.0903533", slope[k]) for k in range(2)]
     meant, written = (2 * a / (1 + a) ** 2 for a in np.exp([-(2.0 + 1.0), -2.0 + 1.0]))
     found.append(practicals.closed_form("2 a / (1 + a)^2 with a = exp(-(w.x + b))", meant, slope[0]))
-    found.append(practicals.below("as the answer writes it, exp(-w.x + b): too large by", 0.0, slope[0] - written))
+    found.append(
+        practicals.closed_form(
+            "as the answer writes it, exp(-w.x + b): too large by", written - meant, written - slope[0]
+        )
+    )
     for depth in (2, 3, 5):
         slope = ub.input_jacobian(ones(depth), POINT, backend=backend)[0]
         found.append(

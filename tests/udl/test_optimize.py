@@ -96,6 +96,7 @@ def test_line_search_is_as_exact_at_every_scale(scale: float) -> None:
     assert found.minimum / scale == pytest.approx(0.4, rel=1e-4)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_line_search_refuses_what_has_no_answer() -> None:
     for f in (lambda t: math.nan, lambda t: math.inf, lambda t: -math.inf if t else 0.0):
         with pytest.raises(NumericalError, match="function of the line search"):

@@ -75,6 +75,10 @@ class Expression:
         raise TypeError("an expression has no length: take its entries by number")
 
 
+Operand = Expression | np.ndarray | float
+"""What the functions below take: an expression, or numbers, which are constants of the formula."""
+
+
 def _checked_index(index: object) -> int:
     number = options.whole(index)
     if number is None or number < 0:
@@ -101,49 +105,49 @@ def constant(value: Any) -> Expression:
     return Expression("constant", value=array)
 
 
-def sin(a: Expression) -> Expression:
+def sin(a: Operand) -> Expression:
     """Sine."""
-    return Expression("sin", (a,))
+    return Expression("sin", (constant(a),))
 
 
-def cos(a: Expression) -> Expression:
+def cos(a: Operand) -> Expression:
     """Cosine."""
-    return Expression("cos", (a,))
+    return Expression("cos", (constant(a),))
 
 
-def exp(a: Expression) -> Expression:
+def exp(a: Operand) -> Expression:
     """Exponential."""
-    return Expression("exp", (a,))
+    return Expression("exp", (constant(a),))
 
 
-def log(a: Expression) -> Expression:
+def log(a: Operand) -> Expression:
     """Natural logarithm."""
-    return Expression("log", (a,))
+    return Expression("log", (constant(a),))
 
 
-def sigmoid(a: Expression) -> Expression:
+def sigmoid(a: Operand) -> Expression:
     """1 / (1 + exp(-a))."""
-    return Expression("sigmoid", (a,))
+    return Expression("sigmoid", (constant(a),))
 
 
-def softplus(a: Expression) -> Expression:
+def softplus(a: Operand) -> Expression:
     """log(1 + exp(a)), which does not overflow."""
-    return Expression("softplus", (a,))
+    return Expression("softplus", (constant(a),))
 
 
-def total(a: Expression) -> Expression:
+def total(a: Operand) -> Expression:
     """The sum of all entries."""
-    return Expression("sum", (a,))
+    return Expression("sum", (constant(a),))
 
 
-def column(a: Expression, index: int) -> Expression:
+def column(a: Operand, index: int) -> Expression:
     """Entry `index` along the last axis, (..., k) -> (...)."""
-    return Expression("column", (a,), setting=_checked_index(index))
+    return Expression("column", (constant(a),), setting=_checked_index(index))
 
 
-def logsumexp(a: Expression) -> Expression:
+def logsumexp(a: Operand) -> Expression:
     """log sum exp along the last axis, (..., k) -> (...); the largest entry is taken out, so it does not overflow."""
-    return Expression("logsumexp", (a,))
+    return Expression("logsumexp", (constant(a),))
 
 
 def program(formula: Callable[[Expression], Expression]) -> Program:

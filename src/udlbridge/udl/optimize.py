@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from udlbridge.udl.parameters import ModelFunction as ModelFunction
 from udlbridge.udl.parameters import ParameterVector as ParameterVector
 
 
+@runtime_checkable
 class Differentiable(Protocol):
     """Anything with a value and a gradient at a vector."""
 
