@@ -69,7 +69,7 @@ class Sign(Noise):
 class Bias(Noise):
     """A bias is left out: the first one of a network that is not zero, the first constant that a formula adds.
 
-    Of a network without biases, the largest weight of the first layer is.
+    Of a network without biases, or with biases of zero, the largest weight of the first layer is.
     """
 
     def result(self, values: list[np.ndarray]) -> list[np.ndarray]:
@@ -80,7 +80,7 @@ class Bias(Noise):
             if name.endswith("bias") and value.any():
                 return model.with_params({**model.params, name: np.zeros_like(value)})
         for name, value in model.params.items():
-            if name.endswith("weight") and not any(other.endswith("bias") for other in model.params):
+            if name.endswith("weight"):
                 left = np.array(value)
                 left.flat[np.argmax(np.abs(left))] = 0
                 return model.with_params({**model.params, name: left})
