@@ -134,7 +134,7 @@ def test_shared_parts_appear_once_in_a_program() -> None:
 def test_bad_formulas_and_arguments_are_named(untyped: None, backend: str) -> None:
     with pytest.raises(InputError, match="finite numbers"):
         ub.Function(lambda p: p[0] + float("nan"))
-    with pytest.raises(InputError, match="an array in a formula of dtype <U3.*turn words into numbers"):
+    with pytest.raises(InputError, match=r"an array in a formula of dtype <U3.*turn words into numbers"):
         ub.Function(lambda p: p[0] + "one")
     with pytest.raises(OptionError, match="exponent"):
         ub.Function(lambda p: p[0] ** p[1])  # type: ignore[operator]

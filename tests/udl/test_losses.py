@@ -81,7 +81,7 @@ def test_bad_observations_are_named() -> None:
 def test_what_is_no_distribution_and_no_number_is_named() -> None:
     with pytest.raises(OptionError, match="make one, with parentheses"):
         ub.losses.likelihood(Bernoulli, np.zeros(2), np.zeros(2))
-    with pytest.raises(DTypeError, match="the observations of dtype <U1.*turn words into numbers"):
+    with pytest.raises(DTypeError, match=r"the observations of dtype <U1.*turn words into numbers"):
         ub.losses.likelihood(Gaussian(), np.zeros(2), np.array(["a", "b"]))
 
 
