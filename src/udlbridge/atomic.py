@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, links: bool = True, durable: bool = True) -> Iterator[Path]:
     """A path to write to, in the folder of `path`; if the block ends without an error, that file replaces `path`.
 
     Every call has a name of its own, so that of two writers at the same time one wins and neither is mixed into the
@@ -25,24 +26,52 @@ def replacing(path: Path) -> Iterator[Path]:
     those that the umask leaves to a new one. A link stays a link, to a new file. What is no file (a pipe, a device) is
     written to directly.
 
+    Args:
+        path: of the file.
+        links: False takes the place of whatever has the name, of a link or a pipe too, and neither follows nor opens
+            it: for files in folders of our own.
+        durable: False leaves it to the caller to flush the file before it counts.
+
     Raises:
         OSError: as of writing; `path` is as it was then.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    target = Path(os.path.realpath(path)) if links else path
+    if links and target.exists() and not target.is_file():
         yield target
         return
     # Short, so that it is allowed wherever the name itself is.
     partial = target.with_name(f".{target.name[:32]}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, partial)
-        flush(partial)
+        _set_mode(partial, target)
+        if durable:
+            flush(partial)
         os.replace(partial, target)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _set_mode(partial: Path, target: Path) -> None:
+    """The permissions of the file that is replaced, or those of the umask: some libraries make files for one user."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(target)
+        if stat.S_ISREG(found.st_mode):
+            partial.chmod(stat.S_IMODE(found.st_mode))
+            return
+    if stat.S_IMODE(partial.stat().st_mode) & 0o077:
+        return  # made as files are made, so the umask had its say
+    probe = partial.with_name(f"{partial.name[: -len(PARTIAL)]}.mode{PARTIAL}")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        partial.chmod(stat.S_IMODE(probe.stat().st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of that name is what a killed writer left, of ours or of Zarr's, and nothing that a user has."""
+    return re.fullmatch(rf".*\.[0-9a-f]{{32}}(\.mode)?{re.escape(PARTIAL)}", name, re.DOTALL) is not None
 
 
 @contextmanager
@@ -78,6 +107,11 @@ def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> Non
         error: there is no such folder, it is protected, or `path` is a folder itself.
     """
     folder = path.absolute().parent
+    try:
+        path.exists()
+    except OSError as failure:  # a name that is too long
+        words = f"{str(name or path)[:80]} is no path here ({failure.strerror})"
+        raise error(words, allowed="a name that the system takes", remedy="choose another") from failure
     special = path.exists() and not path.is_file()
     protected = [
         part for part in ((path,) if special else (folder, path)) if part.exists() and not os.access(part, os.W_OK)

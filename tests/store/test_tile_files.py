@@ -90,24 +90,22 @@ def test_threads_take_turns(tmp_path: Path) -> None:
         assert (tmp_path / str(index)).read_bytes() == piece.tobytes()
 
 
-def test_zarr_writes_large_files_and_metadata_this_way_and_small_ones_as_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zarr_writes_all_its_files_this_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zarr
 
     seen: list[str] = []
     write = DirectWriter.write
 
-    def noted(self: DirectWriter, path: Path, data: memoryview) -> None:
+    def noted(self: DirectWriter, path: Path, *pieces: memoryview) -> None:
         seen.append(path.name)
-        write(self, path, data)
+        write(self, path, *pieces)
 
     monkeypatch.setattr(tile_files.DirectWriter, "write", noted)
     group = zarr.create_group(TileFiles(tmp_path / "a.zarr"))
     values = np.random.default_rng(0).standard_normal((300, 300))
     group.create_array("large", shape=values.shape, chunks=(300, 300), dtype="f8", compressors=None)[...] = values
     group.create_array("small", shape=(10,), chunks=(10,), dtype="f8", compressors=None)[...] = values[0, :10]
-    assert seen == ["zarr.json", "zarr.json", "0", "zarr.json"]
+    assert seen == ["zarr.json", "zarr.json", "0", "zarr.json", "0"]
     read = zarr.open_group(tmp_path / "a.zarr", mode="r")
     np.testing.assert_array_equal(read["large"][...], values)
     np.testing.assert_array_equal(read["small"][...], values[0, :10])

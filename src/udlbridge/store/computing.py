@@ -74,7 +74,7 @@ def compute_kernel(
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
     """
     batch = checked_batch(model, x)
-    folder = Path(path)
+    folder = store_path(path)
     existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
     if existing is not None:
         begun = existing.manifest
@@ -109,6 +109,26 @@ def compute_kernel(
         existing.restore_inputs(model, batch)
         fill(existing, request, batch, plan, existing.unfinished(), progress)
     return existing
+
+
+def store_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a store, its `~` expanded.
+
+    Raises:
+        StoreError: its name ends as that of a file does, of which nothing would be written, or is too long.
+    """
+    folder = Path(os.path.expanduser(path))
+    if folder.suffix not in ("", ".zarr"):
+        raise StoreError(
+            f"a kernel store at {folder}, which ends in {folder.suffix!r}",
+            allowed="a folder whose name ends in .zarr, or in nothing",
+            remedy=f"name it {folder.with_suffix('.zarr').name}; `ub.ntk` gives an array, for files of other kinds",
+        )
+    try:
+        folder.exists()
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be a path here ({error.strerror})", remedy="choose a shorter one") from error
+    return folder
 
 
 T = TypeVar("T")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from safetensors import SafetensorError
-from zarr.codecs import BytesCodec, Crc32cCodec
 
 from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
+from udlbridge.store.arrays import make_arrays
 from udlbridge.store.folders import new_folder
+from udlbridge.store.manifest import FORMAT, KEY, signed
 from udlbridge.store.narrowing import STORAGE
-from udlbridge.store.reading import FORMAT
+from udlbridge.store.reading import MODEL
 from udlbridge.store.samples import data_hash, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
@@ -48,28 +50,14 @@ def _begin(
     folder: Path, request: KernelRequest, x: np.ndarray, plan: Plan, storage: str, versions: dict[str, str]
 ) -> None:
     """Everything but the tiles."""
-    group = zarr.create_group(TileFiles(folder), overwrite=False)
-    n, trailing = len(x), request.reduction.trailing
-    group.create_array(
-        "kernel",
-        shape=(n, n, *trailing),
-        chunks=(plan.tile, plan.tile, *trailing),
-        dtype=STORAGE[storage],
-        serializer=BytesCodec(endian="little"),
-        compressors=[Crc32cCodec()],
-        filters=None,
-        fill_value=0,
-    )
-    rows = min(n, sample_rows(x))
-    group.create_array(
-        "x", shape=x.shape, chunks=(rows, *x.shape[1:]), dtype=x.dtype, compressors=[Crc32cCodec()], filters=None
-    )
-    write_inputs(group, folder, request.model, x)
-    group.attrs["udlbridge"] = {
+    manifest = {
         "format": FORMAT,
+        "id": uuid.uuid4().hex,
         "model": request.model.hash(),
+        "model_bytes": sum(value.nbytes for value in request.model.arrays.values()),
         "data": data_hash(x),
-        "n": n,
+        "samples": {"shape": list(x.shape[1:]), "dtype": x.dtype.name, "rows": min(len(x), sample_rows(x))},
+        "n": len(x),
         "outputs": request.reduction.outputs,
         "n_outputs": request.reduction.n_outputs,
         "scale": request.reduction.scale,
@@ -84,6 +72,10 @@ def _begin(
         "plan": plan.to_dict(),
         "params": list(request.parameters),
     }
+    group = zarr.create_group(TileFiles(folder), overwrite=False)
+    make_arrays(group, manifest)
+    write_inputs(group, folder, request.model, x)
+    group.attrs[KEY] = signed(manifest)
 
 
 def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
@@ -110,17 +102,22 @@ def write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -
     """
     write_samples(group["x"], 0, x)
     try:
-        model.save(folder / "model.safetensors")
+        model.save(folder / MODEL)
     except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
         raise OSError(str(failure)) from failure
 
 
 def write_samples(target: Any, start: int, x: np.ndarray) -> None:
     """Write samples (m, *D) behind the first `start`, one chunk after the other."""
-    rows, end = target.chunks[0], start + len(x)
+    rows, end, length = target.chunks[0], start + len(x), target.shape[0]
     while start < end:
-        stop = min(end, (start // rows + 1) * rows)
-        target[start:stop] = x[len(x) - (end - start) : len(x) - (end - stop)]
+        last = (start // rows + 1) * rows
+        stop = min(end, last)
+        piece = x[len(x) - (end - start) : len(x) - (end - stop)]
+        if start % rows == 0:  # all of a chunk, so that Zarr does not read the old one, which may be damaged
+            more = min(last, length) - stop
+            piece = np.concatenate([piece, np.zeros((more, *x.shape[1:]), x.dtype)]) if more else piece
+        target[start : start + len(piece)] = piece
         start = stop
 
 

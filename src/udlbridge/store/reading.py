@@ -1,18 +1,22 @@
 """A kernel on disk: Zarr v3, one chunk per tile, the lower triangle alone, a checksum per chunk.
 
-The folder holds a Zarr group with the manifest in its attributes, the array `kernel`, the samples `x`, and the network
-as `model.safetensors`, so that a store can be resumed, verified, repaired and appended to by itself.
+The folder holds a Zarr group with the manifest in its attributes, the array `kernel`, the samples `x`, the places of
+the tiles, and the network as `model.safetensors`, so that a store can be resumed, verified, repaired and appended to by
+itself. Zarr's own readers see NaN where nothing is stored, as in the upper triangle.
+
+Nothing in it is believed unproved: the manifest has a checksum, network and samples a hash, each tile a checksum and
+a record of its place; and what a file claims is held against its size before anything is read or allocated.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs, Reduction, checked_reduction
@@ -23,14 +27,26 @@ from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes, show_bytes
+from udlbridge.regular import check_readable
+from udlbridge.store.arrays import check_sample_files, open_arrays
+from udlbridge.store.chunks import read_chunk
 from udlbridge.store.indexing import put_together, rectangle
+from udlbridge.store.manifest import read_manifest
 from udlbridge.store.narrowing import STORAGE, storage_eps, widened
+from udlbridge.store.places import FILE as PLACES
+from udlbridge.store.places import Places
 from udlbridge.store.products import blas_threads, triangle_product
 from udlbridge.store.samples import data_hash
-from udlbridge.store.tile_files import TileFiles
 
-FORMAT = 1
-"""Version of the manifest."""
+MODEL = "model.safetensors"
+"""Name of the file of the network."""
+
+MODEL_HEADER = 1 << 24
+"""Far more bytes than the header of that file takes: names, shapes and the layers as JSON."""
+
+
+class NotComputed(StoreError):  # noqa: N818 - reads as the condition that it names
+    """A tile that was not computed yet, or not for all samples."""
 
 
 class StoredKernel:
@@ -57,7 +73,7 @@ class StoredKernel:
         x: np.ndarray | None = None,
         memory: int | str = "2GB",
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self._memory = parse_bytes(memory)
         self._load()
         if model is not None:
@@ -66,24 +82,21 @@ class StoredKernel:
             self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
 
     def _load(self) -> None:
-        """Read the manifest and how large the kernel is, as they are on disk now: another handle may have written."""
+        """Read the manifest, and what it is held against, as they are on disk now: another handle may have written."""
+        self.manifest = read_manifest(self.path)
+        self._group, self._array, self._stored_samples = open_arrays(self.path, self.manifest)
+        self._places = Places(self.path, self.manifest["id"])
+        self._refresh_places()
+
+    def _refresh_places(self) -> None:
         try:
-            if not self.path.is_dir():
-                raise FileNotFoundError("there is no such folder")
-            self._group = zarr.open_group(TileFiles(self.path), mode="r+")
-            self.manifest: dict[str, Any] = dict(self._group.attrs["udlbridge"])
-            # A tile of zeros is written like any other: one that is not there was not computed.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                self._array: Any = self._group["kernel"]
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            self._places.refresh()
+        except OSError as error:
             raise StoreError(
-                f"{self.path} is not a kernel store ({error})", allowed="a folder that `udlbridge kernel --out` wrote",
-                remedy="check the path",
-            ) from None  # fmt: skip
-        if self.manifest.get("format") != FORMAT:
-            raise StoreError(
-                f"{self.path} has format {self.manifest.get('format')}", allowed=str(FORMAT), remedy="update udlbridge"
-            )
+                f"{self.path / PLACES}, which says which tile is which, cannot be read ({error})",
+                allowed="the file that udlbridge wrote",
+                remedy="mend its permissions, or take it from a copy of the store",
+            ) from error
 
     def __getstate__(self) -> tuple[Path, int]:
         """Where it is: a copy, in whatever process, reads the same folder."""
@@ -98,7 +111,8 @@ class StoredKernel:
     @property
     def shape(self) -> tuple[int, ...]:
         """(n, n, *trailing)."""
-        return tuple(self._array.shape)
+        n = int(self.manifest["n"])  # not the array's: an append that was killed may have made that larger
+        return (n, n, *self.reduction.trailing)
 
     @property
     def ndim(self) -> int:
@@ -123,7 +137,7 @@ class StoredKernel:
     @property
     def grid(self) -> Grid:
         """The tiles."""
-        return Grid(self.shape[0], self.shape[0], int(self.manifest["tile"]), True)
+        return Grid(int(self.manifest["n"]), int(self.manifest["n"]), int(self.manifest["tile"]), True)
 
     @property
     def reduction(self) -> Reduction:
@@ -137,19 +151,22 @@ class StoredKernel:
         Raises:
             StoreError: its file is damaged, or is another network's.
         """
+        path = self.path / MODEL
         try:
-            model = Model.load(self.path / "model.safetensors")
+            size, numbers = check_readable(path), int(self.manifest["model_bytes"])
+            if not numbers <= size <= numbers + MODEL_HEADER:
+                raise OSError(f"it has {size:,} bytes, and the network {numbers:,}")
+            model = Model.load(path)
         except (OSError, UDLBridgeError) as error:
-            raise self._foreign("model.safetensors", str(error)) from error
+            raise self._foreign(MODEL, str(error)) from error
         if model.hash() != self.manifest["model"]:
-            raise self._foreign("model.safetensors", "its hash is another one")
+            raise self._foreign(MODEL, "its hash is another one")
         return model
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that the kernel sums over; stores of older versions sum over all."""
-        found = self.manifest.get("params")
-        return tuple(self.model().params) if found is None else tuple(found)
+        """Names of the parameters that the kernel sums over."""
+        return tuple(self.manifest["params"])
 
     @property
     def rank_bound(self) -> int:
@@ -163,8 +180,7 @@ class StoredKernel:
             StoreError: they are damaged, or others.
         """
         self.check_samples()
-        stored: Any = self._group["x"]
-        return np.asarray(stored[: self.shape[0]])
+        return np.asarray(self._stored_samples[: self.shape[0]])
 
     def check_samples(self) -> None:
         """Read the samples, chunk by chunk, and compare their hash.
@@ -173,8 +189,9 @@ class StoredKernel:
             StoreError: they are damaged, or others.
         """
         try:
-            found = data_hash(self._group["x"], self.shape[0])  # another handle may have appended some
-        except (OSError, KeyError, ValueError) as error:
+            check_sample_files(self.path, self.manifest)
+            found = data_hash(self._stored_samples, self.shape[0])  # another handle may have appended some
+        except (OSError, ValueError) as error:
             raise self._foreign("x", str(error)) from error
         if found != self.manifest["data"]:
             raise self._foreign("x", "their hash is another one")
@@ -186,24 +203,38 @@ class StoredKernel:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def read_tile(self, tile: Tile) -> np.ndarray:
-        """One stored tile (r, c, *trailing), its checksum verified.
+        """One stored tile (r, c, *trailing), its checksum and its place verified.
 
         Raises:
-            StoreError: it was not computed yet, or it is damaged.
+            StoreError: it was not computed yet, it is damaged, or another has its place.
         """
-        if not self._chunk(tile).is_file():
+        name = f"tile ({tile.row}, {tile.column}) of {self.path}"
+        try:
+            raw, checksum = read_chunk(
+                self._chunk(tile), self.manifest["storage"], int(self.manifest["tile"]), self.shape[2:]
+            )
+            if not self._places.holds(tile, checksum):
+                self._refresh_places()  # another handle may have written
+            found = self._places.holds(tile, checksum)
+            behind = not found and self._places.holds_less(tile, checksum)
+            if not found and not behind:
+                raise ValueError("its checksum was never written for this place: another tile has it")
+        except (FileNotFoundError, NotADirectoryError):
+            behind = True
+        except (OSError, ValueError) as error:
+            denied = isinstance(error, PermissionError)
             raise StoreError(
-                f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
+                f"{name} " + (f"cannot be read: permission denied ({error})" if denied else f"is damaged ({error})"),
+                allowed="a tile as it was written" if not denied else "files that this user may read",
+                remedy=("change its permissions, or " if denied else "")
+                + "`udlbridge store verify --repair` computes it again",
+            ) from error
+        if behind:
+            raise NotComputed(
+                f"{name} is not there: the computation was interrupted",
                 remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
             )
-        try:
-            raw = np.asarray(self._array[tile.rows, tile.columns])
-        except ValueError as error:
-            raise StoreError(
-                f"tile ({tile.row}, {tile.column}) of {self.path} is damaged ({error})",
-                remedy="`udlbridge store verify --repair` computes it again",
-            ) from error
-        return widened(raw, self.manifest["storage"], self.dtype)
+        return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
 
     def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:
         """Every stored tile (block row >= block column) with its entries; one is in memory at a time."""
@@ -214,7 +245,7 @@ class StoredKernel:
         """Rows, or a rectangle: `store[i]`, `store[i:j]`, `store[i:j, k:l]`; steps of one."""
         rows, columns, squeeze = rectangle(key, self.shape[0])
         shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
-        self._refuse(int(np.prod(shape, dtype=np.int64)), f"store[{rows.start}:{rows.stop}, ...]")
+        self._refuse(math.prod(shape), f"store[{rows.start}:{rows.stop}, ...]")
         result = np.empty(shape, dtype=self.dtype)
         put_together(result, rows, columns, self.grid.tile, self._block)
         return result[squeeze]
@@ -284,7 +315,7 @@ class StoredKernel:
             )
 
     def _foreign(self, part: str, why: str) -> StoreError:
-        what = {"x": "samples", "model.safetensors": "network"}[part]
+        what = {"x": "samples", MODEL: "network"}[part]
         return StoreError(
             f"{self.path / part} does not hold the {what} that the kernel is of ({why})",
             remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",

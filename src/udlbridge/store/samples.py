@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name).newbyteorder("<") for name in ("float32", "float64", "int64")}
+"""The dtypes that samples have: a network's own, and that of tokens."""
+
 SAMPLES_BYTES = 1 << 22
 """Bytes of samples that are read, written and hashed at a time: one chunk."""
 

@@ -48,23 +48,16 @@ class TileFiles(LocalStore):  # type: ignore[misc]
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write one file; called by Zarr."""
-        if self._as_usual(key, value):
-            await super().set(key, value)
-            return
         await asyncio.to_thread(self._write, key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """As `set`, for the part of Zarr that is not asynchronous."""
-        if self._as_usual(key, value):
-            super().set_sync(key, value)
-            return
         self._write(key, value)
-
-    def _as_usual(self, key: str, value: Buffer) -> bool:
-        return len(value) <= SMALL and Path(key).name != METADATA
 
     def _write(self, key: str, value: Buffer) -> None:
         self._check_writable()
+        if not self.root.is_dir():  # whoever removed it does not want a part of it back
+            raise FileNotFoundError(errno.ENOENT, "the folder of the store is gone", str(self.root))
         if self._writer is None:
             self._writer = DirectWriter()
         self._writer.write(self.root / key, memoryview(value.as_numpy_array()))
@@ -77,43 +70,55 @@ class DirectWriter:
         self._buffer = mmap.mmap(-1, BUFFER)
         self._turn = threading.Lock()
 
-    def write(self, path: Path, data: memoryview) -> None:
-        """Put a file with these bytes at `path`, whole and on the disk.
+    def write(self, path: Path, *pieces: memoryview) -> None:
+        """Put a file with these bytes, one piece behind the other, at `path`: whole, and, if large, on the disk.
+
+        It takes the place of whatever has that name, of a link or a pipe too, without following or opening it.
 
         Raises:
             OSError: as of writing; nothing is left then.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        raw = data.cast("B")
-        with replacing(path) as partial:
+        raw = [piece.cast("B") for piece in pieces]
+        small = sum(map(len, raw)) <= SMALL
+        with replacing(path, links=False, durable=not small or path.name == METADATA) as partial:
             try:
-                self._write_direct(partial, raw)
+                if small:
+                    _write_buffered(partial, raw)
+                else:
+                    self._write_direct(partial, raw)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
                 _write_buffered(partial, raw)  # the file system does not do it, as that of a memory disk
 
-    def _write_direct(self, path: Path, data: memoryview) -> None:
+    def _write_direct(self, path: Path, pieces: list[memoryview]) -> None:
         flag = getattr(os, "O_DIRECT", None)
         if flag is None:
             raise OSError(errno.EOPNOTSUPP, "no O_DIRECT on this system")
         with self._turn, memoryview(self._buffer) as buffer:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flag, 0o666)
             try:
-                for start in range(0, len(data), BUFFER):
-                    piece = data[start : start + BUFFER]
-                    buffer[: len(piece)] = piece
-                    _write_all(file, buffer[: -(-len(piece) // SECTOR) * SECTOR])
-                os.ftruncate(file, len(data))
-                os.fsync(file)
+                filled = 0
+                for piece in pieces:
+                    done = 0
+                    while done < len(piece):
+                        part = piece[done : done + BUFFER - filled]
+                        buffer[filled : filled + len(part)] = part
+                        done, filled = done + len(part), filled + len(part)
+                        if filled == BUFFER:
+                            _write_all(file, buffer)
+                            filled = 0
+                _write_all(file, buffer[: -(-filled // SECTOR) * SECTOR])
+                os.ftruncate(file, sum(map(len, pieces)))
             finally:
                 os.close(file)
 
 
-def _write_buffered(path: Path, data: memoryview) -> None:
+def _write_buffered(path: Path, pieces: list[memoryview]) -> None:
     with path.open("wb", buffering=0) as file:
-        _write_all(file.fileno(), data)
-        os.fsync(file.fileno())
+        for piece in pieces:
+            _write_all(file.fileno(), piece)
 
 
 def _write_all(file: int, data: memoryview) -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from udlbridge.atomic import PARTIAL
+from udlbridge.atomic import is_partial
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.model import Model
+from udlbridge.regular import regular_size
+from udlbridge.store.arrays import check_claim
+from udlbridge.store.chunks import CHECKSUM, chunk_bytes, packed
 from udlbridge.store.creating import write_inputs, write_samples
-from udlbridge.store.folders import flush, locked
+from udlbridge.store.folders import Held, flush, locked
+from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
-from udlbridge.store.reading import StoredKernel
+from udlbridge.store.reading import NotComputed, StoredKernel
 from udlbridge.store.samples import data_hash
+from udlbridge.store.tile_files import DirectWriter
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,9 @@ class Verification:
 class WritableStore(StoredKernel):
     """A stored kernel with its writing side, for what computes its tiles."""
 
+    _held: Held | None = None
+    """The lock, while this handle writes."""
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the store's lock, and know what is on disk: another handle may have written since this one was opened.
@@ -48,11 +59,15 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: another process writes.
         """
-        with locked(self.path, self.path):
+        with locked(self.path, self.path) as held:
             self._load()
-            with self._disk():
-                self._settle()
-            yield
+            self._held = held
+            try:
+                with self._disk():
+                    self._clear_partial_files()
+                yield
+            finally:
+                self._held = None
 
     def restore_inputs(self, model: Model, x: np.ndarray) -> None:
         """Write the network and the samples again, which must be those of the kernel, if they are damaged.
@@ -69,12 +84,16 @@ class WritableStore(StoredKernel):
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """An error of the operating system, as of a full disk, as a StoreError."""
+        """An error of the operating system, as of a full disk, as a StoreError; so too a store that is gone."""
         try:
             yield
+            if self._held is not None:
+                self._held.check()
         except UDLBridgeError:
             raise
         except OSError as failure:
+            if self._held is not None:
+                self._held.check()
             raise StoreError(
                 f"{self.path} could not be written ({failure})",
                 remedy=f"free some space and go on with `udlbridge store verify {self.path} --repair`: finished tiles "
@@ -91,35 +110,70 @@ class WritableStore(StoredKernel):
         raw, error = narrowed(block, self.manifest["storage"], (tile.rows.start, tile.columns.start))
         if error > self.manifest.get("storage_error", 0.0):
             self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
+        entries, checksum = packed(raw, self.manifest["storage"], self.grid.tile)
         with self._disk():
-            self._array[tile.rows, tile.columns] = raw
+            self._places.add(tile, checksum)
+            self._writer.write(self._chunk(tile), entries.data, np.array([checksum], CHECKSUM).data)
         return error
+
+    @cached_property
+    def _writer(self) -> DirectWriter:
+        return DirectWriter()
 
     def update(self, **changes: Any) -> None:
         """Change entries of the manifest, atomically; they are on the disk afterwards."""
-        self.manifest = {**self.manifest, **changes}
+        changed = {**self.manifest, **changes}
         with self._disk():
-            self._group.attrs["udlbridge"] = self.manifest
+            self._group.attrs[KEY] = signed(changed)
+        self.manifest = changed
 
     def flush_tiles(self) -> None:
-        """Wait until all tiles are on the disk, small ones and the names of new files too."""
+        """Wait until all tiles and their places are on the disk, and that they are all there: somebody may delete some.
+
+        Raises:
+            StoreError: one is not there, or the disk refuses.
+        """
         with self._disk():
+            self._places.flush()
             flush(self.path / "kernel")
+        size = chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
+        for tile in self.grid.tiles():
+            try:
+                there = regular_size(self._chunk(tile)) == size
+            except OSError:
+                there = False
+            if not there:
+                raise StoreError(
+                    f"tile ({tile.row}, {tile.column}) of {self.path} was removed while others were written",
+                    allowed="a folder that is left alone until its writer has finished",
+                    remedy=f"`udlbridge store verify {self.path} --repair` computes it again",
+                )
 
     def unfinished(self) -> list[Tile]:
-        """Tiles that are missing or damaged, in the order of computation."""
+        """Tiles that are missing or damaged, in the order of computation.
+
+        Raises:
+            StoreError: the store claims more than can be looked for.
+        """
+        check_claim(self.path, self.manifest, self.grid.count)
         return [tile for tile in self.grid.tiles() if not self._is_whole(tile)]
 
     def verify(self) -> Verification:
-        """Read every tile and its checksum, and the network and the samples and their hashes."""
+        """Read every tile, its checksum and its place, and the network and the samples and their hashes.
+
+        Raises:
+            StoreError: the store claims more than can be looked for.
+        """
+        check_claim(self.path, self.manifest, self.grid.count)
         damaged, missing, good = [], [], 0
         for tile in self.grid.tiles():
-            if not self._chunk(tile).is_file():
-                missing.append((tile.row, tile.column))
-            elif not self._is_whole(tile):
-                damaged.append((tile.row, tile.column))
-            else:
+            try:
+                self.read_tile(tile)
                 good += 1
+            except NotComputed:
+                missing.append((tile.row, tile.column))
+            except StoreError:
+                damaged.append((tile.row, tile.column))
         return Verification(good, tuple(damaged), tuple(missing), self._foreign_inputs())
 
     def growth_bytes(self, x_new: np.ndarray) -> int:
@@ -130,38 +184,29 @@ class WritableStore(StoredKernel):
         return more * tile * tile * entries * STORAGE[self.manifest["storage"]].itemsize + x_new.nbytes
 
     def grow(self, x_new: np.ndarray) -> None:
-        """Make room for more samples. Tiles of a last block that was not full are removed: they are no longer whole.
+        """Make room for more samples. Tiles of a last block that was not full are then no longer whole.
+
+        The manifest, which is written last, says how many samples count: until then the store is what it was.
 
         Raises:
-            StoreError: the disk is full or refuses; the store stays as it was, without the tiles that were removed.
+            StoreError: the disk is full or refuses; the store stays as it was.
         """
-        n = self.shape[0]
-        self.update(complete=False)
+        n, total = self.shape[0], self.shape[0] + len(x_new)
         with self._disk():
-            for tile in self.grid.tiles():
-                if tile.rows.stop == n and n % self.grid.tile:
-                    self._chunk(tile).unlink(missing_ok=True)
-            samples: Any = self._group["x"]
-            samples.resize((n + len(x_new), *samples.shape[1:]))
+            samples = self._stored_samples
+            samples.resize((max(total, samples.shape[0]), *samples.shape[1:]))
             write_samples(samples, n, x_new)
             flush(self.path / "x")
-            self._array.resize((n + len(x_new), n + len(x_new), *self.shape[2:]))
-            data = data_hash(samples)
-        self.update(n=n + len(x_new), data=data)
+            length = max(total, *self._array.shape[:2])
+            self._array.resize((length, length, *self.shape[2:]))
+            data = data_hash(samples, total)
+        self.update(n=total, data=data, complete=False)
 
-    def _settle(self) -> None:
-        """Undo what a writer that died left: files that it had not finished, and a growth.
-
-        The manifest, which is written last, says how many samples count.
-        """
-        for left in self.path.rglob(f"*{PARTIAL}"):
-            left.unlink(missing_ok=True)
-        n = int(self.manifest["n"])
-        samples: Any = self._group["x"]
-        if samples.shape[0] != n:
-            samples.resize((n, *samples.shape[1:]))
-        if self.shape[0] != n:
-            self._array.resize((n, n, *self.shape[2:]))
+    def _clear_partial_files(self) -> None:
+        """Remove the files that a writer that died had not finished."""
+        for top, _, names in os.walk(self.path):
+            for name in filter(is_partial, names):
+                Path(top, name).unlink(missing_ok=True)
 
     def tile_bytes(self, tile: Tile) -> int:
         """Bytes of a tile on disk."""

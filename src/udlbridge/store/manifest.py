@@ -1,0 +1,167 @@
+"""The manifest of a store: what the kernel is of, how it is stored, and a checksum that says that nobody edited it.
+
+It is the attribute "udlbridge" of the store's Zarr group. All that a reader relies on is in it, and is proved by the
+checksum before it is believed: how many samples count, what they are, how tiles are cut and stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from udlbridge.backends.reduction import checked_reduction
+from udlbridge.errors import OutputsError, StoreError
+from udlbridge.options import whole
+from udlbridge.regular import read_regular
+from udlbridge.store.narrowing import STORAGE
+from udlbridge.store.samples import DTYPES
+from udlbridge.store.tile_files import METADATA
+
+FORMAT = 2
+"""Version of the manifest. It grows when an older reader could misread a newer store."""
+
+KEY = "udlbridge"
+"""Name of the attribute."""
+
+METADATA_BYTES = 1 << 26
+"""Far more than Zarr's metadata and a manifest ever take: names of parameters, and figures of every run."""
+
+
+def signed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as JSON gives them back, with their checksum."""
+    plain: dict[str, Any] = json.loads(_canonical(fields))
+    return {**plain, "checksum": _checksum(plain)}
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON object in one of Zarr's files.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file of plausible size.
+        ValueError: it is not JSON, or no object.
+    """
+    try:
+        found = json.loads(read_regular(path, METADATA_BYTES))
+    except RecursionError:
+        raise ValueError("its JSON is nested without end") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return found
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the store in a folder, proved by its checksum.
+
+    Raises:
+        StoreError: there is no store, it may not be read, it has another format, or its manifest is damaged.
+    """
+    try:
+        if not folder.is_dir():
+            raise FileNotFoundError("there is no such folder")
+        manifest = read_metadata(folder / METADATA)["attributes"][KEY]
+        version = manifest["format"]
+    except PermissionError as error:
+        raise StoreError(
+            f"{folder} cannot be read: permission denied ({error})",
+            allowed="a store whose folders and files this user may read",
+            remedy="ask its owner to change their permissions",
+        ) from error
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise StoreError(
+            f"{folder} is not a kernel store ({error})",
+            allowed="a folder that `udlbridge kernel --out` wrote",
+            remedy="check the path; if it was one, its zarr.json is damaged",
+        ) from None
+    if version != FORMAT:
+        raise StoreError(
+            f"{folder} has format {version!r}",
+            allowed=str(FORMAT),
+            remedy="update udlbridge, or compute the kernel again: older formats could not prove what they hold",
+        )
+    fields = {name: value for name, value in manifest.items() if name != "checksum"}
+    if manifest.get("checksum") != _checksum(fields):
+        raise _damaged(folder, "its checksum is another one: it was edited, or bits of it changed")
+    wrong = [name for name, fits in _FIELDS.items() if not fits(fields.get(name))]
+    if not wrong:
+        try:
+            checked_reduction(fields["outputs"], fields["n_outputs"])
+        except OutputsError:
+            wrong = ["outputs"]
+    if wrong:
+        raise _damaged(folder, f"{', '.join(wrong)} cannot be")
+    return fields
+
+
+def metadata_differs(folder: Path, part: str, why: str) -> StoreError:
+    """The error for metadata of an array that is not what the manifest says."""
+    return StoreError(
+        f"{folder / part / METADATA} is not what the manifest of the store says ({why})",
+        allowed="the metadata that udlbridge wrote",
+        remedy="take that file from a copy of the store; nothing of the store was changed",
+    )
+
+
+def _damaged(folder: Path, why: str) -> StoreError:
+    return StoreError(
+        f"the manifest of {folder} is damaged ({why})",
+        allowed="a manifest as udlbridge wrote it",
+        remedy=f"take {METADATA} from a copy of the store, or compute the kernel again; nothing of it was changed",
+    )
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    """SHA-256 of the fields in one way of writing them, which neither order nor spaces change."""
+    try:
+        return hashlib.sha256(_canonical(fields).encode()).hexdigest()
+    except (ValueError, RecursionError):  # NaN, lone surrogates: nothing that was signed
+        return ""
+
+
+def _canonical(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_count(value: object) -> bool:
+    return 1 <= (whole(value) or 0) < 1 << 40
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_samples(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("shape"), list)
+        and all(map(_is_count, value["shape"]))
+        and isinstance(value.get("dtype"), str)
+        and value["dtype"] in DTYPES
+        and _is_count(value.get("rows"))
+    )
+
+
+def _is_plan(value: object) -> bool:
+    return isinstance(value, dict) and _is_text(value.get("method")) and _is_count(value.get("n"))
+
+
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    "id": _is_text,
+    "model": _is_text,
+    "model_bytes": lambda value: 0 <= (-1 if (found := whole(value)) is None else found) < 1 << 50,
+    "data": _is_text,
+    "samples": _is_samples,
+    "n": _is_count,
+    "n_outputs": _is_count,
+    "dtype": lambda value: value in ("float32", "float64"),
+    "storage": lambda value: isinstance(value, str) and value in STORAGE,
+    "tile": _is_count,
+    "complete": lambda value: isinstance(value, bool),
+    "storage_error": lambda value: isinstance(value, float),
+    "backend": _is_text,
+    "plan": _is_plan,
+    "params": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
+"""What is read from the manifest without another look."""

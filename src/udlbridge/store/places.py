@@ -1,0 +1,119 @@
+"""Which file of a tile belongs where: a checksum alone says that a tile is whole, and not which tile it is.
+
+An append-only file has a record for every tile that was written: its block row and column, how many of their samples
+it covers, and the checksum in the tile's own file. Each record has a checksum of its own, which the store's random
+name is part of, so that a torn record, or one of another store, counts as none. A tile whose checksum was never
+recorded for its place is damaged, whatever its file says.
+
+The record is written before the file takes the tile's place: a reader then never finds a whole tile without one. All
+records of a place count, not the last alone: samples are only ever appended, so that an earlier file of the same
+place holds the same entries, for as many samples as its record says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+
+from udlbridge.atomic import flush
+from udlbridge.kernels.tiling import Tile
+
+FILE = "tiles.places"
+"""Name of the file in a store's folder."""
+
+_RECORD = struct.Struct("<QQIIII")
+"""Block row, block column, samples of the row and of the column, the checksum of the tile, that of the record."""
+
+_PIECE = 1 << 15
+"""Records that are read at a time."""
+
+
+class Places:
+    """What was recorded of the tiles of one store.
+
+    Args:
+        folder: of the store.
+        name: the store's random name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / FILE
+        self._seed = zlib.crc32(name.encode())
+        self._covered: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._read = 0
+
+    def holds(self, tile: Tile, checksum: int) -> bool:
+        """Whether a file with that checksum was written as this tile, and covers its samples."""
+        covered = self._covered.get((tile.row, tile.column, checksum))
+        return covered is not None and covered[0] >= tile.shape[0] and covered[1] >= tile.shape[1]
+
+    def holds_less(self, tile: Tile, checksum: int) -> bool:
+        """Whether a file with that checksum was written as this tile when the store had fewer samples."""
+        return (tile.row, tile.column, checksum) in self._covered and not self.holds(tile, checksum)
+
+    def refresh(self) -> None:
+        """Read what was recorded since the last time, by whatever handle; there need not be a file.
+
+        Raises:
+            OSError: the file cannot be read, or is something else than a regular file.
+        """
+        try:
+            found = os.lstat(self._path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, f"{FILE} is no regular file")
+        if found.st_size < self._read:
+            self._covered, self._read = {}, 0
+        if found.st_size - self._read < _RECORD.size:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            while records := file.read(_PIECE * _RECORD.size):
+                whole = len(records) // _RECORD.size * _RECORD.size
+                for fields in _RECORD.iter_unpack(records[:whole]):
+                    self._take(*fields)
+                self._read += whole
+                if whole < len(records):
+                    return  # the rest is torn, or being written
+
+    def add(self, tile: Tile, checksum: int) -> None:
+        """Record that a file with that checksum is written as this tile. A torn record at the end is written over.
+
+        Raises:
+            OSError: as of writing.
+        """
+        fields = (tile.row, tile.column, *tile.shape, checksum)
+        record = _RECORD.pack(*fields, self._checksum(*fields))
+        file = os.open(
+            self._path,
+            os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0),
+            0o666,
+        )
+        with os.fdopen(file, "r+b") as opened:
+            opened.seek(os.fstat(file).st_size // _RECORD.size * _RECORD.size)
+            opened.write(record)
+        self._take(*fields, self._checksum(*fields))
+
+    def flush(self) -> None:
+        """Wait until what was recorded is on the disk.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if self._path.exists():
+            flush(self._path)
+
+    def _take(self, row: int, column: int, rows: int, columns: int, checksum: int, own: int) -> None:
+        if own != self._checksum(row, column, rows, columns, checksum):
+            return
+        key = row, column, checksum
+        before = self._covered.get(key, (0, 0))
+        self._covered[key] = max(before[0], rows), max(before[1], columns)
+
+    def _checksum(self, row: int, column: int, rows: int, columns: int, checksum: int) -> int:
+        return zlib.crc32(struct.pack("<QQIII", row, column, rows, columns, checksum), self._seed)
