@@ -102,7 +102,7 @@ def _text() -> str:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits and endless nesting too
         raise ConfigError(
             f"{config_file()} is not valid TOML ({error})",
             allowed="tables and values, as https://toml.io describes them",

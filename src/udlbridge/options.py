@@ -164,17 +164,24 @@ def checked_shape(what: str, value: object) -> tuple[int, ...]:
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+MOST_BYTES = 2**63
+"""More than any machine has; what is larger is a slip, and no number that arrays are counted in."""
+
+
 def parse_bytes(size: int | str) -> int:
     """Bytes in "2GB", "500 MB", "1.5GiB" or a number of bytes.
 
     Raises:
         OptionError: if it is not a positive amount.
     """
-    number = real(size)
+    try:
+        number = real(size)
+    except OverflowError:  # a fraction that no float can hold
+        number = None
     if number is None and isinstance(size, str):
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?B?)", size.strip().upper())
         number = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else None
-    if number is not None and 1 <= number < math.inf:
+    if number is not None and 1 <= number < MOST_BYTES:
         return int(number)
     raise OptionError(
         f"an amount of memory {size!r}", allowed='a number and a unit, as "2GB" or "500MB"', remedy="correct it"

@@ -64,7 +64,7 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     if isinstance(outputs, str) and outputs in REDUCTIONS:
         return Reduction(outputs, -1, n_outputs)
     # At the command line a number comes as a word; what else counts as a digit somewhere, as "²", is none here.
-    index = int(outputs) if isinstance(outputs, str) and re.fullmatch("-?[0-9]+", outputs) else whole(outputs)
+    index = int(outputs) if isinstance(outputs, str) and re.fullmatch("-?[0-9]{1,18}", outputs) else whole(outputs)
     if index is not None:
         if 0 <= index < n_outputs:
             return Reduction("one", index, n_outputs)

@@ -78,4 +78,8 @@ def main() -> None:
         # The reader (head, less) has left; point stdout elsewhere so that the interpreter's last flush stays quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
+    except OSError as error:
+        # What the system refuses, wherever nobody foresaw it, is no fault of the program's: a line says it all.
+        click.echo(f"udlbridge: {error}", err=True)
+        sys.exit(EXIT_ERROR)
     sys.exit(code if isinstance(code, int) else 0)

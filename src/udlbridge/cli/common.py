@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,24 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+
+class UserPath(click.Path):
+    """A path as users type it: `~` is their home, also where the shell leaves it as it is (`--out=~/K.zarr`)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, expanded; a name that the system does not take is a usage error."""
+        try:
+            found = super().convert(os.path.expanduser(value), param, ctx)
+            os.path.lexists(found)
+            Path(os.fsdecode(found)).exists()
+        except (OSError, ValueError) as error:
+            words = error.strerror if isinstance(error, OSError) else str(error)
+            self.fail(f"{os.fspath(value)[:40]!r}... is no path here: {words}", param, ctx)
+        return found
+
+
 data_option = click.option(
-    "--data", "folder", type=click.Path(path_type=Path), help="Folder with the four MNIST files. [UDLBRIDGE_DATA]"
+    "--data", "folder", type=UserPath(path_type=Path), help="Folder with the four MNIST files. [UDLBRIDGE_DATA]"
 )
 
 
@@ -53,14 +70,14 @@ def _writable_plots(_context: click.Context, _option: click.Parameter, target: P
 json_option = click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=UserPath(path_type=Path, allow_dash=True),
     callback=_writable_json,
     help="Write the result as JSON; - for stdout.",
 )
 plot_option = click.option(
     "--plot",
     "plots",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     callback=_writable_plots,
     help="Folder for PNG pictures.",
 )
@@ -140,10 +157,16 @@ def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
     import numpy as np
 
     from udlbridge.errors import DataError
+    from udlbridge.regular import check_readable
 
     try:
-        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # As a map first: that the file is as large as its header says is then known before memory is taken for it.
+        check_readable(path, links=True)
+        with warnings.catch_warnings(action="ignore"):  # of sizes that overflow
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray) and not mapped:
+            found = np.array(found)
+    except Exception as error:  # NumPy reads the header as Python's text: a damaged one raises whatever that does
         raise DataError(
             f"{path} is not a .npy file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
         ) from error
@@ -236,6 +259,6 @@ def _parsed_shape(text: str) -> tuple[int, ...]:
     from udlbridge.errors import ShapeError
 
     sizes = text.split(",")
-    if not all(re.fullmatch("[0-9]+", size.strip()) and int(size) > 0 for size in sizes):
+    if not all(re.fullmatch("[0-9]{1,9}", size.strip()) and int(size) > 0 for size in sizes):
         raise ShapeError(f"--shape {text}", allowed="positive numbers with commas", remedy="as --shape 3,32,32")
     return tuple(int(size) for size in sizes)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from udlbridge.cli.common import UserPath
+
 
 @click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=UserPath(path_type=Path))
+@click.argument("target", metavar="OUT", type=UserPath(path_type=Path))
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Convert the numbers; without it they stay.")
-@click.option("--spec", type=click.Path(path_type=Path), help="JSON file with the layers, where IN has arrays alone.")
+@click.option("--spec", type=UserPath(path_type=Path), help="JSON file with the layers, where IN has arrays alone.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 def command(source: Path, target: Path, dtype: str | None, spec: Path | None, force: bool) -> None:
     """Convert a network from one file format to another, by the endings of the names.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from udlbridge.cli.common import UserPath
+
 
 @click.group()
 def command() -> None:
@@ -43,11 +45,11 @@ def status() -> int:
 
 @command.command()
 @click.option(
-    "--exe", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="The julia binary."
+    "--exe", type=UserPath(path_type=Path, exists=True, dir_okay=False), required=True, help="The julia binary."
 )
 @click.option(
     "--project",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=UserPath(path_type=Path, exists=True, file_okay=False),
     required=True,
     help="An environment with Flux, Zygote, NNlib, ForwardDiff, JSON and PythonCall.",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from udlbridge.cli.common import (
+    UserPath,
     count_option,
     data_option,
     dtype_option,
@@ -31,7 +32,7 @@ from udlbridge.cli.common import (
 @click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
 @dtype_option
 @click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
-@click.option("--out", "target", type=click.Path(path_type=Path), help="A .npy file, or a .zarr store for any size.")
+@click.option("--out", "target", type=UserPath(path_type=Path), help="A .npy file, or a .zarr store for any size.")
 @click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
 @click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS.")
 @click.option("--device", default=None, help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
@@ -98,6 +99,8 @@ def command(
     if target is None:
         raise click.UsageError("--out is missing: a .npy file, or a .zarr store")
     progress = False if quiet else None
+    if target.suffix not in (".npy", ".zarr"):
+        raise click.UsageError(f"--out {target} ends in {target.suffix or 'nothing'}: a .npy file, or a .zarr store")
     if target.suffix == ".npy":
         for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
             if given:

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
-from udlbridge.cli.common import json_option, plot_option, report, write_json
+from udlbridge.cli.common import UserPath, json_option, plot_option, report, write_json
 
 practical_data_option = click.option(
     "--data",
     "folder",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     help="Folder with data sets, as the files of MNIST-1D; or one with a folder `mnist1d`. [UDLBRIDGE_DATA]",
 )
 
@@ -79,7 +79,7 @@ def run(
 @click.option("--backend", "engines", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
 @practical_data_option
 @click.option(
-    "--write", "page", type=click.Path(path_type=Path), help="Put the tables where their marks stand in this file."
+    "--write", "page", type=UserPath(path_type=Path), help="Put the tables where their marks stand in this file."
 )
 def table(names: tuple[str, ...], engines: tuple[str, ...], folder: Path | None, page: Path | None) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from udlbridge.cli.common import (
+    UserPath,
     data_option,
     dtype_option,
     json_option,
@@ -30,8 +31,8 @@ from udlbridge.cli.common import (
 @click.option("--diag-reg", default=1e-3, show_default=True, help="Regularisation, relative to the mean diagonal.")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Residual of the solver, relative to the targets.")
 @click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
-@click.option("--store", "target", type=click.Path(path_type=Path), help="A .zarr store for the kernel: made or used.")
-@click.option("--state", type=click.Path(path_type=Path), help="A .safetensors file to resume the solver from.")
+@click.option("--store", "target", type=UserPath(path_type=Path), help="A .zarr store for the kernel: made or used.")
+@click.option("--state", type=UserPath(path_type=Path), help="A .safetensors file to resume the solver from.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @data_option
 @json_option

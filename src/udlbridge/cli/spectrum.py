@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from udlbridge.cli.common import (
+    UserPath,
     count_option,
     data_option,
     dtype_option,
@@ -25,7 +26,7 @@ from udlbridge.cli.common import (
 
 
 @click.command()
-@click.argument("kernel_file", type=click.Path(exists=True, path_type=Path), required=False)
+@click.argument("kernel_file", type=UserPath(exists=True, path_type=Path), required=False)
 @model_option
 @count_option(1000, "Number of samples, for --model.")
 @outputs_option

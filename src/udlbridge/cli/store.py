@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import Command
+from udlbridge.cli.common import Command, UserPath
 
-path_argument = click.argument("path", type=click.Path(path_type=Path))
+path_argument = click.argument("path", type=UserPath(path_type=Path))
 
 
 def engine_options(command: Command) -> Command:
@@ -76,7 +76,7 @@ def verify(
 
 @command.command()
 @path_argument
-@click.argument("samples", type=click.Path(path_type=Path, exists=True))
+@click.argument("samples", type=UserPath(path_type=Path, exists=True))
 @engine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from udlbridge import backends
 from udlbridge.atomic import writing
 from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
+from udlbridge.networks.archives import check_archive
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import parsed_spec, require_buffers
+from udlbridge.regular import check_readable
 
-if TYPE_CHECKING:
-    pass
+PACKED = 64
+"""How many times its size an .npz file may unpack to. Weights pack hardly at all, those of a pruned network tenfold."""
 
 
 def read_network(path: Path, spec: Path | None = None) -> Model:
@@ -96,6 +98,8 @@ def _read_safetensors(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
 
 
 def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+    check_readable(path, links=True)
+    check_archive(path, PACKED)
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array, as a .npy file does")

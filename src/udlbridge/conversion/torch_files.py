@@ -9,7 +9,12 @@ import torch
 
 from udlbridge.conversion.torch_export import to_torch
 from udlbridge.errors import ModelFileError
+from udlbridge.networks.archives import check_archive
 from udlbridge.networks.model import Model
+from udlbridge.regular import check_readable
+
+SHARED = 16
+"""How often the same numbers may stand in a state dict, under the names of layers that share them."""
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -19,9 +24,14 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file holds something else.
         ModelFileError: numbers of a dtype that NumPy does not have.
     """
+    size = check_readable(path, links=True)
+    check_archive(path, 1)  # PyTorch packs nothing, and its reader would unpack all the same
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it is not a state dict")
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > SHARED * size:  # a view of one number may say that it is a billion
+        raise ValueError(f"its arrays would take {claimed:,} bytes, and it has {size:,}")
     arrays = {}
     for name, value in state.items():
         try:

