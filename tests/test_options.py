@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import udlbridge as ub
 from udlbridge import options
 from udlbridge.errors import OptionError
 
+MODEL = ub.Model([ub.Dense(3, 2)])
 WHOLE = (3, np.int64(3), np.uint8(3), np.array(3), np.array(3, dtype=">i4"))
 REAL = (0.5, np.float64(0.5), np.float16(0.5), np.array(0.5), np.longdouble(0.5), Fraction(1, 2), np.array(0.5, ">f4"))
 TRUE = (True, np.True_, np.array(True))
@@ -63,7 +66,6 @@ def test_ranges() -> None:
             options.checked_not_negative("lr", value)
     with pytest.raises(OptionError, match="above 0"):
         options.checked_positive("lr", 0)
-    assert options.checked_real("p", np.float32(-2)) == -2.0
     with pytest.raises(OptionError, match=r"True or False"):
         options.checked_flag("bias", "no")
 
@@ -93,3 +95,24 @@ def test_amounts_of_memory(amount: int) -> None:
 def test_no_amounts_of_memory(bad: object) -> None:
     with pytest.raises(OptionError, match="an amount of memory"):
         options.parse_bytes(bad)  # type: ignore[arg-type]
+
+
+def test_plans_of_numbers_of_numpy_are_data() -> None:
+    shape, n, output = (np.int64(3),), np.int64(8), np.int64(0)
+    plan = ub.plan(MODEL, n, sample_shape=shape, outputs=output, calibrate=np.False_, backend="reference")
+    assert json.loads(json.dumps(plan.to_dict())) == plan.to_dict()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda word: ub.plan(MODEL, 8, calibrate=word, backend="reference"),
+        lambda word: ub.alignment(np.eye(3), np.eye(3), centred=word),
+        lambda word: ub.compute_kernel(MODEL, np.zeros((2, 3), "float32"), "never", resume=word, backend="reference"),
+        lambda word: ub.from_torch(ub.to_torch(MODEL), inference=word),
+    ],
+    ids=["calibrate", "centred", "resume", "inference"],
+)
+def test_a_word_is_no_truth_value(call: Callable[[object], object], untyped: None) -> None:
+    with pytest.raises(OptionError, match="True or False"):
+        call("no")

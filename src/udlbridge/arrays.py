@@ -252,7 +252,7 @@ def _read(value: object, name: str) -> np.ndarray:
 
 
 def _refuse_kind(array: np.ndarray, value: object, name: str, wanted: Wanted) -> None:
-    """Refuse what is no array of numbers.
+    """Refuse what is not an array of numbers.
 
     Raises:
         DTypeError: always.

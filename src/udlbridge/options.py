@@ -100,15 +100,6 @@ def checked_not_negative(what: str, value: object) -> float:
     return _checked_real(what, value, "a finite number, at least 0", least=0.0)
 
 
-def checked_real(what: str, value: object) -> float:
-    """`value` as a float that is finite.
-
-    Raises:
-        OptionError: otherwise.
-    """
-    return _checked_real(what, value, "a finite number")
-
-
 def _checked_real(
     what: str, value: object, allowed: str, *, least: float = -math.inf, above: float = -math.inf
 ) -> float:

@@ -175,3 +175,8 @@ def test_a_report_says_what_changed() -> None:
     assert (repaired.smallest, repaired.diagonal_change) == (-1.0, 0.5)
     np.testing.assert_allclose(repaired.change, 1 / np.sqrt(5))
     assert str(repaired).startswith("threshold: smallest eigenvalue before -1;")
+
+
+def test_a_negative_diagonal_is_named_in_the_kernels_own_unit() -> None:
+    with pytest.raises(errors.NumericalError, match=r"-1e\+308 at \(1, 1\)"):
+        ub.repair(np.diag([1e308, -1e308, 1e308]), "closest")

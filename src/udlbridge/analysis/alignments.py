@@ -18,7 +18,7 @@ from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_choice, checked_count
+from udlbridge.options import checked_choice, checked_count, checked_flag
 
 ESTIMATORS = ("biased", "unbiased")
 """How the covariance between the features behind two kernels is estimated from n samples."""
@@ -126,13 +126,13 @@ def aligned(
     return result
 
 
-def checked_estimator(estimator: object, centred: bool = True, batch: object = None) -> int | None:
+def checked_estimator(estimator: object, centred: object = True, batch: object = None) -> int | None:
     """The batch, where the three options go together.
 
     Raises:
-        OptionError: they do not, or there is no such estimator.
+        OptionError: they do not, or one of them is invalid.
     """
-    word = checked_choice("estimator", estimator, ESTIMATORS)
+    word, centred = checked_choice("estimator", estimator, ESTIMATORS), checked_flag("centred", centred)
     if word == "biased" and batch is not None:
         raise OptionError(
             f"batch={batch!r} with the biased estimator",

@@ -26,8 +26,9 @@ class AlignmentTest:
 
     `p_value` is the share of permutations, the identity among them, whose alignment is at least `alignment`; None where
     none were drawn. `gamma_p_value` is that of a gamma distribution with the mean and variance that the biased
-    alignment has over all permutations; None where that is none, as for kernels that are not positive semidefinite.
-    `null` holds the permuted alignments, a read-only array of float64; `seed` draws the permutations again.
+    alignment has over all permutations; None where there is no such distribution, as for kernels that are not positive
+    semidefinite. `null` holds the permuted alignments, a read-only array of float64; `seed` draws the permutations
+    again.
     """
 
     alignment: float

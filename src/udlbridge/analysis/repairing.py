@@ -75,8 +75,11 @@ def closest(matrix: np.ndarray) -> np.ndarray:
     asks for: that puts the diagonal right to the last digit, and what is the product of a factor with itself stays
     positive semidefinite however small an entry of the diagonal is.
 
+    Args:
+        matrix: symmetric, without negative entries on the diagonal, since no such matrix has one.
+
     Raises:
-        NumericalError: if the diagonal has a negative entry, which no such matrix has; or no convergence.
+        NumericalError: no convergence.
 
     Source: Higham, Computing the nearest correlation matrix (2002), for the problem; Malick, A dual approach to
     semidefinite least-squares problems (2004), for the method, by L-BFGS.
@@ -84,13 +87,6 @@ def closest(matrix: np.ndarray) -> np.ndarray:
     from scipy.optimize import minimize
 
     wanted = np.diagonal(matrix).copy()
-    if wanted.min() < 0:
-        worst = int(wanted.argmin())
-        raise NumericalError(
-            f"the kernel is {wanted[worst]:.6g} at {(worst, worst)}",
-            allowed='a diagonal without negative entries, for method="closest" keeps it',
-            remedy='use method="threshold"',
-        )
     result = np.zeros_like(matrix)
     live = np.flatnonzero(wanted)  # a zero on the diagonal makes its row and column zero
     if live.size == 0:
@@ -135,8 +131,8 @@ def repair(k: object, method: str = "threshold") -> Repair:
     | "closest" | nearest in Frobenius norm among those with the diagonal of `k` | the diagonal |
 
     What comes back is "PSD" or "rounding" to `spectrum`; a matrix without negative eigenvalues comes back unchanged. A
-    kernel that `spectrum` calls "not PSD" has a bug behind it, or is no Gram matrix: repairing hides that. The work is
-    done in float64 and rounded to the dtype of `k` in the end (integers to float64), so that the smallest eigenvalue
+    kernel that `spectrum` calls "not PSD" has a bug behind it, or is not a Gram matrix: repairing hides that. The work
+    is done in float64 and rounded to the dtype of `k` in the end (integers to float64), so that the smallest eigenvalue
     can be negative again by rounding, but not by more.
 
     Args:
@@ -160,6 +156,13 @@ def repair(k: object, method: str = "threshold") -> Repair:
         )
     source.check()
     matrix, exponent = source.dense()
+    worst = int(np.diagonal(matrix).argmin())
+    if method == "closest" and matrix[worst, worst] < 0:
+        raise NumericalError(
+            f"the kernel is {np.ldexp(matrix[worst, worst], exponent):.6g} at {(worst, worst)}",
+            allowed='a diagonal without negative entries, for method="closest" keeps it',
+            remedy='use method="threshold"',
+        )
     smallest = float(np.linalg.eigvalsh(matrix)[0])
     repaired = METHODS[method](matrix) if smallest < 0 else matrix
     repaired = (repaired + repaired.T) / 2

@@ -72,7 +72,7 @@ def signal_report(
 
     Raises:
         ShapeError: `y` does not have the shape of f(x).
-        OptionError: `model` is none of ours.
+        OptionError: `model` is not a `Model`.
         InputError, DTypeError: what is wrong with `x` or `y`.
 
     Source: Prince, Understanding Deep Learning (2023), section 7.5.

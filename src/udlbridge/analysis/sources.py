@@ -11,7 +11,7 @@ from jaxtyping import Float
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.scaling import UnitProduct
 from udlbridge.analysis.spectra import checked_operator, fits_lapack
-from udlbridge.arrays import as_kernel
+from udlbridge.arrays import as_array, as_kernel
 from udlbridge.errors import InputError
 from udlbridge.tolerances import rounding_unit
 
@@ -49,8 +49,8 @@ class Source:
             found = np.asarray(self.kernel.diagonal(), dtype=np.float64)
         else:
             found = np.concatenate(
-                [np.diagonal(np.asarray(self.kernel[i : i + 1, i : i + 1], dtype=np.float64)) for i in range(self.n)]
-            )
+                [np.diagonal(as_array(self.kernel[i : i + 1, i : i + 1], "the kernel")) for i in range(self.n)]
+            ).astype(np.float64)
         if not np.isfinite(found).all():
             index = int(np.argwhere(~np.isfinite(found))[0, 0])
             raise InputError(
@@ -68,7 +68,7 @@ def source_of(kernel: object, *, check: bool = True) -> Source:
         check: read arrays once to see that they are finite and symmetric.
 
     Raises:
-        ShapeError, InputError: it is no such matrix.
+        ShapeError, InputError: it is not such a matrix.
     """
     given: Any = as_kernel(kernel)
     if hasattr(given, "matvec"):

@@ -32,7 +32,7 @@ def trace(kernel: object, *, probes: int = PROBES, seed: int | None = None) -> E
     Raises:
         ShapeError: not square.
         InputError: empty, not finite, not real, or an operator that is not symmetric.
-        OptionError: fewer than 3 probes, or a seed that is none.
+        OptionError: fewer than 3 probes, or an invalid seed.
 
     Source: Epperly, Tropp, Webber (2024).
     """

@@ -64,7 +64,7 @@ def engines() -> Mapping[str, Engine]:
 def _named(point: EntryPoint) -> Engine:
     try:
         named = point.load()
-    except Exception as error:  # a package of whomever, which may fail in any way, must not take the others along
+    except Exception as error:  # anyone's package may fail in any way, and must not take the others along
         return _Broken(point, f"cannot be loaded ({type(error).__name__}: {error})")
     if not isinstance(named, Engine):
         return _Broken(point, f"names a {type(named).__name__}, which is no Engine")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from udlbridge import backends
 from udlbridge.networks.inputs import check_model
 from udlbridge.networks.model import Model
+from udlbridge.options import checked_flag
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,19 +32,20 @@ def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
             `module`; shared or frozen parameters; weights that are neither float32 nor float64, of several dtypes,
             without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
             from inference.
+        OptionError: `inference` is not a truth value.
         TorchUnavailable: PyTorch is not installed.
     """
     backends.require_torch()
     from udlbridge.conversion import torch_import
 
-    return torch_import.from_torch(module, inference=inference)
+    return torch_import.from_torch(module, inference=checked_flag("inference", inference))
 
 
 def to_torch(model: Model) -> nn.Sequential:
     """The network as a `torch.nn.Sequential` in inference mode, with copies of parameters and buffers.
 
     Raises:
-        OptionError: something else in the place of the model.
+        OptionError: `model` is not a `Model`.
         TorchUnavailable: PyTorch is not installed.
     """
     check_model(model)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import DTypeLike
 
 from udlbridge.arrays import as_array
 from udlbridge.errors import OptionError
@@ -53,14 +54,14 @@ def network_kernel(
     right = None if x2 is None or x2 is x1 else as_array(x2, "x2")
     if network == "infinite":
         layers = _infinite(left.shape[-1], depth, activation)
-        pair = [None if x is None else x.astype(np.float64) for x in (left, right)]
+        pair = [None if x is None else _converted(x, np.float64) for x in (left, right)]
         found = kernels(layers, pair[0], pair[1], w_std=w_std, b_std=b_std, get="ntk").ntk  # type: ignore[arg-type]
         assert found is not None  # it was asked for
         return found
     model = network_for(network, left.shape[-1])
     if model.takes_tokens:
         return ntk(model, left, right, outputs="mean", backend=backend).astype(np.float64)
-    own = [None if x is None else x.astype(model.dtype) for x in (left, right)]
+    own = [None if x is None else _converted(x, model.dtype) for x in (left, right)]
     return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)  # type: ignore[arg-type]
 
 
@@ -78,6 +79,11 @@ def network_for(network: Any, features: int) -> Model:
         allowed='"infinite", a Model, or a function of the number of features that returns one',
         remedy="as network=lambda d: ub.Model([ub.Dense(d, 64, 'relu'), ub.Dense(64, 1)])",
     )
+
+
+def _converted(x: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Samples in the dtype of the network; complex ones as they are, for they are refused."""
+    return x if x.dtype.kind == "c" else x.astype(dtype)
 
 
 def _infinite(features: int, depth: int, activation: str) -> list[Layer]:

@@ -92,7 +92,7 @@ class FactoredKernel(NDArrayOperatorsMixin):
         """Entries, rows, or a rectangle, as of an array (n, n): `k[i, j]`, `k[i]`, `k[i:j, p:q]`, `k[:, columns]`.
 
         Raises:
-            OptionError: what is no index of a matrix.
+            OptionError: the key is not an index of a matrix.
         """
         rows, columns = _two(key)
         left, right = self._rows(rows, key), self._rows(columns, key)

@@ -113,7 +113,7 @@ def layer_kernels(
         parameters, or without any of `params`, have none.
 
     Raises:
-        As `udlbridge.ntk`; OptionError for what is no `Model`.
+        As `udlbridge.ntk`; OptionError for anything but a `Model`.
     """
     rows, columns = _batches(model, x, x2)
     request = kernel_request(

@@ -16,7 +16,7 @@ from udlbridge.kernels.tiling import Grid, block_count
 from udlbridge.networks.inputs import check_model, plausible_shape
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
-from udlbridge.options import checked_count, show_bytes
+from udlbridge.options import checked_count, checked_flag, checked_shape, show_bytes
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 64
 SHORTEST_BLOCK = 256
@@ -52,19 +52,20 @@ def plan(
         calibrate: compute for about two seconds to predict the time. Without it the engine need not be here.
 
     Raises:
-        OptionError: an unknown method, one that the model does not have, or too little memory for the smallest tile.
+        OptionError: an unknown method, one that the model does not have, an invalid shape, or too little memory for
+            the smallest tile.
         ParameterError: a pattern in `params` that matches nothing.
         BackendUnavailable: the engine cannot run here, so that nothing can be calibrated.
     """
     check_model(model)
-    shape = plausible_shape(model) if sample_shape is None else sample_shape
+    shape = plausible_shape(model) if sample_shape is None else checked_shape("sample_shape", sample_shape)
     if shape is None:
         raise OptionError("no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)")
     request = kernel_request(
         model, shape, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads
     )
     result = make_plan(request, n, m)
-    return calibrated(request, result) if calibrate else result
+    return calibrated(request, result) if checked_flag("calibrate", calibrate) else result
 
 
 def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int | None = None) -> Plan:

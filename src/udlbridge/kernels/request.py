@@ -80,7 +80,7 @@ def module_request(
         OptionError: no module, or what only a `Model` has.
         UnknownBackend: no such engine.
     """
-    # Whoever has a module has imported torch: there is no need to import it to know that this is none.
+    # Whoever has a module has imported torch: there is no need to import it to know that this is not one.
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(module, torch.nn.Module):
         raise OptionError(

@@ -138,7 +138,7 @@ def torch_default(model: M, seed: int = 0) -> M:
 
     Raises:
         OptionError: a layer that PyTorch starts in another way (Embedding, LearnedPositions, SelfAttention), inside
-            others too; or a seed that is no whole number from 0 on.
+            others too; or a seed that is not a whole number of at least 0.
     """
     generator = TorchGenerator(checked_count("seed", seed, 0))
     params: dict[str, np.ndarray] = {}

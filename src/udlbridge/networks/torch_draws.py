@@ -24,7 +24,7 @@ class TorchGenerator:
         seed: a whole number; as in torch, its last 32 bits count.
 
     Raises:
-        OptionError: a seed that is no whole number from 0 on.
+        OptionError: a seed that is not a whole number of at least 0.
     """
 
     def __init__(self, seed: int) -> None:

@@ -25,7 +25,7 @@ class GradientDescent:
         """Outputs after so many steps; the other arguments are those of `GradientFlow.at`.
 
         Raises:
-            OptionError: `steps` is no whole number of at least 0.
+            OptionError: `steps` is not a whole number of at least 0.
             InputError, ShapeError, NumericalError: as `GradientFlow.at`.
         """
         count = checked_count("steps", steps, 0)

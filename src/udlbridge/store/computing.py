@@ -17,6 +17,7 @@ from udlbridge.kernels.request import DEFAULT_MEMORY, kernel_request
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
+from udlbridge.options import checked_flag
 from udlbridge.store.creating import check_room, checked_storage, create
 from udlbridge.store.filling import fill, try_out
 from udlbridge.store.kernel_store import KernelStore
@@ -74,6 +75,8 @@ def compute_kernel(
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
     """
     batch = checked_batch(model, x)
+    resume = checked_flag("resume", resume)
+    calibrate = None if calibrate is None else checked_flag("calibrate", calibrate)
     folder = store_path(path)
     existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
     if existing is not None:

@@ -317,7 +317,7 @@ class StoredKernel:
     def _foreign(self, part: str, why: str) -> StoreError:
         what = {"x": "samples", MODEL: "network"}[part]
         return StoreError(
-            f"{self.path / part} does not hold the {what} that the kernel is of ({why})",
+            f"{self.path / part} does not hold the {what} of this kernel ({why})",
             remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",
         )
 

@@ -43,7 +43,7 @@ def assert_kernels_close(k1: np.ndarray, k2: np.ndarray, *, rtol: float | None =
 
     Raises:
         AssertionError: saying the worst entry and its indices.
-        InputError: one of them is no array of real numbers at all.
+        InputError: one of them is not an array of real numbers.
     """
     __tracebackhide__ = True
     a, b = (check_real(as_array(k, name, wanted=np.float64)) for k, name in ((k1, "k1"), (k2, "k2")))
@@ -74,7 +74,7 @@ def assert_psd(k: np.ndarray, rank: int | None = None) -> Spectrum:
 
     Raises:
         AssertionError: with the evidence.
-        UDLBridgeError: `k` is no kernel matrix at all (see `udlbridge.spectrum`).
+        UDLBridgeError: `k` is not a kernel matrix (see `udlbridge.spectrum`).
     """
     __tracebackhide__ = True
     result = spectrum(k, rank=rank)

@@ -43,7 +43,7 @@ Loss = str | Sobolev
 
 
 def checked_loss(loss: object) -> str:
-    """The name of the loss, if there is such a one.
+    """The name of the loss, if there is a loss of that name.
 
     Raises:
         OptionError: otherwise.
