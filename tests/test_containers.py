@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +19,9 @@ import scipy.sparse
 import torch
 
 import udlbridge as ub
-from udlbridge import infinite, predict
+from udlbridge import estimators, infinite, predict
 from udlbridge.errors import UDLBridgeError
+from udlbridge.udl.expressions import constant, total
 
 pytestmark = pytest.mark.usefixtures("untyped")
 
@@ -191,6 +196,8 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "input_hessian": (lambda x: ub.input_hessian(MODEL, x, **BY_HAND), X),
     "ntk x": (lambda x: ub.ntk(MODEL, x, **BY_HAND), X),
     "ntk x2": (lambda x: ub.ntk(MODEL, X, x, **BY_HAND), X2),
+    "layer_kernels x": (lambda x: ub.layer_kernels(MODEL, x, **BY_HAND), X),
+    "layer_kernels x2": (lambda x: ub.layer_kernels(MODEL, X, x, **BY_HAND), X2),
     "ntk of a module, x": (lambda x: ub.ntk(MODULE, x), X),
     "ntk of a module, x2": (lambda x: ub.ntk(MODULE, X, x), X2),
     "ntk_operator": (lambda x: ub.ntk_operator(MODEL, x, **BY_HAND) @ VECTOR, X),
@@ -256,6 +263,15 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
         lambda f: [ub.decoding.greedy(f), ub.decoding.kth_most_likely(f, 1), ub.decoding.nucleus_tokens(f, 0.5)],
         VECTOR,
     ),
+    "ranking": (lambda f: ub.decoding.ranking(f), VECTOR),
+    "decoding by chance": (
+        lambda f: [
+            ub.decoding.sample(f, np.random.default_rng(0)),
+            ub.decoding.top_k(f, 3, np.random.default_rng(0)),
+            ub.decoding.nucleus(f, 0.5, np.random.default_rng(0)),
+        ],
+        VECTOR,
+    ),
     "digits": (lambda d: ub.data.mnist("train", n=5, digits=d), np.array([1, 7])),
     "gradient_flow y": (lambda y: flow(y=y), TARGETS),
     "gradient_flow f": (lambda f: flow(f=f), TARGETS / 2),
@@ -265,6 +281,10 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     ),
     "solve y": (lambda y: predict.solve(K, y, diag_reg=0.1, progress=False).coefficients, TARGETS),
     "infinite x": (lambda x: infinite.kernels(MODEL, x, w_std=1.5, b_std=0.1).ntk, X),
+    "converges x": (lambda x: ub.converges(MODEL, widths=(4, 8), draws=1, x=x, engines=["reference"]).ntk, X),
+    "network_kernel x1": (lambda x: estimators.network_kernel(x), X),
+    "network_kernel x2": (lambda x: estimators.network_kernel(X, x), X2),
+    "a constant": (lambda c: ub.Function(lambda p: total(p * constant(c)), **BY_HAND).value(VECTOR), VECTOR),
 }
 KERNELS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "spectrum": (lambda k: ub.spectrum(k).eigenvalues, K),
@@ -273,6 +293,15 @@ KERNELS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "centre": (ub.centre, K),
     "alignment k1": (lambda k: ub.alignment(k, K2), K),
     "alignment k2": (lambda k: ub.alignment(K2, k), K),
+    "alignment_interval k1": (lambda k: str(ub.alignment_interval(k, K2)), K),
+    "alignment_interval k2": (lambda k: str(ub.alignment_interval(K2, k)), K),
+    "alignment_test k1": (lambda k: str(ub.alignment_test(k, K2, permutations=5, seed=0)), K),
+    "alignment_test k2": (lambda k: str(ub.alignment_test(K2, k, permutations=5, seed=0)), K),
+    "trace": (lambda k: ub.trace(k).value, K),
+    "frobenius_norm": (lambda k: ub.frobenius_norm(k).value, K),
+    "effective_rank": (lambda k: ub.effective_rank(k).value, K),
+    "log_det": (lambda k: ub.log_det(k).value, K),
+    "spectral_density": (lambda k: ub.spectral_density(k, probes=3, steps=5, seed=0).density, K),
     "alignment_matrix": (lambda k: ub.alignment_matrix({"first": k, "second": K2}), K),
     "layer_alignments target": (lambda k: ub.layer_alignments(MODEL, X, k, **BY_HAND), K),
     "Probe target": (lambda k: trained(probe=probe(target=k)), K),
@@ -283,12 +312,16 @@ KERNELS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "gradient_flow k_test": (lambda k: flow(k_test=k), K[:4]),
     "max_learning_rate": (predict.max_learning_rate, K),
     "solve": (lambda k: predict.solve(k, TARGETS, diag_reg=0.1, progress=False).coefficients, K),
+    "infinite_ensemble": (
+        lambda k: predict.infinite_ensemble(k, K[:4], K[:4, :4], TARGETS, diag_reg=0.1).mean,
+        K,
+    ),
     "posterior": (lambda k: predict.posterior(k, K[:4], K[:4, :4], TARGETS, diag_reg=0.1).mean, K),
 }
 
 DENSE_ANYWAY = {
     *("assert_kernels_close k1", "assert_kernels_close k2"),
-    *("gradient_flow k_train", "gradient_flow k_test", "posterior"),
+    *("gradient_flow k_train", "gradient_flow k_test", "posterior", "infinite_ensemble"),
 }
 """Kernels that are an array in any case, so that sparse ones are made dense."""
 
@@ -328,7 +361,17 @@ def outcomes(call: Callable[[Any], Any], array: np.ndarray, containers: Mapping[
             yield f"{name}: taken" if same(found, expected) else f"{name}: another result"
 
 
-SLOW = ("check", "assert_consistent", "compare_models", "study", "ntk of a module", "Probe", "train", "infinite")
+SLOW = (
+    "check",
+    "assert_consistent",
+    "compare_models",
+    "study",
+    "ntk of a module",
+    "Probe",
+    "train",
+    "infinite",
+    "converges",
+)
 """What takes long, and so gets a few containers: as whatever stands beside it, it goes through the one door."""
 
 FEW = {
@@ -366,3 +409,68 @@ def test_a_store_that_is_open(tmp_path: Path) -> None:
     kernel = store(tmp_path)
     check_outcomes(lambda x: ub.KernelStore(kernel.path, x=x).shape, X, sparse=True)
     check_outcomes(lambda v: kernel @ v, VECTOR, sparse=True)
+
+
+PUBLIC = (
+    *(ub, ub.data, ub.decoding, ub.estimators, ub.expressions, ub.infinite, ub.init, ub.losses, ub.models, ub.optimize),
+    *(ub.predict, ub.testing),
+)
+NO_ARRAYS = {
+    *("from_gpt2", "from_torch"),  # a module
+    "generate",  # functions of tokens
+    "check_backend",  # an engine
+    *("initial_buffers", "initial_parameters"),  # layers
+}
+"""Public functions whose types admit anything, but none of whose arguments is an array."""
+
+BY_SCIKIT_LEARN = {"NTKClassifier", "NTKKernel", "NTKRidge"}
+"""What takes arrays is checked by scikit-learn, whose own suite the estimators run through."""
+
+
+def public_functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """The functions and classes of a public module, but for errors, and for classes that are fields alone."""
+    listed = getattr(module, "__all__", None)
+    for name in dir(module) if listed is None else listed:
+        value = getattr(module, name)
+        own = listed is not None or getattr(value, "__module__", None) == module.__name__
+        if not callable(value) or name.startswith("_") or not own:
+            continue
+        plain = isinstance(value, type) and (
+            issubclass(value, BaseException | ub.networks.layers.Layer) or dataclasses.is_dataclass(value)
+        )
+        if not plain:
+            yield name, value
+
+
+def takes_anything(function: Any) -> bool:
+    """Whether the types of the arguments admit an array."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(re.search(r"ndarray|KernelLike|Float|Int\[|\bobject\b|\bAny\b", str(p.annotation)) for p in parameters)
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """All names that a function uses, and that the functions of this file use which it calls."""
+    for name in code.co_names:
+        yield name
+        helper = globals().get(name)
+        if inspect.isfunction(helper) and helper.__module__ == __name__:
+            yield from names_in(helper.__code__)
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from names_in(value)
+        elif isinstance(value, str):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (item for item in value if isinstance(item, str))
+
+
+def test_every_public_function_that_takes_arrays_has_a_row() -> None:
+    used = {"centre", "max_learning_rate"}  # rows themselves
+    used |= {"KernelStore", "NTKOperator"}  # tested above, and made by `ntk_operator`
+    used |= {"checked_observations"}  # what the functions of `losses` call
+    for call, _ in (*SAMPLES.values(), *KERNELS.values(), *ON_DISK.values()):
+        if inspect.isfunction(call) and call.__module__ == __name__:
+            used |= set(names_in(call.__code__))
+    found = {name for module in PUBLIC for name, value in public_functions(module) if takes_anything(value)}
+    assert {"ntk", "Model", "FactoredKernel", "repair", "gradient_flow", "greedy", "constant"} <= found
+    assert sorted(found - used - NO_ARRAYS - BY_SCIKIT_LEARN) == []
