@@ -164,7 +164,11 @@ INDEFINITE = np.array([[1.0, 2.0], [2.0, 1.0]])
     [
         (lambda: ub.predict.gradient_flow(ASYMMETRIC, np.ones(2)), InputError, "not symmetric"),
         (lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2)).at(1.0), NumericalError, "not positive semidefinite"),
-        (lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2)).at(math.inf), NumericalError, "positive definite"),
+        (
+            lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2)).at(math.inf),
+            NumericalError,
+            "semidefinite: its smallest",
+        ),
         (lambda: ub.predict.gradient_flow(np.full((2, 2), np.nan), np.ones(2)), InputError, "nan at"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(3)), ShapeError, "target for each"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones((2, 2, 2))), ShapeError, "target for each"),

@@ -10,7 +10,7 @@ from scipy import linalg, stats
 
 import udlbridge as ub
 from helpers import GOLDENS
-from udlbridge.errors import NumericalError, OptionError, ShapeError
+from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError, UDLBridgeError
 
 RECORDED = GOLDENS / "neural_tangents"
 
@@ -147,3 +147,22 @@ def test_what_cannot_be_is_refused(untyped: None) -> None:
         ub.predict.max_learning_rate(eye, 0)
     with pytest.raises(ShapeError, match="training samples"):
         ub.predict.max_learning_rate(np.ones((2, 3)))
+    skewed, hole = eye + np.triu(np.ones((3, 3)), 1), np.diag([1.0, np.nan, 1.0])
+    with pytest.raises(InputError, match="not symmetric"):
+        ub.predict.max_learning_rate(skewed)
+    with pytest.raises(InputError, match="nan at"):
+        ub.predict.max_learning_rate(hole)
+    for wrong, words in ((skewed, "not symmetric"), (hole, "nan at")):
+        with pytest.raises(InputError, match=words):
+            ub.predict.posterior(wrong, eye, None, np.ones(3))
+        with pytest.raises(InputError, match=words):
+            ub.predict.infinite_ensemble(wrong, eye, eye, np.ones(3))
+    indefinite = np.array([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    with pytest.raises(NumericalError, match="not positive semidefinite: its smallest eigenvalue is -1"):
+        ub.predict.posterior(indefinite, eye, None, np.ones(3))
+    for y in (["cat", "dog", "cat"], np.array(["1", "2", "3"])):
+        with pytest.raises(UDLBridgeError, match=r"number|dtype"):
+            ub.predict.posterior(eye, eye, None, y)
+    for t in (-1.0, math.nan):
+        with pytest.raises(OptionError, match="at least 0"):
+            ub.predict.infinite_ensemble(eye, eye, eye, np.ones(3), t=t)

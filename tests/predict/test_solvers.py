@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import udlbridge as ub
 from udlbridge.cli.predict import command
-from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
+from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.predict.classification import centred_targets, predicted_outputs
 
 MODEL = ub.Model([ub.Dense(6, 16, "tanh"), ub.Dense(16, 3)], dtype="float64")
@@ -108,6 +108,15 @@ def test_what_cannot_be_is_refused(untyped: None) -> None:
         ub.predict.solve(np.diag([1.0, 1.0, 1.0, -2.0]), np.ones(4), diag_reg=1e-3, rank=0)
     with pytest.raises(NumericalError, match="diagonal"):
         ub.predict.solve(np.zeros((4, 4)), np.ones(4), diag_reg=1e-3)
+    with pytest.raises(InputError, match="not symmetric"):
+        ub.predict.solve(k + np.triu(np.ones((4, 4)), 1), np.ones(4), diag_reg=1.0)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(InputError, match="at "):
+            ub.predict.solve(np.diag([1.0, 1.0, 1.0, wrong]), np.ones(4), diag_reg=1.0)
+        with pytest.raises(InputError, match="y is"):
+            ub.predict.solve(k, np.array([1.0, wrong, 1.0, 1.0]), diag_reg=1.0)
+    with pytest.raises(UDLBridgeError, match=r"number|dtype"):
+        ub.predict.solve(k, ["cat", "dog", "cat", "dog"], diag_reg=1.0)
     with pytest.raises(InputError, match="whole numbers"):
         centred_targets(np.array([0.5]), 10)
     with pytest.raises(InputError, match="whole numbers"):

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.options import checked_count, checked_not_negative
-from udlbridge.predict.systems import as_matrix, checked_kernel
+from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel
 
 DENSE = 500
 """Up to this order all eigenvalues are computed; beyond, the largest one alone, by products with vectors."""
@@ -44,6 +44,8 @@ def _largest_eigenvalue(kernel: Any) -> tuple[float, int]:
     shape = tuple(matrix.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ShapeError(f"the kernel has shape {shape}", allowed="(n, n)", remedy="give that of the training samples")
+    if not by_products:
+        check_symmetric("the kernel", matrix)
     n = shape[0]
     if n <= DENSE:
         dense = matrix @ np.eye(n) if by_products else matrix

@@ -82,7 +82,7 @@ def solve(
         progress: show the residual; None means: if standard error is a terminal.
 
     Raises:
-        InputError, ShapeError, OptionError: what is wrong with the arguments.
+        InputError, ShapeError, OptionError: what is wrong with the arguments, as a kernel that is not symmetric.
         NumericalError: the kernel is not positive semidefinite, or the tolerance was not reached: the message says what
             was.
 
@@ -99,6 +99,8 @@ def solve(
         )
     # Arrays and stores are multiplied in float64, block by block.
     matrix = kernel if isinstance(kernel, NTKOperator) else SlicedMatrix(kernel)
+    if isinstance(matrix, SlicedMatrix) and not matrix.has_product:
+        matrix.check()
     right = targets.reshape(len(targets), -1)
     share, tolerance = checked_positive("diag_reg", diag_reg), checked_positive("tolerance", tolerance)
     limit = checked_count("max_iterations", max_iterations, 1)

@@ -163,6 +163,7 @@ class System:
             rounding = len(factor) * np.finfo(np.float64).eps * float(np.diagonal(self.matrix).max())
             singular = bool(float(np.diagonal(factor).min()) ** 2 <= rounding)
         except LinAlgError:
+            _ = self.eigen  # a negative eigenvalue is another fault than none
             singular = True
         if singular:
             raise NumericalError(
@@ -171,6 +172,18 @@ class System:
                 remedy="give diag_reg, as diag_reg=1e-6; leave out repeated samples; or ask for a finite time",
             )
         return factor
+
+
+def check_symmetric(what: str, matrix: Float[np.ndarray, "size size"]) -> None:
+    """Raise `InputError` for a matrix that differs from its transpose by more than the rounding of float32."""
+    scale, eps = float(np.abs(matrix).max(initial=0.0)), float(np.finfo(np.float32).eps)
+    gap = float(np.abs(matrix - matrix.T).max(initial=0.0))
+    if gap > 100 * eps * np.sqrt(len(matrix)) * scale:
+        raise InputError(
+            f"{what} is not symmetric: it differs from its transpose by {gap / scale:.2g} of the largest entry",
+            allowed="the kernel of the training samples with themselves",
+            remedy="compute it as ub.ntk(model, x_train)",
+        )
 
 
 def training_system(k_train: object, y: object, diag_reg: Any = 0.0) -> System:
@@ -201,14 +214,7 @@ def training_system(k_train: object, y: object, diag_reg: Any = 0.0) -> System:
         )
     share = checked_not_negative("diag_reg", diag_reg)
     matrix = as_matrix(k)
-    scale, eps = float(np.abs(matrix).max(initial=0.0)), float(np.finfo(np.float32).eps)
-    gap = float(np.abs(matrix - matrix.T).max(initial=0.0))
-    if gap > 100 * eps * np.sqrt(len(matrix)) * scale:
-        raise InputError(
-            f"k_train is not symmetric: it differs from its transpose by {gap / scale:.2g} of the largest entry",
-            allowed="the kernel of the training samples with themselves",
-            remedy="compute it as ub.ntk(model, x_train)",
-        )
+    check_symmetric("k_train", matrix)
     matrix = (matrix + matrix.T) / 2
     matrix[np.diag_indices_from(matrix)] += share * float(np.diagonal(matrix).mean())
     return System(matrix, targets, coupled=k.ndim == 4, flat=flat)
