@@ -24,10 +24,11 @@ using LinearAlgebra
 using NNlib: NNlib
 using PrecompileTools: @compile_workload
 using Printf: @sprintf
-using SpecialFunctions: erf
+using SpecialFunctions: erf, erfc
 using Zygote: Zygote
 
 export ntk, input_jacobian, input_hessian, spectrum, Spectrum
+export infinite_ntk
 export Training, Sobolev, Observed, epoch!, loss_gradient
 export from_flux, to_flux
 
@@ -61,6 +62,8 @@ include("structured.jl")
 include("operator.jl")
 include("spectrum.jl")
 include("training.jl")
+include("linearized.jl")
+include("infinite.jl")
 include("translation.jl")
 include("files.jl")
 include("bridge.jl")

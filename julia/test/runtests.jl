@@ -29,6 +29,8 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("operator.jl")
     include("spectrum.jl")
     include("training.jl")
+    include("linearized.jl")
+    include("infinite.jl")
     include("translation.jl")
     include("bridge.jl")
 end

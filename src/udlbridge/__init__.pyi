@@ -29,6 +29,8 @@ from .analysis.repairing import Repair as Repair
 from .analysis.repairing import repair as repair
 from .analysis.signals import SignalReport as SignalReport
 from .analysis.signals import signal_report as signal_report
+from .analysis.similarity import SimilarityMap as SimilarityMap
+from .analysis.similarity import similarity_map as similarity_map
 from .analysis.spectra import spectrum as spectrum
 from .analysis.spectral_sums import frobenius_norm as frobenius_norm
 from .analysis.spectral_sums import trace as trace
@@ -45,6 +47,9 @@ from .kernels.derivatives import input_hessian as input_hessian
 from .kernels.derivatives import input_jacobian as input_jacobian
 from .kernels.derivatives import jacobian as jacobian
 from .kernels.derivatives import outputs as outputs
+from .kernels.expansions import TaylorExpansion as TaylorExpansion
+from .kernels.expansions import linearize as linearize
+from .kernels.expansions import taylor_expand as taylor_expand
 from .kernels.factored import FactoredKernel as FactoredKernel
 from .kernels.ntk import layer_kernels as layer_kernels
 from .kernels.ntk import ntk as ntk
@@ -78,6 +83,8 @@ from .store.computing import compute_kernel as compute_kernel
 from .store.kernel_store import KernelStore as KernelStore
 from .studies.alignment import study_alignment as study_alignment
 from .studies.alignment_results import AlignmentStudy as AlignmentStudy
+from .studies.linearization import LinearizationStudy as LinearizationStudy
+from .studies.linearization import study_linearization as study_linearization
 from .training.loop import loss_gradient as loss_gradient
 from .training.loop import train as train
 from .training.probes import Probe as Probe

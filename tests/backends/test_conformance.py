@@ -220,6 +220,18 @@ class ForgetsTheStep(Trains):
             super().__init__(job, x, y, replace(state, step=0))
 
 
+class TrainsTheNetworkItself(Trains):
+    class kind(ReferenceTraining):  # noqa: N801
+        def __init__(self, job: TrainJob, x: np.ndarray, y: np.ndarray, state: TrainState) -> None:
+            super().__init__(replace(job, linearized=False), x, y, state)
+
+
+class LinearisesWhereItGoesOn(Trains):
+    class kind(ReferenceTraining):  # noqa: N801
+        def __init__(self, job: TrainJob, x: np.ndarray, y: np.ndarray, state: TrainState) -> None:
+            super().__init__(replace(job, model=job.model.with_params(state.params)), x, y, state)
+
+
 class GoesOnAfterAnOverflow(Trains):
     class kind(ReferenceTraining):  # noqa: N801
         def epoch(self, order: np.ndarray, batch_size: int, factor: float) -> np.ndarray:
@@ -275,6 +287,8 @@ BROKEN: dict[type[ReferenceBackend], str] = {
     DropsTheLastBatch: "optimisers",
     ForgetsSlots: "resumed_trainings",
     ForgetsTheStep: "resumed_trainings",
+    TrainsTheNetworkItself: "linearized_trainings",
+    LinearisesWhereItGoesOn: "linearized_trainings",
     GoesOnAfterAnOverflow: "overflowing_losses",
     GivesItsStateAway: "states",
     NoVersions: "facts",

@@ -41,6 +41,40 @@ def test_quickstart_in_julia_alone() -> None:
     assert "PSD: 2 eigenvalues" in done.stdout
 
 
+@pytest.mark.slow
+def test_infinite_width(tmp_path: Path) -> None:
+    path = EXAMPLES / "infinite_width.py"
+    command = [sys.executable, str(path), "--engines", "torch", "--draws", "4", "--plot", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "slope of the log departure" in done.stdout
+    assert {file.name for file in tmp_path.iterdir()} == {"convergence.png", "linearization.png"}
+    # At a training point the ensemble is certain, far away it is not.
+    shown = {line.split(":")[0]: line.split() for line in done.stdout.splitlines() if line.startswith("x = ")}
+    assert float(shown["x = -0.8"][-1]) < 0.01
+    assert float(shown["x =  3.0"][-1]) > 0.1
+
+
+@pytest.mark.slow
+def test_the_notebook_of_kernel_regression_runs_and_is_stored_with_its_outputs() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(EXAMPLES / "kernel_regression.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs for cell in code)
+    assert json.dumps([cell.outputs for cell in code]).count("image/png") == 2
+    NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    text = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    assert "t =      inf" in text
+    difference = float(text.partition("largest difference ")[2].split()[0])
+    assert difference < 1e-8
+    gaps = [line.split(", ")[2].split()[0] for line in text.splitlines() if "from the exact one" in line]
+    array, operator = (float(gap) for gap in gaps)
+    assert array < 1e-6
+    assert operator < 1e-3  # its regularisation is relative to a diagonal that is estimated
+
+
 def test_the_notebook_runs_and_is_stored_with_its_outputs() -> None:
     import nbformat
     from nbclient import NotebookClient

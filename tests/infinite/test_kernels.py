@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import udlbridge as ub
 from helpers import GOLDENS
+from udlbridge import infinite
 from udlbridge.backends.reference.activations import ACTIVATIONS
 from udlbridge.errors import LayerError, NumericalError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.infinite.duals import DUALS
@@ -255,3 +257,82 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         call(np.random.default_rng(3).standard_normal((4, 3)))
+
+
+SECOND_OPINIONS = {
+    "two layers": [ub.Dense(4, 5, "relu"), ub.Dense(5, 3, "erf"), ub.Dense(3, 1)],
+    "convolutions": [
+        ub.Conv2d(2, 3, (3, 2), padding="same", activation="relu"), ub.MeanPool(2),
+        ub.Conv2d(3, 2, 2, stride=2, activation="sin"), ub.GlobalMeanPool(), ub.Flatten(), ub.Dense(2, 1),
+    ],
+    "flattened": [ub.Conv1d(2, 3, 3, padding=1, activation="gelu_erf"), ub.Flatten(), ub.Dense(15, 1)],
+    "residual": [
+        ub.Dense(4, 6), ub.Residual([ub.Activation("tanh"), ub.Dense(6, 6)]),
+        ub.Residual([ub.Dense(6, 3)], [ub.Dense(6, 3)]), ub.LayerNorm(3, affine=False), ub.Dense(3, 1),
+    ],
+}  # fmt: skip
+SHAPES = {"convolutions": (2, 6, 5), "flattened": (2, 5)}
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("parameterization", ["ntk", "standard"])
+@pytest.mark.parametrize("name", SECOND_OPINIONS)
+def test_julia_says_the_same(name: str, parameterization: str) -> None:
+    rng = np.random.default_rng(4)
+    shape = SHAPES.get(name, (4,))
+    x1, x2 = rng.standard_normal((3, *shape)), rng.standard_normal((2, *shape))
+    for other in (None, x2):
+        here, there = (
+            infinite.kernels(SECOND_OPINIONS[name], x1, other, w_std=1.3, b_std=0.4, parameterization=parameterization,
+                             backend=backend)
+            for backend in (None, "julia")
+        )  # fmt: skip
+        np.testing.assert_allclose(there.nngp, here.nngp, rtol=0, atol=1e-10 * np.abs(here.nngp).max())
+        np.testing.assert_allclose(there.ntk, here.ntk, rtol=0, atol=1e-10 * np.abs(here.ntk).max())
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_julia_says_the_same_of_every_activation(activation: str) -> None:
+    layers = [ub.Dense(3, 4, activation), ub.Dense(4, 1)]
+    x = np.random.default_rng(5).standard_normal((4, 3))
+    x[3] = 1.001 * x[0]  # almost the same direction, where slopes of kinks are steep
+    here, there = (infinite.kernels(layers, x, w_std=1.2, b_std=0.1, backend=name) for name in (None, "julia"))
+    np.testing.assert_allclose(there.nngp, here.nngp, rtol=0, atol=1e-10 * np.abs(here.nngp).max())
+    np.testing.assert_allclose(there.ntk, here.ntk, rtol=0, atol=1e-10 * np.abs(here.ntk).max())
+
+
+def test_kernels_larger_than_memory_go_to_files(tmp_path: Path) -> None:
+    layers = SECOND_OPINIONS["two layers"]
+    x = np.random.default_rng(6).standard_normal((40, 4))
+    files = {
+        name: np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float64, (40, 40))
+        for name in ("nngp", "ntk")
+    }
+    # So little memory that there are many blocks.
+    infinite.kernels(layers, x, w_std=1.2, b_std=0.1, memory=12 * 8 * 64, threads=1, out=files)
+    whole = infinite.kernels(layers, x, w_std=1.2, b_std=0.1)
+    for name, file in files.items():
+        file.flush()
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), getattr(whole, name), rtol=1e-13)
+    ntk = np.load(tmp_path / "ntk.npy", mmap_mode="r")
+    assert ub.spectrum(ntk).verdict == "PSD"
+    y = np.sin(x[:, :1])
+    found = ub.predict.solve(ntk, y, diag_reg=1e-2, rank=10, progress=False)
+    system = whole.ntk + found.reg * np.eye(40)
+    np.testing.assert_allclose(system @ found.coefficients, y, atol=1e-5)
+
+
+def test_files_and_engines_that_do_not_fit_are_refused(untyped: None) -> None:
+    layers = SECOND_OPINIONS["two layers"]
+    x = np.random.default_rng(6).standard_normal((5, 4))
+    calls: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"out": {"ntk": np.empty((5, 5))}}, OptionError),
+        ({"get": "ntk", "out": {"ntk": np.empty((5, 4))}}, ShapeError),
+        ({"get": "ntk", "out": {"ntk": np.empty((5, 5), dtype=int)}}, OptionError),
+        ({"get": "ntk", "out": {"ntk": [[0.0] * 5] * 5}}, OptionError),
+        ({"backend": "torch"}, OptionError),
+    ]
+    for options, error in calls:
+        with pytest.raises(error):
+            infinite.kernels(layers, x, w_std=1.0, b_std=0.0, **options)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
+from udlbridge.errors import OptionError
 from udlbridge.networks.model import Model
 
 
@@ -120,6 +121,35 @@ class Backend(ABC, Generic[F]):
 
         It gives the cotangents' share of J w and not all of J w, so that an engine may go forward or backward.
         """
+
+    def expand(
+        self, model: Model, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
+    ) -> Float[np.ndarray, "n outputs"]:
+        """sum_k d^k f(x; theta + t w) / dt^k / k! at t = 0, for k up to `degree`, w being a direction by name.
+
+        Degree 1 takes a `push` for each output. An engine with repeated forward derivatives offers more.
+        """
+        if degree > 1:
+            raise OptionError(
+                f"degree={degree} on the backend {self.name}",
+                allowed="0 or 1, or an engine that has repeated forward derivatives",
+                remedy='say backend="torch"',
+            )
+        f = self.outputs(model, x)
+        if degree == 0:
+            return f
+        units = np.eye(f.shape[1], dtype=f.dtype)
+        return f + np.stack([self.push(model, x, direction, np.tile(unit, (len(f), 1))) for unit in units], axis=1)
+
+    def infinite_kernels(
+        self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
+    ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+        """NNGP and NTK of the infinitely wide network, float64; `x2` None means `x1`. Most engines have none."""
+        raise OptionError(
+            f"kernels of infinite width on the backend {self.name}",
+            allowed="None, which computes them in NumPy, or julia",
+            remedy="leave backend out",
+        )
 
     @abstractmethod
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:

@@ -76,8 +76,9 @@ class TrainJob:
     """What is trained, and how; all of it checked.
 
     `rates`: learning rate by parameter name. `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm
-    over all parameters together). `slopes`: of all samples, for the loss "sobolev" alone. `threads` and `device` as for
-    `KernelJob`.
+    over all parameters together). `slopes`: of all samples, for the loss "sobolev" alone. `linearized`: what is trained
+    is f(x) + J(x) (theta - theta_0), with f and J at the parameters theta_0 of `model`, also where a training goes on
+    from other ones; with a loss of outputs alone. `threads` and `device` as for `KernelJob`.
     """
 
     model: Model
@@ -88,6 +89,7 @@ class TrainJob:
     threads: int | None = None
     device: str = "cpu"
     slopes: Slopes | None = None
+    linearized: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge import backends
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import symmetrise
 from udlbridge.errors import LayerError, OptionError, ShapeError
@@ -47,6 +48,8 @@ def kernels(
     get: str | Sequence[str] = ("nngp", "ntk"),
     memory: int | str = "2GB",
     threads: int | None = None,
+    backend: str | None = None,
+    out: Mapping[str, np.ndarray] | None = None,
     progress: bool | None = False,
 ) -> Kernels:
     """The kernels of a network whose layers are infinitely wide: NNGP, the covariance of one output over random
@@ -65,15 +68,19 @@ def kernels(
         get: "nngp", "ntk", or both.
         memory: bound of the working memory, besides samples and results.
         threads: how many blocks are computed at a time; None means all cores.
+        backend: None computes here, in NumPy; "julia" by `UDLBridge.infinite_ntk`, which shares no code with it and
+            forms all pairs of positions at once: a second opinion, for few samples, without `memory` and `threads`.
+        out: where to write, by name: arrays (n, m) of float32 or float64, as memory maps of files larger than memory
+            (`np.lib.format.open_memmap`). They are filled block by block, and are the result's.
         progress: show a bar; None means: if standard error is a terminal.
 
     Returns:
-        `Kernels`, with arrays (n, m) in float64.
+        `Kernels`, with arrays (n, m) in float64, or those of `out`.
 
     Raises:
         LayerError: a layer without a kernel at infinite width, or layers that do not end in one vector.
         InputError, ShapeError, DTypeError: what is wrong with the samples.
-        OptionError: what is wrong with the rest.
+        OptionError: what is wrong with the rest; an engine that has no such kernels.
         NumericalError: variances so large that a series does not converge.
 
     Source: Jacot, Gabriel, Hongler (2018); Lee et al. (2018); Arora et al. (2019) and Novak et al. (2019) for
@@ -96,10 +103,18 @@ def kernels(
         )
     if len(network.output_shape(rows.shape[1:])) != 1:
         raise LayerError("the layers do not end in a vector", allowed="one vector per sample", remedy="add Flatten()")
+    if backend is not None:
+        numbers = (setting.w_std, setting.b_std, parameterization)
+        found = backends.get(backend).infinite_kernels(network, rows, None if x2 is None else columns, *numbers)
+        results = _results(out, wanted, (len(rows), len(columns)))
+        for name, kernel in zip(("nngp", "ntk"), found, strict=True):
+            if name in results:
+                results[name][...] = kernel
+        return Kernels(results.get("nngp"), results.get("ntk"))
     pairs = len(rows.shape) > 2 and _needs_pairs(network.layers)
     workers = thread_count(threads) or os.cpu_count() or 1
     size = _block_size(rows.shape[1:], pairs, parse_bytes(memory), workers)
-    results = {name: np.empty((len(rows), len(columns))) for name in wanted}
+    results = _results(out, wanted, (len(rows), len(columns)))
     todo = list(_blocks(len(rows), len(columns), size, symmetric=x2 is None))
 
     def compute(tile: tuple[slice, slice]) -> None:
@@ -119,6 +134,37 @@ def kernels(
         for _ in pool.map(compute, todo):
             advance(1.0, 0)
     return Kernels(results.get("nngp"), results.get("ntk"))
+
+
+def _results(
+    out: Mapping[str, np.ndarray] | None, wanted: Sequence[str], shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Arrays for the results, by name.
+
+    Raises:
+        OptionError: `out` has other names, or something that cannot be written to.
+        ShapeError: its arrays are of another shape.
+    """
+    if out is None:
+        return {name: np.empty(shape) for name in wanted}
+    if set(out) != set(wanted):
+        raise OptionError(
+            f"out for {', '.join(map(repr, out))}", allowed=", ".join(map(repr, wanted)), remedy="give those in get="
+        )
+    for name, array in out.items():
+        if (
+            not isinstance(array, np.ndarray)
+            or array.dtype not in (np.float32, np.float64)
+            or not array.flags.writeable
+        ):
+            raise OptionError(
+                f"out[{name!r}] is a {type(array).__name__} that kernels cannot be written to",
+                allowed="arrays of float32 or float64, also memory maps, that are writeable",
+                remedy='np.lib.format.open_memmap("ntk.npy", "w+", np.float32, (n, m))',
+            )
+        if array.shape != shape:
+            raise ShapeError(f"out[{name!r}] of shape {array.shape}", allowed=f"{shape}", remedy="make it so large")
+    return dict(out)
 
 
 def _start(first: np.ndarray, second: np.ndarray, pairs: bool, same: bool) -> States:

@@ -18,7 +18,7 @@ from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count, checked_not_negative, thread_count
+from udlbridge.options import checked_count, checked_flag, checked_not_negative, thread_count
 from udlbridge.progress import progress_bar
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -82,6 +82,7 @@ def train(
     lr_groups: Mapping[str, float] | None = None,
     schedule: Any = None,
     clip_norm: float | None = None,
+    linearized: bool = False,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     evaluate_every: int = 1,
     checkpoints: Sequence[int] = (),
@@ -118,6 +119,8 @@ def train(
         schedule: None, ("step", {"every": 2, "factor": 0.5}) or ("cosine", {"epochs": 10, "floor": 0.0}): a factor on
             all learning rates, for each epoch.
         clip_norm: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
+        linearized: train f(x) + J(x) (theta - theta_0), the network linearised at its start, in place of the network.
+            The run's model holds theta: `udlbridge.linearize(model).outputs(run.model, x)` are its outputs.
         validation: (x, y) whose error rate is reported too.
         evaluate_every: epochs between two evaluations of the error rates; 0 means never.
         checkpoints: epochs after which the model is kept in the run; 0 is the start. Those behind `epochs` are for the
@@ -155,7 +158,10 @@ def train(
     if clip == 0:
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
     thread_count(threads)
-    job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device)
+    linearized = checked_flag("linearized", linearized)
+    job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device, linearized=linearized)
+    if linearized:
+        check_linear(job.loss, callbacks)
     data = checked_data(job, x, y)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
@@ -188,3 +194,19 @@ def train(
     if save_to is not None and resume is not None:
         run.save(save_to)  # a run that was complete already had no epoch to save it after
     return run
+
+
+def check_linear(loss: str, callbacks: Sequence[Callback]) -> None:
+    """Raise `OptionError` for what a linearised network does not have."""
+    if loss in ("sobolev", "nll"):
+        raise OptionError(
+            f'loss="{loss}" of a linearised network',
+            allowed="mse, cross_entropy, binary_cross_entropy",
+            remedy="take values alone" if loss == "sobolev" else "leave out the last Softmax, with cross_entropy",
+        )
+    if callbacks:
+        raise OptionError(
+            "callbacks with linearized=True",
+            allowed="none: they would measure the network, whose parameters the linearised one only borrows",
+            remedy="its kernel is that of the start, always; its outputs are ub.linearize(model).outputs(run.model, x)",
+        )

@@ -150,6 +150,7 @@ def describe(job: TrainJob, plan: Plan, data: Data, held_out: Data | None = None
         "batch_size": plan.batch_size,
         "seed": plan.seed,
         "orders": None if plan.orders is None else checksum(plan.orders),
+        **({"linearized": True} if job.linearized else {}),
         "callbacks": {callback.name: _spec(callback) for callback in plan.callbacks},
     }
 
@@ -187,9 +188,9 @@ def take_over(ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan
             allowed=_layers(asked),
             remedy="give the model that this run started from",
         )
-    differing = [key for key in asked if run.plan.get(key) != asked[key]]
+    differing = [key for key in {**asked, **run.plan} if run.plan.get(key) != asked.get(key)]
     if differing:
-        words = "; ".join(f"{key}: {run.plan.get(key)!r} in the run, {asked[key]!r} asked for" for key in differing)
+        words = "; ".join(f"{key}: {run.plan.get(key)!r} in the run, {asked.get(key)!r} asked for" for key in differing)
         raise RunFileError(
             f"the run to resume was made with other settings ({words})",
             allowed="the same start, data and settings, but for the number of epochs and the engine",

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import TrainJob, TrainState
 from udlbridge.errors import NumericalError, ParameterError, TrainingDiverged
+from udlbridge.kernels.expansions import moved
 from udlbridge.networks.model import Model
 from udlbridge.progress import Show
 from udlbridge.training.endings import objective
@@ -138,9 +139,15 @@ class Trainer:
         wanted = classes(self._targets_of, data.y, self._marks)
         if wanted is None or self._marks is None:
             return None
-        parts = [self._engine.outputs(model, data.x[i : i + CHUNK]) for i in range(0, len(data.x), CHUNK)]
+        parts = [self._outputs(model, data.x[i : i + CHUNK]) for i in range(0, len(data.x), CHUNK)]
         given = predicted(self._job.loss, np.concatenate(parts), self._marks)
         return float(np.mean(given != wanted))
+
+    def _outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+        """Of the network, or of the one that is linearised at the start, with the parameters of `model`."""
+        if not self._job.linearized:
+            return self._engine.outputs(model, x)
+        return self._engine.expand(self._job.model, x, moved(self._job.model, model.params), 1)
 
     def _diverged(self, step: int, what: str, remedy: str = "") -> NoReturn:
         run = self._ledger.run()

@@ -139,6 +139,15 @@ class JuliaBackend(Backend[Any]):
         moves = [direction[name].T for name in model.params]
         return _array(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
 
+    def infinite_kernels(
+        self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
+    ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+        """`UDLBridge.infinite_ntk`."""
+        chain, other = self._build(model), None if x2 is None else x2.T
+        nngp, ntk = self.call("bridge_infinite", chain, x1.T, other, w_std, b_std, parameterization)
+        # Not transposed: rows are the samples of x1 here and there.
+        return np.array(np.asarray(nngp)), np.array(np.asarray(ntk))
+
     def _build(self, model: Model) -> Any:
         """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""
         key = model.hash()
@@ -180,18 +189,20 @@ class JuliaTraining(Training):
         self._engine, self._job = engine, job
         names = list(job.model.params)
         settings = {key: value for key, value in job.optimizer.settings.items() if key != "lr"}
-        self._training = engine.call(
-            "bridge_training",
-            engine.new_chain(job.model.with_params(state.params)),
-            x.T,
-            _targets(y, job.slopes),
-            *_loss(job.loss, job.slopes),
+        chain = engine.new_chain(job.model.with_params(state.params))
+        rest = (
             job.optimizer.name,
             list(settings),
             list(settings.values()),
             [job.rates[name] for name in names],
             job.clip_norm or 0.0,
         )
+        if job.linearized:
+            start = engine.new_chain(job.model)
+            self._training = engine.call("bridge_linearized", chain, start, x.T, _targets(y, None), job.loss, *rest)
+        else:
+            targets, loss = _targets(y, job.slopes), _loss(job.loss, job.slopes)
+            self._training = engine.call("bridge_training", chain, x.T, targets, *loss, *rest)
         if state.step:
             arrays = [state.slots[slot][name].T for slot in job.optimizer.slots for name in names]
             engine.call("bridge_resume", self._training, list(job.optimizer.slots), arrays, state.step)

@@ -173,6 +173,13 @@ class TorchBackend(Backend[list[Summand]]):
         pushed = operator.push(lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents))
         return pushed.numpy()
 
+    def expand(
+        self, model: Model, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
+    ) -> Float[np.ndarray, "n outputs"]:
+        """Forward-mode passes through one another, one more for each degree."""
+        data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
+        return array(operator.expand(lambda own: evaluate(model, own, data), tensors(model), moves, degree))
+
 
 def _per_sample_jacobian(
     model: Model,

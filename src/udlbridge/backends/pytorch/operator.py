@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -19,6 +20,28 @@ def pull(network: Network, params: Params, cotangents: Tensor) -> dict[str, Tens
     back = torch.func.vjp(network, dict(params))[1]
     (pulled,) = back(cotangents)
     return {name: value.detach() for name, value in pulled.items()}
+
+
+def expand(network: Network, params: Params, direction: Params, degree: int) -> Tensor:
+    """The Taylor polynomial of f(theta + t w) at t = 1 around t = 0, (n, O), by forward derivatives of one another.
+
+    Gradients pass through it to `direction`.
+    """
+    zero = torch.zeros((), dtype=next(iter(params.values())).dtype, device=next(iter(params.values())).device)
+    one = torch.ones_like(zero)
+
+    def along(t: Tensor) -> Tensor:
+        return network({name: value + t * direction[name] for name, value in params.items()})
+
+    def derivative(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda t: torch.func.jvp(function, (t,), (one,))[1]
+
+    current: Callable[[Tensor], Tensor] = along
+    total = along(zero)
+    for order in range(1, degree + 1):
+        current = derivative(current)
+        total = total + current(zero) / math.factorial(order)
+    return total
 
 
 def push(network: Network, params: Params, direction: Params, cotangents: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.optimisers import Optimiser
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
-from udlbridge.backends.pytorch.tensors import evaluate, tensor
+from udlbridge.backends.pytorch.operator import expand
+from udlbridge.backends.pytorch.tensors import evaluate, tensor, tensors
 from udlbridge.networks.model import Model
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -85,6 +86,7 @@ class TorchTraining(Training):
         self._params = _leaves(state.params, device)
         self._x, self._y = tensor(x, device), tensor(y, device)
         self._slopes = None if job.slopes is None else tensor(job.slopes.values, device)
+        self._start = tensors(job.model, device) if job.linearized else None
         self._step = state.step
         self._scaled = job.optimizer.name in ("momentum", "nesterov")
         rates = sorted(set(job.rates.values()))
@@ -124,6 +126,9 @@ class TorchTraining(Training):
         model, params, x, y = self._job.model, self._params, self._x[batch], self._y[batch]
         if self._slopes is not None and self._job.slopes is not None:
             return sobolev(model, params, x, y, self._slopes[batch], self._job.slopes.weight)
+        if self._start is not None:
+            moves = {name: p - self._start[name] for name, p in params.items()}
+            return LOSSES[self._job.loss](expand(lambda p: evaluate(model, p, x), self._start, moves, 1), y)
         return LOSSES[self._job.loss](evaluate(model, params, x), y)
 
     def _set_rates(self, factor: float) -> None:

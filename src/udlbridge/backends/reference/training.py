@@ -11,6 +11,7 @@ from scipy.special import expit
 from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import forward, input_jacobian, sites
+from udlbridge.backends.reference.linearized import linear_loss_gradient
 from udlbridge.backends.reference.sites import Elementwise, Lookup, Site
 from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.threads import numpy_blas
@@ -113,8 +114,12 @@ class ReferenceTraining(Training):
             return float("nan")  # of such parameters a Model cannot be made
         model = self._job.model.with_params(self._params)
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
-            slopes = None if self._job.slopes is None else self._job.slopes.of(batch)
-            loss, grads = loss_gradient(model, self._x[batch], self._y[batch], self._job.loss, slopes)
+            x, y, name = self._x[batch], self._y[batch], self._job.loss
+            if self._job.linearized:
+                loss, grads = linear_loss_gradient(self._job.model, self._params, x, y, LOSSES[name])
+            else:
+                slopes = None if self._job.slopes is None else self._job.slopes.of(batch)
+                loss, grads = loss_gradient(model, x, y, name, slopes)
         if not np.isfinite(loss):
             return loss
         self._step += 1

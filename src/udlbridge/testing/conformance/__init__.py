@@ -34,6 +34,7 @@ CHECKS: dict[str, Callable[[Backend[Any]], None]] = {
     "slope_losses": training.slope_losses,
     "optimisers": training.optimisers,
     "resumed_trainings": training.resumed_trainings,
+    "linearized_trainings": training.linearized_trainings,
     "overflowing_losses": training.overflowing_losses,
     "dtypes": manners.dtypes,
     "memory": manners.memory,

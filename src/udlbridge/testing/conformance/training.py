@@ -226,6 +226,36 @@ def resumed_trainings(engine: Backend[Any]) -> None:
                 assert np.array_equal(array, second.slots[slot][key]), f"{name}, {slot} {key}: not as without a break"
 
 
+def linearized_trainings(engine: Backend[Any]) -> None:
+    """Outputs and trainings of a linearised network, f(x) + J(x) (theta - theta_0), also from parameters elsewhere."""
+    x, y = batch(SMALL, N), targets(2)
+    for loss in LOSSES:
+        job = job_of("momentum", loss=loss, linearized=True)
+        start = job.model
+        f = oracle.value(start, x, start.params)
+        j = oracle.jacobian(start, x)
+
+        def linear(params: Arrays, f: Any = f, j: Arrays = j, start: Model = start) -> Any:
+            moved = {name: params[name] - array for name, array in start.params.items()}
+            return f + sum(np.tensordot(j[name], move, move.ndim) for name, move in moved.items())
+
+        def of(params: Arrays, own: np.ndarray, loss: str = loss, linear: Any = linear) -> Any:
+            return LOSSES[loss](linear(params)[own], y[own])
+
+        _check_training(engine, job, x, y, of)
+        away = {name: array + 0.1 for name, array in start.params.items()}
+        direction = {name: away[name] - array for name, array in start.params.items()}
+        near("the expansion of degree 1", engine.expand(start, x, direction, 1), linear(away), factor=10)
+        near("the expansion of degree 0", engine.expand(start, x, direction, 0), f)
+        expected = ByFormula(job, of, dict(away), {"velocity": {}})
+        zeros = {"velocity": {name: np.zeros_like(array) for name, array in away.items()}}
+        session = begun(engine, job, x, y, TrainState(away, zeros, 1))
+        losses = expected.epoch(ORDERS[0], 2, 1.0)
+        near(
+            f"linearised training on {loss} from elsewhere: losses", session.epoch(ORDERS[0], 2, 1.0), losses, factor=10
+        )
+
+
 def overflowing_losses(engine: Backend[Any]) -> None:
     """A loss that is not finite comes last, and its step is not made."""
     x, y = batch(SMALL, N), targets(2)

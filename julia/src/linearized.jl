@@ -1,0 +1,49 @@
+"""
+    AtStart(loss, start)
+
+The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: of the chain that is trained only the parameters theta
+count, while f and J are those of the chain `start`, with the parameters theta_0.
+"""
+struct AtStart{L,C<:Chain}
+    loss::L
+    start::C
+end
+
+"the parameters of a chain less those of another, in the order of [`parameters`](@ref)"
+moves(chain::Chain, start::Chain) = [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
+
+"""
+    linear_outputs(start, X, direction) -> Matrix
+
+`f(x) + J(x) w` (O, n): the outputs of a chain, linearised, where its parameters move along `direction`, arrays in the order
+of [`parameters`](@ref).
+"""
+function linear_outputs(start, X::AbstractArray, direction::AbstractVector)
+    f = outputs(start, X)
+    moved = map(axes(f, 1)) do a
+        C = fill!(similar(f), 0)
+        C[a, :] .= 1
+        push(start, X, direction, C)'
+    end
+    return f .+ reduce(vcat, moved)
+end
+
+"the loss and its gradient J' dL/df: two products with the Jacobian at the start"
+function value_and_gradient(l::AtStart, chain::Chain, x::AbstractArray, y)
+    f = linear_outputs(l.start, x, moves(chain, l.start))
+    value, (slope,) = Flux.withgradient(f -> l.loss(f, y), f)
+    return value, last.(pull(l.start, x, slope))
+end
+
+"""
+    bridge_linearized(chain, start, X, Y, loss, optimiser, names, values, rates, clip_norm)
+
+A training of `chain`, which it changes, as [`bridge_training`](@ref) makes it, but of the network linearised at `start`.
+"""
+function bridge_linearized(chain::Chain, start::Chain, X, Y, loss, name, names, values, rates, clip_norm)
+    settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
+    rule = optimiser(Symbol(name), settings)
+    limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
+    known = AtStart(loss_function(String(loss)), first(ready(start, received(X))))
+    return Training(chain, received(X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
+end

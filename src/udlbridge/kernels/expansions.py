@@ -1,0 +1,75 @@
+"""A network as a polynomial of its parameters: linearised, or expanded further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from udlbridge import backends
+from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.networks.model import Model
+from udlbridge.options import checked_count
+
+
+@dataclass(frozen=True)
+class TaylorExpansion:
+    """The Taylor polynomial of a network in its parameters theta, around those that `model` has, theta_0.
+
+    Of degree 1: f(x; theta_0) + J(x) (theta - theta_0), J being the Jacobian at theta_0. Its NTK is that of `model`,
+    wherever theta is.
+    """
+
+    model: Model
+    degree: int
+
+    def outputs(
+        self, at: Model | Mapping[str, np.ndarray], x: np.ndarray, *, backend: str | None = None
+    ) -> Float[np.ndarray, "n outputs"]:
+        """The polynomial's value at other parameters.
+
+        Args:
+            at: theta: a model of the same layers, or arrays by name, all of them.
+            x: samples (n, *D), of the model's dtype.
+            backend: as for `udlbridge.outputs`; degrees above 1 need an engine that has forward derivatives: torch.
+
+        Raises:
+            ParameterError: `at` has other parameters than the model.
+            OptionError: a degree above 1 on an engine that has none.
+            InputError, ShapeError, DTypeError: what is wrong with `x`.
+        """
+        batch = checked_batch(self.model, x)
+        output_size(self.model, batch.shape[1:])
+        other = self.model.with_params(at.params if isinstance(at, Model) else at)
+        return backends.get(backend).expand(self.model, batch, moved(self.model, other.params), self.degree)
+
+
+def taylor_expand(model: Model, degree: int) -> TaylorExpansion:
+    """The Taylor polynomial of a network in its parameters, around those that it has, of some degree from 0 on.
+
+    What is taken is sum_k d^k f(theta_0 + t (theta - theta_0)) / dt^k / k! at t = 0, by repeated forward derivatives;
+    no derivative tensor is formed. At a kink (relu at 0) second derivatives are 0.
+
+    Raises:
+        OptionError: a degree that is no whole number of at least 0.
+        InputError: not a Model.
+    """
+    check_model(model)
+    return TaylorExpansion(model, checked_count("degree", degree, 0))
+
+
+def linearize(model: Model) -> TaylorExpansion:
+    """The network linearised in its parameters: `taylor_expand` of degree 1, which every engine has.
+
+    `udlbridge.train(model, x, y, linearized=True)` trains it; `udlbridge.predict.gradient_descent` says where it goes.
+
+    Source: Lee et al., Wide neural networks of any depth evolve as linear models under gradient descent (2019).
+    """
+    return taylor_expand(model, 1)
+
+
+def moved(model: Model, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """theta - theta_0, by name."""
+    return {name: params[name] - start for name, start in model.params.items()}

@@ -1,0 +1,67 @@
+"""The picture of a study of linearisation."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from udlbridge.studies.linearization import LinearizationStudy
+
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+STYLES = ("-", "--", ":")
+MARKERS = "os^"
+
+
+def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
+    """Departures by step, a colour for each width and a style for each engine."""
+    for index, (name, values) in enumerate(study.network.items()):
+        for row, width in enumerate(study.widths):
+            # Later engines have smaller marks, so that equal values stay visible.
+            ax.plot(
+                study.steps,
+                values[row],
+                STYLES[index % 3] + MARKERS[index % 3],
+                color=COLOURS[row % len(COLOURS)],
+                ms=8 - 2.5 * index,
+                mfc="none",
+                label=f"width {width}, {name}",
+            )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("|f - f_lin| / |y - f_0|")
+    ax.set_title("the network against its linearisation", fontsize=10)
+    return ax
+
+
+def draw_widths(ax: Axes, study: LinearizationStudy) -> Axes:
+    """The largest departure by width, and the slope of -1/2 that theory gives."""
+    widths = np.array(study.widths, dtype=np.float64)
+    for index, (name, values) in enumerate(study.network.items()):
+        label = name if len(widths) == 1 else f"{name}, slope {study.slope(name):.2f}"
+        ax.plot(
+            widths, values.max(axis=1), MARKERS[index % 3], color="black", ms=9 - 2.5 * index, mfc="none", label=label
+        )
+    first = next(iter(study.network.values())).max(axis=1)[0]
+    ax.plot(widths, first * np.sqrt(widths[0] / widths), "--", color="grey", lw=1, label="1 / sqrt(width)")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(widths, [str(width) for width in study.widths])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("width")
+    ax.set_ylabel("largest departure")
+    ax.set_title("width by width", fontsize=10)
+    ax.legend(fontsize=8)
+    return ax
+
+
+def linearization_figure(study: LinearizationStudy) -> Figure:
+    """Departures by step and by width, of all engines."""
+    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_departures(left, study)
+    draw_widths(right, study)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.widths), fontsize=8)
+    return figure

@@ -1,0 +1,94 @@
+"""Ridge classification of MNIST with kernels that are not in memory: seconds, iterations, residuals, errors.
+
+    python tests/benchmarks/predict.py [--n 10000] [--exact 4000] [--memory 4GB] [--folder FOLDER]
+
+The notebook's network, one output, ten one-hot targets less 0.1, float32. First, on the first `--exact` images,
+conjugate gradients against Cholesky: test outputs must agree to 1e-6. Then `--n` images from a store (7.2 GB for
+60,000, one triangle) and through an operator, without any kernel. An iteration must not take more than 1.3 times as
+long as reading the store once; what is read is checked, as the product checks it. The store is removed at the end.
+Exits with 1 if a limit is exceeded.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+import udlbridge as ub
+from udlbridge.predict.classification import centred_targets, predicted_outputs
+
+LIMIT = 1.3
+AGREE = 1e-6
+REG = 1e-3
+
+
+def classified(model: ub.Model, coefficients: np.ndarray, x: np.ndarray, test: Any) -> tuple[np.ndarray, float]:
+    """Outputs of the test images, and their error rate."""
+    found = predicted_outputs(model, test[0], x, coefficients, outputs=0)
+    return found, float(np.mean(found.argmax(axis=1) != test[1]))
+
+
+def exact(model: ub.Model, x: np.ndarray, labels: np.ndarray, test: Any, memory: str) -> bool:
+    """Conjugate gradients against Cholesky, in one line; whether they agree."""
+    y, k = centred_targets(labels, 10), ub.ntk(model, x, outputs=0).astype(np.float64)
+    reg = REG * float(np.diagonal(k).mean())
+    wanted = cho_solve(cho_factor(k + reg * np.eye(len(k))), y)
+    found = ub.predict.solve(k, y, diag_reg=REG, tolerance=1e-9, memory=memory, progress=False)
+    here, error = classified(model, found.coefficients, x, test)
+    there, other = classified(model, wanted, x, test)
+    gap = float(np.abs(here - there).max() / np.abs(there).max())
+    print(f"n = {len(x)}: {found.iterations} iterations, {gap:.1e} from Cholesky (at most {AGREE:g}); "
+          f"test error {error:.2%}, by Cholesky {other:.2%}", flush=True)  # fmt: skip
+    return gap <= AGREE
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--exact", type=int, default=4_000)
+    parser.add_argument("--memory", default="4GB")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    model = ub.models.three_layer_sigmoid()
+    x, labels = ub.data.mnist("train", n=given.n)
+    test = ub.data.mnist("test")
+    agree = exact(model, x[: given.exact], labels[: given.exact], test, given.memory)
+    y = centred_targets(labels, 10)
+    folder = Path(tempfile.mkdtemp(dir=given.folder))
+    try:
+        began = time.perf_counter()
+        store = ub.compute_kernel(model, x, folder / "K.zarr", outputs=0, memory=given.memory, progress=False)
+        print(f"n = {len(x)}: stored in {time.perf_counter() - began:.1f} s", flush=True)
+        began = time.perf_counter()
+        for tile in store.grid.tiles():
+            store.read_tile(tile)
+        reading = time.perf_counter() - began
+        vectors = np.random.default_rng(0).standard_normal((len(x), 10))
+        store @ vectors
+        began = time.perf_counter()
+        for _ in range(3):
+            store @ vectors
+        ratio = (time.perf_counter() - began) / 3 / reading
+        print(f"reading all tiles once {reading:.2f} s; a product / reading {ratio:.2f} (at most {LIMIT})",
+              flush=True)  # fmt: skip
+        operator = ub.ntk_operator(model, x, outputs=0)
+        for name, kernel in (("store", store), ("operator", operator)):
+            began = time.perf_counter()
+            found = ub.predict.solve(kernel, y, diag_reg=REG, tolerance=1e-6, memory=given.memory, progress=False)
+            seconds = time.perf_counter() - began
+            _, error = classified(model, found.coefficients, x, test)
+            print(f"{name:>9}: {seconds:.1f} s, {found.iterations} iterations, rank {found.rank}, residual "
+                  f"{found.residuals.max():.1e}, test error {error:.2%}", flush=True)  # fmt: skip
+    finally:
+        shutil.rmtree(folder)
+    sys.exit(int(not agree or ratio > LIMIT))
+
+
+main()
