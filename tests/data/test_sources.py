@@ -91,6 +91,21 @@ def test_folder_by_environment(folder: Path, no_cache: Path, monkeypatch: pytest
     assert len(ub.data.mnist("train")[0]) == 30
 
 
+def test_folder_of_another_data_set_is_passed_by(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (no_cache.parent / "several" / "mnist1d").mkdir(parents=True)
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(no_cache.parent / "several"))
+    assert ub.data.mnist("train", n=10)[1].tolist() == FIRST_LABELS
+
+
+def test_folder_for_several_data_sets(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = no_cache.parent / "several" / "mnist"
+    place.mkdir(parents=True)
+    for path in list(folder.glob("*-ubyte*")):
+        path.rename(place / path.name)
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(place.parent))
+    assert len(ub.data.mnist("train")[0]) == 30
+
+
 def test_unreadable_folder(tmp_path: Path, no_cache: Path) -> None:
     with pytest.raises(DataError, match=r"absent is not a readable folder.*correct --data"):
         ub.data.mnist("train", n=2, folder=tmp_path / "absent")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from udlbridge import config
@@ -91,11 +89,11 @@ def _julia_version(exe: str, source: str) -> Finding:
 
 
 def _data() -> Finding:
-    folder = os.environ.get("UDLBRIDGE_DATA")
+    folder = sources.named_folder(None)
     if folder:
         try:
             for name in sources.SHA256:
-                sources.from_folder(Path(folder), name)
+                sources.from_folder(folder, name)
         except UDLBridgeError as error:
             return Finding("MNIST", False, error.given, error.remedy)
         return Finding("MNIST", True, f"all four files in {folder}")

@@ -14,7 +14,7 @@ practical_data_option = click.option(
     "--data",
     "folder",
     type=UserPath(path_type=Path),
-    help="Folder with data sets, as the files of MNIST-1D; or one with a folder `mnist1d`. [UDLBRIDGE_DATA]",
+    help="Folder with the files of MNIST-1D or MNIST, or with folders `mnist1d` and `mnist`. [UDLBRIDGE_DATA]",
 )
 
 

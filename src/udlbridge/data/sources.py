@@ -80,9 +80,18 @@ def from_folder(folder: Path, name: str) -> bytes:
 
 
 def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
-    """The folder that the user named, here or by `UDLBRIDGE_DATA`."""
+    """The folder that the user named, here or by `UDLBRIDGE_DATA`, which may have the files in a folder `mnist`.
+
+    None if nothing was named, or a folder that has MNIST-1D alone.
+    """
     named = os.environ.get("UDLBRIDGE_DATA") if folder is None else folder
-    return Path(named) if named else None
+    if folder is not None or not named:
+        return Path(named) if named else None
+    for place in (Path(named), Path(named) / "mnist"):
+        if any((place / f"{name}{ending}").is_file() for name in SHA256 for ending in ("", ".gz")):
+            return place
+    other = (Path(named) / "mnist1d").is_dir() or (Path(named) / "train_data_x.npy").is_file()
+    return None if other else Path(named)
 
 
 def full(name: str, folder: Path | None) -> bytes:
