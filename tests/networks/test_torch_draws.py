@@ -53,6 +53,16 @@ def test_default_weights_of_a_network() -> None:
             assert value.dtype == dtype
 
 
+def test_networks_made_one_after_another() -> None:
+    torch.manual_seed(3)
+    generator = TorchGenerator(3)
+    for _ in range(2):
+        model = ub.init.torch_default(ub.Model([ub.Conv1d(2, 6, 3), ub.Dense(4, 2)]), generator)
+        theirs = torch.nn.Sequential(torch.nn.Conv1d(2, 6, 3), torch.nn.Linear(4, 2))
+        for value, expected in zip(model.params.values(), theirs.parameters(), strict=True):
+            np.testing.assert_array_equal(value, expected.detach().numpy())
+
+
 def test_default_weights_stay_within_the_bound_in_a_residual_block() -> None:
     block = ub.Residual([ub.LayerNorm(9), ub.Dense(9, 9, "tanh")])
     model = ub.init.torch_default(ub.Model([block, ub.Dense(9, 2)]), seed=0)

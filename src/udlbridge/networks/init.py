@@ -126,7 +126,7 @@ def glorot(model: M, seed: int = 0, distribution: str = "normal") -> M:
     return _redrawn(model, seed, lambda shape: 2.0 / sum(fans(shape)), distribution)
 
 
-def torch_default(model: M, seed: int = 0) -> M:
+def torch_default(model: M, seed: int | TorchGenerator = 0) -> M:
     """The weights that PyTorch gives the same layers, made one after another after `torch.manual_seed(seed)` on a CPU.
 
     Weights and biases of Dense layers and of convolutions are uniform in +-1 / sqrt(fan_in). They are drawn in float32,
@@ -134,13 +134,13 @@ def torch_default(model: M, seed: int = 0) -> M:
 
     Args:
         model: the network whose layers are kept.
-        seed: as of `torch.manual_seed`.
+        seed: as of `torch.manual_seed`; or a `TorchGenerator`, which goes on from where it is.
 
     Raises:
         OptionError: a layer that PyTorch starts in another way (Embedding, LearnedPositions, SelfAttention), inside
             others too; or a seed that is not a whole number of at least 0.
     """
-    generator = TorchGenerator(checked_count("seed", seed, 0))
+    generator = seed if isinstance(seed, TorchGenerator) else TorchGenerator(checked_count("seed", seed, 0))
     params: dict[str, np.ndarray] = {}
     for index, layer in enumerate(model.layers):
         shapes = layer.param_shapes()
