@@ -210,6 +210,7 @@ def draw_paths(backend):
     left.set(title="the loss and ten steps with line search", xlabel="intercept phi_0", ylabel="slope phi_1")
     left.legend(loc="lower left", facecolor="0.6")
     right.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    right.tick_params(which="minor", labelleft=False)
     right.set(title="loss after every step", xlabel="step", ylabel="loss")
     right.legend()
     return figure

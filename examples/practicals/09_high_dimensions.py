@@ -83,13 +83,13 @@ def draw(backend=None):
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 2.8))
     for d, x in points().items():
         axes[0].hist(pdist(x) / np.sqrt(2 * d), bins=100, histtype="step", density=True, label=f"{d}")
-    axes[0].set(title="distances / expected size", xlabel="distance")
+    axes[0].set(title="distances of two points", xlabel="distance / expected size", ylabel="density")
     axes[0].legend(title="dimensions", fontsize=7)
     axes[1].plot(range(1, 11), [volume(d, 1.0, backend) for d in range(1, 11)], ".-")
     axes[1].set(title="ball of diameter 1", xlabel="dimensions", ylabel="volume")
     grid = range(1, 301, 5)
     axes[2].plot(grid, [outer_share(d, backend) for d in grid])
-    axes[2].set(title="share in the outer 1 %", xlabel="dimensions")
+    axes[2].set(title="share in the outer 1 %", xlabel="dimensions", ylabel="share of the volume")
     figure.tight_layout()
     return figure
 
