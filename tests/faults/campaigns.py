@@ -111,21 +111,22 @@ def _judge(path: Path, kernel: np.ndarray, found: Outcome) -> None:
     try:
         damaged = ub.KernelStore(path)
         verified = damaged.verify()
-        if verified.ok:
-            np.testing.assert_array_equal(np.asarray(damaged), kernel)
-            np.testing.assert_array_equal(damaged.samples(), X)
-            assert damaged.model() == MODEL
-            found.whole += 1
-            return
-        found.refused += 1
-        with contextlib.suppress(UDLBridgeError):
-            np.testing.assert_array_equal(np.asarray(damaged), kernel)  # network or samples alone are damaged
-        if not verified.inputs:
-            damaged.repair(progress=False)
-            assert damaged.verify().ok, "not whole after its repair"
-            np.testing.assert_array_equal(np.asarray(damaged), kernel)
     except UDLBridgeError:
         found.refused += 1
+        return
+    if verified.ok:
+        np.testing.assert_array_equal(np.asarray(damaged), kernel)
+        np.testing.assert_array_equal(damaged.samples(), X)
+        assert damaged.model() == MODEL
+        found.whole += 1
+        return
+    found.refused += 1
+    with contextlib.suppress(UDLBridgeError):
+        np.testing.assert_array_equal(np.asarray(damaged), kernel)  # network or samples alone are damaged
+    if not verified.inputs:
+        damaged.repair(progress=False)
+        assert damaged.verify().ok, "not whole after its repair"
+        np.testing.assert_array_equal(np.asarray(damaged), kernel)
 
 
 def kill(cases: int, seed: int) -> Outcome:
