@@ -182,3 +182,16 @@ def test_any_file_and_any_path(values: dict, path: str, tmp_path_factory: pytest
         found = tomllib.loads(file.read_bytes().decode())
         assert found.pop("julia") == {"exe": str(Path(path)), "project": str(PROJECT)}
         assert repr(found) == repr(before)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "9" * 5000, "a = " + "[" * 100_000, "[julia]\nexe = " + "[" * 3000 + "]" * 3000]
+)
+def test_numbers_and_brackets_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    file = tmp_path / "c.toml"
+    monkeypatch.setenv("UDLBRIDGE_CONFIG", str(file))
+    file.write_text(text)
+    for act in (config.julia, lambda: config.write_julia(Path("/julia"), Path("/env")), config.forget_julia):
+        with pytest.raises(ConfigError):
+            act()
+    assert file.read_text() == text

