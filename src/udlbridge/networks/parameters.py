@@ -21,8 +21,8 @@ def checked_dtype(dtype: object) -> str:
     """
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
-    except TypeError:
-        name = str(dtype)
+    except Exception:  # NumPy reads words as Python's own text, and raises whatever that does
+        name = str(dtype)[:80]
     if name not in FLOATS:
         raise DTypeError(
             f"a model of dtype {name}",
