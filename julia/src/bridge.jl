@@ -7,6 +7,12 @@ function bridge_build(spec::AbstractString, names, arrays)
     return build(String(spec), params)
 end
 
+"the spec as JSON text, names and canonical arrays with reversed axes of a chain that a user has in Julia"
+function bridge_model(chain)
+    model = from_flux(chain)
+    return JSON.json(model.spec), first.(model.params), last.(model.params)
+end
+
 bridge_outputs(chain::Chain, X::AbstractArray) = outputs(chain, received(X))
 
 "samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"

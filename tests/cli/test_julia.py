@@ -60,7 +60,7 @@ def test_use_status_and_forget(file: Path, tmp_path: Path) -> None:
     [
         ("true", r"is not Julia.*says ''"),
         ("echo Python 3.11.7", r"is not Julia.*says 'Python 3\.11\.7'"),
-        ("echo julia version 1.10.5; exit 3", r"does not run"),
+        ("echo julia version 1.10.5; exit 3", r"ended with code 3; it said"),
     ],
 )
 def test_what_is_not_julia_is_not_written_down(says: str, words: str, file: Path, tmp_path: Path) -> None:
@@ -86,8 +86,9 @@ def test_a_broken_configuration_is_not_overwritten(file: Path, tmp_path: Path) -
 
 
 def test_doctor_says_that_something_else_is_not_julia(file: Path) -> None:
-    from udlbridge.cli.findings import _julia_version
+    from udlbridge.backends.julia.runtime import Location
+    from udlbridge.cli.findings import _julia_starts
 
-    finding = _julia_version(sys.executable, "the test")
+    finding = _julia_starts(sys.executable, Location(Path(sys.executable), file.parent, "the test"))
     assert not finding.ok
     assert "is not Julia" in finding.found

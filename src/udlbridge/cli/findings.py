@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from udlbridge import config
-from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia import probe, runtime
 from udlbridge.data import sources
 from udlbridge.errors import UDLBridgeError
 
@@ -26,7 +26,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at every part that the bridge uses. Starts `julia --version` at most, and downloads nothing."""
+    """Look at every part that the bridge uses. Julia is started at most, and ended at once; nothing is downloaded."""
     findings = [
         Finding("Python", True, platform.python_version()),
         _package("udlbridge"),
@@ -63,7 +63,7 @@ def _julia() -> list[Finding]:
     exe = shutil.which(str(named.exe))
     if exe is None:
         return [Finding("Julia", False, f"no executable at {named.exe} ({named.source})", use)]
-    findings = [_julia_version(exe, named.source)]
+    findings = [_julia_starts(exe, named)]
     versions = runtime.project_versions(named.project)
     for name in ("Flux", "Zygote", "PythonCall"):
         add = f"{exe} --project={named.project} -e 'using Pkg; Pkg.add(\"{name}\")'"
@@ -81,11 +81,13 @@ def _julia() -> list[Finding]:
     return findings
 
 
-def _julia_version(exe: str, source: str) -> Finding:
+def _julia_starts(exe: str, named: runtime.Location) -> Finding:
     try:
-        return Finding("Julia", True, f"{runtime.version_of(exe)} at {exe} ({source})")
+        version = probe.version_of(exe)
+        probe.check_start(exe, named.project)
     except UDLBridgeError as error:
         return Finding("Julia", False, error.given, "udlbridge julia use --exe E --project P")
+    return Finding("Julia", True, f"{version} at {exe} ({named.source})")
 
 
 def _data() -> Finding:

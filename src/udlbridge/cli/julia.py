@@ -59,9 +59,9 @@ def use(exe: Path, project: Path) -> int:
     Nothing is written where the executable is not Julia.
     """
     from udlbridge import config
-    from udlbridge.backends.julia import runtime
+    from udlbridge.backends.julia import probe, runtime
 
-    click.echo(f"Julia {runtime.version_of(exe.resolve())}")
+    click.echo(f"Julia {probe.version_of(exe.resolve())}")
     path = config.write_julia(exe.resolve(), project.resolve())
     click.echo(f"wrote {path}")
     state = runtime.availability()

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
+from udlbridge import backends
+from udlbridge.backends.julia.engine import JuliaBackend
+from udlbridge.errors import ConversionError
 from udlbridge.networks.model import Model
 
-if TYPE_CHECKING:
-    pass
 
+def from_flux(source: str | os.PathLike[str] | Any) -> Model:
+    """The network of a Flux chain, with equal outputs.
 
-def from_flux(path: str | os.PathLike[str]) -> Model:
-    """The network of a Flux chain that `UDLBridge.save(chain, path)` wrote in Julia, with equal outputs.
-
-    The file is a model file as `Model.save` writes it; Julia itself is not needed to read it.
+    Args:
+        source: the file that `UDLBridge.save(chain, path)` wrote in Julia, which needs no Julia here: a model file as
+            `Model.save` writes it. Or the chain itself, where juliacall has made it in this process.
 
     Raises:
         ModelFileError: as `Model.load`.
+        ConversionError: a chain with a layer that has no translation, or what is neither a file nor a chain.
+        JuliaUnavailable: the chain's Julia lacks what `udlbridge` needs.
     """
-    return Model.load(path)
+    if isinstance(source, (str, os.PathLike)):
+        return Model.load(source)
+    if type(source).__module__.partition(".")[0] != "juliacall":
+        raise ConversionError(
+            f"from_flux of a {type(source).__qualname__}",
+            allowed="the path of a file that UDLBridge.save(chain, path) wrote in Julia, or a Flux chain of juliacall",
+        )
+    engine = backends.get("julia")
+    assert isinstance(engine, JuliaBackend)
+    return engine.translated(source)

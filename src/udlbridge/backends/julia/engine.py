@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,12 +16,15 @@ from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
-from udlbridge.errors import BackendError
+from udlbridge.errors import BackendError, ConversionError
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
 
 COLLECTED_FROM = 2**26
 """Bytes of released factors that are worth a full collection, which takes 0.2 s."""
+
+CALL_SECONDS = 0.2
+"""About how long one call over samples may take: Python sees Ctrl-C between calls alone."""
 
 
 class JuliaBackend(Backend[Any]):
@@ -45,16 +49,19 @@ class JuliaBackend(Backend[Any]):
 
     def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
         """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
-        blocks = self.call("bridge_jacobian", self._build(model), x.T)
-        return {name: _array(block) for name, block in zip(model.params, blocks, strict=True)}
+        chain = self._build(model)
+        blocks = assembled(x, lambda part: self.call("bridge_jacobian", chain, part.T))
+        return dict(zip(model.params, blocks, strict=True))
 
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One Zygote pullback per output, (n, O, *D)."""
-        return _array(self.call("bridge_input_jacobian", self._build(model), x.T))
+        chain = self._build(model)
+        return assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
 
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
-        return _array(self.call("bridge_input_hessian", self._build(model), x.T))
+        chain = self._build(model)
+        return assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
@@ -148,6 +155,20 @@ class JuliaBackend(Backend[Any]):
         # Not transposed: rows are the samples of x1 here and there.
         return np.array(np.asarray(nngp)), np.array(np.asarray(ntk))
 
+    def translated(self, chain: Any) -> Model:
+        """The network of a Flux chain in Julia, an object of juliacall.
+
+        Raises:
+            ConversionError: what has no translation, by its place in the chain.
+        """
+        try:
+            spec, names, arrays = self.call("bridge_model", chain)
+        except BackendError as error:
+            raise ConversionError(str(error.__cause__).partition("\nStacktrace")[0]) from error
+        return Model.from_spec(
+            str(spec), {str(name): _array(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
+        )
+
     def _build(self, model: Model) -> Any:
         """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""
         key = model.hash()
@@ -221,6 +242,31 @@ class JuliaTraining(Training):
             return {name: _array(array) for name, array in zip(names, arrays, strict=True)}
 
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
+
+
+def assembled(x: np.ndarray, compute: Callable[[np.ndarray], Sequence[Any]]) -> list[np.ndarray]:
+    """Arrays (n, ...) in C order from those in Julia's memory that `compute` makes of a few samples at a time."""
+    whole: list[np.ndarray] = []
+    for rows in few_at_a_time(len(x)):
+        parts = [np.asarray(part).T for part in compute(x[rows])]
+        whole = whole or [np.empty((len(x), *part.shape[1:]), part.dtype) for part in parts]
+        for target, part in zip(whole, parts, strict=True):
+            target[rows] = part
+    return whole
+
+
+def few_at_a_time(n: int) -> Iterator[slice]:
+    """Stretches of samples, so many that what is done with each takes about `CALL_SECONDS`."""
+    start, count = 0, 1
+    while start < n:
+        began = time.perf_counter()
+        yield slice(start, min(start + count, n))
+        taken = time.perf_counter() - began
+        start += count
+        if taken < CALL_SECONDS / 4:
+            count *= 4
+        elif taken > CALL_SECONDS:
+            count = max(1, count // 2)
 
 
 def _targets(y: np.ndarray, slopes: Slopes | None) -> Any:

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -21,15 +20,12 @@ from typing import Any
 
 from udlbridge import config
 from udlbridge.backends.engine import Availability
+from udlbridge.backends.julia import probe
+from udlbridge.backends.julia.probe import REMEDIES
 from udlbridge.errors import ConfigError, JuliaUnavailable
 
 NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
 """Set to 1, it forbids setting Julia up at first use."""
-
-REMEDIES = (
-    "`udlbridge julia install` downloads Julia and its packages, or `udlbridge julia use --exe E --project P` "
-    "points to a Julia and an environment that you have; `udlbridge doctor` says what is missing"
-)
 
 
 @dataclass(frozen=True)
@@ -124,26 +120,6 @@ def availability() -> Availability:
     return Availability(True)
 
 
-def version_of(exe: Path | str) -> str:
-    """The version of Julia that an executable has, by asking it.
-
-    Raises:
-        JuliaUnavailable: it does not run, or is not Julia.
-    """
-    try:
-        done = subprocess.run([exe, "--version"], capture_output=True, text=True, timeout=60, check=True)
-        said = done.stdout.strip()
-    except (OSError, UnicodeDecodeError, subprocess.SubprocessError) as error:
-        raise JuliaUnavailable(f"{exe} does not run ({error})", allowed="the julia binary", remedy=REMEDIES) from error
-    if re.match(r"julia version \d", said) is None:
-        raise JuliaUnavailable(
-            f"{exe} is not Julia: asked for its version, it says {said[:60]!r}",
-            allowed="the julia binary",
-            remedy=REMEDIES,
-        )
-    return said.removeprefix("julia version ")
-
-
 def needed_packages() -> set[str]:
     """Names of the Julia packages that a project must have: those that juliapkg would install, and PythonCall."""
     listed = json.loads((Path(__file__).resolve().parents[2] / "juliapkg.json").read_text(encoding="utf-8"))
@@ -179,7 +155,8 @@ def start() -> Any:
     """The Julia module UDLBridge, starting Julia if need be (seconds, and once minutes for precompilation).
 
     Raises:
-        JuliaUnavailable: with the cause and the remedies.
+        JuliaUnavailable: with the cause, Julia's own last lines where it failed or hung, and the remedies.
+        ConfigError: settings of juliacall with which it would end this process, or start nothing.
     """
     if _STATE.forked:
         raise JuliaUnavailable(
@@ -193,7 +170,13 @@ def start() -> Any:
         raise JuliaUnavailable(state.reason, remedy=state.remedy)
     if not state.ok:
         run_install()
-    _set_defaults(location())
+    named = location()
+    _set_defaults(named)
+    _check_settings()
+    place = named or juliapkg_location()
+    if "juliacall" not in sys.modules:
+        # juliacall waits for this without end, and does not say what Julia said.
+        probe.check_start(place.exe, place.project)
     try:
         import juliacall
 
@@ -205,7 +188,9 @@ def start() -> Any:
         module = base.require(main, base.Symbol("UDLBridge"))
         module.bridge_start()
     except Exception as error:
-        raise JuliaUnavailable(f"Julia did not start ({type(error).__name__}: {error})", remedy=REMEDIES) from error
+        why = f"{type(error).__name__}: {error}"
+        said = probe.load_failure(place.exe, place.project)
+        raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from error
     _STATE.main, _STATE.module = main, module
     if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=_mark_forked)
@@ -253,6 +238,29 @@ def _set_defaults(named: Location | None) -> None:
     # One Julia thread: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal
     # handlers, so that Python keeps Ctrl-C and its debuggers.
     os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
+
+
+def _check_settings() -> None:
+    """Raises ConfigError: see `start`."""
+    if _juliacall_option("init") == "no":
+        raise ConfigError(
+            "the setting init=no forbids juliacall to start Julia",
+            allowed="PYTHON_JULIACALL_INIT=yes, the default",
+            remedy="unset PYTHON_JULIACALL_INIT, or take another engine",
+        )
+    threads = _juliacall_option("threads")
+    if re.fullmatch(r"(auto|[1-9]\d{0,3})(,(auto|\d{1,4}))?", threads) is None:
+        raise ConfigError(
+            f"Julia cannot have {threads!r} threads, as PYTHON_JULIACALL_THREADS says",
+            allowed="a number from 1 on, or auto",
+            remedy="unset PYTHON_JULIACALL_THREADS: the work is in BLAS, whose threads `threads=` sets",
+        )
+
+
+def _juliacall_option(name: str) -> str:
+    """A setting of juliacall, from `-X` or the environment, which have this order."""
+    said = sys._xoptions.get(f"juliacall-{name}", os.environ.get(f"PYTHON_JULIACALL_{name.upper()}", ""))
+    return str(said)
 
 
 def _mark_forked() -> None:
