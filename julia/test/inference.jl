@@ -12,7 +12,7 @@
         for (name, call) in (
             ("outputs", () -> UDLBridge.outputs(c, X)), ("ntk", () -> ntk(c, X)), ("jacobian", () -> jacobian(c, X)),
             ("input_jacobian", () -> input_jacobian(c, X)), ("input_hessian", () -> input_hessian(c, X)),
-            ("pull", () -> pull(c, X, Y)), ("signals", () -> signals(c, X, Y)),
+            ("pull", () -> pull(c, X, Y)), ("signals", () -> UDLBridge.signals(c, X, Y)),
             ("loss_gradient", () -> loss_gradient(Flux.mse, c, X, Y)), ("from_flux", () -> from_flux(c)),
         )
             call()
@@ -25,20 +25,20 @@
     end
 
     @testset "every layer with a mode is at rest, and no statistics change" begin
-        norm = f64(InstanceNorm(4; affine=false, track_stats=true))
-        norm.μ .= randn(rng, 4)
-        kept = copy(norm.μ)
-        c = Chain(f64(Dense(2 => 4, tanh)), AlphaDropout(0.5), x -> reshape(x, 2, 4, :), norm, Flux.flatten, f64(Dense(8 => 2)))
-        c = Chain(f64(Dense(2 => 8, tanh)), c[2:end]...)
+        instance = f64(InstanceNorm(4; affine=false, track_stats=true))
+        instance.μ .= randn(rng, 4)
+        kept = copy(instance.μ)
+        network = Chain(f64(Dense(2 => 8, tanh)), AlphaDropout(0.5), x -> reshape(x, 2, 4, :), instance, Flux.flatten,
+            f64(Dense(8 => 2)))
         x = randn(rng, 2, 4)
-        resting = Flux.testmode!(deepcopy(c))
+        resting = Flux.testmode!(deepcopy(network))
         for call in (UDLBridge.outputs, ntk, jacobian, input_jacobian, input_hessian)
-            @test call(c, x) == call(resting, x)
+            @test call(network, x) == call(resting, x)
         end
-        @test ntk(c, x) ≈ ntk(c, x; method=:plain)
-        loss_gradient(Flux.mse, c, x, randn(rng, 2, 4))
-        @test norm.μ == kept && norm.active === nothing
-        @test_throws "AlphaDropout is in training mode" ntk(Chain(c[1], Flux.trainmode!(AlphaDropout(0.5)), c[3:end]...), x)
+        @test ntk(network, x) ≈ ntk(network, x; method=:plain)
+        loss_gradient(Flux.mse, network, x, randn(rng, 2, 4))
+        @test instance.μ == kept && instance.active === nothing
+        @test_throws "AlphaDropout is in training mode" ntk(Chain(network[1], Flux.trainmode!(AlphaDropout(0.5)), network[3:end]...), x)
         @test_throws "rrelu draws its slope at random" ntk(Chain(f64(Dense(2 => 2, rrelu))), x)
     end
 

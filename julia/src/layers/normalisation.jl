@@ -50,7 +50,7 @@ end
 const ChannelNorm = Union{GroupNorm,BatchNorm}
 
 fields(l::ChannelNorm) = l.affine ? ("weight" => :γ, "bias" => :β) : ()
-buffers(l::BatchNorm) = ("running_mean" => :μ, "running_var" => :σ²)
+buffers(l::BatchNorm) = l.track_stats ? ("running_mean" => :μ, "running_var" => :σ²) : ()
 
 "What Flux's layer computes, in two steps: the structured kernel can see where scale and shift enter."
 function observed(l::ChannelNorm, x, see)
