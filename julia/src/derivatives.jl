@@ -22,8 +22,7 @@ One Zygote pullback per sample, and one call of it per output (with mutable laye
 function jacobian(model, X::AbstractArray)
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    y = chain(X)
-    return per_sample(chain, X, cotangents(Full(), y))
+    return per_sample(chain, X, cotangents(Full(), chain(X)))::Vector{<:Pair{String,<:Array}}
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain or of one layer in inference mode"
@@ -33,22 +32,22 @@ function per_sample(chain, X::AbstractArray, seeds)
     own = leaves(chain)
     # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
     forgetful = any(leaf -> ismutable(leaf.layer), own)
-    blocks = [Array{T}(undef, size(value(leaf))..., length(seeds), n) for leaf in own]
+    blocks = Array{T}[Array{T}(undef, size(value(leaf))..., length(seeds), n) for leaf in own]
     for i in 1:n
         xi = sample(X, i)
         _, back = Zygote.pullback(m -> m(xi), chain)
         for (k, seed) in enumerate(seeds)
             k > 1 && forgetful && ((_, back) = Zygote.pullback(m -> m(xi), chain))
             gradient = only(back(sample(seed, i)))
-            store!(blocks, chain, gradient, k, i)
+            store!(blocks, own, gradient, k, i)
         end
     end
-    return [leaf.name => block for (leaf, block) in zip(own, blocks)]
+    return Pair{String,Array{T}}[leaf.name => block for (leaf, block) in zip(own, blocks)]
 end
 
-"copy one gradient of a chain into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
-function store!(blocks, chain, gradient, k::Integer, i::Integer)
-    for (block, leaf) in zip(blocks, leaves(chain))
+"copy one gradient of a chain's leaves into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
+function store!(blocks, own::Vector{Leaf}, gradient, k::Integer, i::Integer)
+    for (block, leaf) in zip(blocks, own)
         found = gradient_of(leaf, gradient)
         target = selectdim(selectdim(block, ndims(block), i), ndims(block) - 1, k)
         found === nothing ? fill!(target, 0) : copyto!(target, found)

@@ -1,8 +1,8 @@
 """
     inference(model) -> Chain
 
-The chain in inference mode, with the same arrays; a layer that is no chain is taken as a chain of one. The chain itself keeps its mode: whoever asks for a kernel in the course
-of a training goes on with the training as before.
+The chain in inference mode, with the same arrays; a layer that is no chain is taken as a chain of one. The chain itself
+keeps its mode: whoever asks for a kernel in the course of a training goes on with the training as before.
 
 # Errors
 `ArgumentError` for a chain that has no kernel of its own in this sense: a layer with a mode that was put into training
@@ -10,18 +10,28 @@ mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are ra
 `BatchNorm` that keeps no statistics; an array that two layers share, whose gradient is the sum over its places; a
 `Parallel` that is not one of two branches; a chain without layers; parameters that are no real floating-point numbers.
 """
-function inference(model)
+function inference(@nospecialize(model))
     chain = as_chain(model)
     isempty(chain.layers) && throw(ArgumentError("the chain has no layers; allowed: one or more"))
     check_shared(leaves(chain))
-    number_type(chain)
-    any(f -> f === NNlib.rrelu, Flux.Functors.fleaves(chain)) &&
+    number_type(chain) # refuses what is no number
+    inside = parts!(Any[], Base.IdSet{Any}(), chain)
+    any(part -> part === NNlib.rrelu, inside) &&
         throw(ArgumentError("rrelu draws its slope at random, in inference mode too; use leakyrelu"))
-    modes = filter(has_mode, Flux.modules(chain))
+    modes = filter(has_mode, inside)
     foreach(check_inference, modes)
     all(layer -> layer.active === false, modes) && return chain
     leaf(layer) = has_mode(layer) || Flux.Functors.isleaf(layer)
     return Flux.fmap(at_rest, chain; exclude=leaf)
+end
+
+"a network and all that is in it, each once; Flux's own walks are compiled for every network"
+function parts!(found::Vector{Any}, seen, @nospecialize(x))
+    (x isa Union{Type,Module} || x in seen) && return found
+    push!(seen, x)
+    push!(found, x)
+    Flux.Functors.isleaf(x) || foreach(child -> parts!(found, seen, child), values(Flux.Functors.children(x)))
+    return found
 end
 
 "a chain of one layer for a layer that is no chain: its parameters are `\"0.weight\"` and so on"
@@ -42,7 +52,7 @@ at_rest(layer) = has_mode(layer) ? setproperties(layer, (; active=false)) : laye
 The type of the numbers that a chain computes with: that of its parameters and buffers together, whatever the samples are;
 `nothing` for a chain without any, where the samples decide.
 """
-function number_type(chain)
+function number_type(@nospecialize(chain))
     types = [eltype(value(leaf)) for of in (fields, buffers) for leaf in leaves(chain, of)]
     for T in types
         T <: Real && float(T) === T && continue

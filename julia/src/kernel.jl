@@ -62,21 +62,21 @@ whose outputs are no (O, n) or whose samples touch each other, and for what [`in
 
 Source: Jacot, Gabriel, Hongler (2018); Novak, Sohl-Dickstein, Schoenholz (2022) for the structured form.
 """
-function ntk(model, X::AbstractArray, X2=nothing; outputs=:trace, method=:structured, params=first.(parameters(model)),
-    threads::Union{Nothing,Integer}=nothing)
+function ntk(@nospecialize(model), X::AbstractArray, X2=nothing; outputs=:trace, method=:structured,
+    params=first.(parameters(model)), threads::Union{Nothing,Integer}=nothing)
     threads === nothing || return with_threads(threads) do
         ntk(model, X, X2; outputs, method, params)
     end
     chain, X = ready(model, X)
-    check_outputs(chain, X)
-    y = chain(sample(X, 1))
+    y = check_outputs(chain, X)
     r = reduction(outputs, size(y, 1))
     left = factors(chain, X, r, method, params)
-    X2 === nothing && return kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X)))
+    # What follows is compiled for the type of the numbers and the reduction, and these are known from here on.
+    X2 === nothing && return kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X)))::Array{<:Real}
     size(X2)[1:(end - 1)] == size(X)[1:(end - 1)] || throw(ArgumentError("X has samples of size \
         $(size(X)[1:(end - 1)]), X2 of size $(size(X2)[1:(end - 1)]); allowed: the same, with samples last"))
     right = factors(chain, X2, r, method, params)
-    return kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X)), right, size(X2, ndims(X2)))
+    return kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X)), right, size(X2, ndims(X2)))::Array{<:Real}
 end
 
 "call `f` while BLAS has that many threads"
@@ -121,14 +121,14 @@ end
 What a kernel needs of the samples `X`: one forward pass and K backward passes for `:structured`, per-sample gradients
 for `:plain`. `params` are the names of the parameters that count.
 """
-function factors(model, X::AbstractArray, r::Reduction, method, params=first.(parameters(model)))
+function factors(@nospecialize(model), X::AbstractArray, r::Reduction, method, params=first.(parameters(model)))
     chain, X = ready(model, X)
     check_names(chain, params)
     method in (:structured, :plain) ||
         throw(ArgumentError("method = $(repr(method)); allowed: :structured, :plain"))
-    check_outputs(chain, X)
+    y = check_outputs(chain, X)
     method === :structured && return structured_factors(chain, X, r, params)
-    seeds = cotangents(r, chain(X))
+    seeds = cotangents(r, similar(y, size(y, 1), size(X, ndims(X))))
     return Summand[
         Summand([name], Factor(nothing, reshape(block, :, length(seeds), size(X, ndims(X))))) for
         (name, block) in per_sample(chain, X, seeds) if name in params

@@ -44,11 +44,11 @@ children(::Any) = ()
 parameter_names(layer) = map(pair -> Symbol(first(pair)), fields(layer))
 
 "One array of a network: its full name, the layer that holds it, the field there, and the way to that layer's gradient."
-struct Leaf{L,P}
+struct Leaf
     name::String
-    layer::L
+    layer::Any # of no type: what goes over leaves is compiled once, and not for every network
     field::Symbol
-    pick::P
+    pick::Any
 end
 
 value(leaf::Leaf) = getproperty(leaf.layer, leaf.field)
@@ -63,7 +63,7 @@ item(gradient, index) = gradient[index]
 item(::Nothing, index) = nothing
 
 "all arrays of a layer and of those inside, by `fields` or by `buffers`"
-function leaves(layer, of=fields, prefix="", pick=identity)
+function leaves(@nospecialize(layer), of=fields, prefix="", @nospecialize(pick=identity))
     own = Leaf[Leaf(prefix * name, layer, field, pick) for (name, field) in of(layer)]
     inside = children(layer)
     if isempty(own) && isempty(inside) && of === fields && !isempty(Flux.trainables(layer))

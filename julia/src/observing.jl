@@ -1,6 +1,8 @@
 # Where parameters enter a network: at its sites. A layer with a method of `observed` shows its sites to `see`: this is all
 # that the structured kernel needs to know about it. Any other layer with parameters is one site as a whole.
 
+const Convolution = Union{Conv,CrossCor}
+
 "A site, where parameters enter a network; `layer` has methods that say how."
 abstract type Site end
 
@@ -92,19 +94,29 @@ function (r::Recorder)(site::Site, x)
 end
 
 function ChainRulesCore.rrule(r::Recorder, site::Site, x)
+    z, caught = shown(r, site, x)
+    function site_back(Δ)
+        d = caught(Δ)
+        return NoTangent(), NoTangent(), d === nothing ? NoTangent() : d
+    end
+    return z, site_back
+end
+
+"what a site makes of `x`, and the way back: it leaves the error in the recorder, and gives the derivative by `x`"
+function shown(r::Recorder, site::Site, x)
     z = r(site, x)
     number = length(r.sites)
     function caught(Δ)
         d = unthunk(Δ)
         r.errors[number] = d isa Array ? d : Array(d)
         # No parameters enter before the first site: nobody needs to know what comes to it.
-        return NoTangent(), NoTangent(), number == 1 ? NoTangent() : back(site.layer, x, d)
+        return number == 1 ? nothing : back(site.layer, x, d)
     end
     return z, caught
 end
 
 "whether the sites from number `first` on hold the arrays of the layer's parameters, each once and in order"
-function shows(r::Recorder, first::Integer, layer)
+function shows(r::Recorder, first::Integer, @nospecialize(layer))
     own, shown = map(value, leaves(layer)), mapreduce(arrays, vcat, r.sites[first:end]; init=Any[])
     return length(own) == length(shown) && all(map(===, own, shown))
 end
@@ -114,7 +126,7 @@ function forget!(r::Recorder, first::Integer)
     foreach(list -> resize!(list, first - 1), (r.sites, r.inputs, r.sizes, r.errors))
 end
 
-observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed_whole(layer, x, see), chain.layers; init=x)
+observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed_whole(layer, x, see), Any[chain.layers...]; init=x)
 
 "the layer on a batch, with all of its parameters shown"
 function observed_whole(layer, x, see::Recorder)
@@ -125,28 +137,53 @@ function observed_whole(layer, x, see::Recorder)
     return see(Elementwise(layer), x)
 end
 
-# One pullback for each layer, in a vector of any: Zygote's code is compiled once for every kind of layer. That of a whole
-# chain is compiled for every network, and takes a minute for a deep one.
-function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
+# The way back is put together from pullbacks of layers, in vectors of any, down to the activations: Zygote's code is
+# compiled once for every kind of layer. That of a whole chain is compiled for every network, and takes a minute for a deep
+# one.
+
+"""
+    observed_pullback(layer, x, see::Recorder) -> y, back
+
+What [`observed`](@ref) makes, and the way from the derivative by it to that by `x`; `nothing` for one that is zero.
+"""
+function observed_pullback(@nospecialize(chain::Chain), x, see::Recorder)
     backs = Any[]
     for layer in Any[chain.layers...]
-        x, layer_back = observed_pullback(layer, x, see)
+        x, layer_back = whole_pullback(layer, x, see)
         push!(backs, layer_back)
     end
-    function chain_back(Δ)
-        d = foldl(pulled, reverse(backs); init=unthunk(Δ))
+    return x, Δ -> foldl(pulled, reverse(backs); init=Δ)
+end
+
+pulled(d, layer_back) = layer_back(d)
+pulled(::Nothing, layer_back) = nothing
+
+"the same, with all of the layer's parameters shown"
+function whole_pullback(layer, x, see::Recorder)
+    first = length(see.sites) + 1
+    y_back = observed_pullback(layer, x, see)
+    shows(see, first, layer) && return y_back
+    forget!(see, first)
+    return shown(see, Elementwise(layer), x)
+end
+
+function observed_pullback(layer, x, see::Recorder)
+    y, layer_back = Zygote.pullback(x -> observed(layer, x, see), x)
+    return y, only ∘ layer_back
+end
+
+function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
+    y, chain_back = observed_pullback(chain, x, see)
+    function back_of_all(Δ)
+        d = chain_back(unthunk(Δ))
         return NoTangent(), NoTangent(), d === nothing ? NoTangent() : d, NoTangent()
     end
-    return x, chain_back
+    return y, back_of_all
 end
 
-function observed_pullback(layer, x, see)
-    first = length(see.sites) + 1
-    pulled = Zygote.pullback(x -> observed(layer, x, see), x)
-    shows(see, first, layer) && return pulled
-    forget!(see, first)
-    return Zygote.pullback(x -> see(Elementwise(layer), x), x)
+"`f.(z)` and the way back"
+function activated(f, z)
+    y, activation_back = Zygote.pullback(z -> f.(z), z)
+    return y, only ∘ activation_back
 end
-
-pulled(d, layer_back) = only(layer_back(d))
-pulled(::Nothing, layer_back) = nothing
+activated(::typeof(identity), z) = z, identity

@@ -12,7 +12,7 @@ function pull(model, X::AbstractArray, C::AbstractMatrix)
     _, back = Zygote.pullback(m -> m(X), chain)
     named = parameters(chain)
     blocks = [similar(C, size(p)..., 1, 1) for (_, p) in named]
-    store!(blocks, chain, only(back(C)), 1, 1)
+    store!(blocks, leaves(chain), only(back(C)), 1, 1)
     return [name => reshape(block, size(p)) for ((name, p), block) in zip(named, blocks)]
 end
 

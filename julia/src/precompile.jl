@@ -1,5 +1,23 @@
 # Zygote compiles for seconds at the first derivative in every process. What does not depend on a network's own types is
-# compiled here, once, when the package is precompiled; the types are those of the Flux notebook's network.
+# compiled here, once, when the package is precompiled, and so are the layers that most networks have: kernels go layer by
+# layer, so that this serves every network of them.
+
+"networks, and samples for each, of the kinds of layers that most networks have; in numbers of type T"
+function common_networks(::Type{T}) where {T}
+    dense(pair, σ=identity) = Dense(ones(T, last(pair), first(pair)), ones(T, last(pair)), σ)
+    conv(σ) = Conv(ones(T, 2, 2, 1, 1), ones(T, 1), σ)
+    attention = SelfAttention(ones(T, 2, 6), ones(T, 6), ones(T, 2, 2), ones(T, 2), 1, true)
+    norm = SampleNorm(ones(T, 2), ones(T, 2), 1e-5, (2,))
+    block = (SkipConnection(Chain(norm, attention), +), SkipConnection(Chain(norm, dense(2 => 2, NNlib.gelu_tanh)), +))
+    table, positions = Embedding(ones(T, 2, 3)), LearnedPositions(ones(T, 2, 3))
+    return (
+        (Chain(dense(2 => 2, NNlib.sigmoid), dense(2 => 2, tanh), dense(2 => 2, NNlib.relu), NNlib.softmax), ones(T, 2, 3)),
+        (Chain(conv(NNlib.relu), Flux.MaxPool((2, 2)), conv(tanh), FirstMaxPool((2, 2)), MeanPool((1, 1)), Flux.flatten,
+            dense(1 => 2)), ones(T, 8, 8, 1, 3)),
+        (Chain(table, positions, map(deepcopy, block)..., Take(-1), dense(2 => 2)), ones(Int, 3, 3)),
+    )
+end
+
 @compile_workload begin
     dense = """{"kind": "dense", "in_features": 2, "out_features": 2, "activation": "sigmoid", "bias": true}"""
     spec = """{"layers": [$dense, $dense, $dense, {"kind": "softmax"}]}"""
@@ -10,9 +28,10 @@
         bridge_outputs(chain, X)
         bridge_jacobian(chain, X)
         bridge_input_jacobian(chain, X)
-        for outputs in (1, :trace, :full), method in (:structured, :plain)
+        for outputs in (1, :trace, :diagonal, :full), method in (:structured, :plain)
             ntk(chain, X; outputs, method)
         end
         spectrum(ntk(chain, X))
+        foreach(((network, x),) -> ntk(network, x; outputs=1), common_networks(T))
     end
 end

@@ -8,14 +8,14 @@ The chain in inference mode ([`inference`](@ref)), and the samples in the type o
 # Errors
 `ArgumentError` where there is no sample.
 """
-function ready(model, X::AbstractArray)
+function ready(@nospecialize(model), X::AbstractArray)
     chain = inference(model)
     ndims(X) > 0 && size(X, ndims(X)) > 0 ||
         throw(ArgumentError("there is no sample in X of size $(size(X)); allowed: (D..., n) with n of at least 1"))
     return chain, in_numbers(chain, X)
 end
 
-function in_numbers(chain, X::AbstractArray{T}) where {T}
+function in_numbers(@nospecialize(chain), X::AbstractArray{T}) where {T}
     T <: Real || throw(ArgumentError("X has entries of type $T; allowed: real numbers"))
     takes_tokens(chain) && return tokens(X)
     S = something(number_type(chain), float(T))
@@ -32,7 +32,7 @@ end
 takes_tokens(layer) = false
 takes_tokens(::Embedding) = true
 takes_tokens(s::SkipConnection) = takes_tokens(s.layers)
-function takes_tokens(chain::Chain)
+function takes_tokens(@nospecialize(chain::Chain))
     known = findfirst(layer -> takes_tokens(layer) || has_parameters(layer), values(chain.layers))
     return known !== nothing && takes_tokens(chain.layers[known])
 end
@@ -41,21 +41,25 @@ end
     check_outputs(chain, X)
 
 Refuse a chain in inference mode whose outputs are no (O, n), or whose outputs for a sample depend on the rest of the batch
-or on chance: some samples are compared with themselves in a batch.
+or on chance: some samples are compared with themselves in a batch. Returns the outputs of those.
 """
-function check_outputs(chain::Chain, X::AbstractArray)
+function check_outputs(@nospecialize(chain::Chain), X::AbstractArray)
     n = size(X, ndims(X))
     some = unique(round.(Int, range(1, n; length=min(n, 4))))
-    y = chain(copy(selectdim(X, ndims(X), some)))
+    y = by_layer(chain, copy(selectdim(X, ndims(X), some)))
     y isa AbstractMatrix && size(y, 2) == length(some) || throw(ArgumentError("the chain makes \
         $(y isa AbstractArray ? "outputs of size $(size(y))" : "a $(typeof(y))") of $(length(some)) samples; \
         allowed: (O, n), as behind Flux.flatten or a Dense layer, for samples X (D..., n)"))
     eltype(y) <: Real || throw(ArgumentError("the chain has outputs of type $(eltype(y)); allowed: real numbers"))
     for (k, i) in enumerate(some)
-        difference = maximum(abs, chain(sample(X, i)) .- view(y, :, k:k); init=zero(eltype(y)))
+        difference = maximum(abs, by_layer(chain, sample(X, i)) .- view(y, :, k:k); init=zero(eltype(y)))
         # Far above rounding, far below what statistics of a batch do.
         difference > sqrt(eps(float(eltype(y)))) * maximum(abs, y) || continue
         throw(ArgumentError("sample $i alone and in a batch have outputs that differ by $difference: the chain mixes \
             samples, or is random; allowed: layers that treat each sample by itself"))
     end
+    return y
 end
+
+"the chain on a batch, layer after layer: compiled for each kind of layer, and not for the network"
+by_layer(@nospecialize(chain::Chain), x) = foldl((x, layer) -> layer(x), Any[chain.layers...]; init=x)

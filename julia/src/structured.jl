@@ -5,7 +5,7 @@ A factor for every site where parameters in `names` enter a chain in inference m
 goes through the chain, and what each pass brings goes into the factors at once: what Zygote keeps for the way
 back, and the errors of all outputs, stay small beside the factors.
 """
-function structured_factors(chain::Chain, X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
+function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
     trial = Recorder()
     y = observed(chain, sample(X, 1), trial)
     n, K = size(X, ndims(X)), length(cotangents(r, y))
@@ -45,7 +45,7 @@ struct SiteFactor
 end
 
 "the sites where parameters in `names` enter, with factors to be filled"
-function chosen_sites(chain::Chain, trial::Recorder, names, extent::Extent)
+function chosen_sites(@nospecialize(chain::Chain), trial::Recorder, names, extent::Extent)
     chosen, taken, own = SiteFactor[], 0, parameters(chain)
     for (index, site) in enumerate(trial.sites)
         here = own[(taken + 1):(taken + length(arrays(site)))]
@@ -88,9 +88,9 @@ columns(site::Table) = size(site.layer.weight, 2)
 has_bias(wanted) = length(wanted) == 2 && wanted[2]
 
 "fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent"
-function fill_stretch!(chosen::Vector{SiteFactor}, chain::Chain, X::AbstractArray, r::Reduction, own)
+function fill_stretch!(chosen::Vector{SiteFactor}, @nospecialize(chain::Chain), X::AbstractArray, r::Reduction, own)
     seen = Recorder()
-    y, chain_back = Zygote.pullback(x -> observed(chain, x, seen), X)
+    y, chain_back = observed_pullback(chain, X, seen)
     sites = [seen.sites[c.index] for c in chosen]
     entered = [write_input!(c.factor, site, seen.inputs[c.index], own) for (c, site) in zip(chosen, sites)]
     for (k, seed) in enumerate(cotangents(r, y))

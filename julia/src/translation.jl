@@ -103,14 +103,12 @@ function in_place(l::Flux.LayerNorm, path)
 end
 
 function in_place(l::GroupNorm, path)
-    plain = GroupNorm(l.G, identity, l.β, l.γ, nothing, nothing, l.ϵ, l.momentum, l.affine, false, false, l.chs)
-    return with_activation(plain, l.λ)
+    return with_activation(setproperties(l, (; λ=identity, μ=nothing, σ²=nothing, active=false, track_stats=false)), l.λ)
 end
 
 function in_place(l::BatchNorm, path)
     check_inference(l, path)
-    plain = BatchNorm(identity, l.β, l.γ, l.μ, l.σ², l.ϵ, l.momentum, l.affine, true, false, l.chs)
-    return with_activation(plain, l.λ)
+    return with_activation(setproperties(l, (; λ=identity, active=false)), l.λ)
 end
 
 function in_place(e::Embedding, path)

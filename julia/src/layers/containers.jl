@@ -27,6 +27,29 @@ function observed(p::Parallel, x, see)
     return p.connection(main, observed(p.layers[2], x, see))
 end
 
+function observed_pullback(s::SkipConnection, x, see::Recorder)
+    main, main_back = whole_pullback(s.layers, x, see)
+    y, connection_back = joined(s.connection, main, x)
+    return y, d -> added(main_back, identity, connection_back(d))
+end
+
+function observed_pullback(p::Parallel, x, see::Recorder)
+    main, main_back = whole_pullback(p.layers[1], x, see)
+    side, side_back = whole_pullback(p.layers[2], x, see)
+    y, connection_back = joined(p.connection, main, side)
+    return y, d -> added(main_back, side_back, connection_back(d))
+end
+
+"two branches put together, and the way back to both"
+joined(connection, a, b) = Zygote.pullback(connection, a, b)
+joined(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
+
+"the sum of what comes back by two ways, of which either may bring nothing"
+function added(first_back, second_back, (d, e))
+    a, b = d === nothing ? nothing : first_back(d), e === nothing ? nothing : second_back(e)
+    return a === nothing ? b : b === nothing ? a : a .+ b
+end
+
 function build_layer(::Val{:residual}, settings, param)
     main = build_chain(settings["layers"], param)
     isempty(settings["shortcut"]) && return SkipConnection(main, +)

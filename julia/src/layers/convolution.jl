@@ -1,8 +1,6 @@
 # Flux's `Conv` is a true convolution: it flips the kernel. `layout.jl` flips the weight once, when it comes and goes.
 # Spatial pairs come as (height, width) and are reversed here.
 
-const Convolution = Union{Conv,CrossCor}
-
 fields(c::Convolution) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
 "spatial settings of a spec, in Flux's order (W, H); of pairs (before, behind), one behind the other"
@@ -24,7 +22,7 @@ groups(::CrossCor) = 1
 plain(c::Conv) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
 plain(c::CrossCor) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
 
-observed(c::Convolution, x, see) = c.σ.(see(Affine(c), x))
+observed(c::Convolution, x, see) = c.σ.(see(Affine(plain(c)), x))
 
 enter(c::Convolution, x) = plain(c)(x)
 

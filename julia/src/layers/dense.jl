@@ -9,7 +9,19 @@ end
 "(features, positions..., n) as (features, T, 1, n)"
 positions(x::AbstractArray) = reshape(x, size(x, 1), :, 1, size(x, ndims(x)))
 
-observed(d::Dense, x, see) = NNlib.fast_act(d.σ, x).(see(Affine(d), x))
+observed(d::Dense, x, see) = NNlib.fast_act(d.σ, x).(see(Affine(plain(d)), x))
+
+# Without its activation a layer has one type, whatever that is.
+plain(d::Dense) = Dense(d.weight, d.bias)
+
+function observed_pullback(layer::Union{Dense,Convolution}, x, see::Recorder)
+    z, site_back = shown(see, Affine(plain(layer)), x)
+    y, activation_back = activated(fast_activation(layer, x), z)
+    return y, d -> pulled(activation_back(d), site_back)
+end
+
+fast_activation(d::Dense, x) = NNlib.fast_act(d.σ, x)
+fast_activation(c::Convolution, x) = c.σ
 
 enter(d::Dense, x) = reshape(d.weight * flat(x) .+ d.bias, :, Base.tail(size(x))...)
 back(layer::Dense, x, d) = reshape(transpose(layer.weight) * flat(d), size(x))
