@@ -93,6 +93,20 @@
         end
     end
 
+    @testset "types are known behind the choice of numbers and outputs" begin
+        chain = random_chain(rng, (3, 4, 2), tanh)
+        X = randn(rng, 3, 4)
+        for (outputs, T) in ((1, Matrix), (:trace, Matrix), (:diagonal, Array{Float64,3}), (:full, Array{Float64,4}))
+            r = UDLBridge.reduction(outputs, 2)
+            found = UDLBridge.factors(chain, X, r, :structured)
+            @test (@inferred UDLBridge.kernel_array(Float64, r, 2, found, 4)) isa T
+            @test (@inferred UDLBridge.kernel_array(Float64, r, 2, found, 4, found, 4)) isa T
+        end
+        @test only(Base.return_types(ntk, (typeof(chain), typeof(X)))) <: Array
+        @test only(Base.return_types(jacobian, (typeof(chain), typeof(X)))) <: Vector{<:Pair{String,<:Array}}
+        @test jacobian(chain, X) isa Vector{Pair{String,Array{Float64}}}
+    end
+
     @testset "errors" begin
         chain = random_chain(rng, (3, 2), tanh)
         X = randn(rng, 3, 2)

@@ -34,4 +34,17 @@ UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(
             @test gap(ntk(chain, X; params=[name]), ntk(chain, X; params=[name], method=:plain)) < 1e-12
         end
     end
+
+    @testset "branches and functions of others: $name" for (name, chain) in (
+        "a connection of theirs" => Chain(SkipConnection(dense(3 => 4), vcat), dense(7 => 2)),
+        "two branches" => Chain(dense(3 => 4), Parallel((a, b) -> a .* b, dense(4 => 4), dense(4 => 4)), dense(4 => 2)),
+        "one branch that nothing depends on" => Chain(dense(3 => 4), Parallel((a, b) -> a, dense(4 => 2), dense(4 => 2))),
+        "a branch without parameters" => Chain(dense(3 => 4), SkipConnection(x -> 2 .* x, +), dense(4 => 2)),
+        "a closure as activation" => Chain(f64(Dense(3 => 4, z -> z * tanh(z))), dense(4 => 2)),
+        "outputs that depend on the last layer alone" => Chain(dense(3 => 4), x -> one.(x), dense(4 => 2)),
+    )
+        for outputs in (1, :full)
+            @test gap(ntk(chain, X; outputs), ntk(chain, X; outputs, method=:plain)) < 1e-12
+        end
+    end
 end
