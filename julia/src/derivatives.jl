@@ -17,6 +17,13 @@ sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
 Derivatives of every output of every sample with respect to every parameter: blocks of size
 `(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
 
+```jldoctest
+julia> UDLBridge.jacobian(Chain(Dense([1.0 2.0], [0.5])), [3.0, 4.0][:, :])
+2-element Vector{Pair{String, Array{Float64}}}:
+ "0.weight" => [3.0 4.0;;; ;;;;]
+   "0.bias" => [1.0;;;]
+```
+
 One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
 """
 function jacobian(model, X::AbstractArray)
@@ -62,6 +69,16 @@ Derivatives of every output with respect to the sample that it comes from, `(D..
 whatever that of `X` is.
 
 The samples of a batch do not touch each other in inference mode, so one pullback of the whole batch serves all of them.
+
+# Examples
+
+```jldoctest
+julia> input_jacobian(Dense([1.0 2.0; 3.0 4.0]), [1, 1][:, :])
+2×2×1 Array{Float64, 3}:
+[:, :, 1] =
+ 1.0  3.0
+ 2.0  4.0
+```
 """
 function input_jacobian(model, X::AbstractArray)
     chain, X = ready(model, X)

@@ -60,6 +60,22 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
 `ArgumentError` for outputs, a method or parameters that do not exist, for no samples, for samples of two sizes, for a chain
 whose outputs are no (O, n) or whose samples touch each other, and for what [`inference`](@ref) refuses.
 
+# Examples
+
+```jldoctest
+julia> chain = Chain(Dense([1.0 2.0; 3.0 4.0], [0.0, 1.0]), Dense([1.0 -1.0], [0.5]));
+
+julia> ntk(chain, [1.0 0.0; 0.0 1.0]; outputs=1)
+2×2 Matrix{Float64}:
+ 22.0  25.0
+ 25.0  34.0
+
+julia> ntk(chain, [1.0 0.0; 0.0 1.0]; params=["1.bias"])
+2×2 Matrix{Float64}:
+ 1.0  1.0
+ 1.0  1.0
+```
+
 Source: Jacot, Gabriel, Hongler (2018); Novak, Sohl-Dickstein, Schoenholz (2022) for the structured form.
 """
 function ntk(@nospecialize(model), X::AbstractArray, X2=nothing; outputs=:trace, method=:structured,

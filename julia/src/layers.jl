@@ -81,6 +81,14 @@ end
 
 Trainable arrays of a chain by name (`"0.weight"`: the index counts from 0, as in PyTorch and in `udlbridge`), in Flux's
 layout, not copied.
+
+```jldoctest
+julia> first.(UDLBridge.parameters(Chain(Dense(2 => 3), SkipConnection(Dense(3 => 3; bias=false), +))))
+3-element Vector{String}:
+ "0.weight"
+ "0.bias"
+ "1.0.weight"
+```
 """
 parameters(model) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
 

@@ -2,8 +2,9 @@
 # compiled here, once, when the package is precompiled, and so are the layers that most networks have: kernels go layer by
 # layer, so that this serves every network of them.
 
-"networks, and samples for each, of the kinds of layers that most networks have; in numbers of type T"
-function common_networks(::Type{T}) where {T}
+"networks, and samples for each, of the kinds of layers that most networks have; in Flux's own Float32"
+function common_networks()
+    T = Float32
     dense(pair, σ=identity) = Dense(ones(T, last(pair), first(pair)), ones(T, last(pair)), σ)
     conv(σ) = Conv(ones(T, 2, 2, 1, 1), ones(T, 1), σ)
     attention = SelfAttention(ones(T, 2, 6), ones(T, 6), ones(T, 2, 2), ones(T, 2), 1, true)
@@ -28,10 +29,8 @@ end
         bridge_outputs(chain, X)
         bridge_jacobian(chain, X)
         bridge_input_jacobian(chain, X)
-        for outputs in (1, :trace, :diagonal, :full), method in (:structured, :plain)
-            ntk(chain, X; outputs, method)
-        end
-        spectrum(ntk(chain, X))
-        foreach(((network, x),) -> ntk(network, x; outputs=1), common_networks(T))
+        foreach(outputs -> ntk(chain, X; outputs), (1, :trace, :diagonal, :full))
+        spectrum(ntk(chain, X; method=:plain))
     end
+    foreach(((network, x),) -> ntk(network, x; outputs=1), common_networks())
 end

@@ -23,6 +23,16 @@ Float64. What rounding leaves between `K` and its transpose is averaged out.
 # Errors
 `DimensionMismatch` for a matrix that is not square; `ArgumentError` for one that is empty, has an entry that is not finite,
 or is not symmetric up to rounding, and for an array that is no matrix of real numbers.
+
+# Examples
+
+```jldoctest
+julia> spectrum([2.0 1.0; 1.0 2.0])
+PSD: 2 eigenvalues from 1 to 3; smallest / (eps largest) = 1.5e+15; tolerance 9.42e-15
+
+julia> spectrum([1.0 2.0; 2.0 1.0]).verdict
+"not PSD"
+```
 """
 function spectrum(K::AbstractMatrix{<:Real})
     size(K, 1) == size(K, 2) || throw(DimensionMismatch("a kernel matrix is square; this one is $(size(K))"))

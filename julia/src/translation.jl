@@ -21,6 +21,12 @@ Understood are `Dense`, `Conv`, `CrossCor`, `MaxPool`, `MeanPool`, `GlobalMeanPo
 `Dropout`, `Embedding` as the first layer, `Flux.flatten`, `softmax`, `logsoftmax`, nested chains, `SkipConnection` with
 `+`, and the layers of this package.
 
+```jldoctest
+julia> from_flux(Chain(Dense(2 => 3, relu), softmax)).spec["layers"][2]
+Dict{String, Any} with 1 entry:
+  "kind" => "softmax"
+```
+
 # Errors
 `ArgumentError` names what has no translation by its place in the chain, says which arrays are of another element type than
 the rest, and refuses layers in training mode (`active = true`) and arrays that two layers share.

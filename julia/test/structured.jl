@@ -47,6 +47,18 @@
         @test first(UDLBridge.factors(narrow, cases[2][2], r, :structured)).factor.a === nothing
     end
 
+    if hasfield(Embedding, :padding_idx) # from Flux 0.16.11 on
+        @testset "the padding of a table of $V has no gradient" for V in (5, 40)
+            chain = f64(Chain(Embedding(V => 3; padding_idx=2), Dense(3 => 2, tanh), Flux.flatten, Dense(12 => 2)))
+            tokens = rand(rng, 1:5, 6, 4)
+            for outputs in (1, :full)
+                @test gap(ntk(chain, tokens; outputs), ntk(chain, tokens; outputs, method=:plain)) < 1e-12
+            end
+            @test all(iszero, Dict(jacobian(chain, tokens))["0.weight"][:, 2, :, :])
+            @test_throws "makes token 2 zero (padding_idx)" from_flux(chain)
+        end
+    end
+
     @testset "gradients of mutable layers do not add up over outputs" begin
         chain, X = random(cases[3][1]), cases[3][2]
         blocks = Dict(jacobian(chain, X))
