@@ -20,7 +20,7 @@ Derivatives of every output of every sample with respect to every parameter: blo
 ```jldoctest
 julia> UDLBridge.jacobian(Chain(Dense([1.0 2.0], [0.5])), [3.0, 4.0][:, :])
 2-element Vector{Pair{String, Array{Float64}}}:
- "0.weight" => [3.0 4.0;;; ;;;;]
+ "0.weight" => [3.0 4.0;;;;]
    "0.bias" => [1.0;;;]
 ```
 
