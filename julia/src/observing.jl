@@ -182,8 +182,8 @@ function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder
 end
 
 "`f.(z)` and the way back"
-function activated(f, z)
+function activation_pullback(f, z)
     y, activation_back = Zygote.pullback(z -> f.(z), z)
     return y, only ∘ activation_back
 end
-activated(::typeof(identity), z) = z, identity
+activation_pullback(::typeof(identity), z) = z, identity

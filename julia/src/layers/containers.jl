@@ -29,20 +29,20 @@ end
 
 function observed_pullback(s::SkipConnection, x, see::Recorder)
     main, main_back = whole_pullback(s.layers, x, see)
-    y, connection_back = joined(s.connection, main, x)
+    y, connection_back = connection_pullback(s.connection, main, x)
     return y, d -> added(main_back, identity, connection_back(d))
 end
 
 function observed_pullback(p::Parallel, x, see::Recorder)
     main, main_back = whole_pullback(p.layers[1], x, see)
     side, side_back = whole_pullback(p.layers[2], x, see)
-    y, connection_back = joined(p.connection, main, side)
+    y, connection_back = connection_pullback(p.connection, main, side)
     return y, d -> added(main_back, side_back, connection_back(d))
 end
 
 "two branches put together, and the way back to both"
-joined(connection, a, b) = Zygote.pullback(connection, a, b)
-joined(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
+connection_pullback(connection, a, b) = Zygote.pullback(connection, a, b)
+connection_pullback(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
 
 "the sum of what comes back by two ways, of which either may bring nothing"
 function added(first_back, second_back, (d, e))

@@ -16,7 +16,7 @@ plain(d::Dense) = Dense(d.weight, d.bias)
 
 function observed_pullback(layer::Union{Dense,Convolution}, x, see::Recorder)
     z, site_back = shown(see, Affine(plain(layer)), x)
-    y, activation_back = activated(fast_activation(layer, x), z)
+    y, activation_back = activation_pullback(fast_activation(layer, x), z)
     return y, d -> pulled(activation_back(d), site_back)
 end
 
