@@ -49,6 +49,7 @@ def test_a_julia_that_fails_shows_its_last_lines(broken: Path) -> None:
         errors.JuliaUnavailable, match=r"ended with code 3; it said:(\n.*)*line 20\n.*ERROR: no such image"
     ):
         runtime.start()
+    assert os.environ.get("PYTHON_JULIACALL_EXE") != str(broken)  # the next start may find another Julia
     assert "ERROR: no such image" in found_by_doctor()
     assert "line 2\n" not in found_by_doctor()
 

@@ -139,6 +139,11 @@ def project_versions(project: Path) -> dict[str, str]:
     return {}
 
 
+THREADS = "1"
+"""One Julia thread: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal handlers,
+so that Python keeps Ctrl-C and its debuggers."""
+
+
 @dataclass
 class _State:
     """What this process holds of Julia."""
@@ -171,12 +176,12 @@ def start() -> Any:
     if not state.ok:
         run_install()
     named = location()
-    _set_defaults(named)
     _check_settings()
     place = named or juliapkg_location()
     if "juliacall" not in sys.modules:
         # juliacall waits for this without end, and does not say what Julia said.
         probe.check_start(place.exe, place.project)
+    _set_defaults(named)  # now that this Julia works: what is set here stays, and would hide another one
     try:
         import juliacall
 
@@ -235,9 +240,7 @@ def _set_defaults(named: Location | None) -> None:
         os.environ["PYTHON_JULIACALL_PROJECT"] = str(named.project)
     os.environ.setdefault("PYTHON_JULIACALL_STARTUP_FILE", "no")
     os.environ.setdefault("PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION", "no")
-    # One Julia thread: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal
-    # handlers, so that Python keeps Ctrl-C and its debuggers.
-    os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
+    os.environ.setdefault("PYTHON_JULIACALL_THREADS", THREADS)
 
 
 def _check_settings() -> None:
@@ -248,7 +251,7 @@ def _check_settings() -> None:
             allowed="PYTHON_JULIACALL_INIT=yes, the default",
             remedy="unset PYTHON_JULIACALL_INIT, or take another engine",
         )
-    threads = _juliacall_option("threads")
+    threads = _juliacall_option("threads") or THREADS
     if re.fullmatch(r"(auto|[1-9]\d{0,3})(,(auto|\d{1,4}))?", threads) is None:
         raise ConfigError(
             f"Julia cannot have {threads!r} threads, as PYTHON_JULIACALL_THREADS says",
