@@ -30,7 +30,8 @@ def test_quickstart_in_julia_alone() -> None:
     julia = runtime.location() or runtime.juliapkg_location()
     load_path = os.pathsep.join([str(julia.project), str(runtime.package_path()), "@stdlib"])
     done = subprocess.run(
-        [str(julia.exe), "--startup-file=no", str(path)],
+        # As the other tests have it (see conftest.py): Julia would compile the package anew for another level.
+        [str(julia.exe), "-O1", "--startup-file=no", str(path)],
         env={**os.environ, "JULIA_LOAD_PATH": load_path},
         capture_output=True,
         text=True,

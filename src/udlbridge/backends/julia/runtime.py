@@ -140,8 +140,8 @@ def project_versions(project: Path) -> dict[str, str]:
 
 
 THREADS = "1"
-"""One Julia thread: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal handlers,
-so that Python keeps Ctrl-C and its debuggers."""
+"""Of Julia: the work is in BLAS, which has threads of its own, and with one thread Julia needs no signal handlers, so
+that Python keeps Ctrl-C and its debuggers."""
 
 
 @dataclass
