@@ -56,6 +56,7 @@ from .kernels.ntk import ntk as ntk
 from .kernels.operators import NTKOperator as NTKOperator
 from .kernels.operators import ntk_operator as ntk_operator
 from .kernels.planning import plan as plan
+from .kernels.request import as_network as as_network
 from .networks import init as init
 from .networks import models as models
 from .networks.layers import Activation as Activation

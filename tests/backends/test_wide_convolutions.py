@@ -18,8 +18,8 @@ from architectures import batch, shaken, wide_networks
 from helpers import assert_within_budget
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.pytorch import layers as pytorch_layers
 from udlbridge.backends.pytorch.factors import Gradients
+from udlbridge.backends.pytorch.windows import Windows
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.symmetry import symmetrise
 
@@ -34,9 +34,9 @@ def test_wide_convolutions_reach_the_gradient_of_a_batch(network, choice: str) -
     model, shape = network
     x = batch(model, shape, 3)
     seen = []
-    own = pytorch_layers._grouped_gradient
+    own = Windows.gradient
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytorch_layers, "_grouped_gradient", lambda *args: seen.append(args) or own(*args))
+        patch.setattr(Windows, "gradient", lambda *args: seen.append(args) or own(*args))
         kernel = ub.ntk(model, x, outputs=choice, backend="torch")
     assert seen
     assert_within_budget(kernel, ub.ntk(model, x, outputs=choice, backend="reference", method="plain"))

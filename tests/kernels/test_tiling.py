@@ -94,12 +94,18 @@ def test_products_with_such_a_kernel(backend: str) -> None:
         operator @ np.ones(5)
 
 
-def test_a_module_in_half_precision_overflows() -> None:
+def test_a_module_in_half_precision_adds_up_in_float32() -> None:
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(400, 10).half()
-    x = np.full((3, 400), 10, np.float16)
-    with pytest.raises(errors.NumericalError, match=r"K\[0, 0\] is inf in float16.*6\.6e\+04.*module\.double\(\)"):
-        ub.ntk(module, x)
+    kernel = ub.ntk(module, np.full((3, 400), 10, np.float16))
+    # 10 (400 * 10^2 + 1), which float16 does not hold.
+    np.testing.assert_array_equal(kernel, np.full((3, 3), 400_010, np.float32))
+
+
+def test_a_module_overflows() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(errors.NumericalError, match=r"K\[0, 0\] is inf in float32.*module\.double\(\)"):
+        ub.ntk(torch.nn.Linear(4, 2), np.full((3, 4), 1e30, np.float32))
 
 
 @given(

@@ -14,6 +14,8 @@ from udlbridge.arrays import as_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import is_module
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_seed, thread_count
@@ -39,7 +41,7 @@ def spectrum(
     dense_limit: int = DENSE_LIMIT,
     max_products: int = 500,
     seed: int | None = None,
-    x: np.ndarray | None = None,
+    x: Any = None,
     outputs: Outputs = "trace",
     params: Selection = None,
     backend: str | None = None,
@@ -65,7 +67,7 @@ def spectrum(
     Args:
         kernel: a symmetric matrix (n, n) of real numbers: an array, a memory map, a kernel store, or anything with
             `shape`, `dtype` and slices; a scipy LinearOperator, as `ntk_operator` makes (always by Lanczos); or a
-            `Model`, with its samples in `x`.
+            `Model` or a `torch.nn.Module`, with its samples in `x`.
         k: how many of the largest eigenvalues, where not all are computed.
         rank: an upper bound of its rank, where known: P for a kernel of one output, O P for a trace. Models and their
             operators know it.
@@ -96,13 +98,13 @@ def spectrum(
     rank = None if rank is None else checked_count("rank", rank, 0)
     threads = thread_count(threads)
     bound: int | None
-    if isinstance(kernel, Model):
+    if isinstance(kernel, Model | ForeignNetwork) or is_module(kernel):
         kernel, bound = _of_model(kernel, x, outputs, params, backend, dense_limit, threads)
     elif x is not None or params is not None:
         raise OptionError(
             f"{'params=' if x is None else 'x='} with a kernel of type {type(kernel).__name__}",
             allowed="x= and params= with a Model alone",
-            remedy="leave them out where the kernel is there already; ub.from_torch(module) makes a Model of a module",
+            remedy="leave them out where the kernel is there already",
         )
     else:
         bound = getattr(kernel, "rank_bound", None)
@@ -203,8 +205,8 @@ def _partial(
 
 
 def _of_model(
-    model: Model,
-    x: np.ndarray | None,
+    model: Any,
+    x: Any,
     outputs: Outputs,
     params: Selection,
     backend: str | None,
@@ -214,7 +216,9 @@ def _of_model(
     """The kernel of a model where LAPACK takes it, else the operator; and the bound of its rank."""
     from udlbridge.kernels.ntk import ntk
     from udlbridge.kernels.operators import ntk_operator
+    from udlbridge.kernels.request import as_network
 
+    model = as_network(model)
     if x is None:
         raise OptionError("a Model without samples", allowed="spectrum(model, x=samples)", remedy="give x=")
     operator = ntk_operator(model, x, outputs=outputs, params=params, backend=backend, threads=threads)

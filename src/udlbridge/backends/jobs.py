@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from udlbridge.backends.optimisers import Optimiser
-from udlbridge.backends.reduction import Outputs, Reduction
+from udlbridge.backends.reduction import Reduction
 from udlbridge.networks.model import Model
-from udlbridge.networks.selection import Selection
 
 Method = Literal["structured", "plain"]
 
@@ -21,13 +20,14 @@ Method = Literal["structured", "plain"]
 class KernelJob:
     """What rectangles of a kernel are to be computed, and how.
 
+    `model`: a `Model`, or a `ForeignNetwork` that the engine computes.
     `method`: "structured" multiplies the Gram matrices of layer inputs and of backpropagated errors (no Jacobian is
     formed); "plain" multiplies per-sample Jacobians. `threads`: for the engine's BLAS, None leaves it alone.
     `device`: where torch computes; the others know "cpu" alone. `params`: names of the parameters that the kernel sums
     over; None means all.
     """
 
-    model: Model
+    model: Any
     reduction: Reduction
     method: Method = "structured"
     threads: int | None = None
@@ -38,22 +38,6 @@ class KernelJob:
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the kernel sums over, in the model's order."""
         return tuple(self.model.params) if self.params is None else self.params
-
-
-@dataclass(frozen=True)
-class ModuleJob:
-    """What kernel of a `torch.nn.Module` is to be computed.
-
-    How many outputs it has, and which parameters count, shows when it runs: `outputs` and `params` are as the user
-    wrote them. `memory`: bound of the working memory, in bytes. `threads` and `device` as for `KernelJob`.
-    """
-
-    module: Any
-    outputs: Outputs
-    params: Selection
-    memory: int
-    threads: int | None = None
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import singledispatch
 from math import prod
+from typing import Any
 
 from udlbridge.backends.reduction import Reduction
 from udlbridge.backends.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tokens_cost
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
 from udlbridge.networks.model import Model
 
@@ -110,8 +113,17 @@ class Lookup:
 Site = Affine | Elementwise | Lookup
 
 
-def sites(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> list[Site]:
-    """The sites of a network for samples of this shape, in order, where parameters in `params` enter; None: any."""
+@singledispatch
+def sites(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> list[Site]:
+    """The sites of a network for samples of this shape, in order, where parameters in `params` enter; None: any.
+
+    An engine that computes networks of another kind says here what their sites are.
+    """
+    raise TypeError(f"no sites are known of a {type(model).__name__}")
+
+
+@sites.register
+def _of_model(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> list[Site]:
     names = model.params if params is None else params
     found: list[Site] = []
     shape = sample_shape
@@ -121,7 +133,22 @@ def sites(model: Model, sample_shape: Shape, params: Collection[str] | None = No
     return found
 
 
-def parameter_count(model: Model, params: Collection[str] | None) -> int:
+@singledispatch
+def activation_numbers(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> int:
+    """Numbers that one sample's forward pass holds for the way back: what comes to each layer, and leaves it."""
+    raise TypeError(f"no activations are known of a {type(model).__name__}")
+
+
+@activation_numbers.register
+def _activations_of_model(model: Model, sample_shape: Shape, params: Collection[str] | None = None) -> int:
+    total, shape = 0, sample_shape
+    for layer in model.layers:
+        total += prod(shape)
+        shape = layer.output_shape(shape)
+    return total + prod(shape)
+
+
+def parameter_count(model: Model | ForeignNetwork, params: Collection[str] | None) -> int:
     """How many numbers the parameters in `params` have; None means all."""
     return sum(prod(shape) for name, shape in model.param_shapes().items() if params is None or name in params)
 

@@ -16,6 +16,7 @@ from udlbridge.cli.common import (
     model_option,
     report,
     samples,
+    shape_option,
     write_json,
 )
 
@@ -25,7 +26,7 @@ from udlbridge.cli.common import (
 @click.option("--against", "other_name", help="Another network: are the two the same, and where do they part?")
 @count_option(10, "Number of samples.")
 @click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
-@click.option("--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it.")
+@shape_option
 @dtype_option
 @data_option
 @json_option

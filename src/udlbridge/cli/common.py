@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import runpy
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +89,11 @@ model_option = click.option(
     "model_name",
     default="3ls",
     show_default=True,
-    help="3ls, notebook1, lenet5, resnet, transformer, or a .safetensors file.",
+    help="3ls, notebook1, lenet5, resnet, transformer, a .safetensors file, or a function that makes a network or a "
+    "module of PyTorch: package.module:function or file.py:function.",
+)
+shape_option = click.option(
+    "--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it."
 )
 dtype_option = click.option(
     "--dtype",
@@ -208,11 +215,13 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     return usable, skipped
 
 
-def load_model(name: str, dtype: str | None) -> Model:
-    """A network by name, or from a file; without `dtype` a file keeps its own, and a network by name is float32.
+def load_model(name: str, dtype: str | None) -> Any:
+    """A network by name, from a file, or from a function without arguments that makes one, "package.module:function".
+
+    Without `dtype` a file and a function keep their own, and a network by name is float32.
 
     Raises:
-        ModelFileError: there is no such file, or it cannot be read.
+        ModelFileError: there is no such file or function, or it cannot be read, or makes no network.
     """
     from udlbridge.networks import models
     from udlbridge.networks.model import Model
@@ -226,11 +235,35 @@ def load_model(name: str, dtype: str | None) -> Model:
     }
     if name in known:
         return known[name](dtype=dtype or "float32")
-    model = Model.load(name)
+    model = _from_function(*name.rsplit(":", 1)) if re.search(r":[A-Za-z_]\w*$", name) else Model.load(name)
     return model if dtype is None else model.astype(dtype)
 
 
-def samples(model: Model, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
+def _from_function(source: str, function: str) -> Any:
+    """What `function` of a module, or of a file that ends in .py, makes."""
+    from udlbridge.errors import ModelFileError, UDLBridgeError
+    from udlbridge.kernels.request import as_network
+
+    try:
+        if source.endswith(".py"):
+            found: Any = runpy.run_path(source, run_name=Path(source).stem)[function]
+        else:
+            sys.path.insert(0, "")  # as `python -m` does
+            found = getattr(importlib.import_module(source), function)
+        made = found()
+    except Exception as error:  # it is the caller's code, which may raise anything
+        raise ModelFileError(
+            f"{source}:{function} gives no network ({type(error).__name__}: {error})",
+            allowed="a function without arguments, as package.module:function or file.py:function",
+            remedy="correct the name, or the function",
+        ) from error
+    try:
+        return as_network(made)
+    except UDLBridgeError as error:
+        raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy) from error
+
+
+def samples(model: Any, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
     """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape.
 
     Raises:
@@ -240,13 +273,17 @@ def samples(model: Model, n: int, folder: Path | None, shape: str | None = None)
     from udlbridge import data
     from udlbridge.errors import ShapeError
     from udlbridge.networks import models
+    from udlbridge.networks.foreign import ForeignNetwork
     from udlbridge.networks.inputs import plausible_shape, random_batch
 
-    sizes = plausible_shape(model) if shape is None else _parsed_shape(shape)
+    foreign = isinstance(model, ForeignNetwork)
+    sizes = parsed_shape(shape) if shape is not None else None if foreign else plausible_shape(model)
     if sizes is None:
         raise ShapeError(
             "the layers do not say what shape a sample has", allowed="--shape SIZES", remedy="as --shape 3,32,32"
         )
+    if foreign:
+        return random_batch(model, sizes, n)
     model.output_shape(sizes)
     if shape is None and sizes == models.NOTEBOOK_POINTS.shape[1:] and n <= len(models.NOTEBOOK_POINTS):
         return models.NOTEBOOK_POINTS[:n].astype(model.dtype)
@@ -255,7 +292,8 @@ def samples(model: Model, n: int, folder: Path | None, shape: str | None = None)
     return random_batch(model, sizes, n)
 
 
-def _parsed_shape(text: str) -> tuple[int, ...]:
+def parsed_shape(text: str) -> tuple[int, ...]:
+    """The sizes in "3,32,32". Raises `ShapeError` for anything else."""
     from udlbridge.errors import ShapeError
 
     sizes = text.split(",")

@@ -17,9 +17,11 @@ from udlbridge.cli.common import (
     model_option,
     outputs_option,
     params_option,
+    parsed_shape,
     report,
     samples,
     selection,
+    shape_option,
     write_json,
 )
 
@@ -48,6 +50,7 @@ from udlbridge.cli.common import (
     help="Compute K random tiles of a store again in float64.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@shape_option
 @data_option
 @json_option
 def command(
@@ -67,6 +70,7 @@ def command(
     only_plan: bool,
     verified: int,
     quiet: bool,
+    shape: str | None,
     folder: Path | None,
     json_file: Path | None,
 ) -> int:
@@ -76,6 +80,7 @@ def command(
     may be of any size, is written while it is computed, and can be resumed.
     """
     from udlbridge.kernels.planning import plan
+    from udlbridge.networks.model import Model
 
     model = load_model(model_name, dtype)
     shared: dict[str, Any] = {
@@ -91,7 +96,8 @@ def command(
 
         # What an engine needs can be told without it, but not how fast it would be here.
         state = backends.availability(backend or backends.default_name())
-        planned = plan(model, n, **shared, calibrate=state.ok)
+        sizes = None if shape is None else parsed_shape(shape)
+        planned = plan(model, n, sample_shape=sizes, **shared, calibrate=state.ok)
         report(f"{planned}" if state.ok else f"{planned}\ntime     not predicted: {state.reason}", json_file)
         if json_file is not None:
             write_json(planned.to_dict(), json_file)
@@ -107,9 +113,10 @@ def command(
                 raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
         from udlbridge.store.array_files import check_target, write_array
 
-        check_target(model, n, outputs, target)
+        if isinstance(model, Model):
+            check_target(model, n, outputs, target)
         options = {**shared, "device": device or "cpu", "progress": progress}
-        figures = write_array(model, samples(model, n, folder), target, options)
+        figures = write_array(model, samples(model, n, folder, shape), target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
             f"{figures['seconds']:.1f} s",
@@ -118,7 +125,7 @@ def command(
         if json_file is not None:
             write_json(figures, json_file)
         return 0
-    x = samples(model, n, folder)
+    x = samples(model, n, folder, shape)
     from udlbridge.options import show_bytes
     from udlbridge.store.computing import compute_kernel
 

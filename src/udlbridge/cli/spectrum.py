@@ -21,6 +21,7 @@ from udlbridge.cli.common import (
     report,
     samples,
     selection,
+    shape_option,
     write_json,
 )
 
@@ -42,6 +43,7 @@ from udlbridge.cli.common import (
 )
 @click.option("--threads", type=int, default=None, help="Threads of the BLAS.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@shape_option
 @data_option
 @json_option
 def command(
@@ -59,6 +61,7 @@ def command(
     seed: int | None,
     threads: int | None,
     quiet: bool,
+    shape: str | None,
     folder: Path | None,
     json_file: Path | None,
 ) -> int:
@@ -84,7 +87,7 @@ def command(
         model = load_model(model_name, dtype)
         result = spectrum(
             model,
-            x=samples(model, n, folder),
+            x=samples(model, n, folder, shape),
             outputs=outputs,
             params=selection(params),
             backend=backend,

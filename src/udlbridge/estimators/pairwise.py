@@ -62,7 +62,7 @@ def network_kernel(
     if model.takes_tokens:
         return ntk(model, left, right, outputs="mean", backend=backend).astype(np.float64)
     own = [None if x is None else _converted(x, model.dtype) for x in (left, right)]
-    return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)  # type: ignore[arg-type]
+    return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)
 
 
 def network_for(network: Any, features: int) -> Model:

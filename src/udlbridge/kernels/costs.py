@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from udlbridge.backends.rules import gradients_cost
 from udlbridge.backends.sites import parameter_count, sites
 from udlbridge.kernels.request import KernelRequest
@@ -25,16 +23,7 @@ def factor_numbers(request: KernelRequest, *, forms_gradients: bool) -> int:
     return sum(site.factor_numbers(request.reduction, forms_gradients=forms_gradients) for site in found)
 
 
-def activation_numbers(request: KernelRequest) -> int:
-    """Numbers that one sample's forward pass holds for the way back: what comes to each layer, and leaves it."""
-    total, shape = 0, request.sample_shape
-    for layer in request.model.layers:
-        total += prod(shape)
-        shape = layer.output_shape(shape)
-    return total + prod(shape)
-
-
 def passes_flops(request: KernelRequest) -> float:
     """Operations of one forward and K backward passes of one sample."""
-    forward = sum(site.forward for site in sites(request.model, request.sample_shape))
+    forward = sum(site.forward for site in sites(request.model, request.sample_shape, None))
     return 2.0 * forward * (1 + request.reduction.n_cotangents)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.errors import InputError, LayerError
-from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 
 
-def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.ndarray:
+def outputs(model: Model | Any, x: Any, *, backend: str | None = None) -> np.ndarray:
     """f(x) in inference mode.
 
     Args:
@@ -20,16 +23,18 @@ def outputs(model: Model, x: np.ndarray, *, backend: str | None = None) -> np.nd
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
 
     Returns:
-        (n, *out), of the model's dtype.
+        (n, *out), of the model's dtype; of a module (n, O), with the axes behind the first in C order.
 
     Raises:
         InputError, ShapeError, DTypeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
-    return backends.get(backend).outputs(model, checked_batch(model, x))
+    model = as_network(model)
+    batch = checked_samples(model, x)
+    return backends.get(checked_engine(model, backend)).outputs(model, batch)
 
 
-def jacobian(model: Model, x: np.ndarray, *, backend: str | None = None) -> dict[str, np.ndarray]:
+def jacobian(model: Model | Any, x: Any, *, backend: str | None = None) -> dict[str, np.ndarray]:
     """J[i, a, ...] = d f_a(x_i) / d theta, in named blocks.
 
     Args:
@@ -43,13 +48,14 @@ def jacobian(model: Model, x: np.ndarray, *, backend: str | None = None) -> dict
     Raises:
         As `outputs`.
     """
-    batch = checked_batch(model, x)
+    model = as_network(model)
+    batch = checked_samples(model, x)
     output_size(model, batch.shape[1:])
-    return backends.get(backend).jacobian(model, batch)
+    return backends.get(checked_engine(model, backend)).jacobian(model, batch)
 
 
 def input_jacobian(
-    model: Model, x: np.ndarray, *, backend: str | None = None
+    model: Model | Any, x: Any, *, backend: str | None = None
 ) -> Float[np.ndarray, "n outputs *features"]:
     """d f_a(x_i) / d x_i, the derivatives of the outputs with respect to the inputs.
 
@@ -64,19 +70,20 @@ def input_jacobian(
     Raises:
         As `outputs`; InputError for a model that takes tokens.
     """
-    batch = checked_batch(model, x)
+    model = as_network(model)
+    batch = checked_samples(model, x)
     if model.takes_tokens:
         raise InputError(
-            "the model begins with an Embedding, and there is no derivative by the number of a token",
+            "the samples are tokens, or several inputs, and there is no derivative by the number of a token",
             allowed="models of real numbers",
             remedy="take the Jacobian by the parameters, ub.jacobian",
         )
     output_size(model, batch.shape[1:])
-    return backends.get(backend).input_jacobian(model, batch)
+    return backends.get(checked_engine(model, backend)).input_jacobian(model, batch)
 
 
 def input_hessian(
-    model: Model, x: np.ndarray, *, backend: str | None = None
+    model: Model | Any, x: Any, *, backend: str | None = None
 ) -> Float[np.ndarray, "n outputs *features_features"]:
     """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
 
@@ -94,7 +101,8 @@ def input_hessian(
     Raises:
         As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
     """
-    batch = checked_batch(model, x)
+    model = as_network(model)
+    batch = checked_samples(model, x)
     if model.takes_tokens:
         raise LayerError(
             "the derivatives of a model that begins with an Embedding by its input",
@@ -102,5 +110,5 @@ def input_hessian(
             remedy="leave out the Embedding, and give its outputs as samples",
         )
     output_size(model, batch.shape[1:])
-    result = backends.get(backend).input_hessian(model, batch)
+    result = backends.get(checked_engine(model, backend)).input_hessian(model, batch)
     return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])

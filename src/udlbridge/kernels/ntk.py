@@ -14,9 +14,10 @@ from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.planning import make_plan
-from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, kernel_request, module_request
+from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, as_network, kernel_request
 from udlbridge.kernels.tiling import TileComputer, put
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, names_by_layer
 from udlbridge.progress import kernel_progress
@@ -24,8 +25,8 @@ from udlbridge.progress import kernel_progress
 
 def ntk(
     model: Model | Any,
-    x: np.ndarray,
-    x2: np.ndarray | None = None,
+    x: Any,
+    x2: Any = None,
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
@@ -33,27 +34,28 @@ def ntk(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str = "cpu",
+    device: Any = "cpu",
     progress: bool | None = False,
 ) -> Float[np.ndarray, "n m *trailing"]:
     """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
 
     Args:
-        model: the network, evaluated in inference mode. Any `torch.nn.Module` will do too, without translation: by the
-            plain method, over the parameters that require a gradient, a shared one counted once.
-        x: samples (n, *D), of the model's dtype.
+        model: the network, evaluated in inference mode. Any `torch.nn.Module` will do too, without translation: over
+            the parameters that require a gradient, a shared one counted once. See `udlbridge.as_network`.
+        x: samples (n, *D), of the model's dtype. Of a module that takes several inputs, a tuple of arrays by position,
+            or a dict of arrays by name, with the samples first in each.
         x2: samples (m, *D) for a cross kernel; None means `x`.
         outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of
             the summed output), "diagonal" or "full".
         params: which parameters the kernel sums over: None for all, names or glob patterns ("3.*", "*.bias"), "readout"
-            (the last layer with parameters) or "hidden" (all before it).
+            (the last layer with parameters) or "hidden" (all before it). Of a module, its last module with parameters,
+            and all others.
         backend: as for `udlbridge.outputs`.
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.backends.rules`);
             "plain" multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs
             more.
-        memory: bound of the working memory, as "2GB": what is held besides the samples and the result; for a module,
-            besides its activations for up to 256 samples too.
+        memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
         progress: show a bar; None means: if standard error is a terminal.
@@ -69,16 +71,7 @@ def ntk(
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
-    if not isinstance(model, Model):
-        job = module_request(
-            model, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads,
-            device=device,
-        )  # fmt: skip
-        from udlbridge.backends.pytorch.modules import module_kernel
-
-        result = module_kernel(job, x, x2)
-        check_finite(result)
-        return result
+    model = as_network(model)
     rows, columns = _batches(model, x, x2)
     request = kernel_request(
         model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
@@ -88,9 +81,9 @@ def ntk(
 
 
 def layer_kernels(
-    model: Model,
-    x: np.ndarray,
-    x2: np.ndarray | None = None,
+    model: Model | Any,
+    x: Any,
+    x2: Any = None,
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
@@ -98,7 +91,7 @@ def layer_kernels(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str = "cpu",
+    device: Any = "cpu",
     progress: bool | None = False,
 ) -> dict[str, np.ndarray]:
     """The parts of the kernel that the layers have, which sum to `ntk`, from one set of passes.
@@ -109,24 +102,27 @@ def layer_kernels(
             bounds what is held besides the samples and all the parts.
 
     Returns:
-        A kernel as `udlbridge.ntk` gives it, by the number of the layer, as text: "0", "2", ... Layers without
-        parameters, or without any of `params`, have none.
+        A kernel as `udlbridge.ntk` gives it, by the number of the layer, as text: "0", "2", ... of a module by the path
+        of the module that holds the parameters: "blocks.0.attention". Layers without parameters, or without any of
+        `params`, have none.
 
     Raises:
-        As `udlbridge.ntk`; OptionError for anything but a `Model`.
+        As `udlbridge.ntk`.
     """
+    model = as_network(model)
     rows, columns = _batches(model, x, x2)
     request = kernel_request(
         model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
         threads=threads, device=device,
     )  # fmt: skip
-    return _kernels(request, rows, columns, names_by_layer(request.parameters), progress)
+    layers = model.names_by_layer if isinstance(model, ForeignNetwork) else names_by_layer
+    return _kernels(request, rows, columns, layers(request.parameters), progress)
 
 
-def _batches(model: Model, x: np.ndarray, x2: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _batches(model: Any, x: Any, x2: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Both batches, checked."""
-    rows = checked_batch(model, x)
-    columns = None if x2 is None else checked_batch(model, x2, "x2")
+    rows = checked_samples(model, x)
+    columns = None if x2 is None else checked_samples(model, x2, "x2")
     if columns is not None and columns.shape[1:] != rows.shape[1:]:
         raise ShapeError(
             f"the samples of x2 have shape {columns.shape[1:]}, those of x {rows.shape[1:]}",

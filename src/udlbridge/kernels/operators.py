@@ -14,8 +14,8 @@ from udlbridge.backends.reduction import Outputs, Reduction
 from udlbridge.backends.sites import parameter_count
 from udlbridge.errors import InputError, OutputsError, ShapeError
 from udlbridge.kernels.finite import check_finite
-from udlbridge.kernels.request import KernelRequest, kernel_request
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import KernelRequest, as_network, kernel_request
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count
@@ -152,8 +152,8 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
 
 
 def ntk_operator(
-    model: Model,
-    x: np.ndarray,
+    model: Model | Any,
+    x: Any,
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
@@ -186,7 +186,8 @@ def ntk_operator(
 
     Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
     """
-    data = checked_batch(model, x)
+    model = as_network(model)
+    data = checked_samples(model, x)
     request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
     check_matrix(request.reduction)
     return NTKOperator(request, data, checked_count("batch", batch, 1))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
+from udlbridge.backends.sites import activation_numbers
 from udlbridge.errors import OptionError
 from udlbridge.kernels.calibration import calibrated
-from udlbridge.kernels.costs import activation_numbers, factor_numbers, multiply_adds, passes_flops
+from udlbridge.kernels.costs import factor_numbers, multiply_adds, passes_flops
 from udlbridge.kernels.plans import Plan
-from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, kernel_request
+from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, as_network, kernel_request
 from udlbridge.kernels.tiling import Grid, block_count
-from udlbridge.networks.inputs import check_model, plausible_shape
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import plausible_shape, random_batch
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_flag, checked_shape, show_bytes
@@ -27,7 +30,7 @@ TILE_BUFFERS = 5
 
 
 def plan(
-    model: Model,
+    model: Model | Any,
     n: int,
     m: int | None = None,
     *,
@@ -46,7 +49,8 @@ def plan(
         model: the network.
         n: number of samples.
         m: number of samples of a cross kernel; None means the symmetric kernel of the `n`.
-        sample_shape: shape of one sample; None means the one that the layers need, where they say so.
+        sample_shape: shape of one sample; None means the one that the layers need, where they say so. A module is tried
+            on random numbers of that shape, or where it does not take these, on the token 0.
         outputs, params, backend, method, threads: as for `ntk`.
         memory: bound of the working memory, as "2GB".
         calibrate: compute for about two seconds to predict the time. Without it the engine need not be here.
@@ -57,10 +61,14 @@ def plan(
         ParameterError: a pattern in `params` that matches nothing.
         BackendUnavailable: the engine cannot run here, so that nothing can be calibrated.
     """
-    check_model(model)
-    shape = plausible_shape(model) if sample_shape is None else checked_shape("sample_shape", sample_shape)
+    model = as_network(model)
+    shape = None if sample_shape is None else checked_shape("sample_shape", sample_shape)
+    if shape is None and not isinstance(model, ForeignNetwork):
+        shape = plausible_shape(model)
     if shape is None:
         raise OptionError("no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)")
+    if isinstance(model, ForeignNetwork):
+        random_batch(model, shape, 3)  # it shows on samples what it does
     request = kernel_request(
         model, shape, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads
     )
@@ -79,7 +87,9 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
     longest = max(n, columns)
     memory = _Memory.of(request, longest)
     size = LARGEST_TILE if tile is None else tile
-    while tile is None and size > SMALLEST_TILE and memory.needed(size, 2) > request.memory:
+    # Those who bring a module of many parameters and take it sample by sample wait for small tiles rather than fail.
+    smallest = 1 if isinstance(request.model, ForeignNetwork) else SMALLEST_TILE
+    while tile is None and size > smallest and memory.needed(size, 2) > request.memory:
         size //= 2
     if memory.needed(size, 2) > request.memory:
         raise OptionError(
@@ -138,7 +148,7 @@ class _Memory:
             entry=prod(request.reduction.trailing) * itemsize,
             factors=factor_numbers(request, forms_gradients=footprint.forms_gradients) * itemsize,
             copies=footprint.factor_copies,
-            passing=activation_numbers(request) * itemsize,
+            passing=activation_numbers(request.model, request.sample_shape, request.params) * itemsize,
             longest=longest,
         )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from udlbridge import backends
-from udlbridge.backends.jobs import KernelJob, Method, ModuleJob
+from udlbridge.backends.jobs import KernelJob, Method
 from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError
-from udlbridge.networks.inputs import check_model, output_size
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import check_model, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
 from udlbridge.options import parse_bytes, thread_count
@@ -31,7 +31,7 @@ class KernelRequest(KernelJob):
 
 
 def kernel_request(
-    model: Model,
+    model: Model | ForeignNetwork,
     sample_shape: tuple[int, ...],
     *,
     outputs: Outputs,
@@ -40,7 +40,7 @@ def kernel_request(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str | None = None,
+    device: Any = None,
 ) -> KernelRequest:
     """The options as the user wrote them, checked, and what is left out filled in; they mean what they mean for `ntk`.
 
@@ -48,14 +48,15 @@ def kernel_request(
         ShapeError: the network cannot take such samples, or does not give one vector for each.
         OutputsError, ParameterError, UnknownBackend, OptionError: what is wrong with an option.
     """
-    check_model(model)
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    if not isinstance(model, ForeignNetwork):
+        check_model(model)
+    name = checked_engine(model, backend)
     return KernelRequest(
         model=model,
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
         method=checked_method(method),
         threads=thread_count(threads),
-        device=backends.checked_device(name, "cpu" if device is None else device),
+        device=backends.checked_device(name, "cpu" if device is None else _device_name(device)),
         params=selected_parameters(model, params),
         backend=name,
         sample_shape=sample_shape,
@@ -63,47 +64,58 @@ def kernel_request(
     )
 
 
-def module_request(
-    module: Any,
-    *,
-    outputs: Outputs,
-    params: Selection,
-    backend: str | None,
-    method: str,
-    memory: int | str,
-    threads: int | None,
-    device: str | None,
-) -> ModuleJob:
-    """The same for a `torch.nn.Module`, whose kernel torch alone computes, by the plain method.
+def as_network(model: Any, *, output: Any = None) -> Any:
+    """A `torch.nn.Module` as a network for every function that takes a `Model`, which does the same without `output`.
+
+    The module is neither moved nor changed, and its weights are read when something is computed. The kernel is over the
+    parameters that require a gradient; one that is shared has several names and counts once, with all of its uses.
+    Every function gives (n, O) outputs, with more axes flattened in C order, and one output for each sample as (n, 1).
+    Half precision computes in its own dtype, and gives float32.
+
+    Args:
+        model: the module, or a `Model`, which is given back.
+        output: which of its outputs counts, where forward gives several: a key or attribute, as "logits", a position,
+            or a function of what forward gives.
 
     Raises:
-        OptionError: no module, or what only a `Model` has.
-        UnknownBackend: no such engine.
+        OptionError: neither.
+        ConversionError: a module without numbers, or one in training mode that then does something else.
     """
-    # Whoever has a module has imported torch: there is no need to import it to know that this is not one.
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(module, torch.nn.Module):
+    if isinstance(model, Model | ForeignNetwork):
+        return model
+    if not is_module(model):
         raise OptionError(
-            f"a {type(module).__name__} in the place of the model",
+            f"a {type(model).__name__} in the place of the model",
             allowed="a udlbridge.Model or a torch.nn.Module",
             remedy="describe the network with ub.Model([...])",
         )
-    name = backends.checked_name("torch" if backend is None else backend)
-    checked_method(method)
-    if name != "torch" or method == "structured":
+    from udlbridge.backends.pytorch.modules import ModuleNetwork
+
+    return ModuleNetwork(model, output)
+
+
+def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
+    """The name of the engine that computes the network.
+
+    Raises:
+        UnknownBackend: no such engine.
+        OptionError: another than the one of somebody's own network.
+    """
+    if not isinstance(model, ForeignNetwork):
+        return backends.checked_name(backends.default_name() if backend is None else backend)
+    name = backends.checked_name(model.engine if backend is None else backend)
+    if name != model.engine:
         raise OptionError(
-            f"backend={backend!r}, method={method!r} for a torch.nn.Module",
-            allowed="backend='torch' and method='plain'",
+            f"backend={backend!r} for a torch.nn.Module",
+            allowed=f"backend={model.engine!r}",
             remedy="translate the module: ub.from_torch(module)",
         )
-    return ModuleJob(
-        module=module,
-        outputs=outputs,
-        params=params,
-        memory=parse_bytes(memory),
-        threads=thread_count(threads),
-        device=backends.checked_device(name, "cpu" if device is None else device),
-    )
+    return name
+
+
+def _device_name(device: Any) -> Any:
+    """What torch calls a `torch.device`; anything else as it is."""
+    return str(device) if type(device).__module__ == "torch" else device
 
 
 def checked_method(method: str) -> Method:

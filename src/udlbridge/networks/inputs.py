@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import Layer, LayerNorm, Residual
 from udlbridge.networks.model import Model
+
+
+def is_module(value: object) -> bool:
+    """Whether it is a `torch.nn.Module`, without importing torch: whoever has one has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and hasattr(torch, "nn") and isinstance(value, torch.nn.Module)
 
 
 def check_model(model: object) -> None:
@@ -20,6 +28,17 @@ def check_model(model: object) -> None:
             allowed="a udlbridge.Model",
             remedy="translate a torch.nn.Module by ub.from_torch(module), or describe the network with ub.Model([...])",
         )
+
+
+def checked_samples(network: Model | ForeignNetwork, x: object, name: str = "x") -> np.ndarray:
+    """`x` as an array with the samples along the first axis, of the dtype that the network takes.
+
+    Raises:
+        As `checked_batch`, or what an adapter says.
+    """
+    if isinstance(network, ForeignNetwork):
+        return network.checked_batch(x, name)
+    return checked_batch(network, x, name)
 
 
 def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
@@ -92,7 +111,7 @@ def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
     model.output_shape(array.shape[1:])
 
 
-def output_size(model: Model, sample_shape: tuple[int, ...]) -> int:
+def output_size(model: Model | ForeignNetwork, sample_shape: tuple[int, ...]) -> int:
     """O, the number of outputs of the model for samples of that shape.
 
     Raises:
@@ -163,8 +182,10 @@ def _first_width(layers: Iterable[Layer]) -> Layer | None:
     return None
 
 
-def random_batch(model: Model, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
+def random_batch(model: Model | ForeignNetwork, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
     """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
+    if isinstance(model, ForeignNetwork):
+        return model.random_batch(shape, n)
     generator = np.random.default_rng(seed)
     if model.takes_tokens:
         return generator.integers(0, model.param_shapes()["0.weight"][0], size=(n, *shape))

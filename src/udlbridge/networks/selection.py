@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from udlbridge.errors import ParameterError
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
 
 Selection = str | Sequence[str] | None
@@ -47,7 +48,7 @@ def selected_names(
     return tuple(name for name in names if name in found)
 
 
-def selected_parameters(model: Model, params: Selection) -> tuple[str, ...]:
+def selected_parameters(model: Model | ForeignNetwork, params: Selection) -> tuple[str, ...]:
     """The names of the model's parameters that `params` means, in the model's order.
 
     Besides names and patterns there are two words: "readout" is the last layer with parameters, "hidden" are all layers
@@ -56,6 +57,8 @@ def selected_parameters(model: Model, params: Selection) -> tuple[str, ...]:
     Raises:
         ParameterError: as `selected_names`.
     """
+    if isinstance(model, ForeignNetwork):
+        return model.selected(params)
     *hidden, readout = names_by_layer(model.params).values() if model.params else [()]
     words = {"readout": readout, "hidden": [name for layer in hidden for name in layer]}
     return selected_names(list(model.params), params, words)

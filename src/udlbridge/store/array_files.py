@@ -13,6 +13,7 @@ from udlbridge import atomic
 from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import output_size, plausible_shape
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
@@ -42,7 +43,7 @@ def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
     check_room(target.absolute().parent, needed, "free some space, or choose another disk")
 
 
-def write_array(model: Model, x: np.ndarray, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+def write_array(model: Model | ForeignNetwork, x: np.ndarray, target: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Compute the kernel with `options` of `ntk` and write it to a .npy file, whole or not at all; returns figures.
 
     Raises:

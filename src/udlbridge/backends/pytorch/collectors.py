@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,16 +23,16 @@ class Collector(ABC):
         """The forward pass of these samples came by `site`."""
 
     @abstractmethod
-    def add(self, k: int, delta: Tensor) -> None:
-        """`delta` is d f / d z of cotangent `k` for the samples that were begun last."""
+    def add(self, k: int, delta: Any) -> None:
+        """`delta` is d f / d z of cotangent `k` for the samples that were begun last, as the site reads it."""
 
     @abstractmethod
     def factor(self) -> AnyFactor:
         """The factor, when all samples have come by."""
 
 
-def collector(job: KernelJob, site: Site, n: int, z: Tensor) -> Collector:
-    """What gathers the cheapest exact factor of a site for `n` samples; `z` is the first tensor that came by."""
+def collector(job: KernelJob, site: Site, n: int, z: Any) -> Collector:
+    """What gathers the cheapest exact factor of a site for `n` samples; `z` has the shape of its errors."""
     names = set(job.parameters)
     if isinstance(site, Lookup):
         rule = lookup_rule(site.tokens.shape[1], site.rows, z.shape[-1], job.reduction)
@@ -67,7 +68,7 @@ class _Flat(Collector):
         needed = self._counted[0] and isinstance(site, Affine) and site.gradient is None
         self._inputs = site.inputs(site.x) if needed and isinstance(site, Affine) else None
 
-    def add(self, k: int, delta: Tensor) -> None:
+    def add(self, k: int, delta: Any) -> None:
         if isinstance(self._site, Affine):
             d = self._site.errors(delta)
             parts = [d.transpose(2, 3) @ self._inputs] if self._inputs is not None else []
@@ -77,9 +78,9 @@ class _Flat(Collector):
         else:
             assert self._site is not None
             parts = [part for part, wanted in zip(self._site.gradients(delta), self._counted, strict=True) if wanted]
-        flat = [part.flatten(1) for part in parts]
+        flat = [part.reshape(len(part), -1) for part in parts]
         if self._g is None:
-            self._g = delta.new_empty((self._n, self._count, sum(part.shape[1] for part in flat)))
+            self._g = flat[0].new_empty((self._n, self._count, sum(part.shape[1] for part in flat)))
         start = 0
         for part in flat:
             self._g[self._samples, k, start : start + part.shape[1]] = part

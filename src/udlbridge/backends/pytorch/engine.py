@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,16 @@ from torch import Tensor
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
-from udlbridge.backends.pytorch import operator, programs, training
-from udlbridge.backends.pytorch.collectors import Collector, collector
+from udlbridge.backends.pytorch import module_engine, operator, programs, training
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.factors import Factor, Summand, add_product
+from udlbridge.backends.pytorch.gathering import Observed, gathered
 from udlbridge.backends.pytorch.layers import RULES
+from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.products import strip_rows
 from udlbridge.backends.pytorch.sites import Scope, Site
 from udlbridge.backends.pytorch.tensors import Params, array, buffers, evaluate, tensor, tensors, torch_dtype
+from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.backends.reduction import Reduction
 from udlbridge.networks.layers import Dense
 from udlbridge.networks.model import Model
@@ -36,18 +39,25 @@ class TorchBackend(Backend[list[Summand]]):
         """torch's version."""
         return {"torch": str(torch.__version__)}
 
-    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
+        if isinstance(model, ModuleNetwork):
+            return module_engine.outputs(model, x)
         with torch.no_grad():
             return evaluate(model, tensors(model), tensor(x)).numpy().copy()  # a Flatten alone gives a view of x
 
-    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """`vmap(jacrev)` over samples; blocks (n, O, *parameter shape)."""
+        if isinstance(model, ModuleNetwork):
+            found = module_engine.jacobian(model, model.tensors("cpu"), model.inputs(x, "cpu"), None, model.trainable)
+            return {name: array(block) for name, block in found.items()}
         blocks = _per_sample_jacobian(model, tensors(model), tensor(x))
         return {name: array(block) for name, block in blocks.items()}
 
-    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+    def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """`vmap(jacrev)` with respect to the input, (n, O, *D)."""
+        if isinstance(model, ModuleNetwork):
+            return module_engine.input_derivatives(model, x, 1)
         params = tensors(model)
 
         def one(sample: Tensor) -> Tensor:
@@ -56,8 +66,11 @@ class TorchBackend(Backend[list[Summand]]):
         result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
         return array(result)
 
-    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+    def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
+        if isinstance(model, ModuleNetwork):
+            size = prod(x.shape[1:])
+            return module_engine.input_derivatives(model, x, 2).reshape(len(x), -1, size, size)
         params = tensors(model)
         shape = x.shape[1:]
 
@@ -98,14 +111,17 @@ class TorchBackend(Backend[list[Summand]]):
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
-        params = tensors(job.model, checked_device(job.device))
-        with blas_threads(job.threads):
-            data = tensor(x, job.device)
+        with blas_threads(job.threads), undisturbed():
+            if isinstance(job.model, ModuleNetwork):
+                return module_engine.prepared(job, job.model, x)
+            model: Model = job.model
+            params, data = tensors(model, checked_device(job.device)), tensor(x, job.device)
             if job.method == "structured":
-                return _structured_factors(job, params, data)
-            blocks = _per_sample_jacobian(job.model, params, data, job.reduction, job.parameters)
+                return _structured_factors(job, model, params, data)
+            blocks = _per_sample_jacobian(model, params, data, job.reduction, job.parameters)
             return [Summand((name,), Factor(None, block.flatten(2))) for name, block in blocks.items()]
 
+    @undisturbed()
     def fill(
         self,
         job: KernelJob,
@@ -127,7 +143,7 @@ class TorchBackend(Backend[list[Summand]]):
             target.zero_()
         strips = [pair for pair in pairs if isinstance(pair[0], Factor)]
         others = [pair for pair in pairs if not isinstance(pair[0], Factor)]
-        with torch.no_grad(), blas_threads(job.threads):
+        with blas_threads(job.threads), torch.no_grad():
             for own in strip_rows(len(out), lower):
                 first = slice(rows.start + own.start, rows.start + own.stop)
                 end = own.stop if lower else cols.stop - cols.start
@@ -155,20 +171,24 @@ class TorchBackend(Backend[list[Summand]]):
         """torch with `count` threads."""
         return blas_threads(count)
 
-    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One reverse pass of the batch."""
+        if isinstance(model, ModuleNetwork):
+            return module_engine.pull(model, x, tensor(cotangents))
         data = tensor(x)
         pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
         return {name: array(value) for name, value in pulled.items()}
 
     def push(
         self,
-        model: Model,
+        model: Any,
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
     ) -> Float[np.ndarray, " n"]:
         """One forward-mode pass of the batch."""
+        if isinstance(model, ModuleNetwork):
+            return module_engine.push(model, x, direction, tensor(cotangents))
         data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
         pushed = operator.push(lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents))
         return pushed.numpy()
@@ -216,21 +236,19 @@ STRETCH_NUMBERS = 2**19
 """More go together where layers are small: about this many numbers behind the widest one, which the cache holds."""
 
 
-def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summand]:
+def _structured_factors(job: KernelJob, model: Model, params: Params, x: Tensor) -> list[Summand]:
     """A factor for every site, from one forward pass and one backward pass per cotangent."""
     names = set(job.parameters)
-    collectors: list[Collector] = []
     widest, shape = x[0].numel(), tuple(x.shape[1:])
-    for layer in job.model.layers:
+    for layer in model.layers:
         shape = layer.output_shape(shape)
         widest = max(widest, prod(shape))
-    stretch = max(STRETCH, STRETCH_NUMBERS // widest)
-    for start in range(0, len(x), stretch):
-        samples = slice(start, min(start + stretch, len(x)))
+
+    def observed(samples: slice) -> Observed:
         sites: list[Site] = []
         entered: list[Tensor] = []
 
-        def observe(site: Site, z: Tensor, sites: list[Site] = sites, entered: list[Tensor] = entered) -> Tensor:
+        def observe(site: Site, z: Tensor) -> Tensor:
             if names.isdisjoint(site.parameters):
                 return z
             # The first site has nothing before it that needs a gradient: there the errors begin.
@@ -239,29 +257,11 @@ def _structured_factors(job: KernelJob, params: Params, x: Tensor) -> list[Summa
             entered.append(z)
             return z
 
-        with torch.enable_grad():
-            y = evaluate(job.model, params, x[samples], observe)
-            if not sites:
-                return []
-            if not collectors:
-                collectors = [collector(job, site, len(x), z) for site, z in zip(sites, entered, strict=True)]
-            pulled = _pulled(job.reduction, y)
-        with torch.no_grad():
-            for one, site in zip(collectors, sites, strict=True):
-                one.begin(samples, site)
-        for k, total in enumerate(pulled):
-            # An output may not depend on every site: its errors there are zero.
-            deltas = torch.autograd.grad(
-                total, entered, retain_graph=k + 1 < len(pulled), allow_unused=True, materialize_grads=True
-            )
-            with torch.no_grad():
-                for one, delta in zip(collectors, deltas, strict=True):
-                    one.add(k, delta)
-    return [Summand(site.parameters, one.factor()) for one, site in zip(collectors, sites, strict=True)]
+        y = evaluate(model, params, x[samples], observe)
 
+        def deltas(found: Sequence[Tensor | None]) -> list[Tensor]:
+            return [torch.zeros_like(z) if d is None else d for d, z in zip(found, entered, strict=True)]
 
-def _pulled(reduction: Reduction, y: Tensor) -> list[Tensor]:
-    """The K sums over samples whose derivatives are the errors of each sample."""
-    if reduction.name == "sum":
-        return [y.sum()]
-    return [y[:, k].sum() for k in ([reduction.index] if reduction.name == "one" else range(y.shape[1]))]
+        return Observed(y, sites, entered, deltas)
+
+    return gathered(job, len(x), max(STRETCH, STRETCH_NUMBERS // widest), observed)

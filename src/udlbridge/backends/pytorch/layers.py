@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
-from math import prod
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Scope
+from udlbridge.backends.pytorch.windows import Windows, is_wide
 from udlbridge.networks.layers import (
     Activation,
     BatchNorm,
@@ -81,70 +81,24 @@ def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
 def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     """activation of torch's own convolution."""
     function = nnf.conv1d if isinstance(layer, Conv1d) else nnf.conv2d
+    windows = Windows(layer.kernel, layer.strides, layer.sides, layer.dilations)
     # torch's own function pads both sides of an axis alike.
-    padded, zeros = (_padded(layer, x), 0) if layer.paddings is None else (x, layer.paddings)
+    padded, zeros = (windows.padded(x), 0) if layer.paddings is None else (x, layer.paddings)
     z = function(padded, scope["weight"], scope.get("bias"), layer.strides, zeros, layer.dilations, layer.groups)
-    groups = layer.groups
+    groups, space = layer.groups, tuple(z.shape[2:])
 
     def inputs(a: Tensor) -> Tensor:
-        return _windows(layer, a).reshape(len(a), groups, layer.patch_size, -1).transpose(2, 3)
+        return windows.of(a).reshape(len(a), groups, layer.patch_size, -1).transpose(2, 3)
 
     def errors(d: Tensor) -> Tensor:
         return d.reshape(len(d), groups, layer.out_channels // groups, -1).transpose(2, 3)
 
-    direct = _grouped_gradient(layer, z.shape[2:]) if isinstance(layer, Conv2d) and _is_wide(layer, z) else None
+    def gradient(a: Tensor, d: Tensor) -> Tensor:
+        return windows.gradient(a, d, space)
+
+    direct = gradient if is_wide(layer.in_channels, groups, space) else None
     z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
     return ACTIVATIONS[layer.activation](z)
-
-
-def _is_wide(layer: Conv2d, z: Tensor) -> bool:
-    """Whether oneDNN's convolution of whole images beats windows and matrix products: measured, by up to ten times.
-
-    With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty.
-    """
-    return layer.groups == 1 and layer.in_channels >= 8 and z.shape[2] * z.shape[3] >= 64
-
-
-def _grouped_gradient(layer: Conv2d, windows: torch.Size) -> Callable[[Tensor, Tensor], Tensor]:
-    """The samples of a batch as the groups of one convolution, whose gradient by its weight is then kept per sample."""
-
-    def gradient(x: Tensor, d: Tensor) -> Tensor:
-        n, _, outputs = d.shape
-        if layer.paddings is None:
-            x = _padded(layer, x)
-        found = torch.ops.aten.convolution_backward(
-            d.transpose(1, 2).reshape(1, n * outputs, *windows),
-            x.reshape(1, n * layer.in_channels, *x.shape[2:]),
-            x.new_empty((n * outputs, layer.in_channels, *layer.kernel)),
-            None,
-            layer.strides,
-            layer.paddings or (0, 0),
-            layer.dilations,
-            False,
-            [0, 0],
-            n,
-            [False, True, False],
-        )[1]
-        return found.view(n, outputs, layer.patch_size)
-
-    return gradient
-
-
-def _padded(layer: Convolution, x: Tensor) -> Tensor:
-    """Zeros around a sample. torch's pad counts from the last axis: (left, right, top, bottom)."""
-    return nnf.pad(x, [zeros for side in reversed(layer.sides) for zeros in side])
-
-
-def _windows(layer: Convolution, x: Tensor) -> Tensor:
-    """(n, C, *space) -> (n, C prod kernel, windows), as torch's `unfold`, but as a copy of a view, which is faster."""
-    padded = _padded(layer, x).contiguous()
-    axes = zip(padded.shape[2:], layer.kernel, layer.strides, layer.dilations, strict=True)
-    counts = [(length - d * (k - 1) - 1) // s + 1 for length, k, s, d in axes]
-    steps = padded.stride()
-    inside = [step * d for step, d in zip(steps[2:], layer.dilations, strict=True)]
-    between = [step * s for step, s in zip(steps[2:], layer.strides, strict=True)]
-    view = padded.as_strided((*x.shape[:2], *layer.kernel, *counts), (*steps[:2], *inside, *between))
-    return view.reshape(len(x), x.shape[1] * prod(layer.kernel), -1)
 
 
 def maxpool(layer: MaxPool, scope: Scope, x: Tensor) -> Tensor:

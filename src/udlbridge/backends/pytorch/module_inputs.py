@@ -1,125 +1,145 @@
-"""What a module's kernel is computed from: its parameters, its samples, and an output that has a kernel."""
+"""The samples of a module as one array, whatever it takes: one input, several by position, or several by name.
+
+Several inputs are the fields of a structured array (n,), so that samples can be counted and cut like any others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from udlbridge.arrays import as_array, has_dtype
-from udlbridge.errors import ConversionError, DTypeError, InputError, ShapeError, UDLBridgeError
-from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.arrays import as_array, has_dtype, is_tensor
+from udlbridge.errors import DTypeError, InputError, ShapeError
+
+HALVES = {torch.float16, torch.bfloat16}
+
+Inputs = dict[str, Tensor]
+"""Tensors with the samples first, by name; "" is the only input, and numbers are positions."""
 
 
-def split_parameters(
-    module: nn.Module, selection: Selection, device: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The parameters that the kernel is about, the other parameters, and the buffers, on the device."""
-    for name, value in module.named_parameters():
-        if isinstance(value, nn.parameter.UninitializedParameter):
-            raise ConversionError(
-                f"{name} has no shape yet", allowed="a module that has seen data", remedy="call module(x) once"
-            )
-        if value.is_meta:
-            raise ConversionError(
-                f"{name} is on the meta device, where there are no numbers",
-                allowed="weights on a real device",
-                remedy="load them first: module.load_state_dict(state, assign=True)",
-            )
-    trainable = [name for name, value in module.named_parameters() if value.requires_grad]
-    if not trainable:
-        raise ConversionError(
-            "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
+@dataclass(frozen=True)
+class Dtypes:
+    """The floating dtypes of a module's parameters and buffers."""
+
+    found: frozenset[torch.dtype]
+
+    @property
+    def kernel(self) -> torch.dtype:
+        """The dtype of kernels: half precision is added up in float32."""
+        result = torch.float32
+        for dtype in self.found:
+            result = torch.promote_types(result, dtype)
+        return result
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The one half precision in which the module computes, and to which its samples are rounded."""
+        return next(iter(self.found)) if len(self.found) == 1 and self.found <= HALVES else None
+
+    @property
+    def names(self) -> list[str]:
+        """As torch writes them."""
+        return sorted(str(dtype).removeprefix("torch.") for dtype in self.found)
+
+
+def packed(x: Any, name: str, dtypes: Dtypes) -> np.ndarray:
+    """The samples as one array: (n, *D), or (n,) with a field for each of several inputs.
+
+    Raises:
+        InputError, ShapeError, DTypeError: no array, or numbers that the module does not take.
+    """
+    if isinstance(x, np.ndarray) and x.dtype.names is not None:
+        parts = {field: x[field] for field in x.dtype.names}
+    elif isinstance(x, Mapping):
+        parts = {str(field): value for field, value in x.items()}
+    elif isinstance(x, tuple) and all(hasattr(value, "ndim") for value in x) and any(value.ndim for value in x):
+        parts = {str(position): value for position, value in enumerate(x)}
+    else:
+        return _checked(x, name, dtypes, axes=2)
+    if not parts:
+        raise InputError(f"{name} has no inputs", allowed="arrays by name or position", remedy="give them")
+    arrays = {field: _checked(value, f"{name}[{_key(field)}]", dtypes, axes=1) for field, value in parts.items()}
+    counts = {field: len(array) for field, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ShapeError(
+            f"the inputs in {name} have different numbers of samples: {counts}",
+            allowed="samples along the first axis of each",
+            remedy="repeat what is the same for all samples",
         )
-    counted = selected_names(trainable, selection)
-    every = {name: value.detach().to(device) for name, value in module.named_parameters()}
-    params = {name: every.pop(name) for name in counted}
-    return params, every, {name: value.detach().to(device) for name, value in module.named_buffers()}
+    fields = [(field, array.dtype, array.shape[1:]) for field, array in arrays.items()]
+    result = np.empty(next(iter(counts.values())), dtype=fields)
+    for field, array in arrays.items():
+        result[field] = array
+    return result
 
 
-def first_output(module: nn.Module, run: Callable[[], Any], samples: Tensor) -> Tensor:
-    """The outputs (O,) for the first sample, if they are such that they have a kernel."""
-    name = type(module).__name__
-    before = _random_states(samples.device)
-    try:
-        with torch.no_grad():
-            y = run()
-    except UDLBridgeError:
-        raise
-    except Exception as error:  # the module is the caller's: it may raise anything
+def unpacked(x: np.ndarray, dtypes: Dtypes, device: str) -> Inputs:
+    """Tensors of the samples, by name."""
+    parts = {"": x} if x.dtype.names is None else {field: x[field] for field in x.dtype.names}
+    result = {}
+    for field, part in parts.items():
+        # A copy: forward may write to what it gets.
+        tensor = torch.from_numpy(np.array(part, order="C")).to(device)
+        result[field] = tensor.to(dtypes.half) if dtypes.half is not None and tensor.is_floating_point() else tensor
+    return result
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """How forward is called with them."""
+    by_position = tuple(value for field, value in inputs.items() if field == "" or field.isdigit())
+    return by_position, {field: value for field, value in inputs.items() if field and not field.isdigit()}
+
+
+def takes_numbers(x: np.ndarray) -> bool:
+    """Whether there is one input, of real numbers: then there are derivatives by it."""
+    return x.dtype.names is None and x.dtype.kind == "f"
+
+
+def _key(field: str) -> str:
+    return field if field.isdigit() else repr(field)
+
+
+def _checked(value: Any, name: str, dtypes: Dtypes, axes: int) -> np.ndarray:
+    if isinstance(value, Collection) and len(value) == 0 and not hasattr(value, "shape"):
+        raise InputError(f"{name} is empty", allowed="at least one sample", remedy="check the selection")
+    if is_tensor(value) and value.dtype in HALVES:
+        value = value.detach().float()  # exact, and NumPy has no bfloat16
+    array = as_array(value, name)
+    if array.dtype == np.float64 and not has_dtype(value):
+        array = array.astype(_numpy(dtypes.kernel))  # Python's numbers have no dtype, and take the module's
+    if array.ndim < axes:
+        raise ShapeError(
+            f"{name} has shape {array.shape}",
+            allowed="samples along the first axis: (n, *sample)",
+            remedy=f"for a single sample, {name}[None]; for n scalars, {name}[:, None]",
+        )
+    if array.size == 0:
         raise InputError(
-            f"{name} cannot take a sample of shape {tuple(samples.shape[1:])} ({type(error).__name__}: {error})",
-            allowed="samples x that module(x[:1]) takes",
-            remedy="correct x; take a module that is scripted, or in DataParallel, out of its wrapping",
-        ) from error
-    if not all(torch.equal(*pair) for pair in zip(before, _random_states(samples.device), strict=True)):
-        raise ConversionError(
-            f"{name} draws random numbers, so its outputs are random",
-            allowed="networks in inference mode",
-            remedy="call module.eval() first, and give functional.dropout training=self.training",
+            f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
         )
-    if not isinstance(y, Tensor):
-        raise ConversionError(
-            f"{name} gives a {type(y).__name__}",
-            allowed="one tensor (n, O)",
-            remedy="wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
-        )
-    if y.ndim == 0 or len(y) != 1:
-        raise ShapeError(
-            f"{name} gives a tensor of shape {tuple(y.shape)} for one sample, x[:1]",
-            allowed="(1, O): samples along the first axis",
-            remedy="keep that axis in the module's forward",
-        )
-    if y.ndim != 2:
-        raise ShapeError(
-            f"the module gives outputs of shape {tuple(y.shape[1:])} for each sample",
-            allowed="one vector per sample, (O,)",
-            remedy="end the module with nn.Flatten()",
-        )
-    if not y.is_floating_point():
-        raise DTypeError(
-            f"{name} gives outputs of dtype {str(y.dtype).removeprefix('torch.')}",
-            allowed="real numbers that depend on the parameters",
-            remedy="return the logits",
-        )
-    return y[0]
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    """The states of the generators that a module on the device may draw from."""
-    own = {"cuda": torch.cuda.get_rng_state, "mps": torch.mps.get_rng_state}
-    return [torch.get_rng_state(), *(state() for kind, state in own.items() if kind == device.type)]
-
-
-def checked_samples(params: dict[str, Tensor], x: np.ndarray, name: str, device: str) -> Tensor:
-    """The samples as a tensor: of the parameters' dtype, or integers."""
-    dtypes = {str(value.dtype).removeprefix("torch.") for value in params.values()}
-    if "bfloat16" in dtypes:
-        raise DTypeError(
-            "the module has parameters of bfloat16, which NumPy does not have, and so no kernel can have",
-            allowed="float16, float32, float64",
-            remedy="module.float(), and samples of float32",
-        )
-    array = as_array(x, name)
-    if array.dtype == np.float64 and dtypes == {"float32"} and not has_dtype(x):
-        array = array.astype(np.float32)  # Python's numbers have no dtype, and take the module's
-    if array.ndim < 2 or array.size == 0:
-        raise ShapeError(
-            f"{name} has shape {array.shape}", allowed="samples along the first axis", remedy=f"{name}[None]"
-        )
+    if array.dtype.kind == "b":
+        return array
     if array.dtype.kind in "iu":
-        return torch.tensor(array.astype(np.int64), device=device)
+        return array.astype(np.int64)
     if array.dtype.kind != "f":
         raise DTypeError(f"{name} has dtype {array.dtype}", allowed="floats, or integer tokens", remedy="convert it")
     if not np.isfinite(array).all():
-        raise InputError(f"{name} has NaN or infinite entries", allowed="finite numbers", remedy="clean the data")
-    if dtypes != {array.dtype.name}:
+        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+    allowed = set(dtypes.names) | ({"float32"} if dtypes.half is not None else set())
+    if array.dtype.name not in allowed:
         raise DTypeError(
-            f"{name} has dtype {array.dtype}, the module has {', '.join(sorted(dtypes))}",
+            f"{name} has dtype {array.dtype}, the module has {', '.join(dtypes.names)}",
             allowed="one dtype for both: it is never changed silently",
             remedy=f"convert {name}" + (f", or module.to(torch.{array.dtype})" if array.itemsize <= 8 else ""),
         )
-    return torch.tensor(array, device=device)
+    return array
+
+
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    return np.dtype(str(dtype).removeprefix("torch."))

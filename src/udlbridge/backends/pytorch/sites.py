@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -40,10 +41,13 @@ class Affine:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """Any other way to enter: `gradients(d)` gives, per sample, the gradient of each name from d f / d z."""
+    """Any other way to enter: `gradients(d)` gives, per sample, the gradient of each name from d f / d z.
+
+    Where the parameters enter in several places, d has the errors of all.
+    """
 
     names: tuple[str, ...]
-    gradients: Callable[[Tensor], Iterable[Tensor]]
+    gradients: Callable[[Any], Iterable[Tensor]]
 
     def inside(self, prefix: str) -> Elementwise:
         """The same with the names of the whole model."""

@@ -1,0 +1,66 @@
+"""The summands of a structured kernel: one forward pass and one backward pass per cotangent, a stretch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.pytorch.collectors import Collector, collector
+from udlbridge.backends.pytorch.factors import Summand
+from udlbridge.backends.pytorch.sites import Site
+from udlbridge.backends.reduction import Reduction
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One evaluation of a stretch of samples.
+
+    `y` (n, O) with its graph; `sites` in an order that is the same for every stretch; `points`: where errors are taken;
+    `deltas`: the errors of each site from those at all points, of which None are zero.
+    """
+
+    y: Tensor
+    sites: list[Site]
+    points: Any
+    deltas: Callable[[Sequence[Tensor | None]], list[Any]]
+
+
+def gathered(job: KernelJob, n: int, stretch: int, observe: Callable[[slice], Observed]) -> list[Summand]:
+    """A factor for every site, from evaluations of `stretch` samples at a time."""
+    collectors: list[Collector] = []
+    sites: list[Site] = []
+    for samples in _stretches(n, stretch):
+        with torch.enable_grad():
+            seen = observe(samples)
+            pulled = _pulled(job.reduction, seen.y) if seen.sites else []
+        sites = seen.sites
+        with torch.no_grad():
+            if not collectors:
+                shapes = seen.deltas([None] * len(seen.points))
+                collectors = [collector(job, site, n, z) for site, z in zip(sites, shapes, strict=True)]
+            for one, site in zip(collectors, sites, strict=True):
+                one.begin(samples, site)
+        for k, total in enumerate(pulled):
+            # An output may not depend on every site: its errors there are zero.
+            found = torch.autograd.grad(total, seen.points, retain_graph=k + 1 < len(pulled), allow_unused=True)
+            with torch.no_grad():
+                for one, delta in zip(collectors, seen.deltas(found), strict=True):
+                    one.add(k, delta)
+    return [Summand(site.parameters, one.factor()) for one, site in zip(collectors, sites, strict=True)]
+
+
+def _stretches(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def _pulled(reduction: Reduction, y: Tensor) -> list[Tensor]:
+    """The K sums over samples whose derivatives are the errors of each sample."""
+    if reduction.name == "sum":
+        return [y.sum()]
+    return [y[:, k].sum() for k in ([reduction.index] if reduction.name == "one" else range(y.shape[1]))]

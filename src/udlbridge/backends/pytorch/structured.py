@@ -1,0 +1,317 @@
+"""The sites of a module, by comparing the graphs of two small batches: what its kernel is then computed from.
+
+A parameter that enters in one place, as it is or with its entries in another order, has a site of its own. Affine maps
+with one weight (a layer that is used several times, a recurrent cell) are one site with the positions of all. Any other
+parameter that enters several times, or through a function of parameters, has its gradients added up for each sample
+before anything is multiplied. What enters in a way that is not known is left to per-sample gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from udlbridge.backends import sites as described
+from udlbridge.backends.pytorch.gathering import Observed
+from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candidates
+from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
+from udlbridge.backends.pytorch.tracing import Entry, Trace
+from udlbridge.backends.pytorch.uses import Convolved, Rows, Use, rows_site, use_of
+from udlbridge.errors import ConversionError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Entries, by their places, that make one site of the parameter `name`; `bias` enters at the same node.
+
+    `summed`: the gradients of all entries are added up.
+    """
+
+    entries: tuple[int, ...]
+    name: str
+    summed: bool = False
+    bias: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the graph of any batch is read: what its nodes are called, where samples stand, and which sites there are.
+
+    `alone`: parameters that per-sample gradients are taken of. `numbers`: that the nodes make for one sample.
+    """
+
+    nodes: tuple[str, ...]
+    varying: frozenset[int]
+    layouts: tuple[Layout | None, ...]
+    groups: tuple[Group, ...]
+    alone: tuple[str, ...]
+    numbers: int
+
+
+def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: frozenset[int]) -> Recipe:
+    """From the traces of two samples and of three; `y` (3, O) are the outputs of the latter."""
+    numbers = more.numbers() // MORE
+    if any("CheckpointFunction" in name for name in more.names):
+        raise ConversionError(
+            "the module recomputes activations (a reentrant torch.utils.checkpoint), which hides its parameters",
+            allowed="modules whose graph has all of their parameters",
+            remedy="turn it off for the kernel, or take use_reentrant=False",
+        )
+    if not alike(few, more):
+        return Recipe((), frozenset(), (), (), names, numbers)  # it does not even do the same
+    before = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in few.entries]
+    uses = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in more.entries]
+    possible = [_possible(one, other) for one, other in zip(before, uses, strict=True)]
+    layouts = _without_leaks(more.entries, uses, possible, y)
+    alone = {n for e, layout in zip(more.entries, layouts, strict=True) if layout is None for n in e.names}
+    groups = _groups(more.entries, uses, [name for name in names if name not in alone])
+    ordered = tuple(name for name in names if name in alone)
+    return Recipe(tuple(more.names), varying, tuple(layouts), tuple(groups), ordered, numbers)
+
+
+def alike(few: Trace, more: Trace) -> bool:
+    """Whether two evaluations did the same."""
+    return few.names == more.names and len(few.entries) == len(more.entries)
+
+
+def varying_places(few: Trace, more: Trace) -> frozenset[int]:
+    """Places of the nodes that depend on no sample, but on how many there are."""
+    if few.names != more.names:
+        return frozenset()
+    both = enumerate(zip(few.shapes, more.shapes, few.constant, strict=True))
+    return frozenset(place for place, (one, other, constant) in both if constant and one != other)
+
+
+def _possible(few: Use | None, more: Use | None) -> list[Layout]:
+    """The layouts of what is made that fit what single samples give at its locator, or its shape where it has none."""
+    if few is None or more is None or few.entered != more.entered:
+        return []
+    one, other = few.locator, more.locator
+    if one is None or other is None:
+        return list(candidates(few.made, more.made))
+    found = candidates(tuple(one.shape), tuple(other.shape))
+    rows = isinstance(more, Rows | Convolved) or tuple(other.shape) != more.made[: other.ndim]
+    fitting = [layout for layout in found if not rows or layout.axis == 0]
+    return [layout for layout in fitting if agree(layout.samples_first(one), layout.samples_first(other)[:FEW])]
+
+
+def _without_leaks(
+    entries: list[Entry], uses: list[Use | None], possible: list[list[Layout]], y: Tensor
+) -> list[Layout | None]:
+    """The one layout of each use by which the outputs of a sample have errors at that sample alone.
+
+    Raises:
+        ConversionError: samples stand where they do, and yet one has errors at another: they touch each other.
+    """
+    known = [place for place, found in enumerate(possible) if found]
+    layouts: list[Layout | None] = [None] * len(entries)
+    if not known or not y.requires_grad:
+        return layouts
+    weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
+    points = [entries[place].made for place in known]
+    unclear = any(len(possible[place]) > 1 for place in known)
+    samples = range(len(y)) if unclear else [len(y) - 1]
+    errors: list[dict[int, Tensor]] = []
+    for i in samples:
+        found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
+        errors.append({place: d for place, d in zip(known, found, strict=True) if d is not None})
+    for place in known:
+        use = uses[place]
+        assert use is not None
+        own = [(i, each[place]) for i, each in zip(samples, errors, strict=True) if place in each]
+        left = [layout for layout in possible[place] if not any(_leaks(use.placed(d, layout), i) for i, d in own)]
+        if len(left) == 1:
+            layouts[place] = left[0]
+        elif not left and use.locator is not None and len(possible[place]) == 1:
+            raise ConversionError(
+                "the outputs of one sample depend on other samples of the batch",
+                allowed="networks that take each sample by itself",
+                remedy="look for means, sums or a softmax over the first axis, and for layers that move samples",
+            )
+    return layouts
+
+
+def _leaks(errors: Tensor, sample: int) -> bool:
+    scale = errors.abs().max() if errors.numel() else 0.0
+    others = torch.cat([errors[:sample], errors[sample + 1 :]])
+    return bool(others.numel() and others.abs().max() > torch.finfo(errors.dtype).eps ** 0.5 * scale)
+
+
+def _groups(entries: list[Entry], uses: list[Use | None], names: Iterable[str]) -> list[Group]:
+    """What sites there are, in the order of the parameters."""
+    own = {name: [place for place, entry in enumerate(entries) if name in entry.names] for name in names}
+    apart = {name: places for name, places in own.items() if places and _are_apart([entries[p] for p in places])}
+    groups: list[Group] = []
+    done: set[str] = set()
+    for name, places in own.items():
+        if name in done or not places:
+            continue
+        if name in apart:
+            for place in places:
+                bias = _bias_beside(entries, place, apart, done) if isinstance(uses[place], Rows | Convolved) else None
+                done.update([name] if bias is None else [name, bias])
+                groups.append(Group((place,), name, bias=bias))
+        else:
+            groups.append(Group(tuple(places), name, summed=not _are_one_map(entries, uses, places)))
+    return groups
+
+
+def _are_apart(entries: list[Entry]) -> bool:
+    """Whether each is a parameter as it is, and no two have an entry of it in common."""
+    if any(entry.path is None or len(entry.names) > 1 for entry in entries):
+        return False
+    parts = [entry.part for entry in entries]
+    return len(parts) == 1 or (
+        None not in parts and len(set(parts)) == len(parts) and len({part[0] for part in parts if part}) == 1
+    )
+
+
+def _bias_beside(entries: list[Entry], place: int, apart: Mapping[str, list[int]], done: set[str]) -> str | None:
+    """The parameter that is the bias of the affine map at `place`, if it enters nowhere else."""
+    entry = entries[place]
+    node: Any = entry.node
+    index = {"AddmmBackward0": 0, "ConvolutionBackward0": 2}.get(node.name())
+    if node.name() == "ConvolutionBackward0" and node._saved_transposed:
+        return None  # its positions are places of the input, and the bias has those of the output
+    if node.name() == "AddmmBackward0" and entry.index != 2:
+        return None
+    for name, places in apart.items():
+        beside = name.rpartition(".")[0] == entry.names[0].rpartition(".")[0]
+        if beside and name not in done and len(places) == 1 and len(apart[entry.names[0]]) == 1:
+            other = entries[places[0]]
+            if other.node is entry.node and other.index == index:
+                return name
+    return None
+
+
+def _are_one_map(entries: list[Entry], uses: list[Use | None], places: list[int]) -> bool:
+    """Whether one weight, read in the same way each time, makes affine maps of rows at all of these places."""
+    rows = [use for use in (uses[place] for place in places) if isinstance(use, Rows)]
+    found = [entries[place] for place in places]
+    ways = {(entry.path, entry.part, entry.entered_shape) for entry in found}
+    return (
+        len(rows) == len(found)
+        and len(ways) == 1
+        and len({use.outputs_first for use in rows}) == 1
+        and found[0].path in ((), ("TBackward0",))
+        and all(len(entry.names) == 1 for entry in found)
+    )
+
+
+def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor], dtype: torch.dtype) -> Observed:
+    """The sites of a batch, whose trace is like that of the recipe; y (n, O) are the outputs that count.
+
+    Raises:
+        ConversionError: the graph is another one for this batch.
+    """
+    if tuple(trace.names) != plan.nodes:
+        raise ConversionError(
+            "the module computes in another way for some of the samples than for others",
+            allowed="networks that do the same for every batch",
+            remedy='take method="plain"',
+        )
+    uses = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in trace.entries]
+    layouts = [None if one is None else replace(one, count=len(y)) for one in plan.layouts]
+    made: list[Site] = []
+    points: list[Tensor | GradientEdge] = []
+    readers: list[tuple[int, Callable[[list[Tensor]], Any]]] = []
+    for group in plan.groups:
+        members = [_Member(trace.entries[p], uses[p], layouts[p]) for p in group.entries]
+        site, reader = _site(group, members, params, dtype)
+        made.append(site)
+        points += [member.entry.made for member in members]
+        readers.append((len(members), reader))
+
+    places = [place for group in plan.groups for place in group.entries]
+    zeros = [trace.entries[place].node._input_metadata[0] for place in places]
+
+    def deltas(found: Sequence[Tensor | None]) -> list[Any]:
+        given = [
+            torch.zeros(tuple(like.shape), dtype=like.dtype, device=like.device) if d is None else d
+            for d, like in zip(found, zeros, strict=True)
+        ]
+        result, start = [], 0
+        for count, reader in readers:
+            result.append(reader(given[start : start + count]))
+            start += count
+        return result
+
+    return Observed(y, made, points, deltas)
+
+
+@dataclass(frozen=True)
+class _Member:
+    entry: Entry
+    given: Use | None
+    place: Layout | None
+
+    @property
+    def use(self) -> Use:
+        assert self.given is not None
+        return self.given
+
+    @property
+    def layout(self) -> Layout:
+        assert self.place is not None
+        return self.place
+
+
+def _site(
+    group: Group, members: list[_Member], params: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[Site, Callable[[list[Tensor]], Any]]:
+    """The site, and how the errors at its members become what it reads."""
+    if group.summed:
+        return Elementwise((group.name,), lambda ds: [_pulled(group.name, members, ds, params, dtype)]), list
+    if len(members) > 1:
+        rows = [member.use for member in members]
+        x = torch.cat([use.inputs(m.layout) for use, m in zip(rows, members, strict=True) if isinstance(use, Rows)], 1)
+        return rows_site(group.name, None, x.to(dtype)), lambda ds: torch.cat(
+            [m.use.errors(d, m.layout) for m, d in zip(members, ds, strict=True)], 1
+        ).to(dtype)
+    (one,) = members
+    site = one.use.site(group.name, group.bias, one.layout, dtype)
+    return site, lambda ds: one.use.errors(ds[0], one.layout).to(dtype)
+
+
+def _pulled(
+    name: str, members: list[_Member], ds: list[Tensor], params: Mapping[str, Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Per-sample gradients by a parameter, from those by the tensors that were made of it, over all members."""
+    total: Tensor | None = None
+    for member, d in zip(members, ds, strict=True):
+        found = member.use.gradients(d, member.layout, dtype)
+        found = _through(member.entry, found, params[name]).to(dtype)
+        total = found if total is None else total + found
+    assert total is not None
+    return total
+
+
+def _through(entry: Entry, found: Tensor, parameter: Tensor) -> Tensor:
+    """From per-sample gradients (n, *entered) of a constant to those by a parameter that it was made of."""
+    if entry.path == ():
+        return found
+    if entry.path == ("TBackward0",):
+        return found.transpose(1, 2)
+    like = entry.source._input_metadata[entry.number]
+    with torch.enable_grad():
+        rows = [
+            torch.autograd.grad([entry.edge], [parameter], [one], retain_graph=True, allow_unused=True)[0]
+            for one in found.to(like.dtype)
+        ]
+    return torch.stack([torch.zeros_like(parameter) if row is None else row.to_dense() for row in rows])
+
+
+def description(site: Site, delta: Any, sizes: Mapping[str, int]) -> described.Site:
+    """What a site costs, from its shapes in one evaluation."""
+    size = sum(sizes[name] for name in site.parameters)
+    if isinstance(site, Affine):
+        a, d = site.inputs(site.x[:1]), site.errors(delta[:1])
+        return described.Affine(a.shape[2], a.shape[3], d.shape[3], a.shape[1], size, site.x[0].numel())
+    if isinstance(site, Lookup):
+        return described.Lookup(site.tokens.shape[1], site.rows, delta.shape[-1])
+    return described.Elementwise(size)

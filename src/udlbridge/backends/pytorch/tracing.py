@@ -1,0 +1,164 @@
+"""Where parameters enter a module: read off the graph that autograd kept of one evaluation, so that none is missed.
+
+A tensor made of parameters, buffers and numbers alone (a transposed weight, one under a parametrization, a table of
+positions) is *constant*. Where one comes to a node that depends on samples, it *enters*. What is copied once for each
+sample, as a class token, depends on their number and enters where it is copied: `varying`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+Shape = tuple[int, ...]
+
+REORDERINGS = {
+    "TBackward0", "TransposeBackward0", "TransposeBackward1", "PermuteBackward0", "ViewBackward0",
+    "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "UnsqueezeBackward1", "SqueezeBackward0",
+    "SqueezeBackward1", "SqueezeBackward2", "CloneBackward0", "AliasBackward0", "SliceBackward0", "SelectBackward0",
+    "SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0", "ToCopyBackward0",
+}  # fmt: skip
+"""Nodes that reorder entries, or take some of them: gradients before and behind have the same products."""
+
+COPIES = {"ExpandBackward0", "RepeatBackward0"}
+"""Nodes that repeat entries."""
+
+PARTS = {"SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"}
+"""Nodes of several results, which have no entry in common."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A constant comes to input `index` of `node`: it is result `number` of `source`, made of the parameters `names`.
+
+    `path`: names of the nodes from the constant to its one parameter, where they only reorder its entries; else None.
+    `part`: which entries of the parameter these are, where it was split.
+    """
+
+    node: Node
+    index: int
+    source: Node
+    number: int
+    names: tuple[str, ...]
+    path: tuple[str, ...] | None
+    part: tuple[int, int] | None
+
+    @property
+    def edge(self) -> GradientEdge:
+        """The constant, as autograd takes it."""
+        return GradientEdge(self.source, self.number)
+
+    @property
+    def made(self) -> GradientEdge:
+        """What the node makes of it."""
+        return GradientEdge(self.node, 0)
+
+    @property
+    def entered_shape(self) -> Shape:
+        """Of the constant."""
+        return shape_of(self.source, self.number)
+
+    @property
+    def made_shape(self) -> Shape:
+        """Of what the node makes."""
+        return shape_of(self.node, 0)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The graph of one evaluation: where constants enter, and the names and shapes of all nodes in order."""
+
+    entries: list[Entry]
+    names: list[str]
+    shapes: list[list[Shape]]
+    constant: list[bool]
+
+    def numbers(self) -> int:
+        """How many numbers the nodes made."""
+        return sum(torch.Size(shape).numel() for shapes in self.shapes for shape in shapes)
+
+
+def shape_of(node: Node, number: int) -> Shape:
+    """The shape of a node's result."""
+    return tuple(node._input_metadata[number].shape)
+
+
+def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying: Set[int]) -> Trace:
+    """Read the graph behind y.
+
+    `params`: the leaves, by name. `constant`: nodes known to be made of no sample. `varying`: places in the order of
+    nodes of those among them that depend on the number of samples.
+    """
+    leaves = {get_gradient_edge(value).node: name for name, value in params.items()}
+    order = {name: place for place, name in enumerate(params)}
+    made_of: dict[Node, tuple[str, ...] | None] = {}  # the parameters of a constant; None for what is none
+    trace = Trace([], [], [], [])
+    # What a constant was made of is constant too.
+    inside = set(_children_first(constant))
+    for place, node in enumerate(_children_first([] if y.grad_fn is None else [y.grad_fn])):
+        below = [
+            (index, child, number) for index, (child, number) in enumerate(node.next_functions) if child is not None
+        ]
+        known = [made_of[child] for _, child, _ in below]
+        trace.names.append(node.name())
+        trace.shapes.append([tuple(one.shape) for one in node._input_metadata])
+        if not below:
+            made_of[node] = (leaves[node],) if node in leaves else ()
+        elif all(names is not None for names in known) and place not in varying and _is_constant(node, inside):
+            names = {name for found in known for name in found or ()}
+            made_of[node] = tuple(sorted(names, key=order.__getitem__))
+        else:
+            made_of[node] = None
+            for index, child, number in below:
+                entered = made_of[child]
+                if entered:
+                    path, part = _path(child, number)
+                    trace.entries.append(Entry(node, index, child, number, entered, path, part))
+        trace.constant.append(made_of[node] is not None)
+    return trace
+
+
+def _is_constant(node: Node, constant: Set[Node]) -> bool:
+    return node in constant or node.name() in REORDERINGS or node.name() in COPIES
+
+
+def _path(node: Any, number: int) -> tuple[tuple[str, ...] | None, tuple[int, int] | None]:
+    names: list[str] = []
+    part: tuple[int, int] | None = None
+    while node.next_functions:
+        inputs = [edge for edge in node.next_functions if edge[0] is not None]
+        if len(inputs) != 1 or not (node.name() in REORDERINGS or _takes_rows(node)):
+            return None, None
+        part = (id(node), number) if node.name() in PARTS and not inputs[0][0].next_functions else None
+        names.append(node.name())
+        node, number = inputs[0]
+    return tuple(names), part
+
+
+def _takes_rows(node: Any) -> bool:
+    """Whether it looks up rows of a table, none of them twice."""
+    if node.name() != "EmbeddingBackward0" or node._saved_scale_grad_by_freq:
+        return False
+    tokens = node._saved_indices
+    # torch shows "no padding", which is -1, without its sign.
+    padding = min(node._saved_padding_idx, node._saved_weight_sym_argsize_0)
+    return bool(len(tokens.unique()) == tokens.numel() and not (tokens == padding).any())
+
+
+def _children_first(roots: Iterable[Node]) -> Iterator[Node]:
+    """All nodes behind the roots, each after those that it was made of; without recursion, since graphs are deep."""
+    seen: set[Node] = set()
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack += [(child, False) for child, _ in reversed(node.next_functions) if child is not None]

@@ -1,0 +1,74 @@
+"""The face that somebody's own network shows, so that it can stand where a `Model` does: an adapter of its engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class ForeignNetwork(ABC):
+    """A network that is no `Model`, with named parameters; what kernels, plans and stores ask of one.
+
+    `engine`: the name of the one that computes it.
+    """
+
+    engine: str
+
+    @property
+    @abstractmethod
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Read-only parameters by name, in order."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of kernels, and of all that is computed from the network."""
+
+    @property
+    @abstractmethod
+    def takes_tokens(self) -> bool:
+        """Whether samples are integers, the numbers of tokens."""
+
+    @abstractmethod
+    def param_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every parameter by name."""
+
+    @abstractmethod
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of f(x) for one sample of the given shape. Raises `ShapeError` where it cannot take such samples."""
+
+    @abstractmethod
+    def checked_batch(self, x: Any, name: str) -> np.ndarray:
+        """The samples as an array with them along the first axis, or an error that says what is wrong with it."""
+
+    @abstractmethod
+    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
+        """Random samples (n, *shape) that it takes; like those that came before, if any did."""
+
+    @abstractmethod
+    def selected(self, params: Any) -> tuple[str, ...]:
+        """The names of the parameters that `params` means: all, names, patterns, "readout", "hidden"."""
+
+    def names_by_layer(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Names of parameters by the path of their module; a parameter of the network itself is by its own name."""
+        groups: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            path = name.rpartition(".")[0] or name
+            groups[path] = (*groups.get(path, ()), name)
+        return groups
+
+    @abstractmethod
+    def astype(self, dtype: str) -> ForeignNetwork:
+        """A copy that computes in "float32" or "float64"."""
+
+    @abstractmethod
+    def hash(self) -> str:
+        """SHA-256 of what it computes: of its architecture and its numbers."""
+
+    @property
+    def n_params(self) -> int:
+        """P, the number of parameters."""
+        return sum(int(np.prod(shape)) for shape in self.param_shapes().values())

@@ -1,0 +1,143 @@
+"""Kernels of PyTorch modules, as they are: against a training step, and against torch.func.
+
+Run from the root of the repository: `python tests/benchmarks/modules.py`. All sides of a row take turns in one run, in
+float32; a row says the best time of each, the ratios, and the gap between this package's kernel and torch.func's.
+torch.func is given its best: only the outputs that are needed, samples in chunks, a product for each parameter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import udlbridge as ub
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from modules import ResNet, Vision  # the networks of the tests
+
+
+class Language(nn.Module):
+    """The shape of GPT-2 with random weights, its table tied to its readout; the logits of the last token."""
+
+    def __init__(self, width: int, blocks: int, heads: int, vocabulary: int, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        later = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        for block in self.blocks:
+            h = block(h, src_mask=later, is_causal=True)
+        return self.head(self.norm(h)[:, -1])
+
+
+def image(*shape: int) -> Callable[[int], Tensor]:
+    """Random samples of a shape."""
+    return lambda n: torch.randn(n, *shape)
+
+
+ROWS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], int, int | str]] = {
+    "ResNet-18, one output": (lambda: ResNet(64, (2, 2, 2, 2), 3, 10), image(3, 32, 32), 32, 0),
+    "ResNet-18, trace of 10": (lambda: ResNet(64, (2, 2, 2, 2), 3, 10), image(3, 32, 32), 16, "trace"),
+    "ViT-Tiny, one output": (lambda: Vision(192, 12, 8, 32, 3), image(2, 32, 32), 64, 0),
+    "LeNet-5, one output": (lambda: ub.to_torch(ub.models.lenet5()), image(1, 28, 28), 200, 0),
+    "small ResNet, one output": (lambda: ub.to_torch(ub.models.small_resnet()), image(3, 32, 32), 50, 0),
+    "GPT-2 small, one logit": (
+        lambda: Language(768, 12, 12, 50257, 32),
+        lambda n: torch.randint(0, 50257, (n, 32)),
+        8,
+        0,
+    ),
+}
+"""The module, its samples, how many, and the reduction."""
+
+
+def step(module: nn.Module, x: Tensor) -> None:
+    """One training step: forward, and backward to every parameter."""
+    torch.autograd.grad(module(x).sum(), list(module.parameters()))
+
+
+def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int) -> np.ndarray:
+    """The kernel from per-sample Jacobians: trace, or one output."""
+    params = {name: value.detach() for name, value in module.named_parameters()}
+
+    def one(values: dict[str, Tensor], sample: Tensor) -> Tensor:
+        y = torch.func.functional_call(module, values, (sample[None],))[0]
+        return y if outputs == "trace" else y[outputs : outputs + 1]
+
+    found = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0), chunk_size=chunk)(params, x)
+    kernel = torch.zeros(len(x), len(x))
+    for name in list(found):
+        flat = found.pop(name).detach().flatten(1)
+        kernel.addmm_(flat, flat.T)
+    return kernel.numpy()
+
+
+def timed(function: Callable[[], np.ndarray | None]) -> tuple[float, np.ndarray | None]:
+    """Seconds, and the result."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def row(name: str, chunk: int, repeats: int, memory: str, alone: bool) -> str:
+    """The line of one network."""
+    make, samples, n, outputs = ROWS[name]
+    torch.manual_seed(0)
+    module = make().eval()
+    x = samples(n)
+    sides: dict[str, Callable[[], np.ndarray | None]] = {
+        "step": lambda: step(module, x),
+        "ours": lambda: ub.ntk(module, x, outputs=outputs, memory=memory),
+    }
+    if not alone:
+        sides["torch.func"] = lambda: with_torch_func(module, x, outputs, chunk)
+    best = dict.fromkeys(sides, float("inf"))
+    kernels: dict[str, np.ndarray | None] = {}
+    for _ in range(repeats):
+        for side, function in sides.items():
+            seconds, kernels[side] = timed(function)
+            best[side] = min(best[side], seconds)
+    theirs, gap = best.get("torch.func", float("nan")), float("nan")
+    if "torch.func" in kernels:
+        ours, other = kernels["ours"], kernels["torch.func"]
+        assert ours is not None
+        assert other is not None
+        gap = float(np.abs(ours - other).max() / np.abs(other).max())
+    times = f"{best['step']:>8.2f}s{best['ours']:>8.2f}s{theirs:>10.2f}s"
+    return f"{name:<26}{n:>5}{times}{best['ours'] / best['step']:>11.2f}{theirs / best['ours']:>12.2f}{gap:>10.1e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default=";".join(ROWS), help="some of: " + "; ".join(ROWS))
+    parser.add_argument("--chunk", type=int, default=8, help="samples at a time for torch.func")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--memory", default="6GB", help="bound of this package's working memory")
+    parser.add_argument("--alone", action="store_true", help="without torch.func")
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{'network':<26}{'n':>5}{'step':>9}{'ours':>9}{'torch.func':>11}{'ours/step':>11}{'func/ours':>12}{'gap':>10}"
+    )
+    for name in args.rows.split(";"):
+        print(row(name, args.chunk, args.repeats, args.memory, args.alone), flush=True)
+
+
+if __name__ == "__main__":
+    main()
