@@ -67,7 +67,7 @@ REFUSED = {
     "None": (None, DTypeError, r"x is None"),
     "None inside": ([[1.0, 2.0], [3.0, None]], DTypeError, r"x\[1\]\[1\] is None"),
     "words": (["a", "b"], DTypeError, r"x\[0\] is 'a'"),
-    "word": ("abc", DTypeError, r"x has dtype <U3"),
+    "word": ("abc", DTypeError, r"x of dtype <U3"),
     "objects": (X.astype(object), DTypeError, r"dtype object.*np\.stack\(rows\)\.astype\(np\.float64\)"),
     "dates": (np.array(["2020-01-01"], dtype="M8[D]"), DTypeError, r"datetime64"),
     "fields": (np.zeros(2, dtype=[("a", float)]), DTypeError, r"dtype \[\('a'"),

@@ -144,6 +144,11 @@ def appended(folder: Path, x: Any) -> Any:
     return kernel
 
 
+def linearized(**given: Any) -> Any:
+    options = {"x": X, "y": TARGETS, "widths": (2, 3), "steps": 1, "draws": 1, "engines": ["reference"]}
+    return ub.study_linearization(MODEL, **(options | given)).to_dict()
+
+
 def studied(x: Any = X, y: Any = LABELS, x_test: Any = X2, y_test: Any = LABELS[:4]) -> Any:
     study = ub.study_alignment((x, y), (x_test, y_test), backends=["reference"], epochs=1, model=MODEL, progress=False)
     return study.to_dict()["runs"][0]["epochs"]
@@ -223,6 +228,9 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
         lambda s: ub.loss_gradient(MODEL, X, TARGETS, loss=ub.losses.sobolev(s), **BY_HAND),
         RNG.standard_normal((6, 2, 3)),
     ),
+    "similarity_map": (lambda x: ub.similarity_map(MODEL, MODEL, x, **BY_HAND).values, X),
+    "study_linearization x": (lambda x: linearized(x=x), X),
+    "study_linearization y": (lambda y: linearized(y=y), TARGETS),
     "study_alignment x": (lambda x: studied(x=x), X),
     "study_alignment y": (lambda y: studied(y=y), LABELS),
     "study_alignment x_test": (lambda x: studied(x_test=x), X2),
@@ -416,7 +424,9 @@ PUBLIC = (
     *(ub.predict, ub.testing),
 )
 NO_ARRAYS = {
-    *("from_gpt2", "from_torch"),  # a module
+    *("as_network", "from_gpt2", "from_torch"),  # a module
+    "from_flux",  # a chain
+    "plan",  # a network and shapes
     "generate",  # functions of tokens
     "check_backend",  # an engine
     *("initial_buffers", "initial_parameters"),  # layers

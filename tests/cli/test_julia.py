@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from udlbridge import config
+from udlbridge.backends.julia import runtime
 from udlbridge.cli import group
 from udlbridge.errors import ConfigError, JuliaUnavailable
 
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the executables here ar
 
 @pytest.fixture
 def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A user without any configuration; where the file would be."""
+    """A user without any configuration, and a process that has not started Julia; where the file would be."""
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
     for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("UDLBRIDGE_CONFIG", str(tmp_path / "config.toml"))
