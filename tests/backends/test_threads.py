@@ -35,8 +35,28 @@ def readers(backend: str) -> Callable[[], int]:
     return blas_count
 
 
+class Caller(threading.Thread):
+    """A thread whose `join` raises what its target raised, which must not pass for a success."""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        super().__init__()
+        self._call = target
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error
+
+    def join(self, timeout: float | None = None) -> None:
+        super().join(timeout)
+        if self._error is not None:
+            raise self._error
+
+
 def in_thread(target: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=target)
+    thread = Caller(target)
     thread.start()
     return thread
 
@@ -112,6 +132,7 @@ def test_kernels_at_once_leave_the_old_number(monkeypatch: pytest.MonkeyPatch) -
 def test_alignments_at_once_leave_the_old_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums over kernels run on threads of their own, with one BLAS thread each."""
     monkeypatch.setattr(sums.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sums, "ALONE", 0)  # small kernels are summed without threads
     meeting = threading.Barrier(4)
     band_sums = sums._band_sums
 

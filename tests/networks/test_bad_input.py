@@ -256,6 +256,6 @@ def test_bad_repairs() -> None:
 def test_a_torch_module_in_the_place_of_the_model() -> None:
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(3, 2)
-    for compute in (ub.outputs, ub.jacobian, ub.input_jacobian, ub.input_hessian, ub.signal_report):
+    for compute in (ub.signal_report, ub.features):
         with pytest.raises(errors.OptionError, match=r"a Linear in the place of the model.*ub\.from_torch"):
             compute(module, GOOD)

@@ -209,7 +209,7 @@ def noticing(
     return Counter(row.quantity for row in rows), noticed
 
 
-QUICK = ("03_line_search", "05_backpropagation", "11_input_derivatives")
+QUICK = ("05_backpropagation", "11_input_derivatives")
 """Practicals that take about a second with each mutation."""
 
 
