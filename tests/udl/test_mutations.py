@@ -213,6 +213,7 @@ QUICK = ("05_backpropagation", "11_input_derivatives")
 """Practicals that take about a second with each mutation."""
 
 
+@pytest.mark.usefixtures("untyped")  # a mutant hands on what it does not know, which a checker of types cannot see
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in practicals.names()]
 )
