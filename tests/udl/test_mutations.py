@@ -212,11 +212,19 @@ def noticing(
 QUICK = ("05_backpropagation", "11_input_derivatives")
 """Practicals that take about a second with each mutation."""
 
+LONG = {"08_mnist1d": pytest.mark.skip(reason="fifty epochs with every mutation would take ten minutes")}
+"""Practicals that are not mutated."""
+
+
+def marked(name: str) -> Any:
+    """The name of a practical with the marks that its duration asks for."""
+    if name in QUICK:
+        return name
+    return pytest.param(name, marks=[pytest.mark.slow, *([LONG[name]] if name in LONG else [])])
+
 
 @pytest.mark.usefixtures("untyped")  # a mutant hands on what it does not know, which a checker of types cannot see
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in practicals.names()]
-)
+@pytest.mark.parametrize("name", [marked(name) for name in practicals.names()])
 def test_every_row_notices_a_wrong_engine(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch, fresh: Callable[[str], ModuleType]
 ) -> None:
