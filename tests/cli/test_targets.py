@@ -34,6 +34,7 @@ def test_a_store_is_no_file(tmp_path: Path, name: str) -> None:
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where a folder of the name ~ would be seen
     x = np.ones((3, 4), np.float32)
     assert ub.compute_kernel(MODEL, x, "~/K.zarr", backend="reference").complete
     assert ub.KernelStore("~/K.zarr").complete

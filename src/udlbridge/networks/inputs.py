@@ -97,8 +97,9 @@ def _checked_tokens(model: Model, array: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
-    if array.ndim < 2:
+def check_extent(array: np.ndarray, name: str, axes: int = 2) -> None:
+    """Raises ShapeError for fewer axes than samples have with their own, and InputError where there is no sample."""
+    if array.ndim < axes:
         raise ShapeError(
             f"{name} has shape {array.shape}",
             allowed="samples along the first axis: (n, *sample)",
@@ -108,6 +109,10 @@ def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
         raise InputError(
             f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
         )
+
+
+def _check_extent(model: Model, array: np.ndarray, name: str) -> None:
+    check_extent(array, name)
     model.output_shape(array.shape[1:])
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from udlbridge.arrays import as_array, has_dtype, is_tensor
 from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.networks.inputs import check_extent
 
 HALVES = {torch.float16, torch.bfloat16}
 
@@ -112,16 +113,7 @@ def _checked(value: Any, name: str, dtypes: Dtypes, axes: int) -> np.ndarray:
     array = as_array(value, name)
     if array.dtype == np.float64 and not has_dtype(value):
         array = array.astype(_numpy(dtypes.kernel))  # Python's numbers have no dtype, and take the module's
-    if array.ndim < axes:
-        raise ShapeError(
-            f"{name} has shape {array.shape}",
-            allowed="samples along the first axis: (n, *sample)",
-            remedy=f"for a single sample, {name}[None]; for n scalars, {name}[:, None]",
-        )
-    if array.size == 0:
-        raise InputError(
-            f"{name} is empty: its shape is {array.shape}", allowed="at least one sample", remedy="check the selection"
-        )
+    check_extent(array, name, axes)
     if array.dtype.kind == "b":
         return array
     if array.dtype.kind in "iu":
