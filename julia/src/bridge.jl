@@ -1,5 +1,5 @@
 # What Python calls: arrays with reversed axes and a spec in, arrays with reversed axes out. No computation here.
-# The names are not exported; from Julia, use `build`, `ntk`, `jacobian` and their kin.
+# The names are not exported; from Julia, use `build`, `ntk`, `jacobian` and so on.
 
 "a chain from the spec's JSON text and two parallel lists, names and canonical arrays with reversed axes"
 function bridge_build(spec::AbstractString, names, arrays)
@@ -7,7 +7,7 @@ function bridge_build(spec::AbstractString, names, arrays)
     return build(String(spec), params)
 end
 
-"the spec as JSON text, names and canonical arrays with reversed axes of a chain that a user has in Julia"
+"the spec, as JSON text, of a chain that a user has in Julia, with the names and canonical arrays (axes reversed)"
 function bridge_model(chain)
     model = from_flux(chain)
     return JSON.json(model.spec), first.(model.params), last.(model.params)
@@ -38,7 +38,7 @@ end
 bridge_program_value(rows, constants, x::AbstractArray) = fill_scalar(program_value(bridge_steps(rows, constants), Array(x)))
 bridge_program_gradient(rows, constants, x::AbstractArray) = program_gradient(bridge_steps(rows, constants), Array(x))
 
-"numbers travel as arrays without axes"
+"a number as an array without axes: the form in which results go to Python"
 fill_scalar(value::Number) = fill(value)
 fill_scalar(value::AbstractArray) = value
 
@@ -58,7 +58,7 @@ function bridge_push(chain::Chain, X::AbstractArray, direction, cotangents::Abst
     return push(chain, received(X), own, Array(cotangents))
 end
 
-"factors with the reduction that they were made for, so that Python holds one value"
+"factors, with the reduction that they were made for: one value for Python to hold"
 struct Prepared{R<:Reduction}
     reduction::R
     summands::Vector{Summand}
@@ -70,22 +70,22 @@ function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Inte
     return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
 
-"empty factors that are not needed any more; returns how many bytes wait to be collected for that"
+"empty factors that are no longer needed; returns how many bytes the garbage collector can now reclaim"
 function bridge_release(p::Prepared)
     bytes = Base.summarysize(p.summands)
     empty!(p.summands)
     return bytes
 end
 
-"collect all that waits for it; returns nothing"
+"run the garbage collector; returns nothing"
 bridge_collect() = GC.gc()
 
 """
     bridge_fill(T, address, dims, left, rows, right, cols, params, lower)
 
 Fill the rectangle into memory that Python owns: `dims` elements from `address` on, of the type of the factors. `rows`
-and `cols` are (first, last), counted from 1. `params` are the names of the parameters whose share is wanted, whole layers
-of those that the factors were made for.
+and `cols` are (first, last), counted from 1. `params` are the names of the parameters whose share is wanted: those of whole
+layers, among those that the factors were made for.
 """
 function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, right::Prepared, cols, params,
     lower::Bool) where {T}
@@ -114,7 +114,7 @@ end
 """
     bridge_training(chain, X, Y, loss, weight, optimiser, names, values, rates, clip_norm)
 
-A training of `chain`, which it changes. `weight` is that of slopes in the loss. `names` and `values` are the optimiser's
+A [`Training`](@ref) of `chain`, in place. `weight` is that of slopes in the loss. `names` and `values` are the optimiser's
 settings; a `clip_norm` of 0 means none.
 """
 function bridge_training(chain::Chain, X, Y, loss, weight, name, names, values, rates, clip_norm)
@@ -125,7 +125,7 @@ function bridge_training(chain::Chain, X, Y, loss, weight, name, names, values, 
     return Training(chain, received(X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
 end
 
-"go on after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"
+"resume after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"
 function bridge_resume(t::Training, slot_names, arrays, step::Integer)
     places = leaves(t.chain)
     keys = Tuple(Symbol(name) for name in slot_names)
@@ -149,21 +149,21 @@ function bridge_state(t::Training)
     return bridge_canonical(t.chain, last.(parameters(t.chain))), by_slot, t.step
 end
 
-"give BLAS the machine's cores (Julia takes half of them), unless the environment says otherwise"
+"let BLAS use all cores of the machine (Julia's default is half of them), unless the environment says otherwise"
 function bridge_start()
     said = any(name -> haskey(ENV, name), ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"))
     said || BLAS.set_num_threads(Sys.CPU_THREADS)
     return nothing
 end
 
-"set the number of BLAS threads; returns the one before"
+"set the number of BLAS threads; returns the previous one"
 function bridge_threads(n::Integer)
     before = BLAS.get_num_threads()
     BLAS.set_num_threads(n)
     return before
 end
 
-"versions of what computes here, by name"
+"versions of Julia and of the packages that compute, by name"
 function bridge_versions()
     return Dict("julia" => string(VERSION), "Flux" => string(pkgversion(Flux)), "Zygote" => string(pkgversion(Zygote)),
         "NNlib" => string(pkgversion(NNlib)), "UDLBridge" => string(pkgversion(UDLBridge)))

@@ -5,7 +5,7 @@ Second derivatives of every output with respect to the sample that it comes from
 entries of a sample.
 
 Forward mode over reverse mode: the Zygote pullback of each output is differentiated once more, along each entry of the
-sample, with a dual number (ForwardDiff). The samples of a batch do not touch each other, so one direction serves all. Where
+sample, with a dual number (ForwardDiff). The samples of a batch do not affect each other, so one direction serves all. Where
 an activation has no second derivative (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
 
 ```jldoctest
@@ -14,6 +14,9 @@ julia> input_hessian(Dense(ones(1, 2), [0.0], z -> z^3), [1.0, 0.0][:, :])[:, :,
  6.0  6.0
  6.0  6.0
 ```
+
+# Errors
+`ArgumentError` for a chain that takes tokens, and as for [`UDLBridge.jacobian`](@ref).
 """
 function input_hessian(model, X::AbstractArray)
     chain, X = ready(model, X)

@@ -2,6 +2,9 @@
     outputs(model, X)
 
 f(X) in inference mode, (O, n) for X (D..., n).
+
+# Errors
+`ArgumentError` where there is no sample, for entries that are not real numbers, and for what [`inference`](@ref) refuses.
 """
 function outputs(model, X::AbstractArray)
     chain, X = ready(model, X)
@@ -25,6 +28,9 @@ julia> UDLBridge.jacobian(Chain(Dense([1.0 2.0], [0.5])), [3.0, 4.0][:, :])
 ```
 
 One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
+
+# Errors
+`ArgumentError` as for [`UDLBridge.outputs`](@ref), and for a chain whose outputs are not (O, n) or that mixes samples.
 """
 function jacobian(model, X::AbstractArray)
     chain, X = ready(model, X)
@@ -52,7 +58,7 @@ function per_sample(chain, X::AbstractArray, seeds)
     return Pair{String,Array{T}}[leaf.name => block for (leaf, block) in zip(own, blocks)]
 end
 
-"copy one gradient of a chain's leaves into slot (k, i) of the blocks; a parameter that plays no part has gradient zero"
+"copy one gradient of a chain's leaves into slot (k, i) of the blocks; a parameter on which nothing depends has gradient zero"
 function store!(blocks, own::Vector{Leaf}, gradient, k::Integer, i::Integer)
     for (block, leaf) in zip(blocks, own)
         found = gradient_of(leaf, gradient)
@@ -65,10 +71,13 @@ end
 """
     input_jacobian(model, X)
 
-Derivatives of every output with respect to the sample that it comes from, `(D..., O, n)`, in the type of the model's numbers
+Derivatives of every output with respect to the sample that it comes from, `(D..., O, n)`, in the type of the model's numbers,
 whatever that of `X` is.
 
-The samples of a batch do not touch each other in inference mode, so one pullback of the whole batch serves all of them.
+The samples of a batch do not affect each other in inference mode, so one pullback of the whole batch serves all of them.
+
+# Errors
+`ArgumentError` as for [`UDLBridge.jacobian`](@ref).
 
 # Examples
 

@@ -1,8 +1,7 @@
 """
     Carried(f)
 
-The activation `f` where dual numbers go through it: `f` at their value, and its derivative, [`slope`](@ref), for what they
-carry.
+The activation `f` for dual numbers: `f` of their value, and its derivative, [`slope`](@ref), times what they carry.
 
 NNlib's formulas branch on the sign of their argument, and at 0 ForwardDiff breaks the tie by the derivative that a dual
 number carries (from its version 1 on): the side would depend on the direction. Here the value alone decides. Where `f` has
@@ -17,7 +16,7 @@ function (a::Carried)(z::ForwardDiff.Dual{Tag}) where {Tag}
     return ForwardDiff.Dual{Tag}(a.f(v), slope(a.f, v) * ForwardDiff.partials(z))
 end
 
-# Strided: Zygote has a rule of its own for arrays that are one number (FillArrays).
+# Strided: Zygote has a rule of its own for arrays that repeat one number (FillArrays).
 Zygote.@adjoint function Base.Broadcast.broadcasted(a::Carried, z::StridedArray{<:Real})
     return a.(z), Δ -> (nothing, Δ .* slope.(a.f, z))
 end
@@ -54,7 +53,7 @@ const Branching = Union{typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.
     for_duals(chain)
 
 The chain as dual numbers can go through it: [`Carried`](@ref) activations, and `identity` for every dropout, since Flux's
-draws random numbers even at rest, and not of dual numbers.
+draws random numbers even in inference mode, and cannot draw dual ones.
 """
 for_duals(chain::Chain) = Flux.fmap(carrying, chain; exclude=layer -> layer isa Drop || Flux.Functors.isleaf(layer))
 

@@ -9,8 +9,11 @@ const DTYPES = Dict{String,DataType}("F32" => Float32, "F64" => Float64)
     save(chain, path)
     save(model, path)
 
-Write a network to a model file, from which Python's `udlbridge.from_flux(path)` and [`load`](@ref) make it again. Not
-exported: `UDLBridge.save`. The file appears whole or not at all.
+Write a network to a model file, which Python's `udlbridge.from_flux(path)` and [`load`](@ref) read. Not exported:
+`UDLBridge.save`. The file appears whole or not at all.
+
+# Errors
+`ArgumentError` for a chain that [`from_flux`](@ref) cannot translate.
 """
 save(model, path::AbstractString) = save(from_flux(model), path)
 
@@ -44,11 +47,11 @@ end
 The network of a model file as a Flux chain in inference mode. Not exported: `UDLBridge.load`.
 
 # Errors
-`ArgumentError` for a file that is truncated, of another program or of a newer format.
+`ArgumentError` where there is no such file, and for one that is truncated, not a model file, or of another format version.
 """
 load(path::AbstractString) = to_flux(read_model(path))
 
-"the `Model` in a file; errors as those of `load`"
+"the `Model` in a file; errors as for `load`"
 function read_model(path::AbstractString)
     isfile(path) || throw(ArgumentError("there is no model file $path"))
     bytes = read(path)

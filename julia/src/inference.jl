@@ -1,14 +1,14 @@
 """
     inference(model) -> Chain
 
-The chain in inference mode, with the same arrays; a layer that is no chain is taken as a chain of one. The chain itself
-keeps its mode: whoever asks for a kernel in the course of a training goes on with the training as before.
+The chain in inference mode, with the same arrays; a layer that is not a chain is taken as a chain of one. The chain itself
+keeps its mode, so a kernel computed in the middle of a training does not disturb it.
 
 # Errors
-`ArgumentError` for a chain that has no kernel of its own in this sense: a layer with a mode that was put into training
-mode (`Flux.trainmode!`), whose samples touch each other or whose outputs are random; `rrelu`, which is always random; a
-`BatchNorm` that keeps no statistics; an array that two layers share, whose gradient is the sum over its places; a
-`Parallel` that is not one of two branches; a chain without layers; parameters that are no real floating-point numbers.
+`ArgumentError` for a chain that has no well-defined kernel: with a layer put into training mode (`Flux.trainmode!`), where
+samples affect each other or outputs are random; with `rrelu`, which is always random; with a `BatchNorm` that keeps no
+statistics; with an array that two layers share, whose gradient would be the sum over both; with a `Parallel` that does not
+have two branches; without layers; with parameters that are not real floating-point numbers.
 """
 function inference(@nospecialize(model))
     chain = as_chain(model)
@@ -25,7 +25,7 @@ function inference(@nospecialize(model))
     return Flux.fmap(at_rest, chain; exclude=leaf)
 end
 
-"a network and all that is in it, each once; Flux's own walks are compiled for every network"
+"a network and all that is in it, each once; Flux's own traversals would be compiled for every network"
 function parts!(found::Vector{Any}, seen, @nospecialize(x))
     (x isa Union{Type,Module} || x in seen) && return found
     push!(seen, x)
@@ -34,13 +34,13 @@ function parts!(found::Vector{Any}, seen, @nospecialize(x))
     return found
 end
 
-"a chain of one layer for a layer that is no chain: its parameters are `\"0.weight\"` and so on"
+"a layer that is not a chain as a chain of one: its parameters are `\"0.weight\"` and so on"
 as_chain(chain::Chain) = chain
 as_chain(layer) = Chain(layer)
 
-"whether a layer computes something else in training: it has a field `active`"
+"whether a layer behaves differently in training: it has a field `active`"
 has_mode(::L) where {L} = hasfield(L, :active)
-# Its samples have statistics of their own, whatever the mode.
+# It takes the statistics of each sample by itself, in either mode.
 has_mode(l::GroupNorm) = l.track_stats
 
 "the layer in inference mode, with the same arrays"
@@ -61,7 +61,7 @@ function number_type(@nospecialize(chain))
     return isempty(types) ? nothing : reduce(promote_type, types)
 end
 
-"refuse a layer whose samples touch each other; `path` says where it is, if that is known"
+"refuse a layer in which samples affect each other; `path` says where it is, if that is known"
 function check_inference(layer, path="")
     place = "$(isempty(path) ? "a" : "layer $path, a") $(nameof(typeof(layer)))"
     layer.active === true && throw(ArgumentError("$place is in training mode; use Flux.testmode!(chain)"))
@@ -79,7 +79,7 @@ function check_shared(arrays)
     end
 end
 
-"refuse names that are none of the chain's parameters: a kernel over them would be zero"
+"refuse names that are not parameters of the chain: a kernel over them would be zero"
 function check_names(chain::Chain, names)
     names isa AbstractString &&
         throw(ArgumentError("params = \"$names\"; allowed: a vector of names, as [\"$names\"]"))

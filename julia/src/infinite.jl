@@ -1,6 +1,6 @@
-# Kernels of infinitely wide networks: NNGP, the covariance of outputs over random weights, and NTK. What a layer does to
-# covariances is said by matrices over positions, and expectations over activations are quadrature wherever the integrand is
-# smooth: on purpose another way than the Python side's, so that each checks the other.
+# Kernels of infinitely wide networks: NNGP, the covariance of outputs over random weights, and NTK. How a layer
+# acts on covariances is written as matrices over positions, and expectations over activations are quadrature wherever the
+# integrand is smooth: deliberately another method than the Python side's, so that each checks the other.
 
 """
     Covariance
@@ -18,7 +18,7 @@ end
     Batches
 
 Covariances of each sample with itself, (p, q, n) and (p, q, m), and of all pairs, (p, q, n m); `same` says that both batches
-are one.
+are the same.
 """
 struct Batches
     first::Covariance
@@ -38,16 +38,17 @@ end
     infinite_ntk(model, X1, X2 = X1; w_std, b_std, parameterization = :ntk) -> (; nngp, ntk)
 
 The kernels (n, m) of one output of a network whose layers are infinitely wide, in Float64. The weights of the model play no
-part, and in the parameterization `:ntk` its widths neither; `:standard` takes the widths as they are.
+part, and in the parameterization `:ntk` neither do its widths; `:standard` uses the widths of the model.
 
 Layers: `Dense`, `Conv` and `CrossCor` without groups, activations, `Flux.flatten`, `MeanPool`, `GlobalMeanPool`,
-`SkipConnection` and `Parallel` with `+` whose branch ends in weights, layer norm of vectors without parameters, `Dropout`.
+`SkipConnection` and `Parallel` with `+` whose branch ends in weights, layer norms of vectors (without parameters), `Dropout`.
 
 - `X1`, `X2`: samples (D..., n), images as W x H x C x N.
 - `w_std`, `b_std`: standard deviations of weights, times sqrt(fan_in), and of biases.
 
 # Errors
-`ArgumentError` for a layer that has no kernel at infinite width, and for settings that cannot be.
+`ArgumentError` for a layer that has no kernel at infinite width, and for impossible settings; `DimensionMismatch` for samples
+of two sizes.
 
 Source: Jacot, Gabriel, Hongler (2018); Lee et al. (2018); Novak et al. (2019).
 """
@@ -80,7 +81,7 @@ function sources(X1, X2, same)
     return exact(Batches(first, second, across, same))
 end
 
-"what is the pair of a sample with itself has its own covariance, to the last digit: angles are roots of what is left"
+"give the pair of a sample with itself exactly its own covariance: angles are roots of differences, which magnify rounding"
 function exact(k::Batches)
     k.same || return k
     n = size(k.first.nngp, 3)
@@ -92,7 +93,7 @@ end
 
 each(f, k::Batches) = exact(Batches(f(k.first), f(k.second), f(k.across), k.same))
 
-"the kernels behind a layer"
+"the kernels after a layer"
 behind(layer, ::Batches, ::Draws) =
     throw(ArgumentError("a $(layer isa Function ? nameof(layer) : nameof(typeof(layer))) has no kernel at infinite width here"))
 behind(chain::Chain, k::Batches, s::Draws) = foldl((k, layer) -> behind(layer, k, s), chain.layers; init=k)
@@ -116,7 +117,7 @@ function behind(c::Convolution, k::Batches, s::Draws)
 end
 
 behind(::typeof(Flux.flatten), k::Batches, ::Draws) = each(k) do c
-    # Weights behind it are independent from position to position: only each with itself adds something.
+    # The weights after it are independent from position to position: only pairs of one position with itself contribute.
     own(a) = reshape([sum(a[p, p, i] for p in axes(a, 1)) / size(a, 1) for i in axes(a, 3)], 1, 1, :)
     return Covariance(own(c.nngp), own(c.ntk), ())
 end
@@ -135,7 +136,7 @@ end
 function behind(l::SampleNorm, k::Batches, ::Draws)
     l.weight === nothing && length(l.size) == 1 && isempty(k.across.space) ||
         throw(ArgumentError("layer norm has a kernel here for vectors and without parameters alone"))
-    # Of infinitely many features, a sample's mean is 0 and its mean square is its variance.
+    # Over infinitely many features, a sample's mean is 0 and its mean square is its variance.
     return rescaled(k, v -> 1 ./ sqrt.(v .+ l.eps))
 end
 
@@ -157,7 +158,7 @@ ends_in_weights(layer) = false
 """
     affine(k, seen, space, fan_in, has_bias, draws)
 
-Behind weights that see, at each offset of their window, the positions that `seen` maps to it.
+The kernels after weights that see, at each offset of their window, the positions that `seen` maps to it.
 """
 function affine(k::Covariance, seen, space, fan_in, has_bias, s::Draws)
     w2, b2 = s.w^2, has_bias ? s.b^2 : 0.0
@@ -192,7 +193,7 @@ function window_maps(space, kernel, stride, pad, dilation)
     return maps, counts
 end
 
-"the variances at both ends of every entry: of position p of one sample and q of the other"
+"the two variances that belong to every entry: of position p of one sample and of position q of the other"
 function ends(k::Covariance, which::Symbol, all::Batches)
     own(c) = [c.nngp[p, p, i] for p in axes(c.nngp, 1), i in axes(c.nngp, 3)]
     left, right = own(which === :second ? all.second : all.first), own(which === :first ? all.first : all.second)
@@ -204,7 +205,7 @@ function ends(k::Covariance, which::Symbol, all::Batches)
         [right[q, j(pair)] for _ in axes(k.nngp, 1), q in axes(k.nngp, 2), pair in pairs])
 end
 
-"all kernels times a function of the variances at either end"
+"all kernels times a function of each of the two variances"
 function rescaled(k::Batches, f)
     function one(c, which)
         d1, d2 = ends(c, which, k)
@@ -249,8 +250,8 @@ end
 """
     smooth(σ, d1, d2, k)
 
-The trapezoidal rule over both variables, which converges faster than any power for what is analytic near the real line. Its
-step follows the poles of `tanh` and of the logistic function, which come nearer as variances grow.
+The trapezoidal rule over both variables, which converges faster than any power for functions that are analytic near the real
+line. Its step follows the poles of `tanh` and of the logistic function, which come nearer as variances grow.
 """
 function smooth(σ, d1, d2, k)
     s1, s2 = sqrt(d1), sqrt(d2)
@@ -283,8 +284,8 @@ end
 """
     halves(λ, α, d1, d2, k)
 
-λ z above 0 and λ α (exp(z) - 1) below. Given u, what is expected of v is in closed form; over u it is taken on either side of
-0, on panels that shrink towards it, where for u near v that expectation bends.
+λ z above 0 and λ α (exp(z) - 1) below. Given u, the expectation over v has a closed form; that over u is taken on either side
+of 0, on panels that shrink towards 0, where the inner expectation bends sharply if u and v are nearly equal.
 """
 function halves(λ, α, d1, d2, k)
     (iszero(d1) || iszero(d2)) && return (0.0, λ^2 * edge(α, d1) * edge(α, d2))
@@ -302,7 +303,7 @@ function halves(λ, α, d1, d2, k)
     return (λ^2 * value, λ^2 * slope)
 end
 
-"the mean slope over a normal variable of variance d; both sides count alike for d = 0"
+"the mean slope over a normal variable of variance d; for d = 0 both sides count equally"
 edge(α, d) = iszero(d) ? (1 + α) / 2 : last(expected_half(α, 0.0, sqrt(d)))
 
 "E[h(v)] and E[h'(v)] of v normal with mean m and deviation s, for h(z) = z above 0 and α (exp(z) - 1) below"

@@ -23,8 +23,8 @@ end
 """
     Tokens(at)
 
-One summand of the kernel, of a table: for every token the samples that have it, in order, and their gradients (q, K, m)
-of its column.
+One summand of the kernel, that of a table: for every token the samples that have it, in ascending order, and their
+gradients (q, K, m) with respect to its column.
 """
 struct Tokens{T<:Real}
     at::Dict{Int,Tuple{Vector{Int},Array{T,3}}}
@@ -43,7 +43,7 @@ struct Summand
 end
 
 """
-    ntk(model, X, X2 = nothing; outputs = :trace, method = :structured)
+    ntk(model, X, X2 = nothing; outputs = :trace, method = :structured, params, threads)
 
 The empirical neural tangent kernel of a Flux chain, or of a single layer, in inference mode,
 `Theta[i, j, a, b] = sum_p (d f_a(x_i) / d theta_p) (d f_b(x_j) / d theta_p)`, reduced over outputs.
@@ -54,11 +54,11 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
 - `method`: `:structured` never forms the Jacobian: each layer multiplies Gram matrices of its inputs and errors, or its
   per-sample gradients, whichever costs less; `:plain` multiplies per-sample gradients.
 - `params`: names of the [`parameters`](@ref) that the kernel sums over; all of them by default.
-- `threads`: how many BLAS has meanwhile; by default as many as it has.
+- `threads`: how many threads BLAS uses for it; by default as many as it is set to.
 
 # Errors
-`ArgumentError` for outputs, a method or parameters that do not exist, for no samples, for samples of two sizes, for a chain
-whose outputs are no (O, n) or whose samples touch each other, and for what [`inference`](@ref) refuses.
+`ArgumentError` for outputs, a method or parameters that do not exist, where there are no samples, for samples of two sizes,
+for a chain whose outputs are not (O, n) or that mixes samples, and for what [`inference`](@ref) refuses.
 
 # Examples
 
@@ -155,8 +155,8 @@ end
     rectangle!(T, reduction, left, rows, right, cols; lower = false)
 
 Write the kernel of samples `left[rows]` against `right[cols]` into `T` (trailing..., length(cols), length(rows)): the
-memory of a C-order array (rows, cols, trailing...). `lower` says that both are the same samples, and that the columns
-behind those of a row are not needed; [`mirror!`](@ref) puts them in.
+memory of a C-order array (rows, cols, trailing...). `lower` says that both are the same samples, and that entries
+above the diagonal are not needed; [`mirror!`](@ref) fills them in.
 """
 function rectangle!(T::Array{S,N}, r::Reduction, left, rows, right, cols; lower::Bool=false) where {S,N}
     isempty(left) && return fill!(T, 0)
@@ -169,7 +169,7 @@ end
 "How many numbers a tile of the kernel has: what the elementwise products touch should stay in the cache."
 const TILE = 2^16
 
-"what is needed to compute one tile of c columns and r rows: itself, one product of two factors, and parts of it"
+"memory for one tile of c columns and r rows: the tile, one product of two factors, and the parts of that product"
 struct Workspace{T<:Real,N}
     tile::Array{T,N}
     product::Array{T,N}
@@ -186,8 +186,8 @@ end
     each_tile(write, T, lead, reduction, left, rows, right, cols; lower)
 
 Call `write(tile, i, j)` for one tile (lead..., length(j), length(i)) of the kernel after the other, `i` and `j` being
-places in `rows` and `cols`; with `lower`, for those that are not wholly behind the diagonal. The memory of a tile is used
-for others after it.
+indices into `rows` and `cols`; with `lower`, tiles wholly above the diagonal are left out. The memory of a tile is reused
+for the next.
 """
 function each_tile(write, ::Type{T}, lead::Dims{N}, reduction::Reduction, left, rows, right, cols;
     lower::Bool=false) where {T,N}
@@ -205,8 +205,7 @@ end
 """
     mirror!(T)
 
-Copy the columns before those of each row, in `T` (trailing..., n, n), to the other side of the diagonal; with two leading
-axes these change places too.
+Copy the triangle below the diagonal of `T` (trailing..., n, n) to the one above it; two leading axes are swapped as well.
 """
 function mirror!(T::Array)
     for i in axes(T, ndims(T)), j in 1:(i - 1)
@@ -260,7 +259,7 @@ function add_product!(space::Workspace{T}, r::Reduction, f::Tokens, rows, g::Tok
         (isempty(own) || isempty(other)) && continue
         block = Array{T}(undef, lead..., length(other), length(own))
         errors_product!(block, errors_matrix(T, r, lead, length(other), length(own)), r, d, own, e, other)
-        # A sample has a token once in these lists, so no entry is meant twice.
+        # A sample stands at most once in the list of a token, so no entry is addressed twice.
         view(tile, map(Base.OneTo, lead)..., right[other] .- (first(cols) - 1), left[own] .- (first(rows) - 1)) .+= block
     end
     return tile
@@ -269,7 +268,7 @@ end
 "where the samples of a range stand in an ascending list"
 within(samples, range) = searchsortedfirst(samples, first(range)):searchsortedlast(samples, last(range))
 
-"what [`errors_product!`](@ref) needs besides its result"
+"the working memory of [`errors_product!`](@ref)"
 errors_matrix(::Type{T}, ::Reduction, lead, c, r) where {T} = Matrix{T}(undef, 0, 0)
 errors_matrix(::Type{T}, ::PerOutput, lead, c, r) where {T} = Matrix{T}(undef, c, r)
 errors_matrix(::Type{T}, ::Full, lead, c, r) where {T} = Matrix{T}(undef, lead[1] * c, lead[2] * r)
@@ -281,7 +280,7 @@ The inner products of the errors `d` (q, K, n) of samples `rows` with those of `
 """
 function errors_product! end
 
-# One inner product over (parameter, output) together: this is the trace, or the one output that there is.
+# One inner product over (parameter, output) together: this is the trace, or the single output.
 function errors_product!(T::AbstractArray, space, ::Union{One,Summed,Trace}, d::Array, rows, e::Array, cols)
     D, E = reshape(d, :, size(d, 3)), reshape(e, :, size(e, 3))
     return mul!(T, transpose(view(E, :, cols)), view(D, :, rows))

@@ -46,7 +46,7 @@ parameter_names(layer) = map(pair -> Symbol(first(pair)), fields(layer))
 "One array of a network: its full name, the layer that holds it, the field there, and the way to that layer's gradient."
 struct Leaf
     name::String
-    layer::Any # of no type: what goes over leaves is compiled once, and not for every network
+    layer::Any # untyped: what runs over leaves is compiled once, and not for every network
     field::Symbol
     pick::Any
 end
@@ -54,7 +54,7 @@ end
 value(leaf::Leaf) = getproperty(leaf.layer, leaf.field)
 type(leaf::Leaf) = typeof(leaf.layer)
 
-"the leaf's part of the gradient of the whole network; `nothing` if it plays no part"
+"the leaf's part of the gradient of the whole network; `nothing` if nothing depends on it"
 gradient_of(leaf::Leaf, gradient) = part(leaf.pick(gradient), leaf.field)
 
 part(gradient, field) = getproperty(gradient, field)
@@ -95,8 +95,8 @@ parameters(model) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model)
 """
     build(spec, params) -> Chain
 
-The Flux `Chain` that a spec describes, in inference mode. `spec` is the JSON text of `udlbridge`'s `Model.spec()`, or its parsed form;
-`params` maps names of parameters and buffers to canonical arrays with reversed axes (see `layout.jl`).
+The Flux `Chain` that a spec describes, in inference mode. `spec` is the JSON text of `udlbridge`'s `Model.spec()`, or its
+parsed form; `params` maps names of parameters and buffers to canonical arrays with reversed axes (see `layout.jl`).
 
 # Errors
 `ArgumentError` for a layer kind or an activation that this package does not know.

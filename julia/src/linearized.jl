@@ -1,15 +1,15 @@
 """
     AtStart(loss, start)
 
-The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: of the chain that is trained only the parameters theta
-count, while f and J are those of the chain `start`, with the parameters theta_0.
+The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: only the parameters theta of the chain
+that is trained count, while f and J are those of the chain `start`, with the parameters theta_0.
 """
 struct AtStart{L,C<:Chain}
     loss::L
     start::C
 end
 
-"the parameters of a chain less those of another, in the order of [`parameters`](@ref)"
+"the parameters of a chain minus those of another, in the order of [`parameters`](@ref)"
 moves(chain::Chain, start::Chain) = [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
 
 """
@@ -38,7 +38,7 @@ end
 """
     bridge_linearized(chain, start, X, Y, loss, optimiser, names, values, rates, clip_norm)
 
-A training of `chain`, which it changes, as [`bridge_training`](@ref) makes it, but of the network linearised at `start`.
+A [`Training`](@ref) of `chain`, in place, as by [`bridge_training`](@ref), but of the network linearised at `start`.
 """
 function bridge_linearized(chain::Chain, start::Chain, X, Y, loss, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))

@@ -10,7 +10,7 @@ abstract type Site end
     Affine(layer)
 
 Parameters that enter as `z_t = W a_t + b` at positions t. For G groups `inputs(layer, x)` gives the `a` as (p, T, G, n), and
-`errors(layer, d)` the derivatives by `z` as (q, T, G, n).
+`errors(layer, d)` the derivatives with respect to `z` as (q, T, G, n).
 """
 struct Affine{L} <: Site
     layer::L
@@ -20,7 +20,8 @@ end
     Elementwise(layer)
 
 Any other way to enter: `gradients(layer, x, d)` gives the per-sample gradients (P, n) of each parameter, from the input and
-from the derivative by the tensor that they made. Where a layer has no rule, its own Zygote pullbacks are taken, one a sample.
+from the derivative with respect to the layer's output. Where a layer has no rule, its own Zygote pullbacks are taken, one for
+each sample.
 """
 struct Elementwise{L} <: Site
     layer::L
@@ -48,7 +49,8 @@ enter(layer, x) = layer(x)
 """
     back(layer, x, d)
 
-The derivative by `x`, from the derivative `d` by what [`enter`](@ref) made of it; that by the parameters is not asked for.
+The derivative with respect to `x`, from the derivative `d` with respect to what [`enter`](@ref) made of it; those with respect
+to the parameters are not needed.
 """
 back(layer, x, d) = only(last(Zygote.pullback(layer, x))(d))
 
@@ -66,15 +68,15 @@ observed(layer, x, see) = has_parameters(layer) ? see(Elementwise(layer), x) : l
 has_parameters(layer) = !isempty(leaves(layer))
 @non_differentiable has_parameters(::Any)
 
-"nobody looks"
+"no observer: what the site makes of `x`, and nothing else"
 unseen(site::Site, x) = enter(site.layer, x)
 
 """
     Recorder()
 
-Writes down all sites, their inputs, and the sizes of what they made. Under Zygote it does not differentiate by parameters:
-each backward pass leaves the errors of all sites, the derivatives by what they made, in `errors`; `nothing` where the
-output does not depend on a site.
+Records all sites, their inputs, and the sizes of their outputs. Under Zygote it does not differentiate with respect to
+parameters: each backward pass leaves the errors of all sites, the derivatives with respect to their outputs, in `errors`;
+`nothing` where the network's output does not depend on a site.
 """
 struct Recorder
     sites::Vector{Site}
@@ -102,14 +104,14 @@ function ChainRulesCore.rrule(r::Recorder, site::Site, x)
     return z, site_back
 end
 
-"what a site makes of `x`, and the way back: it leaves the error in the recorder, and gives the derivative by `x`"
+"what a site makes of `x`, and its pullback, which leaves the error in the recorder and gives that of `x`"
 function shown(r::Recorder, site::Site, x)
     z = r(site, x)
     number = length(r.sites)
     function caught(Δ)
         d = unthunk(Δ)
         r.errors[number] = d isa Array ? d : Array(d)
-        # No parameters enter before the first site: nobody needs to know what comes to it.
+        # No parameters enter before the first site: its derivative with respect to `x` is not needed.
         return number == 1 ? nothing : back(site.layer, x, d)
     end
     return z, caught
@@ -137,14 +139,15 @@ function observed_whole(layer, x, see::Recorder)
     return see(Elementwise(layer), x)
 end
 
-# The way back is put together from pullbacks of layers, in vectors of any, down to the activations: Zygote's code is
+# The backward pass is composed of the pullbacks of layers, in vectors of `Any`, down to the activations: Zygote's code is
 # compiled once for every kind of layer. That of a whole chain is compiled for every network, and takes a minute for a deep
 # one.
 
 """
     observed_pullback(layer, x, see::Recorder) -> y, back
 
-What [`observed`](@ref) makes, and the way from the derivative by it to that by `x`; `nothing` for one that is zero.
+What [`observed`](@ref) makes, and its pullback, from the derivative with respect to `y` to that with respect to `x`;
+`nothing` stands for zero.
 """
 function observed_pullback(@nospecialize(chain::Chain), x, see::Recorder)
     backs = Any[]
@@ -181,7 +184,7 @@ function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder
     return y, back_of_all
 end
 
-"`f.(z)` and the way back"
+"`f.(z)` and its pullback"
 function activation_pullback(f, z)
     y, activation_back = Zygote.pullback(z -> f.(z), z)
     return y, only ∘ activation_back

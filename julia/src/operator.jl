@@ -5,6 +5,9 @@
 
 `J' c`, the sum over samples of `J_i' c_i` for cotangents `C` (O, n): one Zygote pullback of the batch. Arrays of the sizes
 of the [`parameters`](@ref), in their order.
+
+# Errors
+`ArgumentError` as for [`UDLBridge.jacobian`](@ref).
 """
 function pull(model, X::AbstractArray, C::AbstractMatrix)
     chain, X = ready(model, X)
@@ -24,6 +27,9 @@ end
 
 Where every layer has a rule for tangents ([`has_tangent`](@ref)), one forward pass of the batch carries them. Any other
 chain takes `<J_i' c_i, w>` from one Zygote pullback per sample, which is as exact and slower.
+
+# Errors
+`ArgumentError` as for [`UDLBridge.jacobian`](@ref).
 """
 function push(model, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
     chain, X = ready(model, X)
@@ -71,7 +77,7 @@ function tangent(d::Dense, direction, x, dx)
     length(direction) == 2 && (dz .+= direction[2])
     dx === nothing || mul!(dz, d.weight, dx, true, true)
     σ = NNlib.fast_act(d.σ, x)
-    # The slope is Zygote's own, so that it is the one of `pull` where a kink leaves the choice.
+    # The slope is Zygote's own, so that it agrees with `pull` at a kink, where there is a choice.
     y, back = Zygote.pullback(z -> σ.(z), z)
     slope = only(back(fill!(similar(y), 1)))
     return y, dz .* slope

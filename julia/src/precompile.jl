@@ -1,6 +1,6 @@
 # Zygote compiles for seconds at the first derivative in every process. What does not depend on a network's own types is
 # compiled here, once, when the package is precompiled, and so are the layers that most networks have: kernels go layer by
-# layer, so that this serves every network of them.
+# layer, so that this serves every network made of them.
 
 "networks, and samples for each, of the kinds of layers that most networks have; in Flux's own Float32"
 function common_networks()

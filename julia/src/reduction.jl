@@ -1,6 +1,6 @@
 """
 A reduction of the full kernel Theta[i, j, a, b] over outputs: [`One`](@ref), [`Trace`](@ref), [`Summed`](@ref),
-[`Diagonal`](@ref LinearAlgebra.Diagonal) or [`Full`](@ref). Users write an output's number or a symbol.
+[`PerOutput`](@ref) or [`Full`](@ref). Users write an output's number or a symbol.
 """
 abstract type Reduction end
 

@@ -6,7 +6,7 @@
 The chain in inference mode ([`inference`](@ref)), and the samples in the type of its numbers; tokens stay integers.
 
 # Errors
-`ArgumentError` where there is no sample.
+`ArgumentError` where there is no sample, for entries that are not real numbers, and for what [`inference`](@ref) refuses.
 """
 function ready(@nospecialize(model), X::AbstractArray)
     chain = inference(model)
@@ -28,7 +28,7 @@ function tokens(X::AbstractArray{Bool})
     return dropdims(map(first ∘ Tuple, argmax(X; dims=1)); dims=1)
 end
 
-"whether integers are what goes into a layer: tokens, which are no numbers"
+"whether a layer takes tokens: integers that name columns of a table, and are not numbers to compute with"
 takes_tokens(layer) = false
 takes_tokens(::Embedding) = true
 takes_tokens(s::SkipConnection) = takes_tokens(s.layers)
@@ -40,8 +40,8 @@ end
 """
     check_outputs(chain, X)
 
-Refuse a chain in inference mode whose outputs are no (O, n), or whose outputs for a sample depend on the rest of the batch
-or on chance: some samples are compared with themselves in a batch. Returns the outputs of those.
+Refuse a chain in inference mode whose outputs are not (O, n), or whose outputs for a sample depend on the rest of the batch
+or on chance: some samples, each alone, are compared with themselves in a batch. Returns the outputs of these samples.
 """
 function check_outputs(@nospecialize(chain::Chain), X::AbstractArray)
     n = size(X, ndims(X))
@@ -53,7 +53,7 @@ function check_outputs(@nospecialize(chain::Chain), X::AbstractArray)
     eltype(y) <: Real || throw(ArgumentError("the chain has outputs of type $(eltype(y)); allowed: real numbers"))
     for (k, i) in enumerate(some)
         difference = maximum(abs, by_layer(chain, sample(X, i)) .- view(y, :, k:k); init=zero(eltype(y)))
-        # Far above rounding, far below what statistics of a batch do.
+        # Far above rounding, far below what statistics of a batch change.
         difference > sqrt(eps(float(eltype(y)))) * maximum(abs, y) || continue
         throw(ArgumentError("sample $i alone and in a batch have outputs that differ by $difference: the chain mixes \
             samples, or is random; allowed: layers that treat each sample by itself"))

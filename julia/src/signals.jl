@@ -5,6 +5,9 @@ Per layer, its output, and the gradient of the sum of squares `sum((f(X) - Y).^2
 Dense layer) or its output (any other layer). Samples last.
 
 The chain is walked one layer at a time, each with its own Zygote pullback, so that fifty equal layers compile once.
+
+# Errors
+`ArgumentError` where there is no sample, and for what [`inference`](@ref) refuses.
 """
 function signals(model, X::AbstractArray, Y::AbstractArray)
     chain, X = ready(model, X)
@@ -25,7 +28,7 @@ function signals(model, X::AbstractArray, Y::AbstractArray)
     return activations, errors
 end
 
-"the layer's output, the way from its slope to that of the preactivation, and the way from there to the input"
+"the layer's output, the pullback from it to the preactivation, and the pullback from there to the input"
 function step_with_pullback(layer, x)
     y, back = Zygote.pullback(layer, x)
     return y, identity, slope -> only(back(slope))

@@ -1,8 +1,8 @@
 """
     slope_gradient(chain, X, C) -> Vector of arrays
 
-The gradient by every parameter, in the order of [`parameters`](@ref), of `sum(C .* input_jacobian(chain, X))`, for `C`
-(D..., O, n).
+The gradient, with respect to every parameter in the order of [`parameters`](@ref), of `sum(C .* input_jacobian(chain, X))`,
+for `C` (D..., O, n).
 
 Forward over reverse: all samples move along their own direction at once, and a dual number (ForwardDiff) differentiates
 the Zygote gradient along the way; one pass for each output. Second derivatives at kinks are 0, as for
@@ -46,7 +46,8 @@ end
 """
     Observed(values, slopes)
 
-Targets of [`Sobolev`](@ref): values (O, n) and derivatives by the input (D..., O, n), `NaN` where nothing was observed.
+Targets of [`Sobolev`](@ref): values (O, n) and derivatives with respect to the input (D..., O, n), `NaN` where
+nothing was observed.
 """
 struct Observed{A<:AbstractMatrix,B<:AbstractArray}
     values::A
@@ -56,8 +57,8 @@ end
 count_samples(Y::Observed) = count_samples(Y.values)
 gather(Y::Observed, batch) = Observed(gather(Y.values, batch), gather(Y.slopes, batch))
 
-# Derivatives by the input are backward passes themselves; dual numbers go through those of the parameters, since Zygote
-# does not go through itself.
+# Derivatives with respect to the input are backward passes themselves; those with respect to parameters go through them by
+# dual numbers, since Zygote cannot differentiate itself.
 function value_and_gradient(loss::Sobolev, chain::Chain, x::AbstractArray{T}, y::Observed) where {T}
     n, weight = size(x, ndims(x)), T(loss.weight)
     value, (tree,) = Flux.withgradient(m -> sum(abs2, gaps(m(x), y.values)) / n, chain)
@@ -66,6 +67,6 @@ function value_and_gradient(loss::Sobolev, chain::Chain, x::AbstractArray{T}, y:
     return value + weight * sum(abs2, gap) / n, map(+, gradient_arrays(chain, tree), by_slope)
 end
 
-"found - wanted, and 0 where nothing is wanted"
+"found - wanted, and 0 where the wanted number is NaN"
 gaps(found, wanted) = gap.(found, wanted)
 gap(found, wanted) = isnan(wanted) ? zero(found) : found - wanted

@@ -18,11 +18,11 @@ end
     spectrum(K) -> Spectrum
 
 All eigenvalues of the symmetric matrix `K` (n, n), computed in Float64 whatever the element type of `K`. Integers count as
-Float64. What rounding leaves between `K` and its transpose is averaged out.
+Float64. What `K` and its transpose differ by, up to rounding, is averaged out.
 
 # Errors
 `DimensionMismatch` for a matrix that is not square; `ArgumentError` for one that is empty, has an entry that is not finite,
-or is not symmetric up to rounding, and for an array that is no matrix of real numbers.
+or is not symmetric up to rounding, and for what is not a matrix of real numbers.
 
 # Examples
 

@@ -2,8 +2,8 @@
     structured_factors(chain, X, reduction, names; step) -> Vector{Summand}
 
 A factor for every site where parameters in `names` enter a chain in inference mode. A stretch of `step` samples at a time
-goes through the chain, and what each pass brings goes into the factors at once: what Zygote keeps for the way
-back, and the errors of all outputs, stay small beside the factors.
+goes through the chain, and the results of each pass go into the factors at once, so that what Zygote keeps for the backward
+pass, and the errors of all outputs, stay small beside the factors.
 """
 function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
     trial = Recorder()
@@ -17,7 +17,7 @@ function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Re
     return [Summand(c.names, finished(c.factor)) for c in chosen]
 end
 
-"Numbers that come to be while a stretch goes through the chain: few enough to be collected before they fill the memory."
+"How many numbers a stretch may allocate on its way through the chain: few enough for the garbage collector to keep up."
 const STRETCH_NUMBERS = 2^23
 
 """
@@ -28,7 +28,7 @@ about as many numbers as all sites make; the forward pass, with the windows of c
 """
 stretch(trial::Recorder, K::Integer) = max(1, STRETCH_NUMBERS ÷ (sum(prod, trial.sizes) * (K + 8)))
 
-"What decides how large factors are: K cotangents, n samples, numbers of type T; and what decides of which kind."
+"What decides the size of factors (K cotangents, n samples, numbers of type T) and their kind (`products`, `entries`)."
 struct Extent{T<:Real}
     K::Int
     n::Int
@@ -62,7 +62,7 @@ end
 "the per-sample gradients of `count` parameters, to be filled"
 blank_gradients(count::Integer, e::Extent{T}) where {T} = Factor(nothing, Array{T}(undef, count, e.K, e.n))
 
-"the factor of a site, to be filled: `x` is what one sample brings to it, `size` that of what it makes of it"
+"the factor of a site, to be filled: `x` is the site's input for one sample, and the argument after it the size of its output"
 blank(::Elementwise, wanted, count, x, size, e::Extent) = blank_gradients(count, e)
 
 function blank(site::Affine, wanted, count, x, made, e::Extent{T}) where {T}
@@ -106,7 +106,7 @@ function fill_stretch!(chosen::Vector{SiteFactor}, @nospecialize(chain::Chain), 
     return chosen
 end
 
-"write what the input of a site decides, and give what its errors will be met with"
+"write the part of a factor that comes from the input of a site; returns what its errors will be multiplied by"
 write_input!(f::Factor{Nothing}, site::Elementwise, x, own) = x
 write_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
 function write_input!(f::Factor{<:Matrix}, site::Affine, x, own)
@@ -128,7 +128,7 @@ function write_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
     return nothing
 end
 
-"write what the errors `d` of cotangent `k` decide"
+"write the part of a factor that comes from the errors `d` of cotangent `k`"
 function write_error!(f::Factor{Nothing}, site::Elementwise, wanted, x, d, k, own)
     view(f.d, :, k, own) .= reduce(vcat, collect(gradients(site.layer, x, d))[wanted])
     return nothing

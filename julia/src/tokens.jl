@@ -3,8 +3,8 @@
 """
     TokenPieces{T}(q, K)
 
-What [`Tokens`](@ref) are made of while they are filled: for every token its samples, and the gradients (q, K, m) of its
-column a stretch of samples at a time. How many samples will have a token is not known before all have been seen.
+What becomes [`Tokens`](@ref) once it is filled: for every token its samples, and the gradients (q, K, m) with respect to its
+column, one array for each stretch of samples. How many samples have a token is not known before all have been seen.
 """
 struct TokenPieces{T<:Real}
     q::Int

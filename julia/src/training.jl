@@ -19,8 +19,12 @@ end
 """
     optimiser(name, settings) -> rule
 
-The Flux rule of that name (`:sgd`, `:momentum`, `:torch_momentum`, `:nesterov`, `:adam`, `:adamw`, `:rmsprop`) with a learning rate of 1.
-`settings` holds `"momentum"`, `"beta1"`, `"beta2"`, `"rho"`, `"eps"`, `"weight_decay"`, as far as the rule has them.
+The Flux rule of that name (`:sgd`, `:momentum`, `:torch_momentum`, `:nesterov`, `:adam`, `:adamw`, `:rmsprop`) with a
+learning rate of 1. `settings` holds `"momentum"`, `"beta1"`, `"beta2"`, `"rho"`, `"eps"`, `"weight_decay"`, as far as the
+rule has them.
+
+# Errors
+`ArgumentError` for a name that is not among these.
 """
 optimiser(name::Symbol, settings::AbstractDict) = optimiser(Val(name), settings)
 optimiser(::Val{:sgd}, s) = decayed(Flux.Descent(1.0), s)
@@ -59,13 +63,17 @@ end
 """
     Training(model, X, Y, loss; optimiser, rates, clip_norm = nothing)
 
-A training under way, in inference mode. The arrays of the chain are trained in place.
+A training in progress, in inference mode. The arrays of the chain are trained in place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
 - `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
 - `optimiser`: a rule, as of [`optimiser`](@ref); its own learning rate is replaced.
 - `rates`: a learning rate for each parameter, in the order of [`parameters`](@ref), or one number for all.
 - `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
+
+# Errors
+`DimensionMismatch` where samples and targets, or rates and parameters, differ in number; `ArgumentError` for what
+[`inference`](@ref) refuses.
 """
 mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
     const chain::C
@@ -88,7 +96,7 @@ function Training(model, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
     state = Flux.setup(optimiser, chain)
     t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
-    # What is no parameter is not trained, whatever Flux finds in a layer.
+    # Only parameters are trained, whatever else Flux finds in a layer.
     trained = optimiser_leaves(t)
     Flux.freeze!(state)
     foreach(Flux.thaw!, trained)
@@ -160,7 +168,7 @@ function gradient_arrays(chain::Chain, gradient)
     end
 end
 
-"let the optimiser take its step"
+"let the optimiser take one step"
 descend!(t::Training, gradient) = Flux.update!(t.state, t.chain, gradient)
 function descend!(t::Training, gradients::Vector{<:AbstractArray})
     for (leaf, (_, p), g) in zip(optimiser_leaves(t), parameters(t.chain), gradients)
@@ -204,7 +212,7 @@ slots(chained::Flux.OptimiserChain, state) = slots(last(chained.opts), last(stat
     remember(rule, state, slots, step) -> state
 
 The state of a rule after `step` steps, of the type of `state`, from its slots. The powers of Adam's decay rates are
-multiplied up one by one, as its steps do it, so that a resumed run is equal bit for bit.
+built up by one product a step, as its steps do, so that a resumed run is equal bit for bit.
 """
 remember(::Flux.Descent, state, slots, step) = state
 remember(::Union{Flux.Momentum,GradientMomentum}, state, slots, step) = slots.velocity
@@ -235,6 +243,9 @@ end
     loss_gradient(loss, model, X, Y) -> (loss, gradients)
 
 The mean loss of a batch in inference mode and its derivatives, in the order of [`parameters`](@ref), in Flux's layout.
+
+# Errors
+`ArgumentError` where there is no sample, and for what [`inference`](@ref) refuses.
 """
 function loss_gradient(loss, model, X::AbstractArray, Y)
     chain, X = ready(model, X)

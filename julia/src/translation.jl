@@ -17,7 +17,7 @@ const FORMAT_VERSION = 1
 
 The network of a Flux chain in inference mode, with copies of its arrays.
 
-Understood are `Dense`, `Conv`, `CrossCor`, `MaxPool`, `MeanPool`, `GlobalMeanPool`, `LayerNorm`, `GroupNorm`, `BatchNorm`,
+Translated are `Dense`, `Conv`, `CrossCor`, `MaxPool`, `MeanPool`, `GlobalMeanPool`, `LayerNorm`, `GroupNorm`, `BatchNorm`,
 `Dropout`, `Embedding` as the first layer, `Flux.flatten`, `softmax`, `logsoftmax`, nested chains, `SkipConnection` with
 `+`, and the layers of this package.
 
@@ -28,8 +28,8 @@ Dict{String, Any} with 1 entry:
 ```
 
 # Errors
-`ArgumentError` names what has no translation by its place in the chain, says which arrays are of another element type than
-the rest, and refuses layers in training mode (`active = true`) and arrays that two layers share.
+`ArgumentError` for a layer that has no translation, named by its position in the chain, for arrays of several element types,
+for layers in training mode (`active = true`) and for arrays that two layers share.
 """
 function from_flux(model)
     chain = as_chain(model)
@@ -145,14 +145,14 @@ end
 
 with_activation(layer, λ) = λ === identity ? Any[layer] : Any[layer, Activation(known_activation(λ, Float64))]
 
-"functions that compute what one of the activations does, faster and to rounding"
+"functions that compute what one of the activations does, faster and equal up to rounding"
 const SAME = IdDict{Any,Function}(NNlib.sigmoid_fast => NNlib.sigmoid, NNlib.tanh_fast => tanh)
 
 """
     known_activation(f, T)
 
-One of the activations that is `f` or computes the same: a closure that gives a known one its default settings
-(`x -> leakyrelu(x, 0.01)`) has the same values and slopes at numbers of type `T`. Any other function as it is.
+The known activation that is `f` or computes the same: a closure that gives a known one its default settings
+(`x -> leakyrelu(x, 0.01)`) has the same values and slopes at numbers of type `T`. Any other function is returned as it is.
 """
 function known_activation(f, ::Type{T}) where {T}
     haskey(SAME, f) && return SAME[f]
@@ -178,7 +178,7 @@ specs(chain::Chain) = [Dict{String,Any}(layer_spec(layer)) for layer in chain.la
 """
     layer_spec(layer)
 
-Pairs of the settings of a layer, `"kind"` among them: what `build_layer` makes the layer of.
+Pairs of the settings of a layer, `"kind"` among them: what `build_layer` makes the layer from.
 """
 function layer_spec(d::Dense)
     return ["kind" => "dense", "in_features" => size(d.weight, 2), "out_features" => size(d.weight, 1),
@@ -257,7 +257,7 @@ end
 """
     padding_of(pad, axes)
 
-Flux's padding as a spec has it, axes in the order of Python: a number for each axis, or a pair (before, behind) for each where
+Flux's padding as a spec has it, axes in the order of Python: a number for each axis, or a pair (before, after) for each where
 some axis has two different sides.
 """
 function padding_of(pad::Tuple, axes::Integer)
@@ -269,7 +269,10 @@ end
 """
     both_sides(pad, axes, what)
 
-Flux's padding as one number per axis: it is that already, or (before, behind, before, behind, ...).
+Flux's padding as one number per axis: it is that already, or (before, after, before, after, ...).
+
+# Errors
+`ArgumentError` where the two sides of an axis differ.
 """
 function both_sides(pad::Tuple, axes::Integer, what)
     length(pad) == axes && return pad

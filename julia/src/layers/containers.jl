@@ -1,4 +1,4 @@
-# Layers made of layers. A residual block is Flux's `SkipConnection`, or `Parallel` where it has a shortcut of its own.
+# Layers made of layers. A residual block is Flux's `SkipConnection`, or `Parallel` where its shortcut has layers.
 
 function children(chain::Chain)
     return Tuple((string(index - 1), layer, g -> item(part(g, :layers), index)) for (index, layer) in enumerate(chain.layers))
@@ -40,11 +40,11 @@ function observed_pullback(p::Parallel, x, see::Recorder)
     return y, d -> added(main_back, side_back, connection_back(d))
 end
 
-"two branches put together, and the way back to both"
+"two branches joined, and the pullback to both"
 connection_pullback(connection, a, b) = Zygote.pullback(connection, a, b)
 connection_pullback(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
 
-"the sum of what comes back by two ways, of which either may bring nothing"
+"the sum of the derivatives that come back by two branches, either of which may be `nothing`"
 function added(first_back, second_back, (d, e))
     a, b = d === nothing ? nothing : first_back(d), e === nothing ? nothing : second_back(e)
     return a === nothing ? b : b === nothing ? a : a .+ b

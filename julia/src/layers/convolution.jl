@@ -1,9 +1,9 @@
-# Flux's `Conv` is a true convolution: it flips the kernel. `layout.jl` flips the weight once, when it comes and goes.
+# Flux's `Conv` is a true convolution: it flips the kernel. `layout.jl` flips the weight once, on its way in and on its way out.
 # Spatial pairs come as (height, width) and are reversed here.
 
 fields(c::Convolution) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
-"spatial settings of a spec, in Flux's order (W, H); of pairs (before, behind), one behind the other"
+"spatial settings of a spec, in Flux's order (W, H); pairs (before, after) follow each other"
 spatial(values) = Tuple(Int.(reduce(vcat, reverse(values); init=Int[])))
 
 build_layer(::Val{:conv1d}, settings, param) = build_convolution(settings, param)
@@ -35,7 +35,7 @@ end
 inputs(c::Convolution, x) = windows(c, x)
 errors(c::Convolution, d) = channels_last(c, d)
 
-"the windows that a convolution sees, (p, T, G, n); the order of its entries is the same for all"
+"the windows that a convolution sees, (p, T, G, n); the order of entries is the same in all of them"
 function windows(c::Convolution, x::AbstractArray)
     kernel = size(c.weight)[1:(end - 2)]
     unfolded = NNlib.unfold(x, (kernel..., size(x, ndims(x) - 1), 1); stride=c.stride, pad=c.pad, dilation=c.dilation,

@@ -11,7 +11,7 @@ positions(x::AbstractArray) = reshape(x, size(x, 1), :, 1, size(x, ndims(x)))
 
 observed(d::Dense, x, see) = NNlib.fast_act(d.σ, x).(see(Affine(plain(d)), x))
 
-# Without its activation a layer has one type, whatever that is.
+# Without its activation a layer has the same type whatever that was.
 plain(d::Dense) = Dense(d.weight, d.bias)
 
 function observed_pullback(layer::Union{Dense,Convolution}, x, see::Recorder)

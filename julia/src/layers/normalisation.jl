@@ -2,10 +2,10 @@
     SampleNorm(weight, bias, eps, size)
 
 `(x - mean) / sqrt(var + eps) * weight + bias` over the first axes of a sample, of the given `size`; `weight` and `bias` are
-`nothing` for a plain one.
+`nothing` for a norm without parameters.
 
 Flux's own `LayerNorm` computes `sqrt(var + eps^2)` up to version 0.16.10 and `sqrt(var + eps)` after it. This layer is
-PyTorch's in every version, also where the variance is zero.
+PyTorch's whatever the version of Flux, also where the variance is zero.
 """
 struct SampleNorm{A<:Union{Nothing,AbstractArray},N}
     weight::A

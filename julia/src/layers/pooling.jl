@@ -3,8 +3,8 @@
 
 The largest entry of every window; among equals, the first gets the derivative.
 
-Flux's `MaxPool` looks for the winner with `≈` when it goes back, so that entries closer than `sqrt(eps)` are mistaken for
-each other and the derivative goes astray (NNlib up to 0.9). This layer keeps the winner's place.
+Flux's `MaxPool` looks for the winner with `≈` in its backward pass, so that entries closer than `sqrt(eps)` are mistaken for
+each other and the derivative goes to the wrong one (NNlib up to 0.9). This layer keeps the winner's index.
 """
 struct FirstMaxPool{N}
     k::NTuple{N,Int}

@@ -4,7 +4,7 @@ fields(::Embedding) = ("weight" => :weight,)
 
 build_layer(::Val{:embedding}, settings, param) = Embedding(from_canonical(Embedding, Val(:weight), param("weight")))
 
-"the token that Flux (from 0.16.11 on) makes zero, whatever the table says: its column has no gradient; or `nothing`"
+"the token that Flux, from 0.16.11 on, maps to zero whatever the table says, so that its column has no gradient; or `nothing`"
 padding(e::Embedding) = hasproperty(e, :padding_idx) ? e.padding_idx : nothing
 
 observed(e::Embedding, x, see) = see(Table(e), x)
@@ -124,7 +124,7 @@ end
 """
     Take(index)
 
-One entry of the last axis of a sample, counted from 0, or from -1 backwards, as in the spec: `Take(-1)` is the last token.
+One entry along the last axis of a sample, counted from 0, or backwards from -1, as in the spec: `Take(-1)` is the last token.
 """
 struct Take
     index::Int
