@@ -1,0 +1,58 @@
+"""The outputs (n, O) among what a module's forward returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from udlbridge.errors import ConversionError, DTypeError, ShapeError
+
+Choice = str | int | Callable[[Any], Any] | None
+"""Which of several outputs counts: a key or attribute, a position, or a function of what forward returns."""
+
+
+def chosen_outputs(y: Any, n: int, output: Choice, name: str) -> Tensor:
+    """The outputs (n, O) among what forward returned."""
+    y = _chosen(y, output, name)
+    if not isinstance(y, Tensor):
+        keys = f", with {', '.join(map(repr, y))}" if isinstance(y, Mapping) else ""
+        raise ConversionError(
+            f"{name} gives a {type(y).__name__}{keys}",
+            allowed="one tensor (n, O)",
+            remedy="say which of its outputs counts, as ub.as_network(module, output='logits') or output=0, or "
+            "wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
+        )
+    if y.ndim == 0 or len(y) != n:
+        raise ShapeError(
+            f"{name} gives a tensor of shape {tuple(y.shape)} for {n} sample{'s' * (n > 1)}",
+            allowed=f"({n}, *outputs): samples along the first axis",
+            remedy="keep that axis in the module's forward",
+        )
+    if not y.is_floating_point():
+        raise DTypeError(
+            f"{name} gives outputs of dtype {str(y.dtype).removeprefix('torch.')}",
+            allowed="real numbers that depend on the parameters",
+            remedy="return the logits",
+        )
+    return y.reshape(n, -1)
+
+
+def _chosen(y: Any, output: Choice, name: str) -> Any:
+    """Which part of what forward returned was asked for."""
+    if output is None:
+        return y
+    if callable(output):
+        return output(y)
+    try:
+        if isinstance(output, str) and not isinstance(y, Mapping):
+            return getattr(y, output)
+        return y[output]
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        known = list(y) if isinstance(y, Mapping) else list(vars(y)) if hasattr(y, "__dict__") else []
+        raise ConversionError(
+            f"output={output!r} of a {type(y).__name__}, which {name} gives",
+            allowed=", ".join(map(repr, known)) or "a position, or a function of what forward returns",
+            remedy="correct output",
+        ) from error

@@ -1,0 +1,115 @@
+"""A module tried on some samples before its outputs are believed: they are the same twice, and for each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from udlbridge.backends.pytorch.layouts import agree
+from udlbridge.backends.pytorch.watching import OutsideTableError, Watching
+from udlbridge.errors import ConversionError, InputError, ShapeError, UDLBridgeError
+
+Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
+"""Samples to outputs (n, O), and what was noted on the way; its tables are noted too."""
+
+
+def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, places: Sequence[int], name: str) -> Tensor:
+    """Evaluate the samples at `places` together, again, and each alone: the outputs, which have to be the same.
+
+    `network` and `name`: what errors call the module, and its samples.
+
+    Raises:
+        ConversionError: they are random, or one sample depends on the others.
+        InputError: samples that the module does not take.
+    """
+    some = batch[list(places) if len(places) > 1 else [0, 0]]
+    y, watching = _tried(network, evaluate, some, batch, name)
+    again, _ = _tried(network, evaluate, some, batch, name)
+    if watching.draws or not agree(y, again):
+        reason = f" ({watching.draws[0]})" if watching.draws else ": two evaluations differ"
+        raise ConversionError(
+            f"{network} draws random numbers{reason}, so its outputs are random",
+            allowed="networks in inference mode",
+            remedy="call module.eval() first, and give functional.dropout training=self.training",
+        )
+    for position, place in enumerate(places):
+        try:
+            alone, _ = _tried(network, evaluate, batch[[place]], batch, name)
+            same = agree(alone[0], y[position])
+        except UDLBridgeError as error:
+            raise _mixed(network, place, f"by itself it fails: {error.given}") from error
+        if not same:
+            gap = (alone[0] - y[position]).abs().max().item()
+            raise _mixed(network, place, f"its outputs differ by {gap:.3g} from those that it has by itself")
+    return y
+
+
+def _mixed(network: str, place: int, reason: str) -> ConversionError:
+    return ConversionError(
+        f"sample {place} depends on the other samples of its batch in {network}: {reason}",
+        allowed="networks that take each sample by itself",
+        remedy="look for means, sums or a softmax over the first axis, statistics of the batch, and layers that "
+        "expect the samples along another axis, as batch_first=False",
+    )
+
+
+def _tried(
+    network: str, evaluate: Evaluation, some: np.ndarray, batch: np.ndarray, name: str
+) -> tuple[Tensor, Watching]:
+    """Outputs, where whatever the module may raise says which input it does not take."""
+    try:
+        y, watching = evaluate(some)
+        for field, rows in watching.tables.items():
+            part = batch if field == "" else batch[field]
+            outside = part[(part < 0) | (part >= rows)]
+            if outside.size:
+                raise OutsideTableError(int(outside[0]), rows)
+    except UDLBridgeError:
+        raise
+    except OutsideTableError as error:
+        raise _token_error(error, batch, name) from error
+    except Exception as error:  # the module is the caller's: it may raise anything
+        raise InputError(
+            f"{network} cannot take samples of shape {_shapes(some)} ({type(error).__name__}: {error})",
+            allowed=f"samples {name} that module({name}[:1]) takes",
+            remedy=f"correct {name}",
+        ) from error
+    return y, watching
+
+
+def check_same(batch: np.ndarray, other: np.ndarray, name: str) -> None:
+    """Raise `ShapeError` for samples of another shape or dtype than those that came before."""
+    if (batch.dtype, batch.shape[1:]) != (other.dtype, other.shape[1:]):
+        raise ShapeError(
+            f"the samples of {name} have shape {_shapes(batch)}, those of x {_shapes(other)}",
+            allowed="the same shape",
+            remedy="prepare both in the same way",
+        )
+
+
+def _shapes(batch: np.ndarray) -> str:
+    if batch.dtype.names is None:
+        return str(batch.shape[1:])
+    return str({field: batch.dtype[field].shape for field in batch.dtype.names})
+
+
+def _token_error(error: OutsideTableError, batch: np.ndarray, name: str) -> InputError:
+    parts = {"": batch} if batch.dtype.names is None else {field: batch[field] for field in batch.dtype.names}
+    for field, part in parts.items():
+        found: Any = np.argwhere(part == error.token) if part.dtype.kind in "iu" else []
+        if len(found):
+            place = tuple(int(i) for i in found[0])
+            where = f"{name}{f'[{field!r}]' if field else ''}"
+            return InputError(
+                f"{where} is {error.token} at {place}, in sample {place[0]}",
+                allowed=f"tokens from 0 to {error.rows - 1}",
+                remedy="check the tokeniser",
+            )
+    return InputError(
+        f"a token {error.token}, made from {name}, for a table of {error.rows} rows",
+        allowed=f"tokens from 0 to {error.rows - 1}",
+        remedy="check the tokeniser",
+    )
