@@ -7,8 +7,11 @@ nobody checked may be larger than memory. So the kind and the size are known bef
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,20 +58,39 @@ def read_exactly(path: Path, size: int) -> np.ndarray:
     Raises:
         OSError: it is not there, cannot be read, is something else than a regular file, or has another size.
     """
+    with opened_exactly(path, size) as file:
+        content = np.empty(size, dtype=np.uint8)
+        fill_from(file, content.data)
+    return content
+
+
+@contextmanager
+def opened_exactly(path: Path, size: int) -> Iterator[io.FileIO]:
+    """A regular file that has exactly so many bytes, to be read in parts.
+
+    Raises:
+        OSError: as `read_exactly`.
+    """
     regular_size(path)
-    file = os.open(path, _FLAGS | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(file, "rb", buffering=0) as opened:
-        found = _checked_size(os.fstat(file), path)
+    descriptor = os.open(path, _FLAGS | getattr(os, "O_NOFOLLOW", 0))
+    with io.FileIO(descriptor, "rb") as file:
+        found = _checked_size(os.fstat(descriptor), path)
         if found != size:
             raise OSError(errno.EINVAL, f"it has {found:,} bytes in the place of {size:,}")
-        content = np.empty(size, dtype=np.uint8)
-        view = content.data
-        while len(view):
-            count = opened.readinto(view)
-            if not count:
-                raise OSError(errno.EIO, "it became shorter while it was read")
-            view = view[count:]
-    return content
+        yield file
+
+
+def fill_from(file: io.FileIO, view: memoryview) -> None:
+    """Read as many bytes as `view` has room for.
+
+    Raises:
+        OSError: there are fewer, or they cannot be read.
+    """
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise OSError(errno.EIO, "it became shorter while it was read")
+        view = view[count:]
 
 
 def _checked_size(found: os.stat_result, path: Path) -> int:

@@ -33,6 +33,28 @@ def test_products_are_those_of_the_kernel(backend: str, outputs: int | str) -> N
     assert_is_the_kernel(model, samples(model, 7), backend, outputs)
 
 
+@pytest.mark.parametrize(("outputs", "params"), [(1, None), ("trace", ["0.weight", "1.bias"])])
+def test_the_same_in_another_dtype(backend: str, outputs: int | str, params: list[str] | None) -> None:
+    narrow = random_model([4, 5, 3], ["tanh", "sigmoid"]).astype("float32")
+    x = samples(narrow, 6)
+    operator = ub.ntk_operator(narrow, x, outputs=outputs, params=params, backend=backend, batch=4)
+    assert operator.astype("float32") is operator
+    wide = operator.astype("float64")
+    assert (wide.dtype, wide.params, wide.reduction) == (np.float64, operator.params, operator.reduction)
+    kernel = ub.ntk(
+        narrow.astype("float64"), x.astype(np.float64), outputs=outputs, params=params, backend="reference"
+    )
+    assert_within_budget(wide @ np.eye(6), kernel)
+
+
+def test_tokens_have_no_other_dtype(backend: str) -> None:
+    model = ub.models.small_transformer()
+    tokens = np.random.default_rng(0).integers(0, 10, (3, 16))
+    wide = ub.ntk_operator(model, tokens, outputs=0, backend=backend).astype("float64")
+    kernel = ub.ntk(model.astype("float64"), tokens, outputs=0, backend="reference")
+    assert_within_budget(wide @ np.eye(3), kernel)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation(backend: str, activation: str) -> None:
     model = random_model([3, 4, 2], [activation, activation], softmax=True)

@@ -49,6 +49,30 @@ def test_a_store_and_an_operator(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.coefficients, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
+def test_an_operator_in_float32_reaches_the_tolerance() -> None:
+    """Its products are taken in float64: rounded to float32, they leave a residual of 1e-3 here."""
+    x, labels = ub.data.mnist("train", n=600)
+    y = centred_targets(labels, 10)
+    operator = ub.ntk_operator(ub.models.three_layer_sigmoid(), x, outputs=0, backend="torch")
+    assert operator.dtype == np.float32
+    found = ub.predict.solve(operator, y, diag_reg=1e-5, rank=100, tolerance=1e-6, progress=False)
+    k = ub.ntk(ub.models.three_layer_sigmoid(dtype="float64"), x.astype(np.float64), outputs=0, backend="reference")
+    expected = by_cholesky(k, y, 1e-5)
+    np.testing.assert_allclose(k @ found.coefficients, k @ expected, rtol=0, atol=1e-6)
+    assert found.residuals.max() < 2e-6
+
+
+def test_the_regularisation_is_the_same_from_wherever_the_kernel_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udlbridge.predict.columns.BLOCK", 50)
+    k = ub.ntk(MODEL, X, outputs=0, backend="reference")
+    store = ub.compute_kernel(MODEL, X, tmp_path / "k.zarr", outputs=0, backend="reference")
+    operator = ub.ntk_operator(MODEL, X, outputs=0, backend="reference")
+    for kernel in (k, store, operator):
+        assert ub.predict.solve(kernel, Y, diag_reg=1e-2).reg == pytest.approx(1e-2 * np.trace(k) / 120, rel=1e-13)
+
+
 def test_an_interrupted_solution_goes_on(tmp_path: Path) -> None:
     k = ub.ntk(MODEL, X, backend="reference")
     state = tmp_path / "state.safetensors"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.kernels import planning, tiling
+from udlbridge.store import products
 from udlbridge.store import writing as storing
 from udlbridge.store.tile_files import DirectWriter
 
@@ -190,6 +192,55 @@ def test_a_store_times_vectors(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((21, 2))
     np.testing.assert_allclose(store @ vectors, np.asarray(store) @ vectors, rtol=1e-12)
     np.testing.assert_allclose(store @ vectors[:, 0], np.asarray(store) @ vectors[:, 0], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("storage", ["float64", "float32", "float16", "bfloat16"])
+def test_strips_of_a_tile_are_the_tile(tmp_path: Path, storage: str) -> None:
+    """Whatever their height; also of tiles at the edge, whose files are filled up."""
+    store = store_of(tmp_path / "K.zarr", storage=storage)
+    for tile in store.grid.tiles():
+        whole = store.read_tile(tile)
+        for height in (1, 3, store.grid.tile, 100):
+            strips = [strip.copy() for strip in store.read_strips(tile, height)]
+            assert max(len(strip) for strip in strips) == min(height, len(whole))
+            np.testing.assert_array_equal(np.concatenate(strips), whole)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_products_read_what_is_proved(tmp_path: Path) -> None:
+    """A damaged byte, a tile in the place of another, a short file, and one that is not there."""
+    store = store_of(tmp_path / "K.zarr")
+    tiles = list(store.grid.tiles())
+    file, other = store._chunk(tiles[1]), store._chunk(tiles[3])
+    whole = file.read_bytes()
+    for content, words in (
+        (bytes([whole[0] ^ 1]) + whole[1:], "its checksum is"),
+        (other.read_bytes(), "another tile has it"),
+        (whole[:-1], "bytes in the place of"),
+        (None, "is not there"),
+    ):
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(errors.StoreError, match=words):
+            ub.KernelStore(store.path) @ np.ones(21)
+    file.write_bytes(whole)
+    np.testing.assert_array_equal(ub.KernelStore(store.path) @ np.ones(21), store @ np.ones(21))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_products_hold_a_strip_and_not_a_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, heights = store_of(tmp_path / "K.zarr"), []
+    vector = np.random.default_rng(0).standard_normal(21)
+    read = ub.KernelStore.read_strips
+
+    def noted(self: ub.KernelStore, tile: tiling.Tile, height: int) -> Iterator[np.ndarray]:
+        heights.append(height)
+        return read(self, tile, height)
+
+    monkeypatch.setattr(products, "STRIP", 2 * store.grid.tile)
+    monkeypatch.setattr(ub.KernelStore, "read_strips", noted)
+    np.testing.assert_allclose(store @ vector, np.asarray(store) @ vector, rtol=1e-12)
+    assert set(heights) == {2}
 
 
 @pytest.mark.usefixtures("small_tiles")

@@ -52,6 +52,24 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         """The name of the engine."""
         return self._engine.name
 
+    def astype(self, dtype: str) -> NTKOperator:
+        """The operator of the same network and samples, converted to "float32" or "float64"; itself, if they are that.
+
+        Raises:
+            DTypeError: another dtype.
+        """
+        if self.dtype == np.dtype(dtype):
+            return self
+        return ntk_operator(
+            self.model.astype(dtype),
+            _converted(self._x, np.dtype(dtype)),
+            outputs=self.reduction.outputs,
+            params=list(self.params),
+            backend=self._engine.name,
+            batch=self._batch,
+            threads=self._threads,
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """All but the engine, which goes by its name: that of Julia lives in its own process."""
         return {**self.__dict__, "_engine": self._engine.name}
@@ -191,6 +209,18 @@ def ntk_operator(
     request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
     check_matrix(request.reduction)
     return NTKOperator(request, data, checked_count("batch", batch, 1))
+
+
+def _converted(x: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Samples with their real numbers in another dtype, also in the fields of several inputs; tokens stay."""
+    if x.dtype.names is None:
+        return x.astype(dtype) if x.dtype.kind == "f" else x
+    parts = {name: _converted(x[name], dtype) for name in x.dtype.names}
+    fields = [(name, part.dtype, part.shape[1:]) for name, part in parts.items()]
+    packed = np.empty(len(x), dtype=fields)
+    for name, part in parts.items():
+        packed[name] = part
+    return packed
 
 
 def check_matrix(reduction: Reduction) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.operators import NTKOperator
 
-SAMPLE = 256
-"""Samples whose entries stand for the diagonal of an operator's kernel, which has none to read."""
+BLOCK = 512
+"""Samples whose kernel with themselves is computed at a time, for the diagonal of an operator."""
 
 
 def kernel_columns(kernel: Any, indices: Int[np.ndarray, " r"]) -> Float[np.ndarray, "n r"]:
-    """The columns `chosen` of a kernel, float64.
+    """The columns `indices` of a kernel, float64.
 
     A store has its network and samples, so that columns are computed anew: reading them would take all of its tiles.
     """
@@ -38,12 +39,17 @@ def _computed(model: Any, x: np.ndarray, indices: np.ndarray, outputs: Any, para
 
 
 def diagonal_mean(kernel: Any) -> float:
-    """The mean of the diagonal; of an operator's kernel, estimated from some samples spread over all."""
+    """The mean of the diagonal, the same from wherever the kernel is read."""
     if hasattr(kernel, "diagonal"):
         return float(np.mean(kernel.diagonal(), dtype=np.float64))
-    indices = np.unique(np.linspace(0, kernel.shape[0] - 1, SAMPLE).astype(int))
-    if isinstance(kernel, NTKOperator):
-        x = kernel.samples[indices]
-        own = ntk(kernel.model, x, outputs=kernel.reduction.outputs, params=list(kernel.params), backend=kernel.backend)
-        return float(np.mean(np.diagonal(own), dtype=np.float64))
-    return float(np.mean(kernel_columns(kernel, indices)[indices, np.arange(len(indices))]))
+    return float(np.mean([value for block in _diagonal_blocks(kernel) for value in np.diagonal(block)]))
+
+
+def _diagonal_blocks(kernel: Any) -> Iterator[np.ndarray]:
+    for start in range(0, kernel.shape[0], BLOCK):
+        rows = slice(start, min(start + BLOCK, kernel.shape[0]))
+        if isinstance(kernel, NTKOperator):
+            x, outputs, params = kernel.samples[rows], kernel.reduction.outputs, list(kernel.params)
+            yield ntk(kernel.model, x, outputs=outputs, params=params, backend=kernel.backend)
+        else:
+            yield np.asarray(kernel[rows, rows])

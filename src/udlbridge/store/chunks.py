@@ -8,13 +8,14 @@ looked at.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from udlbridge.regular import read_exactly
+from udlbridge.regular import fill_from, opened_exactly, read_exactly
 from udlbridge.store.narrowing import STORAGE
 
 CHECKSUM = np.dtype("<u4")
@@ -52,6 +53,37 @@ def read_chunk(path: Path, storage: str, tile: int, trailing: tuple[int, ...]) -
     content = read_exactly(path, chunk_bytes(storage, tile, trailing))
     entries, own = content[: -CHECKSUM.itemsize], int(content[-CHECKSUM.itemsize :].view(CHECKSUM)[0])
     found = google_crc32c.value(entries)
+    _compare(found, own)
+    return entries.view(STORAGE[storage]).reshape(tile, tile, *trailing), own
+
+
+def chunk_strips(
+    path: Path, storage: str, tile: int, height: int, check: Callable[[int], object]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The entries of a matrix's tile as `read_chunk` gives them, `height` rows (h, tile) at a time, with the first row.
+
+    Each strip is overwritten by the next: so few bytes stay in a core's cache on their way from the file, through the
+    checksum, to whatever takes them. They are proved only when the iterator ends, and `check` has taken the checksum.
+
+    Raises:
+        OSError, ValueError: as `read_chunk`, and what `check` raises.
+    """
+    strip = np.empty((min(height, tile), tile), dtype=STORAGE[storage])
+    found = 0
+    with opened_exactly(path, chunk_bytes(storage, tile, ())) as file:
+        for top in range(0, tile, height):
+            part = strip[: tile - top]
+            content = part.reshape(-1).view(np.uint8)
+            fill_from(file, content.data)
+            found = google_crc32c.extend(found, content)
+            yield top, part
+        behind = np.empty(1, dtype=CHECKSUM)
+        fill_from(file, behind.view(np.uint8).data)
+    own = int(behind[0])
+    _compare(found, own)
+    check(own)
+
+
+def _compare(found: int, own: int) -> None:
     if found != own:
         raise ValueError(f"its checksum is {found:08x}, and it says {own:08x}")
-    return entries.view(STORAGE[storage]).reshape(tile, tile, *trailing), own

@@ -10,9 +10,11 @@ a record of its place; and what a file claims is held against its size before an
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,13 @@ from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes, show_bytes
 from udlbridge.regular import check_readable
 from udlbridge.store.arrays import check_sample_files, open_arrays
-from udlbridge.store.chunks import read_chunk
+from udlbridge.store.chunks import chunk_strips, read_chunk
 from udlbridge.store.indexing import put_together, rectangle
 from udlbridge.store.manifest import read_manifest
-from udlbridge.store.narrowing import STORAGE, storage_eps, widened
+from udlbridge.store.narrowing import storage_eps, widened
 from udlbridge.store.places import FILE as PLACES
 from udlbridge.store.places import Places
-from udlbridge.store.products import blas_threads, triangle_product
+from udlbridge.store.products import blas_threads, strip_bytes, triangle_product
 from udlbridge.store.samples import data_hash
 
 MODEL = "model.safetensors"
@@ -208,19 +210,51 @@ class StoredKernel:
         Raises:
             StoreError: it was not computed yet, it is damaged, or another has its place.
         """
-        name = f"tile ({tile.row}, {tile.column}) of {self.path}"
-        try:
+        with self._faults(tile):
             raw, checksum = read_chunk(
                 self._chunk(tile), self.manifest["storage"], int(self.manifest["tile"]), self.shape[2:]
             )
-            if not self._places.holds(tile, checksum):
-                self._refresh_places()  # another handle may have written
-            found = self._places.holds(tile, checksum)
-            behind = not found and self._places.holds_less(tile, checksum)
-            if not found and not behind:
-                raise ValueError("its checksum was never written for this place: another tile has it")
+            self._check_place(tile, checksum)
+        return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
+
+    def read_strips(self, tile: Tile, height: int) -> Iterator[np.ndarray]:
+        """One stored tile of a matrix as strips (h, c) of at most `height` rows, each overwritten by the next.
+
+        What it gives is verified when it ends, and must not count before.
+
+        Raises:
+            StoreError: as `read_tile`.
+        """
+        storage, (rows, columns) = self.manifest["storage"], tile.shape
+        with self._faults(tile):
+            strips = chunk_strips(
+                self._chunk(tile), storage, int(self.manifest["tile"]), height, partial(self._check_place, tile)
+            )
+            for top, raw in strips:
+                if top < rows:
+                    yield widened(raw[: rows - top, :columns], storage, self.dtype)
+
+    def _check_place(self, tile: Tile, checksum: int) -> None:
+        """Raise if no tile with this checksum was written here: ValueError, or `NotComputed` if it was smaller then."""
+        if self._places.holds(tile, checksum):
+            return
+        self._refresh_places()  # another handle may have written
+        if self._places.holds(tile, checksum):
+            return
+        if self._places.holds_less(tile, checksum):
+            raise self._not_computed(tile)
+        raise ValueError("its checksum was never written for this place: another tile has it")
+
+    @contextlib.contextmanager
+    def _faults(self, tile: Tile) -> Iterator[None]:
+        """What is wrong with a tile's file, as a StoreError."""
+        name = f"tile ({tile.row}, {tile.column}) of {self.path}"
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError):
-            behind = True
+            raise self._not_computed(tile) from None
+        except StoreError:
+            raise
         except (OSError, ValueError) as error:
             denied = isinstance(error, PermissionError)
             raise StoreError(
@@ -229,12 +263,12 @@ class StoredKernel:
                 remedy=("change its permissions, or " if denied else "")
                 + "`udlbridge store verify --repair` computes it again",
             ) from error
-        if behind:
-            raise NotComputed(
-                f"{name} is not there: the computation was interrupted",
-                remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
-            )
-        return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
+
+    def _not_computed(self, tile: Tile) -> NotComputed:
+        return NotComputed(
+            f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
+            remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
+        )
 
     def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:
         """Every stored tile (block row >= block column) with its entries; one is in memory at a time."""
@@ -273,7 +307,7 @@ class StoredKernel:
         """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
 
         It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
-        than there is room for tiles within `memory`.
+        than there is room for within `memory`.
 
         Raises:
             StoreError: the kernel is no matrix, or the vectors are not real numbers of its length.
@@ -287,9 +321,8 @@ class StoredKernel:
                 allowed=f"real numbers, ({self.shape[0]},) or ({self.shape[0]}, k)",
                 remedy="multiply the real and the imaginary part one after the other" if v.dtype.kind == "c" else "",
             )
-        held = self.grid.tile**2 * (STORAGE[self.manifest["storage"]].itemsize + self.dtype.itemsize)
-        threads = max(1, min(blas_threads(), self._memory // held))
-        return triangle_product(self.grid, self.read_tile, v.astype(np.float64), threads)
+        threads = max(1, min(blas_threads(), self._memory // strip_bytes(self.grid.tile)))
+        return triangle_product(self.grid, self.read_strips, v.astype(np.float64), threads)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
