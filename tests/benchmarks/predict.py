@@ -3,10 +3,11 @@
     python tests/benchmarks/predict.py [--n 10000] [--exact 4000] [--memory 4GB] [--folder FOLDER]
 
 The notebook's network, one output, ten one-hot targets less 0.1, float32. First, on the first `--exact` images,
-conjugate gradients against Cholesky: test outputs must agree to 1e-6. Then `--n` images from a store (7.2 GB for
-60,000, one triangle) and through an operator, without any kernel. An iteration must not take more than 1.3 times as
-long as reading the store once; what is read is checked, as the product checks it. The store is removed at the end.
-Exits with 1 if a limit is exceeded.
+conjugate gradients against Cholesky, with the kernel and by products in float64 without it: test outputs must agree to
+1e-6. Then `--n` images from a store (7.2 GB for 60,000, one triangle) and through an operator, without any kernel. An
+iteration must not take more than 1.3 times as long as reading all tiles of the store, one after the other; what is read
+is checked, as the product checks it. The best of three times counts, for both. The store is removed at the end. Exits
+with 1 if a limit is exceeded.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +36,26 @@ def classified(model: ub.Model, coefficients: np.ndarray, x: np.ndarray, test: A
     return found, float(np.mean(found.argmax(axis=1) != test[1]))
 
 
-def exact(model: ub.Model, x: np.ndarray, labels: np.ndarray, test: Any, memory: str) -> bool:
-    """Conjugate gradients against Cholesky, in one line; whether they agree."""
-    y, k = centred_targets(labels, 10), ub.ntk(model, x, outputs=0).astype(np.float64)
-    reg = REG * float(np.diagonal(k).mean())
+def best(work: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest of several times, in seconds."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def exact(name: str, kernel: Any, k: np.ndarray, model: ub.Model, x: np.ndarray, labels: np.ndarray, test: Any) -> bool:
+    """Conjugate gradients with `kernel` against Cholesky of `k`, in one line; whether they agree."""
+    y, reg = centred_targets(labels, 10), REG * float(np.diagonal(k).mean())
     wanted = cho_solve(cho_factor(k + reg * np.eye(len(k))), y)
-    found = ub.predict.solve(k, y, diag_reg=REG, tolerance=1e-9, memory=memory, progress=False)
+    # Of rank 1,000, so that there is something left to iterate.
+    found = ub.predict.solve(kernel, y, diag_reg=REG, tolerance=1e-9, rank=min(1000, len(x) // 4), progress=False)
     here, error = classified(model, found.coefficients, x, test)
     there, other = classified(model, wanted, x, test)
     gap = float(np.abs(here - there).max() / np.abs(there).max())
-    print(f"n = {len(x)}: {found.iterations} iterations, {gap:.1e} from Cholesky (at most {AGREE:g}); "
+    print(f"n = {len(x)}, {name}: {found.iterations} iterations, {gap:.1e} from Cholesky (at most {AGREE:g}); "
           f"test error {error:.2%}, by Cholesky {other:.2%}", flush=True)  # fmt: skip
     return gap <= AGREE
 
@@ -59,23 +71,21 @@ def main() -> None:
     model = ub.models.three_layer_sigmoid()
     x, labels = ub.data.mnist("train", n=given.n)
     test = ub.data.mnist("test")
-    agree = exact(model, x[: given.exact], labels[: given.exact], test, given.memory)
+    few, own, wide = x[: given.exact], labels[: given.exact], model.astype("float64")
+    agree = exact("array", k := ub.ntk(model, few, outputs=0).astype(np.float64), k, model, few, own, test)
+    # By products the kernel is what float64 gives; that of float32 differs by more than the solutions may.
+    few, images = few.astype(np.float64), (test[0].astype(np.float64), test[1])
+    k = ub.ntk(wide, few, outputs=0)
+    agree &= exact("operator", ub.ntk_operator(wide, few, outputs=0), k, wide, few, own, images)
     y = centred_targets(labels, 10)
     folder = Path(tempfile.mkdtemp(dir=given.folder))
     try:
         began = time.perf_counter()
         store = ub.compute_kernel(model, x, folder / "K.zarr", outputs=0, memory=given.memory, progress=False)
         print(f"n = {len(x)}: stored in {time.perf_counter() - began:.1f} s", flush=True)
-        began = time.perf_counter()
-        for tile in store.grid.tiles():
-            store.read_tile(tile)
-        reading = time.perf_counter() - began
+        reading = best(lambda: [len(block) for _, block in store.tiles()])
         vectors = np.random.default_rng(0).standard_normal((len(x), 10))
-        store @ vectors
-        began = time.perf_counter()
-        for _ in range(3):
-            store @ vectors
-        ratio = (time.perf_counter() - began) / 3 / reading
+        ratio = best(lambda: store @ vectors) / reading
         print(f"reading all tiles once {reading:.2f} s; a product / reading {ratio:.2f} (at most {LIMIT})",
               flush=True)  # fmt: skip
         operator = ub.ntk_operator(model, x, outputs=0)

@@ -17,7 +17,7 @@ import udlbridge as ub
 from helpers import GOLDENS
 from udlbridge import infinite
 from udlbridge.backends.reference.activations import ACTIVATIONS
-from udlbridge.errors import LayerError, NumericalError, OptionError, ShapeError, UDLBridgeError
+from udlbridge.errors import InputError, LayerError, NumericalError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.infinite.duals import DUALS
 from udlbridge.networks import layers
 
@@ -226,6 +226,10 @@ def test_finite_networks_approach_the_infinite_one(name: str, monkeypatch: pytes
         (lambda x: ub.infinite.kernels([ub.Dense(3, 2), ub.Softmax()], x, w_std=1, b_std=0), LayerError, "Softmax"),
         (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, w_std=-1, b_std=0), OptionError, "w_std"),
         (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, w_std=1, b_std=-1), OptionError, "b_std"),
+        (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, w_std=np.nan, b_std=0), OptionError, "w_std"),
+        (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], np.nan * x, w_std=1, b_std=0), InputError, "nan"),
+        (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], "xyz", w_std=1, b_std=0), InputError, "number"),
+        (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, np.inf * x, w_std=1, b_std=0), InputError, "inf"),
         (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, w_std=1, b_std=0, get="both"), OptionError, "get"),
         (lambda x: ub.infinite.kernels([ub.Dense(3, 2)], x, x[:, :2], w_std=1, b_std=0), ShapeError, "features|shape"),
         (

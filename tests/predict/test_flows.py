@@ -185,6 +185,31 @@ INDEFINITE = np.array([[1.0, 2.0], [2.0, 1.0]])
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, np.ones(3)), ShapeError, "f_train"),
         (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, k_test=np.ones((1, 3))), ShapeError, "k_test"),
         (
+            lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, f_test=np.ones(2), k_test=np.ones((1, 2))),
+            ShapeError,
+            "f_test",
+        ),
+        (
+            lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, k_test=np.full((1, 2), np.nan)),
+            InputError,
+            "k_test is nan at",
+        ),
+        (
+            lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at(1, np.array([0.0, np.inf])),
+            InputError,
+            "f_train is inf at",
+        ),
+        (lambda: ub.predict.gradient_flow(np.eye(2), np.array([0.0, np.nan])), InputError, "y is nan at"),
+        (lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2)).at([1.0, -1.0]), OptionError, "at least 0"),
+        (lambda: ub.predict.gradient_descent(ASYMMETRIC, np.ones(2), learning_rate=1), InputError, "not symmetric"),
+        (
+            lambda: ub.predict.gradient_descent(INDEFINITE, np.ones(2), learning_rate=1),
+            NumericalError,
+            "not positive semidefinite",
+        ),
+        (lambda: ub.predict.gradient_descent(np.eye(2), ["cat", "dog"], learning_rate=1), InputError, "numbers"),
+        (lambda: ub.predict.gradient_descent(np.eye(2), np.ones(2), learning_rate=math.nan), OptionError, "above 0"),
+        (
             lambda: ub.predict.gradient_flow(np.eye(2), np.ones(2), loss="cross_entropy").at(math.inf),
             OptionError,
             "infinite",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,7 +118,14 @@ def test_the_largest_rate_as_neural_tangents_has_it() -> None:
         assert found == pytest.approx(float(z["with_momentum"]), rel=1e-11)
 
 
-def test_the_largest_rate_of_an_operator_and_of_a_large_kernel() -> None:
+def test_the_largest_rate_of_coupled_outputs() -> None:
+    jacobian = np.random.default_rng(7).standard_normal((5, 2, 30))
+    theta = np.einsum("iap,jbp->ijab", jacobian, jacobian)
+    largest = np.linalg.norm(jacobian.reshape(10, 30), 2) ** 2
+    assert ub.predict.max_learning_rate(theta) == pytest.approx(20 / largest, rel=1e-12)
+
+
+def test_the_largest_rate_of_an_operator_a_store_and_a_large_kernel(tmp_path: Path) -> None:
     model = ub.Model([ub.Dense(3, 4, "tanh"), ub.Dense(4, 1)], dtype="float64")
     x = np.random.default_rng(4).standard_normal((600, 3))
     k = ub.ntk(model, x, backend="reference")
@@ -125,6 +133,8 @@ def test_the_largest_rate_of_an_operator_and_of_a_large_kernel() -> None:
     assert ub.predict.max_learning_rate(k) == pytest.approx(exact, rel=1e-9)
     operator = ub.ntk_operator(model, x, backend="reference")
     assert ub.predict.max_learning_rate(operator) == pytest.approx(exact, rel=1e-9)
+    store = ub.compute_kernel(model, x, tmp_path / "k.zarr", backend="reference")
+    assert ub.predict.max_learning_rate(store) == pytest.approx(exact, rel=1e-9)
     small = ub.ntk_operator(model, x[:20], backend="reference")
     assert ub.predict.max_learning_rate(small) == pytest.approx(40 / np.linalg.eigvalsh(k[:20, :20])[-1], rel=1e-9)
 
@@ -152,6 +162,15 @@ def test_what_cannot_be_is_refused(untyped: None) -> None:
         ub.predict.max_learning_rate(skewed)
     with pytest.raises(InputError, match="nan at"):
         ub.predict.max_learning_rate(hole)
+    with pytest.raises(InputError, match="numbers"):
+        ub.predict.max_learning_rate([["1", "0"], ["0", "1"]])
+    for call in (ub.predict.posterior, ub.predict.infinite_ensemble):
+        with pytest.raises(ShapeError, match="target for each"):
+            call(eye, eye, None if call is ub.predict.posterior else eye, np.ones(4))
+        with pytest.raises(ShapeError, match="k_test"):
+            call(eye, np.ones((2, 4)), None if call is ub.predict.posterior else eye, np.ones(3))
+        with pytest.raises(NumericalError, match="diag_reg"):
+            call(np.ones((3, 3)), eye, None if call is ub.predict.posterior else eye, np.ones(3))
     for wrong, words in ((skewed, "not symmetric"), (hole, "nan at")):
         with pytest.raises(InputError, match=words):
             ub.predict.posterior(wrong, eye, None, np.ones(3))
