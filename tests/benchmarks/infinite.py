@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import udlbridge as ub
+from udlbridge.networks.layers import Layer
 
 ACTIVATIONS = ("relu", "erf", "gelu_erf", "tanh")
 KNOWN_TO_PEER = {"relu": "Relu()", "erf": "Erf()", "gelu_erf": "Gelu()"}
@@ -51,14 +52,12 @@ print(seconds)
 """
 
 
-def dense(activation: str) -> list[ub.networks.layers.Layer]:
+def dense(activation: str) -> list[Layer]:
     """Two hidden layers; widths play no part."""
     return [ub.Dense(784, 8, activation), ub.Dense(8, 8, activation), ub.Dense(8, 1)]
 
 
-def measured(
-    layers: list[ub.networks.layers.Layer], x: np.ndarray, repeats: int, threads: int
-) -> tuple[float, ub.infinite.Kernels]:
+def measured(layers: list[Layer], x: np.ndarray, repeats: int, threads: int) -> tuple[float, ub.infinite.Kernels]:
     """The shortest time, and the kernels."""
     best = float("inf")
     for _ in range(repeats):
