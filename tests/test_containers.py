@@ -335,6 +335,10 @@ DENSE_ANYWAY = {
 
 ON_DISK: dict[str, tuple[Callable[[Path, Any], Any], np.ndarray]] = {
     "compute_kernel": (lambda folder, x: np.asarray(store(folder, x)), X),
+    "infinite compute_kernel": (
+        lambda folder, x: np.asarray(infinite.compute_kernel(MODEL, x, folder / next(NAMES), w_std=1.5, b_std=0.1)),
+        X,
+    ),
     "append": (lambda folder, x: np.asarray(appended(folder, x)), X2),
 }
 

@@ -18,8 +18,11 @@ class Advance(Protocol):
 
 
 @contextmanager
-def kernel_progress(total_flops: float, *, show: bool | None) -> Iterator[Advance]:
-    """A bar on standard error; `show` None means: if that is a terminal."""
+def kernel_progress(total: float, *, show: bool | None, operations: bool = True) -> Iterator[Advance]:
+    """A bar on standard error; `show` None means: if that is a terminal.
+
+    `operations` says that operations are counted, whose rate is shown, and not blocks.
+    """
     if not (sys.stderr.isatty() if show is None else show):
         yield lambda flops, written: None
         return
@@ -32,7 +35,7 @@ def kernel_progress(total_flops: float, *, show: bool | None) -> Iterator[Advanc
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("kernel", total=total_flops, rate="", written="")
+        task = bar.add_task("kernel", total=total, rate="", written="")
         done = 0
 
         def advance(flops: float, written: int) -> None:
@@ -41,7 +44,7 @@ def kernel_progress(total_flops: float, *, show: bool | None) -> Iterator[Advanc
             elapsed = bar.tasks[0].elapsed or 0.0
             rate = (bar.tasks[0].completed + flops) / elapsed / 1e9 if elapsed > 0 else 0.0
             text = f"{show_bytes(done)} written" if done else ""
-            bar.update(task, advance=flops, rate=f"{rate:,.0f} GFLOP/s", written=text)
+            bar.update(task, advance=flops, rate=f"{rate:,.0f} GFLOP/s" if operations else "", written=text)
 
         yield advance
 

@@ -41,9 +41,7 @@ def test_the_same_in_another_dtype(backend: str, outputs: int | str, params: lis
     assert operator.astype("float32") is operator
     wide = operator.astype("float64")
     assert (wide.dtype, wide.params, wide.reduction) == (np.float64, operator.params, operator.reduction)
-    kernel = ub.ntk(
-        narrow.astype("float64"), x.astype(np.float64), outputs=outputs, params=params, backend="reference"
-    )
+    kernel = ub.ntk(narrow.astype("float64"), x.astype(np.float64), outputs=outputs, params=params, backend="reference")
     assert_within_budget(wide @ np.eye(6), kernel)
 
 

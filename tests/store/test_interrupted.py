@@ -96,7 +96,9 @@ def test_two_processes_make_the_same_store(tmp_path: Path) -> None:
         ({"backend": "fortran"}, errors.UnknownBackend),
     ],
 )
-def test_a_bad_option_leaves_no_store(tmp_path: Path, options: dict[str, object], error: type[Exception]) -> None:
+def test_a_bad_option_leaves_no_store(
+    tmp_path: Path, untyped: None, options: dict[str, object], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         store_of(tmp_path / "K.zarr", **options)
     assert os.listdir(tmp_path) == []

@@ -175,7 +175,7 @@ def test_tokens_against_float64(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tiles", [0, -1, 1.5, True])
-def test_how_many_tiles(tmp_path: Path, tiles: object) -> None:
+def test_how_many_tiles(tmp_path: Path, untyped: None, tiles: object) -> None:
     with pytest.raises(errors.OptionError, match="at least 1"):
         store_of(tmp_path / "K.zarr").compare_with_float64(tiles)  # type: ignore[arg-type]
 

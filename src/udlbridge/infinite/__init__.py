@@ -3,5 +3,10 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"convergence": ["Convergence", "converges"], "kernels": ["Kernels", "kernels"]}
+    __name__,
+    submod_attrs={
+        "convergence": ["Convergence", "converges"],
+        "kernels": ["Kernels", "kernels"],
+        "stores": ["InfiniteStore", "compute_kernel"],
+    },
 )

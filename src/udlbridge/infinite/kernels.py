@@ -130,7 +130,8 @@ def kernels(
             elif x2 is None:
                 result[other, own] = block.T
 
-    with kernel_progress(float(len(todo)), show=progress) as advance, ThreadPoolExecutor(workers) as pool:
+    bar = kernel_progress(float(len(todo)), show=progress, operations=False)
+    with bar as advance, ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(compute, todo):
             advance(1.0, 0)
     return Kernels(results.get("nngp"), results.get("ntk"))
@@ -217,10 +218,20 @@ def _blocks(n: int, m: int, size: int, *, symmetric: bool) -> Iterator[tuple[sli
             yield slice(row, min(row + size, n)), slice(column, min(column + size, m))
 
 
+def own_samples(model: Model | Sequence[Layer], x: np.ndarray, name: str) -> tuple[Model, np.ndarray]:
+    """The network in the dtype of the samples, whose weights play no part, and the samples, checked.
+
+    Raises:
+        InputError, ShapeError, DTypeError: what is wrong with the samples.
+    """
+    network = model if isinstance(model, Model) else Model(model)
+    array = as_array(x, name, wanted=network.dtype)
+    own = network.astype(array.dtype) if array.dtype in (np.float32, np.float64) else network
+    return own, checked_batch(own, array, name)
+
+
 def _samples(model: Model, x: np.ndarray, name: str) -> np.ndarray:
-    array = as_array(x, name, wanted=model.dtype)
-    own = model.astype(array.dtype) if array.dtype in (np.float32, np.float64) else model
-    return checked_batch(own, array, name).astype(np.float64)
+    return own_samples(model, x, name)[1].astype(np.float64)
 
 
 def _checked_names(get: str | Sequence[str]) -> tuple[str, ...]:

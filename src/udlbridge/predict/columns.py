@@ -19,23 +19,19 @@ BLOCK = 512
 def kernel_columns(kernel: Any, indices: Int[np.ndarray, " r"]) -> Float[np.ndarray, "n r"]:
     """The columns `indices` of a kernel, float64.
 
-    A store has its network and samples, so that columns are computed anew: reading them would take all of its tiles.
+    A store computes them anew from its network and samples: reading them would take all of its tiles.
     """
     if isinstance(kernel, NTKOperator):
-        return _computed(kernel.model, kernel.samples, indices, kernel.reduction.outputs, kernel.params, kernel.backend)
-    if hasattr(kernel, "manifest"):
-        backend = kernel.manifest["backend"]
-        parameters = kernel.parameters
-        return _computed(kernel.model(), kernel.samples(), indices, kernel.reduction.outputs, parameters, backend)
+        x, outputs, params = kernel.samples, kernel.reduction.outputs, list(kernel.params)
+        found = ntk(kernel.model, x, x[indices], outputs=outputs, params=params, backend=kernel.backend)
+        return found.astype(np.float64, copy=False)
+    if callable(getattr(kernel, "columns", None)):
+        return np.asarray(kernel.columns(indices), dtype=np.float64)
     if isinstance(kernel, np.ndarray):
         return np.asarray(kernel[:, indices], dtype=np.float64)
     unit = np.zeros((kernel.shape[0], len(indices)))
     unit[indices, np.arange(len(indices))] = 1
     return SlicedMatrix(kernel) @ unit
-
-
-def _computed(model: Any, x: np.ndarray, indices: np.ndarray, outputs: Any, params: Any, backend: str) -> np.ndarray:
-    return ntk(model, x, x[indices], outputs=outputs, params=list(params), backend=backend).astype(np.float64)
 
 
 def diagonal_mean(kernel: Any) -> float:

@@ -18,7 +18,7 @@ from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
-from udlbridge.store.creating import check_room, checked_storage, create
+from udlbridge.store.creating import check_room, checked_storage, create, fields_of
 from udlbridge.store.filling import fill, try_out
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
@@ -106,7 +106,8 @@ def compute_kernel(
     if existing is None:
         narrower = STORAGE[storage_dtype].itemsize / model.dtype.itemsize
         check_room(folder, int(plan.disk_bytes * narrower) + 2 * batch.nbytes)
-        create(folder, request, batch, plan, storage_dtype, backends.get(request.backend).versions())
+        versions = backends.get(request.backend).versions()
+        create(folder, model, batch, fields_of(request, plan, storage_dtype, versions))
         existing = KernelStore(folder)
     with existing.writing():
         existing.restore_inputs(model, batch)

@@ -25,10 +25,25 @@ from udlbridge.store.samples import data_hash, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
 
-def create(
-    folder: Path, request: KernelRequest, x: np.ndarray, plan: Plan, storage: str, versions: dict[str, str]
-) -> None:
-    """Make a store without tiles, of the kernel of the samples `x`; `versions` are those of the engine's parts.
+def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[str, str]) -> dict[str, Any]:
+    """What the manifest says of a finite network's kernel; `versions` are those of the engine's parts."""
+    return {
+        "outputs": request.reduction.outputs,
+        "n_outputs": request.reduction.n_outputs,
+        "scale": request.reduction.scale,
+        "dtype": request.model.dtype.name,
+        "storage": storage,
+        "tile": plan.tile,
+        "backend": request.backend,
+        "device": request.device,
+        "versions": versions,
+        "plan": plan.to_dict(),
+        "params": list(request.parameters),
+    }
+
+
+def create(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) -> None:
+    """Make a store without tiles, of the kernel of the samples `x`; its manifest says `fields` of the kernel.
 
     It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
 
@@ -37,7 +52,7 @@ def create(
     """
     try:
         with new_folder(folder) as building:
-            _begin(building, request, x, plan, storage, versions)
+            _begin(building, model, x, fields)
     except UDLBridgeError:
         raise
     except OSError as failure:
@@ -46,35 +61,23 @@ def create(
         ) from failure
 
 
-def _begin(
-    folder: Path, request: KernelRequest, x: np.ndarray, plan: Plan, storage: str, versions: dict[str, str]
-) -> None:
+def _begin(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) -> None:
     """Everything but the tiles."""
     manifest = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
-        "model": request.model.hash(),
-        "model_bytes": sum(value.nbytes for value in request.model.arrays.values()),
+        "model": model.hash(),
+        "model_bytes": sum(value.nbytes for value in model.arrays.values()),
         "data": data_hash(x),
         "samples": {"shape": list(x.shape[1:]), "dtype": x.dtype.name, "rows": min(len(x), sample_rows(x))},
         "n": len(x),
-        "outputs": request.reduction.outputs,
-        "n_outputs": request.reduction.n_outputs,
-        "scale": request.reduction.scale,
-        "dtype": request.model.dtype.name,
-        "storage": storage,
-        "tile": plan.tile,
         "complete": False,
         "storage_error": 0.0,
-        "backend": request.backend,
-        "device": request.device,
-        "versions": versions,
-        "plan": plan.to_dict(),
-        "params": list(request.parameters),
+        **fields,
     }
     group = zarr.create_group(TileFiles(folder), overwrite=False)
     make_arrays(group, manifest)
-    write_inputs(group, folder, request.model, x)
+    write_inputs(group, folder, model, x)
     group.attrs[KEY] = signed(manifest)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.errors import ShapeError, StoreError
 from udlbridge.kernels.finite import check_finite
+from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import DEFAULT_MEMORY
 from udlbridge.kernels.tiling import TileComputer
 from udlbridge.networks.inputs import checked_batch
@@ -23,6 +25,27 @@ class KernelStore(WritableStore):
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
     upper triangle is mirrored on reading. See `reading.StoredKernel` for the arguments.
     """
+
+    def _load(self) -> None:
+        super()._load()
+        if "infinite" in self.manifest:
+            raise StoreError(
+                f"{self.path} is a kernel at infinite width",
+                allowed="the kernel of a finite network",
+                remedy="open it as ub.infinite.InfiniteStore(path)",
+            )
+
+    def columns(self, indices: Int[np.ndarray, " r"]) -> Float[np.ndarray, "n r"]:
+        """These columns of an (n, n) kernel, computed anew by its engine: reading them would take all of the tiles.
+
+        Raises:
+            StoreError: the stored network or samples are damaged.
+            BackendUnavailable: the engine cannot run here.
+        """
+        x, params = self.samples(), list(self.parameters)
+        return ntk(
+            self.model(), x, x[indices], outputs=self.reduction.outputs, params=params, backend=self.manifest["backend"]
+        )
 
     def append(
         self,

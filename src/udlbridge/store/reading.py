@@ -83,6 +83,11 @@ class StoredKernel:
         if x is not None:
             self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
 
+    def check_inputs(self, model: Model, x: np.ndarray) -> None:
+        """Raise `StoreError` unless this is the kernel of that network and of those samples."""
+        self._compare("model", model.hash(), "network")
+        self._compare("data", data_hash(x), "samples")
+
     def _load(self) -> None:
         """Read the manifest, and what it is held against, as they are on disk now: another handle may have written."""
         self.manifest = read_manifest(self.path)

@@ -75,8 +75,7 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: they are others (the store may have grown since it was opened), or the disk refuses.
         """
-        self._compare("model", model.hash(), "network")
-        self._compare("data", data_hash(x), "samples")
+        self.check_inputs(model, x)
         if self._foreign_inputs():
             with self._disk():
                 write_inputs(self._group, self.path, model, x)
