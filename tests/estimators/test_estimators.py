@@ -13,7 +13,7 @@ from sklearn.base import clone  # noqa: E402
 from sklearn.datasets import load_digits, make_regression  # noqa: E402
 from sklearn.gaussian_process import GaussianProcessRegressor  # noqa: E402
 from sklearn.gaussian_process.kernels import WhiteKernel  # noqa: E402
-from sklearn.model_selection import GridSearchCV, train_test_split  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split  # noqa: E402
 from sklearn.svm import SVC  # noqa: E402
 from sklearn.utils.estimator_checks import estimator_checks_generator  # noqa: E402
 
@@ -66,6 +66,17 @@ def test_digits_are_classified_searched_for_and_pickled() -> None:
     two = clone(search.best_estimator_).fit(x_train, words)
     assert set(two.predict(x_test)) == {"no", "yes"}
     assert two.decision_function(x_test).shape == (len(x_test),)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["infinite", ub.Model([ub.Dense(64, 8, "tanh"), ub.Dense(8, 2)], dtype="float64")])
+def test_processes_of_joblib_say_the_same(network: ub.Model | str) -> None:
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:90] / 16, y[:90]
+    estimator = NTKClassifier(depth=1, network=network, backend=None if network == "infinite" else "reference")
+    here, there = (cross_val_score(estimator, x, y, cv=2, n_jobs=jobs) for jobs in (1, 2))
+    np.testing.assert_array_equal(there, here)
+    assert here.mean() > 0.5
 
 
 def test_a_support_vector_machine_takes_the_kernel() -> None:
