@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from udlbridge.networks.layers import ACTIVATIONS, Layer, shape_behind
+from udlbridge.networks.layers import ACTIVATIONS, Layer, shape_after
 
 # Asymmetric kernels, strides and paddings throughout: a swapped axis must not go unseen.
 EVERY_LAYER: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
@@ -134,7 +134,7 @@ def wide_networks(draw: st.DrawFn) -> tuple[ub.Model, tuple[int, ...]]:
     ]
     if draw(st.booleans()):
         layers.insert(0, ub.Conv2d(channels, channels, 3, "tanh", padding=1))
-    (width,) = shape_behind(layers, (channels, size, size))
+    (width,) = shape_after(layers, (channels, size, size))
     layers.append(ub.Dense(width, 2, "tanh"))
     return shaken(layers, seed=draw(st.integers(0, 2**16))), (channels, size, size)
 
@@ -176,9 +176,9 @@ def image_networks(draw: st.DrawFn) -> tuple[ub.Model, tuple[int, ...]]:
     start = (draw(st.integers(1, 3)), *(draw(st.integers(2, 5)) for _ in range(dims)))
     layers: list[Layer] = []
     for _ in range(draw(st.integers(1, 4))):
-        layers.append(draw(_image_layer(shape_behind(layers, start))))
+        layers.append(draw(_image_layer(shape_after(layers, start))))
     layers.append(ub.Flatten())
-    (width,) = shape_behind(layers, start)
+    (width,) = shape_after(layers, start)
     layers.append(ub.Dense(width, draw(st.integers(1, 3))))
     return shaken(layers, seed=draw(st.integers(0, 2**16))), start
 

@@ -16,14 +16,10 @@ os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
 
 
-CHECKED = ("analysis", "backends", "data", "infinite", "kernels", "predict", "store", "training", "udl")
-"""Folders whose shapes are checked."""
-
-
 def modules_with_shapes() -> list[str]:
     """Modules that name shapes. In others a checker finds none, and decorates nested functions anew at every call."""
     source = Path(__file__).parents[1] / "src"
-    paths = (path for folder in CHECKED for path in (source / "udlbridge" / folder).rglob("*.py"))
+    paths = sorted((source / "udlbridge").rglob("*.py"))
     naming = (path for path in paths if "from jaxtyping import" in path.read_text(encoding="utf-8"))
     return [".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__") for path in naming]
 

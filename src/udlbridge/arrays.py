@@ -11,7 +11,7 @@
 | masked arrays | refused: their mask would be lost |
 | rows of different length, objects, None, words, dates | refused |
 
-A dtype is not changed here; byte order is none. Whether the numbers fit their purpose is for the caller to say.
+A dtype is not changed here; byte order does not count as one. Whether the numbers fit their purpose, the caller says.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def as_array(value: Any, name: str = "x", *, wanted: Wanted = None) -> np.ndarra
     Raises:
         DTypeError: something else than numbers, or tensors of a dtype that NumPy does not have.
         ShapeError: rows of different length.
-        InputError: a masked array, something that is no array, or a number that is too large for `wanted`.
+        InputError: a masked array, something that is not an array, or a number that is too large for `wanted`.
     """
     if isinstance(value, list | tuple):
         array = _of_sequence(value, name, wanted)
@@ -212,12 +212,12 @@ def _of_frame(frame: Any, name: str) -> np.ndarray:
             remedy='frame.astype("float64"), or another dtype of your choice',
         )
     array = np.asarray(frame.to_numpy())
-    # Of numbers that mark gaps in their own way, pandas makes objects, even where there are none.
+    # Columns whose numbers mark gaps in their own way become objects in pandas, even without a gap.
     return array if array.dtype.kind in NUMBERS or not parts else np.column_stack(parts)
 
 
 def _of_column(column: Any, name: str) -> np.ndarray:
-    """The numbers of a Series. Where its dtype is none of NumPy's it may have gaps, of which NumPy would make NaN."""
+    """The numbers of a Series. One with a dtype of pandas' own may have gaps, which NumPy would turn into NaN."""
     gaps = not isinstance(column.dtype, np.dtype) and bool(
         column.isna().any() if hasattr(column, "isna") else column.null_count()
     )

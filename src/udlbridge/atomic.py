@@ -23,8 +23,8 @@ def replacing(path: Path, *, links: bool = True, durable: bool = True) -> Iterat
 
     Every call has a name of its own, so that of two writers at the same time one wins and neither is mixed into the
     other. The file is on the disk before it takes the name, and has the permissions of the one that it replaces, or
-    those that the umask leaves to a new one. A link stays a link, to a new file. What is no file (a pipe, a device) is
-    written to directly.
+    those that the umask leaves to a new one. A link stays a link, to a new file. What is not a file (a pipe, a device)
+    is written to directly.
 
     Args:
         path: of the file.
@@ -110,7 +110,7 @@ def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> Non
     try:
         path.exists()
     except OSError as failure:  # a name that is too long
-        words = f"{str(name or path)[:80]} is no path here ({failure.strerror})"
+        words = f"{str(name or path)[:80]} is not a path here ({failure.strerror})"
         raise error(words, allowed="a name that the system takes", remedy="choose another") from failure
     special = path.exists() and not path.is_file()
     protected = [

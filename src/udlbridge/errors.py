@@ -49,7 +49,7 @@ class OutputsError(UDLBridgeError, ValueError):
 
 
 class LayerError(UDLBridgeError, ValueError):
-    """A layer with settings that cannot be: unknown activation, zero width."""
+    """A layer with impossible settings: unknown activation, zero width."""
 
 
 class ParameterError(UDLBridgeError, ValueError):

@@ -23,7 +23,7 @@ def _scalar(value: object) -> object:
 
 
 def whole(value: object) -> int | None:
-    """`value` as an int if it is an integer, of whatever library, else None; a truth value is none."""
+    """`value` as an int if it is an integer, of whatever library, else None, also for a truth value."""
     value = _scalar(value)
     if isinstance(value, bool) or hasattr(value, "ndim"):  # an array has axes here, even if it has a single entry
         return None

@@ -95,5 +95,5 @@ def fill_from(file: io.FileIO, view: memoryview) -> None:
 
 def _checked_size(found: os.stat_result, path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, f"{path.name} is no regular file")
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
     return found.st_size

@@ -98,7 +98,7 @@ def test_a_softmax_over_axis_one_of_vectors_is_one_over_the_last(cls: type[nn.Mo
     module = nn.Sequential(*parts).double().eval()
     x = np.random.default_rng(0).standard_normal((3, 2, 4))
     assert_within_budget(ub.outputs(ub.from_torch(module), x, backend="reference"), on_torch(module, x))
-    with pytest.raises(errors.ConversionError, match=rf"1: {cls.__name__}\(dim=1\).*behind a Flatten"):
+    with pytest.raises(errors.ConversionError, match=rf"1: {cls.__name__}\(dim=1\).*after a Flatten"):
         ub.from_torch(nn.Sequential(nn.Linear(4, 4), cls(dim=1), nn.Flatten()))
 
 
@@ -239,7 +239,7 @@ UNFIT = {
     "late": (broken_by(lambda m: m[1].append(nn.Embedding(5, 2))), r"^1\.2 is an Embedding.*first layer"),
     "chain": (
         broken_by(lambda m: m[1].append(nn.Linear(4, 2))),
-        r"^1\.2 \(dense\) does not fit behind 1\.1: it gets 2",
+        r"^1\.2 \(dense\) does not fit after 1\.1: it gets 2",
     ),
     "float16": (broken_by(lambda m: m[1].half()), r"^1\.1\.weight has dtype float16.*float32.*module\.float\(\)"),
     "bfloat16": (broken_by(lambda m: m.bfloat16()), r"^0\.weight has dtype bfloat16"),

@@ -119,7 +119,7 @@ def test_impossible_widths(a: object, b: object) -> None:
 
 def test_layers_that_do_not_chain() -> None:
     with pytest.raises(
-        errors.ShapeError, match=r"layer 1 \(dense\) does not fit behind layer 0.* 4 features.*5 features"
+        errors.ShapeError, match=r"layer 1 \(dense\) does not fit after layer 0.* 4 features.*5 features"
     ):
         ub.Model([ub.Dense(3, 4), ub.Dense(5, 2)])
 

@@ -35,7 +35,7 @@ def test_orders_of_a_loader_between_other_numbers() -> None:
         order = np.concatenate([batch.numpy() for (batch,) in loader])
         np.testing.assert_array_equal(own.loader_order(203), order)
         np.testing.assert_array_equal(own.permutation(30), torch.randperm(30).numpy())
-        np.testing.assert_array_equal(own.uniform((3,), 0, 1), torch.rand(3).numpy())
+        np.testing.assert_array_equal(own.uniform((3,), 0.0, 1.0), torch.rand(3).numpy())
     assert own.permutation(0).shape == (0,)
 
 

@@ -124,7 +124,7 @@ def test_a_lock_that_is_no_file(path: Path, kind: str) -> None:
     lock.unlink(missing_ok=True)
     {"link": lambda: lock.symlink_to(mine), "folder": lock.mkdir, "pipe": lambda: os.mkfifo(lock)}[kind]()
     (path / "kernel/c/1/0").unlink()
-    with pytest.raises(errors.StoreError, match="no regular file"):
+    with pytest.raises(errors.StoreError, match="not a regular file"):
         ub.KernelStore(path).repair()
     assert mine.read_text() == "years"
 

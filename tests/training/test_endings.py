@@ -129,7 +129,7 @@ REFUSED = {
         "nll",
         ub.Model([ub.Dense(4, 3), ub.Softmax(), ub.Dense(3, 3)], dtype="float64"),
         CLASSES,
-        r"no probabilities",
+        r"not probabilities",
     ),
 }
 

@@ -258,6 +258,7 @@ def test_a_run_with_numbers_of_numpy_can_be_saved_and_resumed(tmp_path: Path) ->
     plain = {"every": 2, "layer": -2, "outputs": 0, "quantities": ("ntk_change", "feature_alignment")}
     probe = ub.Probe(X[:10], target=TARGET, **plain)
     settings = {"epochs": 2, "batch_size": 10, "seed": 0, "evaluate_every": 1, "checkpoints": [1], "clip_norm": 0.5}
+    settings |= {"threads": 1}
     settings |= {"optimizer": ("adam", {"lr": 0.5, "betas": (0.5, 0.75)}), "lr_groups": {"0.*": 0.25}}
     settings |= {"schedule": ("step", {"every": 1, "factor": 0.5})}
     expected = train(**settings, callbacks=[probe])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_a_power_of_zero_is_one_of_slope_zero_everywhere(backend: str) -> None:
     point = np.array([0.0, -2.0, 3.0])
     assert function.value(point) == 3
     np.testing.assert_array_equal(function.gradient(point), np.zeros(3))
+
+
+def test_a_gradient_that_is_not_finite_is_refused_without_a_warning(backend: str) -> None:
+    function = ub.Function(lambda p: total(p**0.5), backend=backend)
+    assert function.value(np.zeros(2)) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(NumericalError, match="gradient of the formula"):
+            function.gradient(np.zeros(2))
 
 
 def test_shapes_that_do_not_fit_are_named(backend: str) -> None:

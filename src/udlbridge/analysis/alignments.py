@@ -21,7 +21,7 @@ from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice, checked_count, checked_flag
 
 ESTIMATORS = ("biased", "unbiased")
-"""How the covariance between the features behind two kernels is estimated from n samples."""
+"""How the covariance between the features of two kernels is estimated from n samples."""
 
 
 def alignment(
@@ -39,13 +39,13 @@ def alignment(
     each kernel in a unit of its own, so that entries of any size are taken.
 
     Estimators: the alignment of few samples is too high. Independent features of 8 dimensions have 0.2 on 32 samples,
-    and nearer to 1 the fewer samples there are. "unbiased" estimates all three products, HSIC of the two kernels and of
+    and nearer to 1 the fewer the samples. "unbiased" estimates all three products, HSIC of the two kernels and of
     each with itself, without bias: 0 for independent features, within its error, so that it may be negative. With
     `batch` these three are sums over batches of consecutive samples, of which only the blocks on the diagonal are read,
     and the estimate stays what it is, with a larger error ("minibatch CKA"; shuffle samples that come in an order).
 
-    Precision: what centring takes off a kernel costs digits. The error is about 1e-15 (|K|/|Kc|)^2 for the worse of the
-    two, after a common offset is taken off, which costs nothing. A large term of single rows or columns stays: one of
+    Precision: what centring subtracts costs digits. The error is about 1e-15 (|K|/|Kc|)^2 for the worse of the two,
+    after a common offset is subtracted, which costs nothing. A large term of single rows or columns stays: one of
     1e7 on entries of about 1 leaves two or three digits. Where that matters, and the kernels fit into memory, take
     `alignment(centre(k1), centre(k2))`, whose error is about 1e-16 |K|/|Kc|.
 
@@ -64,8 +64,8 @@ def alignment(
     Raises:
         InputError, ShapeError, DTypeError: not matrices of real numbers, not square, or of different size; for the
             unbiased estimator, not symmetric, or of fewer than 4 samples.
-        OptionError: an estimator that does not exist, options that do not go together, a tile or batch that is no
-            number of samples.
+        OptionError: an estimator that does not exist, options that exclude each other, a tile or batch that is not
+            a number of samples.
         NumericalError: a (centred) kernel vanishes, as that of labels that are all equal, or is not finite.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), definition 4; Kornblith et al. (2019) for CKA; Song et al. (2012) for
@@ -85,7 +85,7 @@ def alignment_matrix(
 ) -> Float[np.ndarray, "m m"]:
     """Alignments of all pairs of m kernels, (m, m), from one pass over all of them; ones on the diagonal.
 
-    Arguments are those of `alignment`. A mapping is taken in its order.
+    Arguments are those of `alignment`. The kernels of a mapping are taken in its order.
 
     Raises:
         As `alignment`.
@@ -151,7 +151,7 @@ def checked_estimator(estimator: object, centred: object = True, batch: object =
 def checked_kernels(
     kernels: Sequence[object], names: Sequence[str], estimator: str, least: int = LEAST
 ) -> tuple[list[KernelLike], int]:
-    """Kernels in any container as what is read in blocks, and their number of samples; without bias, at least `least`.
+    """Kernels in any container, to be read in blocks, and their number of samples; without bias, at least `least`.
 
     Raises:
         ShapeError, InputError, DTypeError: as `as_kernel` and `check_square`; too few samples.

@@ -18,7 +18,7 @@ TILE = 2048
 
 
 class Part(NamedTuple):
-    """The same rectangle of all kernels, read when it is its turn, and how often its products count.
+    """The same rectangle of all kernels, read when it is needed, and how often its products count.
 
     Of a symmetric kernel one triangle is enough: a rectangle off the diagonal counts twice.
     """
@@ -54,7 +54,7 @@ def lower_bands(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list
 def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
     """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
 
-    Kernels that are kept as their factor take any tiles.
+    Kernels that are kept as a factor can be read in any tiles.
     """
     grids = {
         kernel.grid if isinstance(kernel, Tiled) else None

@@ -177,7 +177,7 @@ def _density(
     if scale == "log":
         if high <= 0:
             raise NumericalError(
-                f"a largest eigenvalue of {high:.3g}, whose logarithm there is none of",
+                f"a largest eigenvalue of {high:.3g}, which has no logarithm",
                 allowed="kernels with positive eigenvalues",
                 remedy='say scale="linear", or look at ub.spectrum(k)',
             )

@@ -39,7 +39,7 @@ def check_real(block: np.ndarray) -> np.ndarray:
     """The block itself.
 
     Raises:
-        DTypeError: it is not of real numbers.
+        DTypeError: its entries are not real numbers.
     """
     if block.dtype.kind not in "biuf":
         remedy = "take its real part" if block.dtype.kind == "c" else "convert it to float64"
@@ -51,7 +51,7 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
     """The common n of kernels (n, n).
 
     Raises:
-        InputError: something that is no matrix.
+        InputError: something that is not a matrix.
         ShapeError: not square, or of different size.
     """
     for kernel in kernels:

@@ -60,8 +60,8 @@ def alignment_interval(
     """The alignment of two kernels with a confidence interval, by the jackknife over samples.
 
     The alignments without each of the n samples come from two passes over the kernels, in O(n^2) for all of them. The
-    interval is that of Student's t around the alignment. It is no test of whether there is an alignment at all, since
-    estimates around 0 are not normal: that is `alignment_test`.
+    interval is that of Student's t around the alignment. It does not test whether there is an alignment at all, since
+    estimates around 0 are not normal: `alignment_test` does.
 
     Args:
         k1, k2: symmetric kernels (n, n), as for `alignment`.

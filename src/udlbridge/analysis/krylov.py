@@ -1,13 +1,13 @@
 """The ends of the spectrum of a symmetric matrix from products with vectors alone: Lanczos, and what it proves.
 
 One sequence of products serves both ends. The largest eigenvalues come first, because a kernel's stand apart. What can
-be said about the smallest one, below which nothing may lie, is the harder half, and this module says it as a bound:
+be said about the smallest one, below which nothing may lie, is the harder half; this module gives it as a bound:
 
 - the smallest Ritz value lies above the smallest eigenvalue, always;
 - how far above is bounded by the course of the Lanczos process itself, unless the random start vector happens to be
   almost orthogonal to the eigenvector in question, which has a small probability that is known (see `lower_bound`).
   That is a probability of start vectors, for a matrix that was there before: with a seed that is known, a matrix can be
-  made whose eigenvector the start does not meet. So the start is drawn anew unless a seed is asked for.
+  made with an eigenvector that the start misses. So the start is drawn anew unless a seed is asked for.
 
 Vectors are kept and reorthogonalised in full, without restarts: for n = 60,000 and 100 products they are 48 MB.
 """

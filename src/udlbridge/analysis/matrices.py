@@ -86,7 +86,7 @@ class SlicedMatrix:
             )
 
     def dense(self) -> tuple[np.ndarray, int]:
-        """All of it, (n, n) float64, in memory of its own, divided by 2^exponent; and the exponent.
+        """The whole matrix, (n, n) float64, as a copy, divided by 2^exponent; and the exponent.
 
         That is 0 for all but very large and very small entries, which LAPACK cannot take.
         """

@@ -71,7 +71,7 @@ def permuted_alignments(
 
 
 def _ease(kernel: KernelLike) -> float:
-    """How many operations an entry of this kernel takes where its samples are permuted; infinite on disk."""
+    """Operations for each entry of this kernel if its samples are the ones to be permuted; infinite on disk."""
     if isinstance(kernel, FactoredKernel):
         d = kernel.factor.shape[1]
         return float(d) if d <= FEW else math.inf

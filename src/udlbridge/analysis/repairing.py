@@ -70,9 +70,9 @@ def closest(matrix: np.ndarray) -> np.ndarray:
 
     The diagonal of a kernel holds the squared lengths of the features, which `threshold` and `displace` make longer.
     The solution is (K + diag(y))_+, where _+ takes the negative eigenvalues away and y minimises the smooth convex
-    function |(K + diag(y))_+|^2 / 2 - <diagonal, y>, whose gradient is what is wrong with the diagonal; this takes far
-    fewer steps than alternating projections. At last the rows of a factor are scaled to the lengths that the diagonal
-    asks for: that puts the diagonal right to the last digit, and what is the product of a factor with itself stays
+    function |(K + diag(y))_+|^2 / 2 - <diagonal, y>, whose gradient is the error of the diagonal; this takes far
+    fewer steps than alternating projections. Finally the rows of a factor are scaled to the lengths that the diagonal
+    asks for: that makes the diagonal right to the last digit, and the product of a factor with its transpose stays
     positive semidefinite however small an entry of the diagonal is.
 
     Args:
@@ -160,7 +160,7 @@ def repair(k: object, method: str = "threshold") -> Repair:
     if method == "closest" and matrix[worst, worst] < 0:
         raise NumericalError(
             f"the kernel is {np.ldexp(matrix[worst, worst], exponent):.6g} at {(worst, worst)}",
-            allowed='a diagonal without negative entries, for method="closest" keeps it',
+            allowed='a diagonal without negative entries, which method="closest" keeps',
             remedy='use method="threshold"',
         )
     smallest = float(np.linalg.eigvalsh(matrix)[0])
@@ -195,7 +195,7 @@ def _positive_root(matrix: np.ndarray) -> np.ndarray:
 def _with_diagonal(root: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
     """S R R' S with the diagonal matrix S that makes the rows of S R as long as `diagonal` says.
 
-    A row of zeros stays one, but for its entry on the diagonal.
+    A row of zeros stays a row of zeros, but for its entry on the diagonal.
     """
     lengths = np.linalg.norm(root, axis=1)
     scale = np.divide(np.sqrt(diagonal), lengths, out=np.zeros_like(lengths), where=lengths > 0)

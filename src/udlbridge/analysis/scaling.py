@@ -23,7 +23,7 @@ def scale_exponent(peak: float) -> int:
     """
     if 2.0**-SAFE <= peak <= 2.0**SAFE or peak == 0 or not math.isfinite(peak):
         return 0
-    # A bound, since 2^1074, which would bring the smallest of all numbers to 1, is none.
+    # Bounded, since 2^1074, which would bring the smallest of all numbers to 1, is not a float64.
     return max(-1000, min(math.frexp(peak)[1], 1000))
 
 

@@ -101,5 +101,5 @@ def signal_report(
 
 
 def _size(signal: np.ndarray) -> float:
-    """The standard deviation; inf if any entry overflowed, or became NaN because one before it did."""
+    """The standard deviation; inf if any entry overflowed, or became NaN because an earlier one overflowed."""
     return float(np.std(signal, dtype=np.float64)) if np.isfinite(signal).all() else math.inf

@@ -80,8 +80,8 @@ def similarity_map(
     | "procrustes" | sum of the singular values of X'Y / sqrt(tr X'X tr Y'Y): how near a rotation brings them | 0 to 1 |
     | "rsa" | correlation of the Euclidean distances of all pairs of samples | -1 to 1 |
 
-    All three are blind to shifts, rotations, reflections and a common scale of the features, and none to other linear
-    maps: what a network could not do without a layer of its own.
+    All three ignore shifts, rotations, reflections and a common scale of the features, and none ignores other linear
+    maps, which would take a network a layer of its own.
 
     Args:
         network1, network2: the networks.

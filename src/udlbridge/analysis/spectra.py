@@ -85,7 +85,7 @@ def spectrum(
     Raises:
         ShapeError: if it is not square.
         InputError: if it is empty, not finite, not real, or not symmetric.
-        OptionError: an option that cannot be; `x` or `params` without a model, or a model without `x`.
+        OptionError: an impossible option; `x` or `params` without a model, or a model without `x`.
         ParameterError: a pattern in `params` that matches nothing.
         OutputsError: for a model and a reduction that does not give an (n, n) matrix.
         NumericalError: an eigenvalue is too large for float64.

@@ -82,8 +82,8 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmet
 
     Raises:
         ShapeError, DTypeError: not square, of different size, or not real.
-        InputError: something that is no matrix.
-        OptionError: no tile.
+        InputError: something that is not a matrix.
+        OptionError: a tile that is not a number of samples.
     """
     kernels = [as_kernel(kernel, f"kernel {index}") for index, kernel in enumerate(kernels)]
     n = check_square(kernels)

@@ -177,7 +177,7 @@ def selected(names: Sequence[str] | None) -> list[str]:
     """`names` checked and in starting order, without repetition; None means all that are usable.
 
     Raises:
-        UnknownBackend: there is no engine of one of the names.
+        UnknownBackend: one of the names is not that of an engine.
     """
     if names is None:
         return usable()

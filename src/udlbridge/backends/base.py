@@ -21,7 +21,7 @@ from udlbridge.networks.model import Model
 
 
 class Training(ABC):
-    """A training under way in one engine: parameters, optimiser and data are in the engine's own form."""
+    """A training in progress in one engine: parameters, optimiser and data are in the engine's own form."""
 
     @abstractmethod
     def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:

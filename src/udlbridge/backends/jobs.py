@@ -42,7 +42,7 @@ class KernelJob:
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """What was observed of the derivatives by the input, for the loss "sobolev".
+    """What was observed of the derivatives with respect to the input, for the loss "sobolev".
 
     `values` (n, O, *D): d f_a(x_i) / d x_i, NaN where nothing was observed. `weight`: of their squared errors.
     """

@@ -33,7 +33,7 @@ class Reduction:
 
     @property
     def trailing(self) -> tuple[int, ...]:
-        """The axes behind (n, m): () or (O,) or (O, O)."""
+        """The axes after (n, m): () or (O,) or (O, O)."""
         if self.name == "diagonal":
             return (self.n_outputs,)
         return (self.n_outputs, self.n_outputs) if self.name == "full" else ()
@@ -63,7 +63,7 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     allowed = f"an output from 0 to {n_outputs - 1}, or one of {', '.join(REDUCTIONS)}"
     if isinstance(outputs, str) and outputs in REDUCTIONS:
         return Reduction(outputs, -1, n_outputs)
-    # At the command line a number comes as a word; what else counts as a digit somewhere, as "²", is none here.
+    # At the command line a number comes as a word; what else counts as a digit somewhere, as "²", does not count here.
     index = int(outputs) if isinstance(outputs, str) and re.fullmatch("-?[0-9]{1,18}", outputs) else whole(outputs)
     if index is not None:
         if 0 <= index < n_outputs:

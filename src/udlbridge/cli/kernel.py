@@ -39,7 +39,7 @@ from udlbridge.cli.common import (
 @click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS.")
 @click.option("--device", default=None, help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
 @click.option("--storage", default=None, help="How a store keeps entries: float32, float64, float16, bfloat16.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted store.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted store.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what it will cost, and stop.")
 @click.option(
     "--verify",

@@ -9,8 +9,8 @@ import numpy as np
 from udlbridge.networks.layers import Activation, Layer, Residual
 
 
-def activates_behind(layer: Layer) -> bool:
-    """Whether the layer's activation becomes a module of its own, behind that of the layer."""
+def activates_after(layer: Layer) -> bool:
+    """Whether the layer's activation becomes a module of its own, after that of the layer."""
     return not isinstance(layer, Activation) and getattr(layer, "activation", "identity") != "identity"
 
 
@@ -20,7 +20,7 @@ def state_names(layers: Sequence[Layer]) -> dict[str, str]:
     position = 0
     for index, layer in enumerate(layers):
         names |= {f"{index}.{own}": f"{position}.{other}" for own, other in _inside(layer).items()}
-        position += 2 if activates_behind(layer) else 1
+        position += 2 if activates_after(layer) else 1
     return names
 
 

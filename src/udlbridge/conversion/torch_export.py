@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from udlbridge.backends.pytorch import layers as pytorch_layers
 from udlbridge.backends.pytorch.sites import Scope
-from udlbridge.conversion.state_names import activates_behind
+from udlbridge.conversion.state_names import activates_after
 from udlbridge.errors import ConversionError
 from udlbridge.networks.layers import (
     Activation,
@@ -40,7 +40,7 @@ from udlbridge.networks.model import Model
 
 
 class LayerModule(nn.Module):
-    """A layer that torch has no such module for, as one: positions, attention, `Take`, the mean over space."""
+    """A layer for which torch has no module of its own: positions, attention, `Take`, the mean over space."""
 
     def __init__(self, layer: Layer, arrays: dict[str, Tensor]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ResidualModule(nn.Module):
 def to_torch(model: Model) -> nn.Sequential:
     """The model as an `nn.Sequential` in inference mode, with copies of the weights.
 
-    An activation inside a layer becomes a module of its own behind it, so that numbers may shift.
+    An activation inside a layer becomes a module of its own after it, so that numbers may shift.
     """
     tensors = {name: torch.tensor(value) for name, value in model.arrays.items()}
     return _sequential(model.layers, tensors).eval()
@@ -114,7 +114,7 @@ def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:
     for index, layer in enumerate(layers):
         own = {name.removeprefix(f"{index}."): value for name, value in arrays.items() if name.startswith(f"{index}.")}
         modules.append(_module(layer, own))
-        if activates_behind(layer):
+        if activates_after(layer):
             modules.append(_activation(layer.activation))
     return nn.Sequential(*modules)
 
@@ -127,7 +127,7 @@ def _module(layer: Layer, arrays: dict[str, Tensor]) -> nn.Module:
         }
         return ResidualModule(_sequential(layer.layers, inside), _sequential(layer.shortcut, beside))
     if isinstance(layer, Conv1d | Conv2d) and layer.paddings is None:
-        # torch's module pads both sides of an axis alike. The activation becomes a module of its own, as behind others.
+        # torch's module pads both sides of an axis alike. The activation becomes a module of its own, as after others.
         return LayerModule(attrs.evolve(layer, activation="identity"), arrays)
     if isinstance(layer, GlobalMeanPool | SinusoidalPositions | LearnedPositions | SelfAttention | Take):
         return LayerModule(layer, arrays)

@@ -135,7 +135,7 @@ def _generated(reason: str, dtype: str) -> MNIST1D:
         from mnist1d.data import get_dataset_args, make_dataset
     except ImportError as error:
         raise DataError(
-            f"MNIST-1D is not to be had: {reason}, and the package mnist1d is not installed",
+            f"MNIST-1D cannot be had: {reason}, and the package mnist1d is not installed",
             allowed=f"a folder with {', '.join(SHA256)}",
             remedy='name that folder with --data or UDLBRIDGE_DATA, or pip install "udlbridge[practicals]"',
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -77,7 +77,7 @@ class NTKRidge(MultiOutputMixin, RegressorMixin, _KernelRidge):  # type: ignore[
     Source: Jacot, Gabriel, Hongler (2018); Saunders, Gammerman, Vovk (1998) for kernel ridge regression.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any) -> NTKRidge:
         """Fit to samples X (n, features) and targets y (n,) or (n, outputs)."""
         samples, targets = validate_data(self, X, y, dtype="numeric", allow_nd=True, multi_output=True, y_numeric=True)
         self._flat = np.ndim(targets) == 1
@@ -104,7 +104,7 @@ class NTKClassifier(ClassifierMixin, _KernelRidge):  # type: ignore[misc]
     Source: Lee et al. (2020), section 2, for the targets.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any) -> NTKClassifier:
         """Fit to samples X (n, features) and labels y (n,).
 
         Raises:

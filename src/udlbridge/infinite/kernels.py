@@ -56,7 +56,7 @@ def kernels(
     weights, and NTK, the limit of the empirical kernel of one output.
 
     Understood: Dense, Conv1d and Conv2d without groups, all activations, Flatten, MeanPool, GlobalMeanPool, Residual
-    whose branch ends in weights, LayerNorm without parameters behind Dense, Dropout (as in inference). The widths of
+    whose branch ends in weights, LayerNorm without parameters after Dense, Dropout (as in inference). The widths of
     hidden layers do not matter, but for parameterization "standard". Activations are taken in closed form, or by a
     series that is exact to 1e-12 (`udlbridge.infinite.duals`).
 

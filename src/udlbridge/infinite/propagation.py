@@ -2,7 +2,7 @@
 
 A `State` holds the NNGP kernel and the NTK of samples against samples: one number for a pair of vectors. Where samples
 have space, there is a number for every position ("diagonal": all that Flatten needs), or for every pair of positions
-(pools need them), with the two positions of an axis behind each other: (..., H, H', W, W').
+(pools need them), with the two positions of an axis next to each other: (..., H, H', W, W').
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from udlbridge.networks.layers import (
 
 
 def through(layers: Iterable[Layer], states: States, setting: Setting, where: str = "layer ") -> States:
-    """The kernels behind a chain of layers.
+    """The kernels after a chain of layers.
 
     Raises:
         LayerError: a layer that has no kernel at infinite width; it is named.
@@ -141,7 +141,7 @@ def _cut(
 
 
 def _flattened(state: State) -> State:
-    """What a Dense layer sees behind it: the mean over positions, each with itself."""
+    """What a Dense layer after it sees: the mean over positions, each with itself."""
     if not state.space:
         return state
     axes = tuple(range(state.lead, state.lead + len(state.space)))
@@ -202,7 +202,7 @@ def _normalised(layer: LayerNorm, states: States, name: str) -> States:
         raise LayerError(
             f"{name} is a LayerNorm over {layer.shape}" + (" with parameters" if layer.affine else ""),
             allowed="LayerNorm(features, affine=False) over the features of vectors",
-            remedy="say affine=False, and put it behind a Dense layer",
+            remedy="say affine=False, and put it after a Dense layer",
         )
 
     def change(state: State) -> State:

@@ -14,18 +14,18 @@ def widened(layers: Sequence[Layer], width: int, shape: tuple[int, ...]) -> list
     """The layers with `width` neurons or channels in each but the last one with weights, which keeps its outputs.
 
     Args:
-        layers: a chain that ends in weights, perhaps with an activation behind them.
+        layers: a chain that ends in weights, perhaps with an activation after them.
         width: neurons, or channels, of every hidden layer.
         shape: of one sample.
 
     Raises:
-        LayerError: there is no layer with weights in the chain itself, as its last.
+        LayerError: the chain itself does not end in a layer with weights.
     """
     weighted = [index for index, layer in enumerate(layers) if isinstance(layer, Dense | Conv1d | Conv2d)]
     if not weighted or any(isinstance(layer, Residual) for layer in layers[weighted[-1] :]):
         raise LayerError(
             "a chain that does not end in a layer with weights",
-            allowed="a last Dense layer behind all others with weights",
+            allowed="a last Dense layer after all others with weights",
             remedy="add ub.Dense(features, 1)",
         )
     return _chain(layers, width, shape, weighted[-1])[0]
@@ -34,7 +34,7 @@ def widened(layers: Sequence[Layer], width: int, shape: tuple[int, ...]) -> list
 def _chain(
     layers: Sequence[Layer], width: int, shape: tuple[int, ...], last: int | None
 ) -> tuple[list[Layer], tuple[int, ...]]:
-    """The new layers, and the shape behind them; layer `last` keeps its outputs."""
+    """The new layers, and the shape after them; layer `last` keeps its outputs."""
     wide: list[Layer] = []
     for index, layer in enumerate(layers):
         new = _wide(layer, width, shape, keeps=index == last)

@@ -23,7 +23,7 @@ def outputs(model: Model | Any, x: Any, *, backend: str | None = None) -> np.nda
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
 
     Returns:
-        (n, *out), of the model's dtype; of a module (n, O), with the axes behind the first in C order.
+        (n, *out), of the model's dtype; of a module (n, O), with the axes after the first in C order.
 
     Raises:
         InputError, ShapeError, DTypeError: what is wrong with `x`.

@@ -47,13 +47,13 @@ class TaylorExpansion:
 
 
 def taylor_expand(model: Model, degree: int) -> TaylorExpansion:
-    """The Taylor polynomial of a network in its parameters, around those that it has, of some degree from 0 on.
+    """The Taylor polynomial of a network in its parameters, around its own, of a degree from 0 on.
 
     What is taken is sum_k d^k f(theta_0 + t (theta - theta_0)) / dt^k / k! at t = 0, by repeated forward derivatives;
     no derivative tensor is formed. At a kink (relu at 0) second derivatives are 0.
 
     Raises:
-        OptionError: a degree that is no whole number of at least 0.
+        OptionError: a degree that is not a whole number of at least 0.
         InputError: not a Model.
     """
     check_model(model)

@@ -65,9 +65,9 @@ def ntk(
 
     Raises:
         As `udlbridge.outputs`; OutputsError for a reduction that does not exist; ParameterError for a pattern that
-        matches nothing; ConversionError for a module whose outputs are random, depend on the batch, or are no tensor;
-        OptionError for a method that does not exist, too little memory, threads below 1; NumericalError for an entry
-        that is not finite, since a number on the way to it left the range of the dtype.
+        matches nothing; ConversionError for a module whose outputs are random, depend on the batch, or are not a
+        tensor; OptionError for a method that does not exist, too little memory, threads below 1; NumericalError for an
+        entry that is not finite, since a number on the way to it left the range of the dtype.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """

@@ -144,7 +144,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
                 spread = np.repeat(seed[None], len(x), axis=0)
                 result[rows] += self._engine.push(self.model, x, direction, spread)
         product = (self.reduction.scale * result).astype(self.dtype)
-        if np.isfinite(weights).all():  # of other vectors there is no finite product
+        if np.isfinite(weights).all():  # other vectors have no finite product
             check_finite(product, "K v", (0,))
         return product
 

@@ -1,4 +1,4 @@
-"""What kernel is asked for: the options of `ntk`, `plan`, `compute_kernel` and their like, checked once at the door."""
+"""Which kernel is asked for: the options of `ntk`, `plan`, `compute_kernel` and the like, checked once at the door."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def check_archive(path: Path, most: int) -> None:
-    """Refuse an archive that unpacks to far more than it is; a file that is none is left to its reader.
+    """Refuse an archive that unpacks to far more than it is; a file that is not an archive is left to its reader.
 
     The sizes are those that the archive declares, and readers unpack no more than these.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class ForeignNetwork(ABC):
-    """A network that is no `Model`, with named parameters; what kernels, plans and stores ask of one.
+    """A network that is not a `Model`, with named parameters; what kernels, plans and stores ask of one.
 
     `engine`: the name of the one that computes it.
     """

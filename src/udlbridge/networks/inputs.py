@@ -98,7 +98,7 @@ def _checked_tokens(model: Model, array: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_extent(array: np.ndarray, name: str, axes: int = 2) -> None:
-    """Raises ShapeError for fewer axes than samples have with their own, and InputError where there is no sample."""
+    """Raise `ShapeError` for an array with fewer than `axes` axes, and `InputError` for one without a sample."""
     if array.ndim < axes:
         raise ShapeError(
             f"{name} has shape {array.shape}",

@@ -16,7 +16,7 @@ from udlbridge.arrays import has_dtype
 from udlbridge.errors import LayerError, ModelFileError
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
-from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_behind
+from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_after
 from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 
@@ -151,7 +151,7 @@ class Model:
         Raises:
             ShapeError: if a layer cannot take what comes to it; it names the layer.
         """
-        return shape_behind(self._layers, shape)
+        return shape_after(self._layers, shape)
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
         """The same layers with other parameters (all of them); buffers stay unless they are among them."""

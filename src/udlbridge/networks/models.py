@@ -131,7 +131,7 @@ def gpt2(
 
 
 def _causal_blocks(vocabulary: int, length: int, width: int, heads: int, blocks: int, inner: int) -> list[Layer]:
-    """Tokens with positions, blocks of causal attention and feed-forward layers behind norms, and a last norm."""
+    """Tokens with positions, blocks of causal attention and feed-forward layers after norms, and a last norm."""
     layers: list[Layer] = [Embedding(vocabulary, width), LearnedPositions(length, width)]
     for _ in range(blocks):
         layers += [

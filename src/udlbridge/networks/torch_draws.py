@@ -3,7 +3,7 @@
 Both have the Mersenne twister MT19937 and seed it in the same way, so that what a program in PyTorch drew can be drawn
 where torch is not, bit for bit, as float32 and as the orders of its `DataLoader`.
 
-Source: Matsumoto and Nishimura (1998) for the generator. How torch makes numbers of its bits was found out by trying,
+Source: Matsumoto and Nishimura (1998) for the generator. How torch turns its bits into numbers was found by experiment,
 and is tested against torch itself.
 """
 

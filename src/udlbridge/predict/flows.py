@@ -54,7 +54,7 @@ class GradientFlow:
         """Outputs at time `t`.
 
         Args:
-            t: a number of at least 0, an array (T,) of such, or math.inf (for "mse").
+            t: a number of at least 0, an array (T,) of them, or math.inf (for "mse").
             f_train: outputs of the training samples at time 0, (n, O); None means zero.
             f_test: outputs of the test samples at time 0, (m, O); None means zero.
             k_test: the kernel of test samples against training samples, (m, n) or (m, n, O, O).
@@ -205,7 +205,7 @@ def checked_times(t: object) -> np.ndarray:
     """Times of at least 0, infinity too, as float64. Raises `OptionError` for anything else."""
     times = as_array(t, "t")
     if times.dtype.kind not in "iuf" or times.ndim > 1 or times.size == 0 or not (times >= 0).all():
-        raise OptionError(f"t={t!r}", allowed="a number of at least 0, or an array (T,) of such", remedy="correct t")
+        raise OptionError(f"t={t!r}", allowed="a number of at least 0, or an array (T,) of them", remedy="correct t")
     return times.astype(np.float64)
 
 

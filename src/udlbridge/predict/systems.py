@@ -49,7 +49,7 @@ def checked_kernel(what: str, kernel: object) -> Float[np.ndarray, ...]:
 
 
 def as_matrix(kernel: np.ndarray) -> Float[np.ndarray, "rows columns"]:
-    """(m, n) as it is; (m, n, O, O) as (m O, n O), a sample's outputs one behind the other."""
+    """(m, n) as it is; (m, n, O, O) as (m O, n O), a sample's outputs one after the other."""
     if kernel.ndim == 2:
         return kernel
     m, n, o, _ = kernel.shape

@@ -82,7 +82,7 @@ def check_sample_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Find out before anything is read whether the files of the samples are there, and as large as they should be.
 
     Raises:
-        OSError: one is missing, no regular file, of another size, or may not be looked at.
+        OSError: one is missing, not a regular file, of another size, or may not be looked at.
     """
     samples = manifest["samples"]
     entries = samples["rows"] * math.prod(samples["shape"])

@@ -1,4 +1,4 @@
-"""One tile as a file: its entries in C order, little-endian, and behind them their CRC32C, as Zarr v3 has it.
+"""One tile as a file: its entries in C order, little-endian, and after them their CRC32C, as Zarr v3 has it.
 
 Any reader of Zarr reads these files. They are read and written here without it, because the checksum has to be known
 before a file takes its place (`places`), and what is read has to be the very bytes whose size, checksum and place were
@@ -47,7 +47,7 @@ def read_chunk(path: Path, storage: str, tile: int, trailing: tuple[int, ...]) -
     """The entries (tile, tile, *trailing) in a file, as they are stored, and their checksum.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or has another size than a tile.
+        OSError: it cannot be read, is not a regular file, or has another size than a tile.
         ValueError: its checksum is not that of the entries.
     """
     content = read_exactly(path, chunk_bytes(storage, tile, trailing))

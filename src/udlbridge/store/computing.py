@@ -58,7 +58,7 @@ def compute_kernel(
             besides the samples. `device` None is the CPU.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
             precision is measured and kept in the manifest.
-        resume: go on with the store at `path` if there is one; it must be of the same network, samples, reduction and
+        resume: continue the store at `path` if there is one; it must be of the same network, samples, reduction and
             parameters. `backend`, `method`, `device` and `storage` are those that it was begun with: the bytes depend
             on them. Left out, they are read from it.
         calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
@@ -97,7 +97,7 @@ def compute_kernel(
         raise StoreError(
             f"{folder} exists",
             allowed="a new folder",
-            remedy="add --resume (resume=True) to go on with it, or remove it",
+            remedy="add --resume (resume=True) to continue it, or remove it",
         )
     plan = make_plan(request, len(batch), tile=None if existing is None else existing.grid.tile)
     try_out(request, batch)

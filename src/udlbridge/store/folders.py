@@ -89,7 +89,7 @@ def _check_ours(building: Path, folder: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
         reason = "it is a link"
     elif not stat.S_ISDIR(found.st_mode):
-        reason = "it is no folder"
+        reason = "it is not a folder"
     elif any(building.iterdir()) and not _is_regular(building / LOCK):
         reason = f"it has no {LOCK}, so it is somebody else's"
     else:
@@ -123,7 +123,7 @@ def locked(folder: Path, name: Path) -> Iterator[Held]:
     # Locking empties the file: through a link, that would be somebody else's.
     if os.path.lexists(path) and not _is_regular(path):
         raise StoreError(
-            f"{path} is no regular file, so {name} cannot be written",
+            f"{path} is not a regular file, so {name} cannot be written",
             allowed="the file that the first writer made",
             remedy="remove it, if nobody writes to the store; it is left as it is",
         )

@@ -40,15 +40,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The JSON object in one of Zarr's files.
 
     Raises:
-        OSError: it cannot be read, or is no regular file of plausible size.
-        ValueError: it is not JSON, or no object.
+        OSError: it cannot be read, or is not a regular file of plausible size.
+        ValueError: it is not JSON, or not an object.
     """
     try:
         found = json.loads(read_regular(path, METADATA_BYTES))
     except RecursionError:
         raise ValueError("its JSON is nested without end") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no JSON object")
+        raise ValueError(f"{path.name} is not a JSON object")
     return found
 
 

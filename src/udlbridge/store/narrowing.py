@@ -19,7 +19,7 @@ STORAGE: dict[str, np.dtype[Any]] = {
 
 
 def storage_eps(storage: str) -> float:
-    """Spacing of the stored numbers behind 1: the eps of the storage. bfloat16 has 8 significant bits."""
+    """Spacing of the stored numbers at 1: the eps of the storage. bfloat16 has 8 significant bits."""
     return 2.0**-7 if storage == "bfloat16" else float(np.finfo(STORAGE[storage]).eps)
 
 

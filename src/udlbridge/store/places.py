@@ -66,7 +66,7 @@ class Places:
         except FileNotFoundError:
             return
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, f"{FILE} is no regular file")
+            raise OSError(errno.EINVAL, f"{FILE} is not a regular file")
         if found.st_size < self._read:
             self._covered, self._read = {}, 0
         if found.st_size - self._read < _RECORD.size:

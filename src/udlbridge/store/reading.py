@@ -315,7 +315,7 @@ class StoredKernel:
         than there is room for within `memory`.
 
         Raises:
-            StoreError: the kernel is no matrix, or the vectors are not real numbers of its length.
+            StoreError: the kernel is not a matrix, or the vectors are not real numbers of its length.
         """
         if self.ndim != 2:
             raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")

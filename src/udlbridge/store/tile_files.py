@@ -71,7 +71,7 @@ class DirectWriter:
         self._turn = threading.Lock()
 
     def write(self, path: Path, *pieces: memoryview) -> None:
-        """Put a file with these bytes, one piece behind the other, at `path`: whole, and, if large, on the disk.
+        """Put a file with these pieces of bytes, one after another, at `path`: whole, and, if large, on the disk.
 
         It takes the place of whatever has that name, of a link or a pipe too, without following or opening it.
 

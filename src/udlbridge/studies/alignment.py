@@ -76,7 +76,7 @@ def study_alignment(
     Raises:
         InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
         ShapeError: digits that are not one whole number for each image.
-        OptionError: no engine was named, a number that cannot be, or a model with another readout, a single layer or a
+        OptionError: no engine was named, an impossible number, or a model with another readout, a single layer or a
             Softmax at its end.
         As `udlbridge.train`.
 
@@ -171,7 +171,7 @@ def _labelled(data: tuple[np.ndarray, np.ndarray], which: str) -> tuple[np.ndarr
 
 
 def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> list[tuple[int, ...]]:
-    """The shape of one sample, and that behind each layer, of a model that suits the images and their digits."""
+    """The shape of one sample, and that after each layer, of a model that suits the images and their digits."""
     check_model(model)
     checked_batch(model, x, "the array of training images")
     checked_batch(model, x_test, "the array of test images")

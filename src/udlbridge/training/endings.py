@@ -26,7 +26,7 @@ from udlbridge.networks.layers import (
     LogSoftmax,
     Softmax,
     Take,
-    shape_behind,
+    shape_after,
 )
 from udlbridge.networks.model import Model
 
@@ -39,7 +39,7 @@ NOT_BEHIND = {
     "cross_entropy": ("Softmax",),
     "binary_cross_entropy": ("Softmax", "LogSoftmax", "sigmoid"),
 }
-"""Losses that apply softmax or sigmoid themselves, and behind what that would be a second time."""
+"""Losses that apply softmax or sigmoid themselves, and the endings after which that would be the second time."""
 
 
 class Ending(NamedTuple):
@@ -50,7 +50,7 @@ class Ending(NamedTuple):
 
 
 def ending(model: Model) -> Ending | None:
-    """What makes the outputs of logits, as far as layers behind it only choose or arrange; None for other networks."""
+    """What makes the outputs of logits, as far as layers after it only choose or arrange; None for other networks."""
     for index in reversed(range(len(model.layers))):
         layer = model.layers[index]
         if isinstance(layer, Softmax):
@@ -98,7 +98,7 @@ def objective(model: Model, loss: str, x: np.ndarray) -> Objective:
 def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
     if end is None:
         raise OptionError(
-            'loss="nll" of a network whose outputs are no probabilities',
+            'loss="nll" of a network whose outputs are not probabilities',
             allowed=f"networks that end in {', '.join(OF_LOGITS)}",
             remedy='for logits, use "cross_entropy" (classes) or "binary_cross_entropy" (yes or no)',
         )
@@ -110,7 +110,7 @@ def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
         if isinstance(last, Dense | Conv1d | Conv2d)
         else Activation("identity")
     )
-    classes = shape_behind(model.layers[: end.layer], x.shape[1:])[-1]
+    classes = shape_after(model.layers[: end.layer], x.shape[1:])[-1]
     width = output_size(model, x.shape[1:])
     if end.kind != "sigmoid" and width != classes:
         raise OptionError(

@@ -123,7 +123,7 @@ def train(
             The run's model holds theta: `udlbridge.linearize(model).outputs(run.model, x)` are its outputs.
         validation: (x, y) whose error rate is reported too.
         evaluate_every: epochs between two evaluations of the error rates; 0 means never.
-        checkpoints: epochs after which the model is kept in the run; 0 is the start. Those behind `epochs` are for the
+        checkpoints: epochs after which the model is kept in the run; 0 is the start. Those after `epochs` are for the
             time when the run is resumed.
         callbacks: measurements in the course of training, as `udlbridge.Probe`.
         resume: a run, or its file, to go on from; all other settings must be those of that run, its data, validation
@@ -157,7 +157,7 @@ def train(
     clip = None if clip_norm is None else checked_not_negative("clip_norm", clip_norm)
     if clip == 0:
         raise OptionError("clip_norm=0", allowed="a number above 0, or None", remedy="use None to leave it out")
-    thread_count(threads)
+    threads = thread_count(threads)
     linearized = checked_flag("linearized", linearized)
     job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device, linearized=linearized)
     if linearized:

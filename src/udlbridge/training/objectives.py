@@ -17,7 +17,7 @@ LOSSES: dict[str, str] = {
     "cross_entropy": "mean over samples of -sum_a y_a log softmax(f)_a",
     "binary_cross_entropy": "mean over samples and outputs of log(1 + exp(f)) - y f",
     "nll": "mean over samples of -sum_a y_a log p_a, for a network that ends in Softmax (p are its outputs) or in "
-    "LogSoftmax (log p are); behind a sigmoid, mean over samples and outputs of -(y log p + (1 - y) log(1 - p))",
+    "LogSoftmax (log p are); after a sigmoid, mean over samples and outputs of -(y log p + (1 - y) log(1 - p))",
 }
 """Name of every loss, and its formula; f are the network's outputs, so the two cross-entropies take logits."""
 
@@ -144,7 +144,7 @@ def checked_slopes(
     """
     if x.dtype.kind != "f":
         raise InputError(
-            "slopes of a model that begins with an Embedding: there is no derivative by the number of a token",
+            "slopes of a model that begins with an Embedding: nothing can be differentiated by the number of a token",
             allowed="models of real numbers",
             remedy='fit values alone, with loss="mse"',
         )
@@ -167,7 +167,7 @@ def checked_slopes(
 def _observed(name: str, array: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:
     """Numbers, or NaN where nothing was observed."""
     if array.dtype.kind not in "biuf" or np.isinf(array).any():
-        raise InputError(f"{name} with entries that are no numbers, or infinite", allowed="numbers, NaN where none",
+        raise InputError(f"{name} with entries that are not numbers, or infinite", allowed="numbers, NaN where none",
                          remedy="clean the data")  # fmt: skip
     return np.ascontiguousarray(array, dtype=dtype)
 

@@ -100,7 +100,7 @@ def checked_pair(validation: object) -> tuple[Any, Any]:
 
 
 def checked_checkpoints(checkpoints: object) -> tuple[int, ...]:
-    """The epochs after which the model is kept. They may lie behind the end: the run may be resumed.
+    """The epochs after which the model is kept. They may lie beyond the end: the run may be resumed.
 
     Raises:
         OptionError: not whole numbers from 0 on.

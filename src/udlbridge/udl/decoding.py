@@ -140,7 +140,7 @@ def generate(
     """`prompt` continued by `length` tokens, each chosen by `choose` from the logits of the sequence so far.
 
     Raises:
-        OptionError: a `length` that is no whole number from 0 on.
+        OptionError: a `length` that is not a whole number from 0 on.
     """
     tokens = list(prompt)
     for _ in range(checked_count("length", length, 0)):

@@ -68,7 +68,11 @@ class Expression:
         return Expression("power", (self,), setting=float(number))
 
     def __getitem__(self, index: int) -> Expression:
-        """Entry `index` along the first axis, (k, ...) -> (...), counted from 0, as of a NumPy array."""
+        """Entry `index` along the first axis, (k, ...) -> (...), counted from 0, as of a NumPy array.
+
+        Raises:
+            OptionError: not a whole number from 0 on.
+        """
         return Expression("item", (self,), setting=_checked_index(index))
 
     def __iter__(self) -> Any:
@@ -82,7 +86,9 @@ Operand = Expression | np.ndarray | float
 def _checked_index(index: object) -> int:
     number = options.whole(index)
     if number is None or number < 0:
-        raise OptionError(f"index {index!r} of an expression", allowed="0, 1, 2, ...", remedy="count from the front")
+        raise OptionError(
+            f"index {index!r} of an expression", allowed="a whole number from 0 on", remedy="count from the front"
+        )
     return number
 
 
@@ -141,7 +147,11 @@ def total(a: Operand) -> Expression:
 
 
 def column(a: Operand, index: int) -> Expression:
-    """Entry `index` along the last axis, (..., k) -> (...)."""
+    """Entry `index` along the last axis, (..., k) -> (...), counted from 0.
+
+    Raises:
+        OptionError: `index` is not a whole number from 0 on.
+    """
     return Expression("column", (constant(a),), setting=_checked_index(index))
 
 
@@ -151,7 +161,11 @@ def logsumexp(a: Operand) -> Expression:
 
 
 def program(formula: Callable[[Expression], Expression]) -> Program:
-    """The steps of `formula`, found by calling it once with a symbol for its argument. Shared parts appear once."""
+    """The steps of `formula`, found by calling it once with a symbol for its argument. Shared parts appear once.
+
+    Raises:
+        InputError: it returns, or contains, something that is neither an expression nor made of finite numbers.
+    """
     numbers: dict[int, int] = {}
     steps: list[Step] = []
     pending = [constant(formula(Expression("input")))]
@@ -176,7 +190,7 @@ def result_shape(steps: Program, argument: Shape) -> Shape:
     """The shape of the last step's result for an argument of this shape, found before any engine computes.
 
     Raises:
-        ShapeError: an entry that is not there, or shapes that do not go together.
+        ShapeError: an entry that is not there, or shapes that do not broadcast.
     """
     shapes: list[Shape] = []
     for step in steps:

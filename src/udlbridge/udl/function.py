@@ -23,6 +23,7 @@ class Function:
 
     Raises:
         InputError: the formula contains something that is not a number.
+        OptionError: it takes a power, or an entry, that there is not.
 
     Example: `Function(lambda phi: total((phi[0] + phi[1] * x - y) ** 2))`.
     """
@@ -53,10 +54,22 @@ class Function:
         return number
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
-        """df/dx, of the shape and dtype of `x`. Raises as `value`."""
+        """df/dx, of the shape and dtype of `x`.
+
+        Raises:
+            NumericalError: f(x) or its gradient is not finite, as that of a square root at 0.
+            DTypeError, InputError, ShapeError: as `value`.
+        """
         argument = checked_argument(x)
         self.value(argument)
-        return backends.get(self.backend).program_gradient(self.program, argument)
+        found = backends.get(self.backend).program_gradient(self.program, argument)
+        if not np.isfinite(found).all():
+            raise NumericalError(
+                "the gradient of the formula is not finite here",
+                allowed="finite derivatives",
+                remedy="move the argument",
+            )
+        return found
 
 
 def checked_argument(x: object) -> np.ndarray:

@@ -174,7 +174,7 @@ def negative_log_likelihood(
         backend: the engine; None is the default one.
 
     Raises:
-        OptionError: `distribution` is none.
+        OptionError: `distribution` is not a distribution.
         ShapeError, InputError, DTypeError: what is wrong with `f` or `y`.
     """
     f, y = _checked(distribution, f, y)

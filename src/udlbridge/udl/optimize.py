@@ -63,7 +63,7 @@ def descend(
             0.5}) halves the step size every ten steps. None leaves it as it is.
 
     Raises:
-        OptionError: no steps, a `step_size` that is not positive, a schedule that there is not, or a `function` without
+        OptionError: no steps, a `step_size` that is not positive, an unknown schedule, or a `function` without
             value and gradient.
         NumericalError: the path left the finite numbers.
     """

@@ -83,7 +83,7 @@ class TorchBackend(Backend[list[Summand]]):
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
-        # Tokens carry no gradient, so parameters have to: errors behind an Embedding come through them.
+        # Tokens carry no gradient, so parameters have to: errors after an Embedding come through them.
         arrays = {**buffers(model), **{name: value.requires_grad_() for name, value in tensors(model).items()}}
         h = torch.tensor(x, requires_grad=x.dtype.kind == "f")
         activations, points = [], []
@@ -233,7 +233,7 @@ STRETCH = 32
 """Least number of samples that go through the network together: what autograd keeps for them has to fit in memory."""
 
 STRETCH_NUMBERS = 2**19
-"""More go together where layers are small: about this many numbers behind the widest one, which the cache holds."""
+"""More go together where layers are small: about this many numbers after the widest one, which the cache holds."""
 
 
 def _structured_factors(job: KernelJob, model: Model, params: Params, x: Tensor) -> list[Summand]:

@@ -104,7 +104,7 @@ class Scope:
         return self.arrays[self.prefix + name]
 
     def get(self, name: str) -> Tensor | None:
-        """The array, or None if the layer has no such one."""
+        """The array, or None if the layer has none of that name."""
         return self.arrays.get(self.prefix + name)
 
     def inside(self, part: str) -> Scope:

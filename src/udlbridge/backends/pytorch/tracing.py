@@ -23,7 +23,7 @@ REORDERINGS = {
     "SqueezeBackward1", "SqueezeBackward2", "CloneBackward0", "AliasBackward0", "SliceBackward0", "SelectBackward0",
     "SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0", "ToCopyBackward0",
 }  # fmt: skip
-"""Nodes that reorder entries, or take some of them: gradients before and behind have the same products."""
+"""Nodes that reorder entries, or take some of them: gradients before and after have the same products."""
 
 COPIES = {"ExpandBackward0", "RepeatBackward0"}
 """Nodes that repeat entries."""
@@ -96,7 +96,7 @@ def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying
     """
     leaves = {get_gradient_edge(value).node: name for name, value in params.items()}
     order = {name: place for place, name in enumerate(params)}
-    made_of: dict[Node, tuple[str, ...] | None] = {}  # the parameters of a constant; None for what is none
+    made_of: dict[Node, tuple[str, ...] | None] = {}  # the parameters of a constant; None where it is not constant
     trace = Trace([], [], [], [])
     # What a constant was made of is constant too.
     inside = set(_children_first(constant))
@@ -151,7 +151,7 @@ def _takes_rows(node: Any) -> bool:
 
 
 def _children_first(roots: Iterable[Node]) -> Iterator[Node]:
-    """All nodes behind the roots, each after those that it was made of; without recursion, since graphs are deep."""
+    """All nodes that the roots depend on, each after those it was made of; without recursion, since graphs are deep."""
     seen: set[Node] = set()
     stack = [(root, False) for root in roots]
     while stack:

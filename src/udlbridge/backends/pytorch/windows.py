@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """How a convolution goes over its input; `sides` has the zeros before and behind each axis of space."""
+    """How a convolution goes over its input; `sides` has the zeros before and after each axis of space."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -43,7 +43,7 @@ class Windows:
         n, _, outputs = d.shape
         channels = x.shape[1]
         zeros = [before for before, _ in self.sides]
-        if any(before != behind for before, behind in self.sides):
+        if any(before != after for before, after in self.sides):
             x, zeros = self.padded(x), [0] * len(self.sides)
         found = torch.ops.aten.convolution_backward(
             d.transpose(1, 2).reshape(1, n * outputs, *space),

@@ -82,7 +82,7 @@ def residual_forward(layer: Residual, arrays: Arrays, x: np.ndarray) -> tuple[np
 
 
 def residual_backward(layer: Residual, arrays: Arrays, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, list[Site]]:
-    """Both ways get dy, and what they give back is added."""
+    """Both branches get dy, and what they give back is added."""
     main, found = chain_backward(layer.layers, arrays, saved[0], dy)
     side, found_side = chain_backward(layer.shortcut, own(arrays, "shortcut"), saved[1], dy)
     return main + side, [*found, *(site.inside("shortcut") for site in found_side)]

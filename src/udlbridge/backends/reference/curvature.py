@@ -200,7 +200,7 @@ def softmax_jet(layer: Layer, arrays: Arrays, jet: Jet) -> Jet:
 
 
 def residual_jet(layer: Residual, arrays: Arrays, jet: Jet) -> Jet:
-    """The sum of both ways."""
+    """The sum of both branches."""
     main = chain_jet(layer.layers, arrays, jet, "a residual block's ")
     side = chain_jet(layer.shortcut, own(arrays, "shortcut"), jet, "a shortcut's ")
     return Jet(*(a + b for a, b in zip(main, side, strict=True)))

@@ -34,7 +34,7 @@ def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
 
 
 STRETCH_NUMBERS = 2**20
-"""Errors behind the widest layer that are held at a time: all layers' inputs and errors are, and convolutions' windows,
+"""Errors after the widest layer that are held at a time: all layers' inputs and errors are, and convolutions' windows,
 which are many times as much."""
 
 

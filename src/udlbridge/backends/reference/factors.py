@@ -16,7 +16,7 @@ from udlbridge.backends.rules import affine_rule, lookup_rule
 class Pairs:
     """sum over positions t, s of (a_it . a_js) (d_it . d_js): `a` (n, T, p), `d` (n, K, T, q).
 
-    A 1 stands behind every a_t for the bias.
+    A 1 stands after every a_t for the bias.
     """
 
     a: np.ndarray

@@ -100,8 +100,13 @@ def run(program: Program, x: np.ndarray) -> list[np.ndarray]:
 
 
 def differentiate(program: Program, x: np.ndarray) -> np.ndarray:
-    """d(last step)/dx, for a program that ends in a scalar."""
-    values = run(program, x)
+    """d(last step)/dx, for a program that ends in a scalar. Overflow gives inf, as in `run`."""
+    with np.errstate(all="ignore"):
+        return _pulled_back(program, x, run(program, x))
+
+
+def _pulled_back(program: Program, x: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+    """The derivative of the last of the `values`, from the last step to the first."""
     slopes: list[Any] = [np.zeros_like(value) for value in values]
     slopes[-1] = np.ones_like(values[-1])
     dx = np.zeros_like(x)

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 class Affine:
     """`weight` (and `bias`) with inputs `a` (n, G, T, p) and errors `d` (n, G, T, q), for G groups and T positions.
 
-    `shape` is that of the weight: (G q, ...), with p numbers behind the first axis.
+    `shape` is that of the weight: (G q, ...), with p numbers after the first axis.
     """
 
     weight: str

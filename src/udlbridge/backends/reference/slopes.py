@@ -2,7 +2,7 @@
 
 A tangent goes forward beside the values: it is the derivative of every unit along the direction. Then both are pulled
 back. The slope of a unit depends on the parameters through its tangent and, where an activation bends, through its
-value: from dt and dv, the derivatives by tangent and by value behind an activation, come f' dt and f' dv + f'' t dt
+value: from dt and dv, the derivatives by tangent and by value after an activation, come f' dt and f' dv + f'' t dt
 before it.
 """
 
@@ -53,7 +53,7 @@ def _check(layers: Sequence[Layer]) -> None:
 
 
 def _forward(layer: Layer, params: Any, v: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Value and tangent behind a layer, and what the way back needs."""
+    """Value and tangent after a layer, and what the way back needs."""
     if isinstance(layer, Flatten):
         return v.reshape(len(v), -1), t.reshape(len(t), -1), v.shape
     z, tz = v, t

@@ -54,7 +54,7 @@ def loss_gradient(
     _, found = sites(model, saved, dy)
     grads = {name: g for site in found for name, g in summed(site).items()}
     if slopes is not None:
-        # Derivatives by the input are a second kind of outputs, with a second kind of backpropagation.
+        # Derivatives with respect to the input are a second kind of outputs, with a backpropagation of their own.
         more, ds = squares(input_jacobian(model, x), slopes.values)
         value += slopes.weight * more
         for name, g in slope_gradient(model, x, slopes.weight * ds).items():
@@ -111,7 +111,7 @@ class ReferenceTraining(Training):
     def _make_step(self, batch: np.ndarray, factor: float) -> float:
         """One step, unless the loss is not finite; the loss before it."""
         if not all(np.isfinite(p).all() for p in self._params.values()):
-            return float("nan")  # of such parameters a Model cannot be made
+            return float("nan")  # a Model cannot have such parameters
         model = self._job.model.with_params(self._params)
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that overflows is reported by its value
             x, y, name = self._x[batch], self._y[batch], self._job.loss

@@ -15,7 +15,7 @@ from udlbridge.networks.layers.base import Layer as Layer
 from udlbridge.networks.layers.base import Shape as Shape
 from udlbridge.networks.layers.base import Start as Start
 from udlbridge.networks.layers.base import check_chain as check_chain
-from udlbridge.networks.layers.base import shape_behind as shape_behind
+from udlbridge.networks.layers.base import shape_after as shape_after
 from udlbridge.networks.layers.containers import Residual as Residual
 from udlbridge.networks.layers.containers import chain as chain
 from udlbridge.networks.layers.convolution import Conv1d as Conv1d

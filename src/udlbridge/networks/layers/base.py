@@ -38,11 +38,11 @@ class Layer:
         return "glorot" if len(self.param_shapes()[name]) >= 2 else "zeros"
 
     def widths(self) -> tuple[int, int, int] | None:
-        """(axis, width before, width behind) where the settings fix the width of an axis, else None."""
+        """(axis, width before, width after) where the settings fix the width of an axis, else None."""
         return None
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of one sample behind the layer, given the shape of one sample before it.
+        """Shape of one sample after the layer, given the shape of one sample before it.
 
         Raises:
             ShapeError: if the layer cannot take such a sample.
@@ -63,8 +63,8 @@ class Layer:
         return cls(**settings)
 
 
-def shape_behind(layers: Iterable[Layer], shape: Shape, where: str = "layer ") -> Shape:
-    """Shape of a sample behind a chain of layers.
+def shape_after(layers: Iterable[Layer], shape: Shape, where: str = "layer ") -> Shape:
+    """Shape of a sample after a chain of layers.
 
     Raises:
         ShapeError: if a layer cannot take what comes to it; it names the layer.
@@ -103,12 +103,12 @@ def check_chain(layers: Sequence[Layer], names: Sequence[str] | None = None) -> 
         if widths is None:
             known = known if known is not None and known[0] in layer.keeps else None
             continue
-        axis, before, behind = widths
+        axis, before, after = widths
         if known is not None and known[0] == axis and known[1] != before:
             word = "channels" if axis == 0 else "features"
             raise ShapeError(
-                f"{called[index]} ({layer.kind}) does not fit behind {known[2]}: it gets {known[1]} {word}",
+                f"{called[index]} ({layer.kind}) does not fit after {known[2]}: it gets {known[1]} {word}",
                 allowed=f"{before} {word}",
                 remedy=f"correct the width of {called[index]} or of {known[2]}",
             )
-        known = (axis, behind, called[index])
+        known = (axis, after, called[index])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import attrs
 
 from udlbridge.errors import LayerError, ShapeError
-from udlbridge.networks.layers.base import Layer, Shape, Start, check_chain, shape_behind
+from udlbridge.networks.layers.base import Layer, Shape, Start, check_chain, shape_after
 
 
 def chain(layers: Layer | Iterable[Layer]) -> tuple[Layer, ...]:
@@ -31,7 +31,7 @@ def check_inside(_block: Any, setting: attrs.Attribute[Any], layers: tuple[Layer
     """A validator of the layers inside a block.
 
     Raises:
-        LayerError: something that is no layer, or a layer of tokens.
+        LayerError: something that is not a layer, or a layer of tokens.
         ShapeError: neighbours that can never fit.
     """
     for layer in layers:
@@ -100,13 +100,13 @@ class Residual(Layer):
         raise KeyError(name)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape behind `layers`, which must be that behind the shortcut.
+        """The shape after `layers`, which must be that after the shortcut.
 
         Raises:
             ShapeError: it is another one, or a layer inside cannot take what comes to it.
         """
-        inner = shape_behind(self.layers, shape, "inside the residual block, layer ")
-        other = shape_behind(self.shortcut, shape, "in the shortcut, layer ")
+        inner = shape_after(self.layers, shape, "inside the residual block, layer ")
+        other = shape_after(self.shortcut, shape, "in the shortcut, layer ")
         if inner != other:
             raise ShapeError(
                 f"a Residual adds its layers' {inner} to its shortcut's {other}",

@@ -20,7 +20,7 @@ from udlbridge.networks.layers.settings import (
 from udlbridge.options import checked_count
 
 Side = tuple[int, int]
-"""Zeros before and behind an axis."""
+"""Zeros before and after an axis."""
 
 
 def window_count(length: int, kernel: int, stride: int, padding: Side, dilation: int) -> int:
@@ -29,9 +29,9 @@ def window_count(length: int, kernel: int, stride: int, padding: Side, dilation:
 
 
 def same_padding(length: int, kernel: int, stride: int = 1, dilation: int = 1) -> Side:
-    """The zeros before and behind an axis that give ceil(length / stride) windows: "SAME" of JAX and TensorFlow.
+    """The zeros before and after an axis that give ceil(length / stride) windows: "SAME" of JAX and TensorFlow.
 
-    An odd number has the larger half behind. With a stride it depends on the length, so that a layer has to be told:
+    An odd number has the larger half after. With a stride it depends on the length, so that a layer has to be told:
     `Conv2d(3, 8, 3, stride=2, padding=(same_padding(32, 3, 2),) * 2)`.
 
     Raises:
@@ -75,7 +75,7 @@ class _Convolution(Layer):
             raise LayerError(
                 f'{type(self).__name__} has padding="same" with stride={self.strides}',
                 allowed='"same" with stride 1: with another stride the padding depends on the length of the axis',
-                remedy="give pairs (before, behind), as udlbridge.networks.layers.same_padding(32, 3, 2)",
+                remedy="give pairs (before, after), as udlbridge.networks.layers.same_padding(32, 3, 2)",
             )
         # Any length that the kernel fits into has the same padding.
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel, strict=True)]
@@ -93,13 +93,13 @@ class _Convolution(Layer):
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        """`padding` as zeros before and behind each axis."""
+        """`padding` as zeros before and after each axis."""
         return tuple(p if isinstance(p, tuple) else (p, p) for p in self.padding)  # type: ignore[union-attr]
 
     @property
     def paddings(self) -> Shape | None:
         """`padding` as one number for each axis, where both sides have as many zeros; None where they have not."""
-        return None if any(before != behind for before, behind in self.sides) else tuple(p for p, _ in self.sides)
+        return None if any(before != after for before, after in self.sides) else tuple(p for p, _ in self.sides)
 
     @property
     def dilations(self) -> Shape:

@@ -56,7 +56,7 @@ class _Pool(Layer):
 
     @property
     def sides(self) -> tuple[tuple[int, int], ...]:
-        """`padding` before and behind each axis: the same."""
+        """`padding` before and after each axis: the same."""
         return tuple((p, p) for p in self.paddings)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -121,7 +121,7 @@ class GlobalMeanPool(Layer):
         """(channels, *space) -> (channels, 1, ...).
 
         Raises:
-            ShapeError: there is no space behind the channels.
+            ShapeError: there are no axes after the channels.
         """
         if len(shape) < 2:
             raise ShapeError(

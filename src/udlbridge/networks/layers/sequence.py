@@ -22,8 +22,8 @@ def _check_sequence(name: str, shape: Shape, features: int | None) -> None:
 class Embedding(Layer):
     """y_t = weight[x_t]: a row of `weight` (tokens known, features) for every token of a sample (T,).
 
-    Tokens are integers from 0. So it can only be the first layer, and there is no derivative by the input. Source:
-    Bengio et al. (2003), section 2, where the rows are the feature vectors C(i).
+    Tokens are integers from 0. So it can only be the first layer, and it has no derivative with respect to the input.
+    Source: Bengio et al. (2003), section 2, where the rows are the feature vectors C(i).
     """
 
     kind: ClassVar[str] = "embedding"
@@ -40,7 +40,7 @@ class Embedding(Layer):
         return "normal"
 
     def widths(self) -> tuple[int, int, int] | None:
-        """Nothing comes before it, so only the width behind counts."""
+        """Nothing comes before it, so only the width after counts."""
         return -1, self.num_embeddings, self.embedding_dim
 
     def output_shape(self, shape: Shape) -> Shape:

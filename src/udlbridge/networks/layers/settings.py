@@ -156,10 +156,10 @@ def spread_sides(layer: Any, name: str, axes: int) -> None:
     if len(sides) != axes or not all(len(side) == 2 and all(_is_whole(zeros, 0) for zeros in side) for side in sides):
         raise LayerError(
             f"{type(layer).__name__} has {name}={given!r}",
-            allowed=f"an integer of at least 0, {axes} of them, or {axes} pairs (before, behind)",
+            allowed=f"an integer of at least 0, {axes} of them, or {axes} pairs (before, after)",
             remedy=f"correct {name}",
         )
-    alike = all(before == behind for before, behind in sides)
+    alike = all(before == after for before, after in sides)
     object.__setattr__(layer, name, tuple(side[0] for side in sides) if alike else tuple(sides))
 
 

@@ -167,5 +167,5 @@ def threads(engine: Backend[Any]) -> None:
         )
 
 
-class _OfOurs(Exception):  # noqa: N818 - is no error
+class _OfOurs(Exception):  # noqa: N818 - it is not an error
     """Raised and caught here."""

@@ -270,4 +270,4 @@ def overflowing_losses(engine: Backend[Any]) -> None:
     before = begun(engine, job, x, y)
     before.epoch(ORDERS[0][:2], 1, 1.0)
     found, expected = session.state(), before.state()
-    check_state("training behind an overflow", found, expected.params, expected.slots, 2)
+    check_state("training after an overflow", found, expected.params, expected.slots, 2)
