@@ -36,9 +36,9 @@ def model(p, x):
     return np.sin(z) * np.exp(-(z**2) / 32)
 
 
-def loss(backend, chosen=slice(None)):
+def loss(backend, batch=slice(None)):
     """The loss of all data, or of some, for the engine."""
-    x, y = DATA[:, chosen]
+    x, y = DATA[:, batch]
 
     def formula(p):
         z = p[0] + 0.06 * p[1] * x
@@ -53,9 +53,9 @@ def by_numpy(p):
     return ((model((offset, frequency), DATA[0]) - DATA[1]) ** 2).sum(-1)
 
 
-def gradient_by_hand(p, chosen=slice(None)):
+def gradient_by_hand(p, batch=slice(None)):
     """The source's derivative, written out."""
-    x, y = DATA[:, chosen]
+    x, y = DATA[:, batch]
     z = p[0] + 0.06 * p[1] * x
     bell = np.exp(-(z**2) / 32)
     slope = 2 * (np.cos(z) - np.sin(z) * z / 16) * bell * (np.sin(z) * bell - y)
@@ -112,8 +112,8 @@ def losses_by_hand(start, steps, step_size, batch_size=None, factor=lambda k: 1.
     old, p = np.random.RandomState(1), start
     found = [by_numpy(p)]
     for k in range(steps):
-        chosen = slice(None) if batch_size is None else old.permutation(30)[:batch_size]
-        p = p - step_size * factor(k) * gradient_by_hand(p, chosen)
+        batch = slice(None) if batch_size is None else old.permutation(30)[:batch_size]
+        p = p - step_size * factor(k) * gradient_by_hand(p, batch)
         found.append(by_numpy(p))
     return np.array(found)
 

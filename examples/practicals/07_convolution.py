@@ -70,8 +70,8 @@ def convolution_rows(backend):
         found.append(practicals.largest_gap(f"{name}: {' x '.join(map(str, by_hand.shape))}", by_engine, by_hand))
         if name in SOURCE_ENTRIES:
             largest, last = SOURCE_ENTRIES[name]
-            place = np.argmax(np.abs(by_hand))
-            found.append(practicals.solved(f"{name}: largest entry", largest, by_engine.flat[place]))
+            index = np.argmax(np.abs(by_hand))
+            found.append(practicals.solved(f"{name}: largest entry", largest, by_engine.flat[index]))
             found.append(practicals.solved(f"{name}: last entry", last, by_engine.flat[-1]))
     edges = np.array([[[[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]]])
     ramp = np.broadcast_to(np.arange(8.0), (1, 1, 6, 8)).copy()

@@ -84,8 +84,8 @@ def continuations(logits):
 
 def log_probability(logits, tokens):
     """Of what follows the prompt."""
-    places = range(len(PROMPT), len(tokens))
-    return sum(log_softmax(logits(np.array([tokens[:place]]))[0])[tokens[place]] for place in places)
+    positions = range(len(PROMPT), len(tokens))
+    return sum(log_softmax(logits(np.array([tokens[:p]]))[0])[tokens[p]] for p in positions)
 
 
 def rows(backend=None):
@@ -133,8 +133,8 @@ def report(backend=None):
     for name, tokens in continuations(logits).items():
         lines.append(f"{name}: {''.join(alphabet[t] for t in tokens)!r}")
         if name.startswith("nucleus"):
-            threshold, places = float(name.split()[1]), range(len(PROMPT), len(tokens))
-            sizes = [len(decoding.nucleus_tokens(logits(np.array([tokens[:p]]))[0], threshold)) for p in places]
+            threshold, positions = float(name.split()[1]), range(len(PROMPT), len(tokens))
+            sizes = [len(decoding.nucleus_tokens(logits(np.array([tokens[:p]]))[0], threshold)) for p in positions]
             lines.append(f"    choosing from {', '.join(map(str, sizes))} tokens")
     for step, beams in enumerate(decoding.beam_steps(logits, PROMPT, beams=5, length=LENGTH), start=1):
         if step in (1, 2, LENGTH):

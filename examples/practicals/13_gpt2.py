@@ -94,8 +94,8 @@ def small_rows(engine):
         for logits in (next_logits(model, e) for e in (engine, other)):
             choose = CHOICES[name](np.random.RandomState(0))
             written = decoding.generate(logits, prompt, choose, length=8)
-            places = range(len(prompt), len(written))
-            sums.append(sum(log_softmax(logits(np.array([written[:p]]))[0])[written[p]] for p in places))
+            positions = range(len(prompt), len(written))
+            sums.append(sum(log_softmax(logits(np.array([written[:p]]))[0])[written[p]] for p in positions))
         found.append(practicals.closed_form(f"random weights: {name}, log probability", sums[1], sums[0], 1e-10))
     return found
 
@@ -127,9 +127,9 @@ def report(backend=None):
     lines += [f"Token: {index} {tokenizer.decode([index])}" for index in some]
     lines += [f"{name}: {PROMPT}{text}" for name, text in sentences.items()]
     logits, start = next_logits(model, engine), len(tokenizer(PROMPT)["input_ids"])
-    for place in range(start, start + LENGTH):
-        size = len(decoding.nucleus_tokens(logits(np.array([tokens["nucleus 0.2"][:place]]))[0], 0.2))
-        lines.append(f"nucleus 0.2, token {place - start + 1}: choosing from {size} tokens")
+    for position in range(start, start + LENGTH):
+        size = len(decoding.nucleus_tokens(logits(np.array([tokens["nucleus 0.2"][:position]]))[0], 0.2))
+        lines.append(f"nucleus 0.2, token {position - start + 1}: choosing from {size} tokens")
     for step, beams in enumerate(steps, start=1):
         lines += [
             f"beam {k} after {step}: log probability {beam.log_probability:.3f}: {tokenizer.decode(beam.tokens)}"

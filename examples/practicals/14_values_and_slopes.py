@@ -85,9 +85,9 @@ def draw(backend=None):
         drawn = axis.contourf(grid, grid, values.reshape(41, 41), np.linspace(-2, 2, 17), extend="both")
         axis.set(title=title, xlabel="x1")
     known = {"y": ~np.isnan(y[:, 0]), "dy/dx1": ~np.isnan(slopes[:, 0, 0]), "dy/dx2": ~np.isnan(slopes[:, 0, 1])}
-    for (label, chosen), marker in zip(known.items(), ("ko", "w>", "w^"), strict=True):
+    for (label, mask), marker in zip(known.items(), ("ko", "w>", "w^"), strict=True):
         for axis in axes[1:] if label == "y" else axes[1:2]:
-            axis.plot(*x[chosen].T, marker, ms=4, mec="k", label=label)
+            axis.plot(*x[mask].T, marker, ms=4, mec="k", label=label)
     axes[0].set_ylabel("x2")
     axes[1].legend(fontsize=7, loc="upper left")
     figure.colorbar(drawn, ax=axes, label="y")

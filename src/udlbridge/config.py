@@ -14,6 +14,7 @@ import tomlkit
 
 from udlbridge.atomic import writing
 from udlbridge.errors import ConfigError
+from udlbridge.texts import read_text
 
 JULIA = "julia"
 NAMES = ("exe", "project")
@@ -88,10 +89,10 @@ def _text() -> str:
     """What the file says, its line ends as they are; nothing if there is no file."""
     path = config_file()
     try:
-        return path.read_bytes().decode()
+        return read_text(path)
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error})",
             allowed="a text file in UTF-8",

@@ -115,6 +115,10 @@ def test_overview_puts_engines_beside_the_source(tmp_path: Path) -> None:
     page.write_text(f"before\n{overview.marked('x', 'old')}\nafter", encoding="utf-8")
     overview.write(page, {"x": text})
     assert page.read_text(encoding="utf-8") == f"before\n{overview.marked('x', text)}\nafter"
+    page.write_bytes(b"\xff\xfe")
+    with pytest.raises(OptionError, match=r"page.md cannot be read .*UTF-8"):
+        overview.write(page, {"x": text})
+    page.write_text("nothing", encoding="utf-8")
     with pytest.raises(OptionError, match="no place for y"):
         overview.write(page, {"y": text})
     with pytest.raises(OptionError, match="different lists"):

@@ -190,8 +190,8 @@ def _density(
 
     def curves(quadrature: _Quadrature) -> tuple[np.ndarray, np.ndarray]:
         """The density of one probe, (points,), and the mean of the squares of what it averages."""
-        places = quadrature.nodes if floor is None else np.log10(np.maximum(quadrature.nodes, floor))
-        normal = np.exp(-(((grid[:, None] - places) / spread) ** 2) / 2) / (spread * math.sqrt(2 * math.pi))
+        centres = quadrature.nodes if floor is None else np.log10(np.maximum(quadrature.nodes, floor))
+        normal = np.exp(-(((grid[:, None] - centres) / spread) ** 2) / 2) / (spread * math.sqrt(2 * math.pi))
         return normal @ quadrature.weights, normal**2 @ quadrature.weights
 
     each, squares = (np.array(part) for part in zip(*(curves(one) for one in whole), strict=True))

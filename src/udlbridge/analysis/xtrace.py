@@ -96,17 +96,17 @@ class _Sketch:
 
     def estimates(self, probes: Sequence[int]) -> tuple[float, float]:
         """tr A and tr A^2 from some of the probes."""
-        chosen = np.array(probes)
-        others = np.array([np.delete(chosen, index) for index in range(len(chosen))])
+        used = np.array(probes)
+        others = np.array([np.delete(used, index) for index in range(len(used))])
         bases = np.linalg.qr(self.triangle.T[others].swapaxes(1, 2))[0]  # one for each probe, from all others
-        seen = self.seen.T[chosen]
+        seen = self.seen.T[used]
         # What the other probes do not see of each one, in Q; with what lies outside of Q, it is all of that.
         unseen = seen - np.einsum("pij,pkj,pk->pi", bases, bases, seen, optimize=True)
-        left = self.n - len(chosen) + 1  # dimensions outside of the basis from the others
-        outside = np.maximum(self.outside[chosen] + (unseen**2).sum(axis=1), np.finfo(np.float64).tiny)
-        form = self.forms[chosen] + (unseen * self.crossed.T[chosen]).sum(axis=1)
+        left = self.n - len(used) + 1  # dimensions outside of the basis from the others
+        outside = np.maximum(self.outside[used] + (unseen**2).sum(axis=1), np.finfo(np.float64).tiny)
+        form = self.forms[used] + (unseen * self.crossed.T[used]).sum(axis=1)
         form += ((unseen @ self.inner) * unseen).sum(axis=1)
-        length = self.lengths[chosen] + 2 * (unseen * self.mixed.T[chosen]).sum(axis=1)
+        length = self.lengths[used] + 2 * (unseen * self.mixed.T[used]).sum(axis=1)
         length += ((unseen @ self.gram) * unseen).sum(axis=1)
         trace = ((self.inner @ bases) * bases).sum(axis=(1, 2)) + left * form / outside
         square = ((self.gram @ bases) * bases).sum(axis=(1, 2)) + left * length / outside

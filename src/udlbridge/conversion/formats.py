@@ -18,6 +18,7 @@ from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import parsed_spec, require_buffers
 from udlbridge.regular import check_readable
+from udlbridge.texts import read_text
 
 PACKED = 64
 """How many times its size an .npz file may unpack to. Weights pack hardly at all, those of a pruned network tenfold."""
@@ -59,10 +60,10 @@ def read_network(path: Path, spec: Path | None = None) -> Model:
 
 def _read_spec(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read ({error})",
             allowed="a JSON file with the layers of a network",

@@ -87,9 +87,9 @@ def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
     named = os.environ.get("UDLBRIDGE_DATA") if folder is None else folder
     if folder is not None or not named:
         return Path(named) if named else None
-    for place in (Path(named), Path(named) / "mnist"):
-        if any((place / f"{name}{ending}").is_file() for name in SHA256 for ending in ("", ".gz")):
-            return place
+    for candidate in (Path(named), Path(named) / "mnist"):
+        if any((candidate / f"{name}{ending}").is_file() for name in SHA256 for ending in ("", ".gz")):
+            return candidate
     other = (Path(named) / "mnist1d").is_dir() or (Path(named) / "train_data_x.npy").is_file()
     return None if other else Path(named)
 

@@ -109,7 +109,7 @@ def _draw(tokens: np.ndarray, logits: np.ndarray, generator: Draws) -> int:
     `tokens` have one that is possible, as the most likely one is among them.
     """
     if isinstance(generator, np.random.RandomState):
-        return _chosen(tokens, logits, generator)
+        return _drawn_as_choice(tokens, logits, generator)
     if not isinstance(generator, np.random.Generator):
         raise OptionError(
             f"a {type(generator).__name__} as the generator",
@@ -120,11 +120,11 @@ def _draw(tokens: np.ndarray, logits: np.ndarray, generator: Draws) -> int:
     possible = np.flatnonzero(probabilities)
     levels = np.cumsum(probabilities[possible])
     # The levels may end a rounding error below 1, and the number drawn between that and 1.
-    place = min(int(np.searchsorted(levels, generator.random(), side="right")), len(possible) - 1)
-    return int(tokens[possible[place]])
+    index = min(int(np.searchsorted(levels, generator.random(), side="right")), len(possible) - 1)
+    return int(tokens[possible[index]])
 
 
-def _chosen(tokens: np.ndarray, logits: np.ndarray, generator: np.random.RandomState) -> int:
+def _drawn_as_choice(tokens: np.ndarray, logits: np.ndarray, generator: np.random.RandomState) -> int:
     """One of `tokens` as np.random.choice draws it from all, with the probabilities of the others set to zero."""
     given = np.asarray(logits)
     values = given if given.dtype in (np.float32, np.float64) else _checked(given)
@@ -183,14 +183,14 @@ def beam_search(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, l
 def beam_steps(next_logits: NextLogits, prompt: Sequence[int], *, beams: int, length: int) -> Iterator[list[Beam]]:
     """The beams of `beam_search` after every token that is added, most likely first. Arguments and errors as there."""
     beams, length = checked_count("beams", beams, 1), checked_count("length", length, 1)
-    kept = [Beam(tuple(prompt), 0.0)]
+    best = [Beam(tuple(prompt), 0.0)]
     for _ in range(length):
-        scores = [log_softmax(_checked(row)) for row in next_logits(np.array([beam.tokens for beam in kept]))]
+        scores = [log_softmax(_checked(row)) for row in next_logits(np.array([beam.tokens for beam in best]))]
         longer = [
             Beam((*beam.tokens, int(token)), beam.log_probability + float(row[token]))
-            for beam, row in zip(kept, scores, strict=True)
+            for beam, row in zip(best, scores, strict=True)
             for token in ranking(row)[:beams]
             if row[token] > -np.inf
         ]
-        kept = sorted(longer, key=lambda beam: -beam.log_probability)[:beams]
-        yield kept
+        best = sorted(longer, key=lambda beam: -beam.log_probability)[:beams]
+        yield best

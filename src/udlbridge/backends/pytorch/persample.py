@@ -77,4 +77,4 @@ def _of_one(run: Run, params: Mapping[str, Tensor], sample: Inputs, dtype: torch
         ) from error
     # Tables may have sparse gradients.
     dense = [[value.to_dense() if value.is_sparse else value for value in row] for row in rows]
-    return {name: torch.stack([row[place] for row in dense])[None].to(dtype) for place, name in enumerate(values)}
+    return {name: torch.stack([row[index] for row in dense])[None].to(dtype) for index, name in enumerate(values)}

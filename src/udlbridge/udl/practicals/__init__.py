@@ -111,11 +111,11 @@ def report(name: str, backend: str | None = None) -> str:
 
 
 @contextmanager
-def data_from(place: Path | None) -> Iterator[None]:
-    """Within it, data sets are looked for in the folder `place` first, as if UDLBRIDGE_DATA named it."""
+def data_from(data: Path | None) -> Iterator[None]:
+    """Within it, data sets are looked for in the folder `data` first, as if UDLBRIDGE_DATA named it."""
     before = os.environ.get("UDLBRIDGE_DATA")
-    if place is not None:
-        os.environ["UDLBRIDGE_DATA"] = str(place)
+    if data is not None:
+        os.environ["UDLBRIDGE_DATA"] = str(data)
     try:
         yield
     finally:
@@ -195,13 +195,13 @@ def main(file: str, doc: str | None) -> None:
     @click.command(help=doc)
     @click.option("--backend", default=None, help="torch, julia or reference.")
     @click.option("--full", is_flag=True, help="Run what takes long, too.")
-    @click.option("--data", "place", type=click.Path(path_type=Path), help="Folder with data sets. [UDLBRIDGE_DATA]")
+    @click.option("--data", type=click.Path(path_type=Path), help="Folder with data sets. [UDLBRIDGE_DATA]")
     @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the pictures.")
-    def command(backend: str | None, full: bool, place: Path | None, plot: Path | None) -> None:
+    def command(backend: str | None, full: bool, data: Path | None, plot: Path | None) -> None:
         try:
             if plot is not None:
                 prepare_folder(plot)
-            with data_from(place):
+            with data_from(data):
                 rows = run(name, backend, full=full)
                 if text := report(name, backend):
                     click.echo(f"{text}\n")

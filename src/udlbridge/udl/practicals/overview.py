@@ -8,6 +8,7 @@ from pathlib import Path
 
 from udlbridge.atomic import writing
 from udlbridge.errors import OptionError
+from udlbridge.texts import read_text
 from udlbridge.udl.practicals.rows import PRINTED, SKIPPED, Row
 
 START, END = "<!-- figures of {} -->", "<!-- end of figures -->"
@@ -67,19 +68,19 @@ def write(path: Path, tables: Mapping[str, str]) -> None:
         OptionError: the file cannot be read, or has no marks for a practical.
     """
     try:
-        page = path.read_text(encoding="utf-8")
+        page = read_text(path)
     except OSError as error:
         raise OptionError(
-            f"{path} cannot be read ({error.strerror})", allowed="a text file", remedy="name another"
+            f"{path} cannot be read ({error.strerror})", allowed="a text file in UTF-8", remedy="name another"
         ) from error
     for name, text in tables.items():
-        place = re.search(re.escape(START.format(name)) + ".*?" + re.escape(END), page, re.DOTALL)
-        if place is None:
+        marks = re.search(re.escape(START.format(name)) + ".*?" + re.escape(END), page, re.DOTALL)
+        if marks is None:
             raise OptionError(
                 f"{path} has no place for {name}",
                 allowed=f"the lines {START.format(name)} and {END}",
                 remedy="add them where the table should stand",
             )
-        page = page[: place.start()] + marked(name, text) + page[place.end() :]
+        page = page[: marks.start()] + marked(name, text) + page[marks.end() :]
     with writing(path, OptionError) as partial:
         partial.write_text(page, encoding="utf-8")
