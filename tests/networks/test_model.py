@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_saving_and_loading_gives_the_same_model(model: ub.Model, tmp_path_facto
         assert loaded.layers == one.layers
         assert loaded.dtype == one.dtype
     assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_a_number_that_float32_does_not_hold_is_named_without_a_warning() -> None:
+    model = ub.Model([ub.Dense(1, 1)], {"0.weight": np.array([[1e300]]), "0.bias": np.zeros(1)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(errors.ParameterError, match=r"0.weight is inf at \(0, 0\)"):
+            model.astype("float32")
 
 
 def test_a_model_without_parameters_keeps_its_dtype(tmp_path: Path) -> None:

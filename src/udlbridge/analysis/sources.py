@@ -44,7 +44,11 @@ class Source:
         return self.entries is not None and fits_lapack(self.n, limit)
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
-        """K[i, i] of a kernel whose entries can be read, in float64."""
+        """K[i, i] of a kernel whose entries can be read, in float64.
+
+        Raises:
+            InputError: an entry is not finite.
+        """
         if hasattr(self.kernel, "diagonal"):
             found = np.asarray(self.kernel.diagonal(), dtype=np.float64)
         else:

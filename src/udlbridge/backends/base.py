@@ -128,6 +128,9 @@ class Backend(ABC, Generic[F]):
         """sum_k d^k f(x; theta + t w) / dt^k / k! at t = 0, for k up to `degree`, w being a direction by name.
 
         Degree 1 takes a `push` for each output. An engine with repeated forward derivatives offers more.
+
+        Raises:
+            OptionError: a degree that the engine does not have.
         """
         if degree > 1:
             raise OptionError(

@@ -78,14 +78,18 @@ class NTKRidge(MultiOutputMixin, RegressorMixin, _KernelRidge):  # type: ignore[
     """
 
     def fit(self, X: Any, y: Any) -> NTKRidge:
-        """Fit to samples X (n, features) and targets y (n,) or (n, outputs)."""
+        """Fit to samples X (n, features) and targets y (n,) or (n, outputs). Raises as the class says."""
         samples, targets = validate_data(self, X, y, dtype="numeric", allow_nd=True, multi_output=True, y_numeric=True)
         self._flat = np.ndim(targets) == 1
         self._solve(samples, np.asarray(targets, dtype=np.float64))
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Targets (m,) or (m, outputs) for samples X (m, features)."""
+        """Targets (m,) or (m, outputs) for samples X (m, features).
+
+        Raises:
+            ValueError: samples that scikit-learn refuses; its NotFittedError before `fit`.
+        """
         found = self._outputs(X)
         return found[:, 0] if self._flat else found
 
@@ -122,11 +126,15 @@ class NTKClassifier(ClassifierMixin, _KernelRidge):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """A score (m, classes), or (m,) for the second of two classes; the largest decides."""
+        """A score (m, classes), or (m,) for the second of two classes; the largest decides. Raises as `predict`."""
         found = self._outputs(X)
         return found[:, 1] - found[:, 0] if len(self.classes_) == 2 else found
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels (m,) for samples X (m, features)."""
+        """Labels (m,) for samples X (m, features).
+
+        Raises:
+            ValueError: samples that scikit-learn refuses; its NotFittedError before `fit`.
+        """
         best = self._outputs(X).argmax(axis=1)
         return np.asarray(self.classes_[best])

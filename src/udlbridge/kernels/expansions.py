@@ -53,8 +53,7 @@ def taylor_expand(model: Model, degree: int) -> TaylorExpansion:
     no derivative tensor is formed. At a kink (relu at 0) second derivatives are 0.
 
     Raises:
-        OptionError: a degree that is not a whole number of at least 0.
-        InputError: not a Model.
+        OptionError: not a Model, or a degree that is not a whole number of at least 0.
     """
     check_model(model)
     return TaylorExpansion(model, checked_count("degree", degree, 0))
@@ -64,6 +63,9 @@ def linearize(model: Model) -> TaylorExpansion:
     """The network linearised in its parameters: `taylor_expand` of degree 1, which every engine has.
 
     `udlbridge.train(model, x, y, linearized=True)` trains it; `udlbridge.predict.gradient_descent` says where it goes.
+
+    Raises:
+        OptionError: not a Model.
 
     Source: Lee et al., Wide neural networks of any depth evolve as linear models under gradient descent (2019).
     """

@@ -119,7 +119,12 @@ class FactoredKernel(NDArrayOperatorsMixin):
         return np.einsum("id,id->i", self.factor, self.factor, dtype=np.float64).astype(self.dtype)
 
     def __matmul__(self, vectors: Any) -> np.ndarray:
-        """phi (phi' v) for a vector (n,) or a block (n, k), in float64, whatever the dtype of the factor."""
+        """phi (phi' v) for a vector (n,) or a block (n, k), in float64, whatever the dtype of the factor.
+
+        Raises:
+            ShapeError: another length.
+            DTypeError: not real numbers.
+        """
         v = as_array(vectors, "the vector", wanted=np.float64)
         if v.ndim not in (1, 2) or len(v) != len(self):
             raise ShapeError(

@@ -47,6 +47,7 @@ class Model:
         LayerError: if something in `layers` is not a layer, there are none, or an Embedding is not the first.
         ShapeError: if two neighbouring layers do not fit.
         ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
+        OptionError, DTypeError: a `seed` that is not a whole number of at least 0, or another `dtype`.
     """
 
     __slots__ = ("_buffers", "_dtype", "_hash", "_layers", "_params")
@@ -154,7 +155,11 @@ class Model:
         return shape_after(self._layers, shape)
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Model:
-        """The same layers with other parameters (all of them); buffers stay unless they are among them."""
+        """The same layers with other parameters (all of them); buffers stay unless they are among them.
+
+        Raises:
+            ParameterError: a name is missing, unknown or misshapen, or a value is not finite.
+        """
         buffers = self._buffers_for(params) if self._buffers and isinstance(params, Mapping) else {}
         return Model(self._layers, {**buffers, **params} if buffers else params, dtype=self._dtype)
 
@@ -165,9 +170,15 @@ class Model:
         return {name: value.astype(dtype) for name, value in self._buffers.items()}
 
     def astype(self, dtype: str | np.dtype[Any]) -> Model:
-        """The same model with its parameters converted to "float32" or "float64"."""
+        """The same model with its parameters converted to "float32" or "float64".
+
+        Raises:
+            DTypeError: another dtype.
+            ParameterError: a number is too large for float32.
+        """
         target = FLOATS[checked_dtype(dtype)]
-        values = {name: value.astype(target) for name, value in self.arrays.items()}
+        with np.errstate(over="ignore"):  # a number that is too large is refused by its name
+            values = {name: value.astype(target) for name, value in self.arrays.items()}
         return Model(self._layers, values, dtype=target.name)
 
     def spec(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The networks of the source notebooks, and small ones of three kinds, by name."""
+"""The networks of the source notebooks, and small ones of three kinds, by name.
+
+Each function takes a `seed` and a `dtype` as `Model` does, and raises the same errors for them.
+"""
 
 from __future__ import annotations
 

@@ -67,6 +67,9 @@ class Probe:
         outputs: the reduction of the neural tangent kernel; one that gives (n, n).
         name: the key in `TrainingRun.records`.
 
+    Raises:
+        OptionError: a quantity that does not exist, an alignment without a target, or a number that is not a whole one.
+
     Source of ntk_change: Chizat, Oyallon, Bach (2019), on lazy training.
     """
 

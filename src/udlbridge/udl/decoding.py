@@ -47,12 +47,16 @@ def _checked(logits: np.ndarray) -> np.ndarray:
 
 
 def ranking(logits: np.ndarray) -> np.ndarray:
-    """Tokens from the most to the least likely (V,); of equal ones the smaller number comes first."""
+    """Tokens from the most to the least likely (V,); of equal ones the smaller number comes first.
+
+    Raises:
+        InputError: not one vector of logits, or logits that are NaN, +inf or all -inf.
+    """
     return np.argsort(-_checked(logits), kind="stable")
 
 
 def greedy(logits: np.ndarray) -> int:
-    """The most likely token."""
+    """The most likely token. Raises as `ranking`."""
     return int(ranking(logits)[0])
 
 
@@ -61,13 +65,19 @@ def kth_most_likely(logits: np.ndarray, k: int) -> int:
 
     Raises:
         OptionError: there is no such rank.
+        InputError: as `ranking`.
     """
     order = ranking(logits)
     return int(order[checked_count("k", k, 0, len(order) - 1)])
 
 
 def sample(logits: np.ndarray, generator: Draws) -> int:
-    """A token drawn with its probability softmax(logits)."""
+    """A token drawn with its probability softmax(logits).
+
+    Raises:
+        InputError: as `ranking`.
+        OptionError: `generator` is neither a Generator nor a RandomState.
+    """
     return _draw(np.arange(len(_checked(logits))), logits, generator)
 
 
@@ -75,7 +85,8 @@ def top_k(logits: np.ndarray, k: int, generator: Draws) -> int:
     """A token drawn from the `k` most likely ones, in proportion to their probabilities.
 
     Raises:
-        OptionError: `k` is not between 1 and V.
+        OptionError: `k` is not between 1 and V, or `generator` is neither a Generator nor a RandomState.
+        InputError: as `ranking`.
     """
     order = ranking(logits)
     return _draw(order[: checked_count("k", k, 1, len(order))], logits, generator)
@@ -86,6 +97,7 @@ def nucleus_tokens(logits: np.ndarray, threshold: float) -> np.ndarray:
 
     Raises:
         OptionError: `threshold` is not in (0, 1].
+        InputError: as `ranking`.
     """
     if checked_positive("threshold", threshold) > 1:
         raise OptionError(
@@ -99,7 +111,7 @@ def nucleus_tokens(logits: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def nucleus(logits: np.ndarray, threshold: float, generator: Draws) -> int:
-    """A token drawn from `nucleus_tokens`, in proportion to their probabilities."""
+    """A token drawn from `nucleus_tokens`, in proportion to their probabilities. Raises as these and as `sample`."""
     return _draw(nucleus_tokens(logits, threshold), logits, generator)
 
 

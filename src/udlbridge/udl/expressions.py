@@ -96,7 +96,7 @@ def constant(value: Any) -> Expression:
     """A fixed number or array as an expression; an expression is left as it is.
 
     Raises:
-        InputError: not an array of finite numbers.
+        InputError, DTypeError: not an array of finite numbers.
     """
     if isinstance(value, Expression):
         return value
@@ -112,37 +112,37 @@ def constant(value: Any) -> Expression:
 
 
 def sin(a: Operand) -> Expression:
-    """Sine."""
+    """Sine. Raises as `constant`."""
     return Expression("sin", (constant(a),))
 
 
 def cos(a: Operand) -> Expression:
-    """Cosine."""
+    """Cosine. Raises as `constant`."""
     return Expression("cos", (constant(a),))
 
 
 def exp(a: Operand) -> Expression:
-    """Exponential."""
+    """Exponential. Raises as `constant`."""
     return Expression("exp", (constant(a),))
 
 
 def log(a: Operand) -> Expression:
-    """Natural logarithm."""
+    """Natural logarithm. Raises as `constant`."""
     return Expression("log", (constant(a),))
 
 
 def sigmoid(a: Operand) -> Expression:
-    """1 / (1 + exp(-a))."""
+    """1 / (1 + exp(-a)). Raises as `constant`."""
     return Expression("sigmoid", (constant(a),))
 
 
 def softplus(a: Operand) -> Expression:
-    """log(1 + exp(a)), which does not overflow."""
+    """log(1 + exp(a)), which does not overflow. Raises as `constant`."""
     return Expression("softplus", (constant(a),))
 
 
 def total(a: Operand) -> Expression:
-    """The sum of all entries."""
+    """The sum of all entries. Raises as `constant`."""
     return Expression("sum", (constant(a),))
 
 
@@ -156,7 +156,11 @@ def column(a: Operand, index: int) -> Expression:
 
 
 def logsumexp(a: Operand) -> Expression:
-    """log sum exp along the last axis, (..., k) -> (...); the largest entry is taken out, so it does not overflow."""
+    """log sum exp along the last axis, (..., k) -> (...); the largest entry is taken out, so it does not overflow.
+
+    Raises:
+        InputError, DTypeError: as `constant`.
+    """
     return Expression("logsumexp", (constant(a),))
 
 
@@ -164,7 +168,7 @@ def program(formula: Callable[[Expression], Expression]) -> Program:
     """The steps of `formula`, found by calling it once with a symbol for its argument. Shared parts appear once.
 
     Raises:
-        InputError: it returns, or contains, something that is neither an expression nor made of finite numbers.
+        InputError, DTypeError: it returns, or contains, something that is neither an expression nor finite numbers.
     """
     numbers: dict[int, int] = {}
     steps: list[Step] = []

@@ -22,7 +22,7 @@ class Function:
         backend: the engine for values and gradients; None is the default one.
 
     Raises:
-        InputError: the formula contains something that is not a number.
+        InputError, DTypeError: the formula contains something that is not a finite number.
         OptionError: it takes a power, or an entry, that there is not.
 
     Example: `Function(lambda phi: total((phi[0] + phi[1] * x - y) ** 2))`.

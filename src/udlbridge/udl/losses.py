@@ -56,6 +56,9 @@ class Gaussian(Distribution):
     """Normal observations around the outputs, y ~ N(f, sigma^2), equations 5.7 to 5.11.
 
     `sigma=None` is the heteroscedastic case: f (..., 2) holds the mean and the logarithm of the variance.
+
+    Raises:
+        OptionError: a `sigma` that is not positive.
     """
 
     sigma: float | None = 1.0

@@ -60,6 +60,9 @@ class ModelFunction(ParameterVector):
         loss: from the symbol of the outputs (n, O) to a scalar expression.
         backend: the engine for outputs and derivatives; None is the default one.
 
+    Raises:
+        InputError, DTypeError, OptionError: as `udlbridge.Function`, of the formula.
+
     Warns:
         UDLBridgeWarning: the formula applies softmax or sigmoid to outputs that are probabilities already.
     """
@@ -73,13 +76,19 @@ class ModelFunction(ParameterVector):
         _warn_of_twice(model, self._loss.program)
 
     def value(self, x: np.ndarray) -> float:
-        """The loss of the model with parameters `x` (P,)."""
+        """The loss of the model with parameters `x` (P,).
+
+        Raises:
+            NumericalError: it is not finite.
+            InputError, DTypeError, ShapeError: as `gradient`.
+        """
         return self._loss.value(outputs(self.at(x), self.x, backend=self.backend))
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,): one backward pass of the engine, and no Jacobian.
 
         Raises:
+            NumericalError: the loss, or its derivative by an output, is not finite.
             InputError, DTypeError, ShapeError: the network cannot take the samples, or `x` is not its parameters.
         """
         model = self.at(x)

@@ -56,6 +56,10 @@ class Residual(Layer):
 
     Names inside are `0.weight`, `1.weight`, ... for `layers` and `shortcut.0.weight`, ... for the shortcut, so that a
     block at index 3 of a model has `3.0.weight`. Source: He et al. (2016), equations 1 and 2.
+
+    Raises:
+        LayerError: no layers, something that is not a layer, or an Embedding inside.
+        ShapeError: neighbours that can never fit.
     """
 
     kind: ClassVar[str] = "residual"

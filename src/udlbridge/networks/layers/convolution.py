@@ -155,6 +155,10 @@ class Conv1d(_Convolution):
     padding p, and c over the in/groups channels of o's group. It is a cross-correlation (the kernel is not flipped), as
     in PyTorch. Parameters: `weight` (out, in/groups, kernel) and `bias` (out,). Source: LeCun et al. (1989); Dumoulin
     and Visin (2016) for the arithmetic of shapes.
+
+    Raises:
+        LayerError: a setting of the wrong kind or range, as a width below 1, `groups` that do not divide both widths,
+            or padding="same" with a stride.
     """
 
     kind: ClassVar[str] = "conv1d"
@@ -169,6 +173,9 @@ class Conv2d(_Convolution):
     strides s, dilations d, zeros as padding p, and c over the in/groups channels of o's group. It is a
     cross-correlation (the kernel is not flipped), as in PyTorch. Parameters: `weight` (out, in/groups, kH, kW) and
     `bias` (out,). Source: LeCun et al. (1989); Dumoulin and Visin (2016) for the arithmetic of shapes.
+
+    Raises:
+        LayerError: as `Conv1d`.
     """
 
     kind: ClassVar[str] = "conv2d"

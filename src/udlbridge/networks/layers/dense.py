@@ -13,6 +13,9 @@ from udlbridge.networks.layers.settings import ActivationName, Flag, Probability
 class Dense(Layer):
     """y = activation(W x + b) on the last axis. Parameters: `weight` (out, in) and `bias` (out,).
 
+    Raises:
+        LayerError: a width below 1, an unknown activation, or a `bias` that is not a truth value.
+
     Source: Prince, Understanding Deep Learning (2023), section 4.4.
     """
 
@@ -51,6 +54,9 @@ class Dense(Layer):
 @frozen_layer
 class Activation(Layer):
     """y = activation(x), elementwise: one of `ACTIVATIONS`, where the formulas are.
+
+    Raises:
+        LayerError: an unknown activation.
 
     Sources: Hendrycks and Gimpel (2016) for gelu; Ramachandran et al. (2017) for swish; Clevert et al. (2016) for elu;
     Maas et al. (2013) for leakyrelu; Klambauer et al. (2017) for selu; Misra (2020) for mish.
@@ -121,8 +127,11 @@ class Flatten(Layer):
 class Dropout(Layer):
     """The identity: kernels and derivatives are those of inference, where dropout does nothing.
 
-    `p` is kept for training and for other programs. Source: Srivastava et al. (2014), in the inverted form that scales
-    during training and not afterwards.
+    `p`, from 0 to below 1, is kept for training and for other programs. Source: Srivastava et al. (2014), in the
+    inverted form that scales during training and not afterwards.
+
+    Raises:
+        LayerError: another `p`.
     """
 
     kind: ClassVar[str] = "dropout"

@@ -18,6 +18,9 @@ class LayerNorm(Layer):
     """Mean and variance over the last axes of a sample, `normalized_shape`; weight and bias have that shape.
 
     Source: Ba, Kiros, Hinton (2016), equation 4.
+
+    Raises:
+        LayerError: a size below 1, or an `eps` that is not positive and finite.
     """
 
     kind: ClassVar[str] = "layernorm"
@@ -92,6 +95,9 @@ class GroupNorm(_ChannelNorm):
     """Mean and variance over space and over the channels of each of `num_groups` groups of neighbouring channels.
 
     Source: Wu and He (2018), equation 7.
+
+    Raises:
+        LayerError: a number below 1, or `num_groups` that does not divide `num_channels`.
     """
 
     kind: ClassVar[str] = "groupnorm"
@@ -119,6 +125,9 @@ class BatchNorm(_ChannelNorm):
     mode a sample's output depends on the batch, so there are no per-sample gradients and no kernel.
 
     Source: Ioffe and Szegedy (2015), algorithm 2.
+
+    Raises:
+        LayerError: `num_features` below 1, or an `eps` that is not positive and finite.
     """
 
     kind: ClassVar[str] = "batchnorm"

@@ -91,6 +91,9 @@ class MaxPool(_Pool):
 
     Where several entries are largest, the derivative goes to the first of them in C order, as in PyTorch.
     Source: Yamaguchi et al. (1990); Dumoulin and Visin (2016) for the arithmetic of shapes.
+
+    Raises:
+        LayerError: a size below 1, or padding of more than half the kernel.
     """
 
     kind: ClassVar[str] = "maxpool"
@@ -102,6 +105,9 @@ class MeanPool(_Pool):
 
     Padding counts as zeros, as in PyTorch (`count_include_pad=True`) and Flux. Source: LeCun et al. (1998), layer S2
     without its trained scale; Dumoulin and Visin (2016) for the arithmetic of shapes.
+
+    Raises:
+        LayerError: as `MaxPool`.
     """
 
     kind: ClassVar[str] = "meanpool"

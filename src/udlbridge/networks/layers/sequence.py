@@ -24,6 +24,9 @@ class Embedding(Layer):
 
     Tokens are integers from 0. So it can only be the first layer, and it has no derivative with respect to the input.
     Source: Bengio et al. (2003), section 2, where the rows are the feature vectors C(i).
+
+    Raises:
+        LayerError: a size below 1.
     """
 
     kind: ClassVar[str] = "embedding"
@@ -77,6 +80,9 @@ class LearnedPositions(Layer):
     """y_t = x_t + weight[t], for sequences of at most `length` tokens: `weight` (length, features).
 
     Source: Gehring et al. (2017), section 3.1.
+
+    Raises:
+        LayerError: a size below 1.
     """
 
     kind: ClassVar[str] = "learnedpositions"
@@ -118,6 +124,9 @@ class SelfAttention(Layer):
     [q; k; v] = W_in x + b_in, cut into H heads each. With `causal`, token t sees the tokens up to t alone. Parameters
     are those of PyTorch's MultiheadAttention: `in_proj_weight` (3E, E), `in_proj_bias` (3E,), `out_proj.weight` (E, E)
     and `out_proj.bias` (E,). Source: Vaswani et al. (2017), equation 1 and section 3.2.2.
+
+    Raises:
+        LayerError: a size below 1, or `num_heads` that does not divide `embed_dim`.
     """
 
     kind: ClassVar[str] = "selfattention"
@@ -157,6 +166,9 @@ class Take(Layer):
 
     y[*rest] = x[index, *rest], the index counted from 0, or from -1 backwards, as in NumPy. Source: Radford et al.
     (2018), section 3.2, for the last token of a causal transformer.
+
+    Raises:
+        LayerError: an index that is not a whole number.
     """
 
     kind: ClassVar[str] = "take"
