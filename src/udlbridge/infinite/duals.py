@@ -52,7 +52,8 @@ def gelu_erf(d1: np.ndarray, d2: np.ndarray, k: np.ndarray) -> tuple[np.ndarray,
 
     Phi(u) Phi(v) is the probability that u and v exceed normal numbers of their own, so that this is a moment of two
     normal variables of variances 1 + d1 and 1 + d2, cut off below zero. The slopes follow by Price's theorem, as its
-    derivative by k. Source: Tsuchida, Pearce, van der Heide, Roosta, Gallagher (2021), proposition 2, for the result.
+    derivative with respect to k. Source: Tsuchida, Pearce, van der Heide, Roosta, Gallagher (2021), proposition 2, for
+    the result.
     """
     p1, p2 = 1 + d1, 1 + d2
     area = p1 * p2

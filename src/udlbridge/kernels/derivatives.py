@@ -1,4 +1,4 @@
-"""Outputs and derivatives of a network, by its parameters and by its inputs, on any engine."""
+"""Outputs of a network and their derivatives, with respect to parameters and to inputs, on any engine."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def input_jacobian(
     batch = checked_samples(model, x)
     if model.takes_tokens:
         raise InputError(
-            "the samples are tokens, or several inputs, and there is no derivative by the number of a token",
+            "the samples are tokens, or several inputs, which have no derivatives",
             allowed="models of real numbers",
-            remedy="take the Jacobian by the parameters, ub.jacobian",
+            remedy="take the Jacobian with respect to the parameters, ub.jacobian",
         )
     output_size(model, batch.shape[1:])
     return backends.get(checked_engine(model, backend)).input_jacobian(model, batch)
@@ -105,7 +105,7 @@ def input_hessian(
     batch = checked_samples(model, x)
     if model.takes_tokens:
         raise LayerError(
-            "the derivatives of a model that begins with an Embedding by its input",
+            "the input derivatives of a model that begins with an Embedding",
             allowed="models whose inputs are numbers",
             remedy="leave out the Embedding, and give its outputs as samples",
         )

@@ -18,7 +18,7 @@ from udlbridge.options import checked_not_negative
 from udlbridge.predict.systems import System, checked_numbers, training_system
 
 Slope = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Outputs f (n, O) and targets y (n, O) to the derivative of the loss by f, (n, O)."""
+"""Outputs f (n, O) and targets y (n, O) to the derivative of the loss with respect to f, (n, O)."""
 
 ACCURACY = 1e-10
 """Relative error that the solver of differential equations allows itself for each step."""
@@ -186,19 +186,19 @@ def relaxation(values: Float[np.ndarray, " size"], scaled: float) -> Float[np.nd
 
 
 def mse_slope(f: Float[np.ndarray, "n outputs"], y: Float[np.ndarray, "n outputs"]) -> Float[np.ndarray, "n outputs"]:
-    """The derivative of 0.5 / (n O) sum (f - y)^2 by f."""
+    """The derivative of 0.5 / (n O) sum (f - y)^2 with respect to f."""
     return (f - y) / y.size
 
 
 def cross_entropy_slope(
     f: Float[np.ndarray, "n outputs"], y: Float[np.ndarray, "n outputs"]
 ) -> Float[np.ndarray, "n outputs"]:
-    """The derivative of the mean over samples of -sum_a y_a log softmax(f)_a by f."""
+    """The derivative of the mean over samples of -sum_a y_a log softmax(f)_a with respect to f."""
     return (softmax(f, axis=1) * y.sum(axis=1, keepdims=True) - y) / len(y)
 
 
 SLOPES: dict[str, Slope | None] = {"mse": None, "cross_entropy": cross_entropy_slope}
-"""The derivative by outputs of every loss with a name; None is the closed form of "mse"."""
+"""The derivative, with respect to the outputs, of every loss with a name; None is the closed form of "mse"."""
 
 
 def checked_times(t: object) -> np.ndarray:

@@ -108,7 +108,8 @@ def train(
         loss: "mse" (mean over all entries); "cross_entropy" or "binary_cross_entropy", both of logits; "nll", the
             negative log likelihood, of a network that ends in Softmax, LogSoftmax or a sigmoid, and so gives
             probabilities: its value is that of the cross-entropy of the logits; or
-            `udlbridge.udl.losses.sobolev(slopes)`, for values of some samples and derivatives by the input of others.
+            `udlbridge.udl.losses.sobolev(slopes)`, for values of some samples and input
+            derivatives of others.
         optimizer: a name, or (name, settings), as ("adam", {"lr": 0.01, "betas": (0.9, 0.999)}); the registry is
             `udlbridge.backends.optimisers.OPTIMISERS`.
         seed: of the order of the samples, which NumPy draws anew for every epoch.

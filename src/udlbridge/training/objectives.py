@@ -144,7 +144,7 @@ def checked_slopes(
     """
     if x.dtype.kind != "f":
         raise InputError(
-            "slopes of a model that begins with an Embedding: nothing can be differentiated by the number of a token",
+            "slopes of a model that begins with an Embedding: a token's number has no derivative",
             allowed="models of real numbers",
             remedy='fit values alone, with loss="mse"',
         )

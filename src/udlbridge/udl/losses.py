@@ -210,7 +210,7 @@ def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) 
 
 
 def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
-    """Values of a network at some samples, derivatives by the input at others: a loss for `udlbridge.train`.
+    """Values of a network at some samples, and its input derivatives at others: a loss for `udlbridge.train`.
 
     It is the mean over samples of sum_a (f_a - y_a)^2 + weight sum_ad (d f_a / d x_d - slopes_ad)^2, over what was
     observed. The targets y (n, O) of `train` are NaN where no value was. The engine `reference` has it for Dense,
@@ -218,7 +218,7 @@ def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
     every engine takes 0, as in `udlbridge.input_hessian`.
 
     Args:
-        slopes: derivatives by the input (n, O, *D), NaN where none was observed.
+        slopes: derivatives with respect to the input (n, O, *D), NaN where none was observed.
         weight: of the slopes.
 
     Returns:

@@ -88,7 +88,7 @@ class ModelFunction(ParameterVector):
         """sum_ia (dL/df_ia) (df_a(x_i)/dtheta), (P,): one backward pass of the engine, and no Jacobian.
 
         Raises:
-            NumericalError: the loss, or its derivative by an output, is not finite.
+            NumericalError: the loss, or its derivative with respect to an output, is not finite.
             InputError, DTypeError, ShapeError: the network cannot take the samples, or `x` is not its parameters.
         """
         model = self.at(x)
@@ -121,7 +121,7 @@ class LossFunction(ParameterVector):
         return self._at(x)[0]
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
-        """Its derivative by them, (P,)."""
+        """Its derivative with respect to them, (P,)."""
         return self._at(x)[1]
 
     def _at(self, x: np.ndarray) -> tuple[float, np.ndarray]:

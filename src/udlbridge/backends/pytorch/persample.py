@@ -71,7 +71,7 @@ def _of_one(run: Run, params: Mapping[str, Tensor], sample: Inputs, dtype: torch
         ]
     except RuntimeError as error:
         raise ConversionError(
-            f"the module cannot be differentiated by its parameters ({error})",
+            f"the module cannot be differentiated with respect to its parameters ({error})",
             allowed="modules whose outputs autograd can follow",
             remedy="look for what detaches or overwrites a tensor inside it",
         ) from error

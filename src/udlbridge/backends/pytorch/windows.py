@@ -1,4 +1,4 @@
-"""Windows of convolutions in one, two and three dimensions, and per-sample gradients by their weights."""
+"""Windows of convolutions in one, two and three dimensions, and their per-sample weight gradients."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Windows:
         return view.reshape(len(x), x.shape[1] * prod(self.kernel), -1)
 
     def gradient(self, x: Tensor, d: Tensor, space: tuple[int, ...]) -> Tensor:
-        """Per-sample gradients (n, q, p) by the weight of one group, from x (n, C, H, W) and errors (n, T, q).
+        """Per-sample gradients (n, q, p) of the weight of one group, from x (n, C, H, W) and errors (n, T, q).
 
-        The samples of a batch are the groups of one convolution, whose gradient by its weight is then kept per sample.
+        The samples of a batch are the groups of one convolution, whose weight gradient is then kept per sample.
         `space`: the windows as rows and columns.
         """
         n, _, outputs = d.shape

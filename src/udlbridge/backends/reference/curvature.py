@@ -1,7 +1,7 @@
 """Second derivatives of the outputs with respect to the inputs, carried forward layer by layer, by hand.
 
-Along with the value y of every unit go its first derivatives J = dy/dx and second derivatives H = d2y/dx dx by the
-input x of the network (all its entries in one axis of length D). An affine map acts on J and H as on y, without bias.
+Along with the value y of every unit go its first derivatives J = dy/dx and second derivatives H = d2y/dx dx, x being
+the input of the network (all its entries in one axis of length D). An affine map acts on J and H as on y, without bias.
 A function y_a(z) adds the curvature of its own: H_a = sum_b y_a,b H_b + sum_bc y_a,bc J_b J_c'.
 """
 

@@ -1,9 +1,9 @@
-"""Gradients, by parameters, of a network's derivatives along given directions of its input, by hand.
+"""Parameter gradients of a network's derivatives along given directions of its input, by hand.
 
 A tangent goes forward beside the values: it is the derivative of every unit along the direction. Then both are pulled
 back. The slope of a unit depends on the parameters through its tangent and, where an activation bends, through its
-value: from dt and dv, the derivatives by tangent and by value after an activation, come f' dt and f' dv + f'' t dt
-before it.
+value: from dt and dv, the derivatives with respect to tangent and value after an activation, come f' dt and f' dv + f''
+t dt before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from udlbridge.networks.model import Model
 
 
 def slope_gradient(model: Model, x: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:
-    """The gradient by every parameter of sum_iad c[i, a, d] d f_a(x_i) / d x_id, for c (n, O, *D).
+    """The gradient, with respect to every parameter, of sum_iad c[i, a, d] d f_a(x_i) / d x_id, for c (n, O, *D).
 
     Raises:
         LayerError: a layer without a rule here.
@@ -67,7 +67,7 @@ def _forward(layer: Layer, params: Any, v: np.ndarray, t: np.ndarray) -> tuple[n
 def _backward(
     layer: Layer, model: Model, index: int, saved: Any, dv: np.ndarray, dt: np.ndarray, grads: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives by value and tangent before the layer; those by its parameters are added to `grads`."""
+    """Derivatives with respect to value and tangent before the layer; parameter gradients are added to `grads`."""
     if isinstance(layer, Flatten):
         return dv.reshape(saved), dt.reshape(saved)
     v, t, z, tz = saved
