@@ -1,4 +1,4 @@
-"""The door for numbers: what holds them becomes a NumPy array, or is refused with the reason.
+"""The door for numbers: whatever holds them becomes a NumPy array, or is refused with the reason.
 
 | what comes in | what becomes of it |
 |---|---|

@@ -14,7 +14,7 @@ from pathlib import Path
 from udlbridge.errors import UDLBridgeError
 
 PARTIAL = ".partial"
-"""What names of files end with that are being written; a writer that was killed leaves one."""
+"""The ending of the names of files that are being written; a writer that was killed leaves one."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Settings, checked before anything is computed, and kept as what Python itself has: numbers, truth values, words.
+"""Settings, checked before anything is computed, and kept as Python's own numbers, truth values and words.
 
 NumPy's numbers mean what Python's mean, arrays without axes included. They are turned into Python's here, so that
 whatever holds a setting can be written as JSON, and so that a float64 scalar does not widen a float32 computation.

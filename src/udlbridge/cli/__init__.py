@@ -79,7 +79,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except OSError as error:
-        # What the system refuses, wherever nobody foresaw it, is no fault of the program's: a line says it all.
+        # An error of the operating system that nobody foresaw is not a fault of the program: one line is enough.
         click.echo(f"udlbridge: {error}", err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(code if isinstance(code, int) else 0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
     """A `Model` with the layers and copies of the weights of a PyTorch module.
 
-    Understood: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools, adaptive pools
+    Supported: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools, adaptive pools
     to size 1, LayerNorm, GroupNorm, BatchNorm1d and 2d, Dropout (1d, 2d and Alpha too), Flatten, Embedding, Identity,
     the activations, Softmax and LogSoftmax over the last axis (dim=-1, or dim=1 after a Flatten); and whatever
     `to_torch` makes. The layers are numbered in order of evaluation. Softplus becomes the exact function, which

@@ -62,7 +62,7 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
 
 
 class NTKRidge(MultiOutputMixin, RegressorMixin, _KernelRidge):  # type: ignore[misc]
-    """Kernel ridge regression with the NTK of a network: what training an infinitely wide network for ever predicts.
+    """Kernel ridge regression with the NTK of a network: what an infinitely wide one predicts, fully trained.
 
     Args:
         alpha: regularisation, relative to the mean diagonal of the kernel.

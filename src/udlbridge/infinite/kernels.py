@@ -55,7 +55,7 @@ def kernels(
     """The kernels of a network whose layers are infinitely wide: NNGP, the covariance of one output over random
     weights, and NTK, the limit of the empirical kernel of one output.
 
-    Understood: Dense, Conv1d and Conv2d without groups, all activations, Flatten, MeanPool, GlobalMeanPool, Residual
+    Supported: Dense, Conv1d and Conv2d without groups, all activations, Flatten, MeanPool, GlobalMeanPool, Residual
     whose branch ends in weights, LayerNorm without parameters after Dense, Dropout (as in inference). The widths of
     hidden layers do not matter, but for parameterization "standard". Activations are taken in closed form, or by a
     series that is exact to 1e-12 (`udlbridge.infinite.duals`).

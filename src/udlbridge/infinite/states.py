@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Setting:
-    """How weights and biases are drawn, and what a step along them counts.
+    """How weights and biases are drawn, and how much a step along them counts.
 
     "ntk": a layer is w_std / sqrt(fan_in) W a + b_std b with W and b normal, and the kernel is of W and b. "standard":
     W and b are what they are, of standard deviations w_std / sqrt(fan_in) and b_std: the parts of wide layers outweigh

@@ -1,4 +1,4 @@
-"""Kernels are finite, or not given: what is said of an entry that is not."""
+"""Kernels are finite or refused: the error for an entry that is not."""
 
 from __future__ import annotations
 

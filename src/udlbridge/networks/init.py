@@ -1,7 +1,7 @@
 """Parameters from a seed, by NumPy alone, so that every engine starts from the same bytes.
 
-`he`, `glorot`, `normal` and `torch_default` draw a model's weights anew. But for the last, biases, scales and
-embeddings begin as in a new `Model`.
+`he`, `glorot`, `normal` and `torch_default` draw a model's weights anew. Except in the last, biases, scales
+and embeddings begin as in a new `Model`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ INTERVAL = 0.005
 
 
 class PeakMemory:
-    """Watches the resident size of this process; `over_baseline` is the largest seen, less that at the beginning."""
+    """Watches the resident size of this process; `over_baseline` is the largest seen, minus that at the beginning."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()

@@ -1,4 +1,4 @@
-"""What a training has given so far, and of that, what the last good epoch closed."""
+"""The results of a training so far, and those up to the last good epoch."""
 
 from __future__ import annotations
 

@@ -49,10 +49,10 @@ def line_search(
     Three steps: (1) if no point is lower than a, b, c and d move towards it by half; (2) if b is lower than c, d moves
     to c; (3) otherwise a moves to b. After (2) and (3), b and c go to one and two thirds of [a, d].
 
-    With the rule "lowest", the answer is the lowest of all points that were looked at, the middle between the last b
+    With the rule "lowest", the answer is the lowest of all points that were looked at, the midpoint of the last b
     and c among them, so that the search never ends above f(0); step (1) halves the distances from a; and the search
     ends when b and c are closer than `threshold` times d. With the rule "source", everything is as the source writes
-    it: the answer is the middle between the last b and c, whether or not it is lower than f(0); step (1) halves b, c
+    it: the answer is the midpoint of the last b and c, whether or not it is lower than f(0); step (1) halves b, c
     and d themselves, wherever a is; and `threshold` is a distance.
 
     Args:
