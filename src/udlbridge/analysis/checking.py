@@ -43,9 +43,9 @@ class Comparison:
 class CheckReport:
     """What `check` found. Prints as a table.
 
-    `skipped` gives the reason for each engine that was left out. `alone` says, per quantity, which engine disagrees
-    with all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer
-    is the first after which they do.
+    `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
+    all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
+    first behind which they do.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -90,7 +90,7 @@ class CheckReport:
             f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
         )
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
-        lines += [f"{pair} part after {layer}" for pair, layer in self.parted.items()]
+        lines += [f"{pair} part behind {layer}" for pair, layer in self.parted.items()]
         lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -147,7 +147,7 @@ def check(
 
 
 def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> str:
-    """The first layer of `model` after which two engines differ by more than the budget, in words.
+    """The first layer of `model` behind which two engines differ by more than the budget, in words.
 
     Each engine runs the first layer, the first two, and so on, for itself; where that is a residual block, also the
     layers inside it.
@@ -167,7 +167,7 @@ Chain = list[tuple[Layer, dict[str, np.ndarray]]]
 
 
 def _first_apart(before: Chain, layers: Chain, gap: Callable[[Chain], float], limit: float) -> str | None:
-    """The first of `layers`, which come after `before`, that leaves a gap above the limit; None if there is none."""
+    """The first of `layers`, which come behind `before`, that leaves a gap above the limit; None if there is none."""
     for index, (layer, arrays) in enumerate(layers):
         found = gap([*before, *layers[: index + 1]])
         if found <= limit:

@@ -20,7 +20,7 @@ from udlbridge.tolerances import budget, relative_difference
 
 @dataclass(frozen=True)
 class StepComparison:
-    """How far apart two networks are after one step, relative to the largest number there.
+    """How far two networks are apart behind one step, relative to the largest number there.
 
     `first` and `second` say what the step is in each. `difference` is None where the two do not have the same shape.
     """
@@ -35,7 +35,7 @@ class StepComparison:
 class PortReport:
     """What `compare_models` found. Prints as a table.
 
-    `steps`: after every layer, and after its activation by itself. `parted`: the number of the first step after
+    `steps`: behind every layer, and behind its activation by itself. `parted`: the number of the first step behind
     which the two differ by more than `budget`, else None. `outputs` and `kernel`: how far f(x) and the kernel are
     apart, None where shapes differ. `hints`: what is known of the reason.
     """
@@ -61,7 +61,7 @@ class PortReport:
 
     def __str__(self) -> str:
         width = max((len(step.first) for step in self.steps), default=4)
-        lines = [f"{'after':<{width + 5}}  difference"]
+        lines = [f"{'behind':<{width + 5}}  difference"]
         for index, step in enumerate(self.steps):
             gap = "another shape" if step.difference is None else f"{step.difference:.2e}"
             other = "" if step.first == step.second else f"  ({step.second} in the second)"
@@ -76,11 +76,11 @@ class PortReport:
 
 
 def compare_models(first: Model, second: Model, x: np.ndarray, *, backend: str | None = None) -> PortReport:
-    """Say whether two networks are the same function with the same kernel, and if not, after which layer they part.
+    """Say whether two networks are the same function with the same kernel, and if not, behind which layer they part.
 
     Every network runs by itself, layer after layer, and an activation is a step of its own; so a layer that comes with
-    its activation may be compared with one that is followed by it. Layers that change nothing (Dropout, identity) are
-    left out.
+    its activation may be compared with one that has it behind. Layers that change nothing (Dropout, identity) are left
+    out.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
@@ -121,7 +121,7 @@ def compare_models(first: Model, second: Model, x: np.ndarray, *, backend: str |
             parted = index
             hints += _hints(*pair)
         if not same:
-            hints.append(f"after step {index} one has the shape {h[0].shape[1:]}, the other {h[1].shape[1:]}")
+            hints.append(f"behind step {index} one has the shape {h[0].shape[1:]}, the other {h[1].shape[1:]}")
             break
     if len(own) != len(other):
         hints.append(f"the first has {len(own)} steps, the second {len(other)}")

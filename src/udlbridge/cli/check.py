@@ -47,7 +47,7 @@ def command(
     Every engine computes outputs, Jacobians, kernel, eigenvalues and input derivatives by itself, and every pair is
     held against the error budget of the dtype. With --against FILE, two networks are compared instead, layer by layer,
     on the first of the engines. The exit code is 0 only if all is within the budget; where outputs differ, the first
-    layer after which they do is named.
+    layer behind which they do is named.
     """
     from dataclasses import replace
 

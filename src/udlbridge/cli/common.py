@@ -35,7 +35,7 @@ class UserPath(click.Path):
             Path(os.fsdecode(found)).exists()
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
-            self.fail(f"{os.fspath(value)[:40]!r}... is not a path here: {words}", param, ctx)
+            self.fail(f"{os.fspath(value)[:40]!r}... is no path here: {words}", param, ctx)
         return found
 
 
@@ -194,7 +194,7 @@ def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
     on without it.
 
     Raises:
-        UnknownBackend: one of the names is not that of an engine.
+        UnknownBackend: there is no engine of one of the names.
         BackendUnavailable: an engine in the list cannot run here.
     """
     from udlbridge import backends
@@ -221,7 +221,7 @@ def load_model(name: str, dtype: str | None) -> Any:
     Without `dtype` a file and a function keep their own, and a network by name is float32.
 
     Raises:
-        ModelFileError: there is no such file or function, or it cannot be read, or does not make a network.
+        ModelFileError: there is no such file or function, or it cannot be read, or makes no network.
     """
     from udlbridge.networks import models
     from udlbridge.networks.model import Model

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
     """A `Model` with the layers and copies of the weights of a PyTorch module.
 
-    Supported: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools, adaptive pools
+    Understood: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools, adaptive pools
     to size 1, LayerNorm, GroupNorm, BatchNorm1d and 2d, Dropout (1d, 2d and Alpha too), Flatten, Embedding, Identity,
-    the activations, Softmax and LogSoftmax over the last axis (dim=-1, or dim=1 after a Flatten); and whatever
+    the activations, Softmax and LogSoftmax over the last axis (dim=-1, or dim=1 behind a Flatten); and whatever
     `to_torch` makes. The layers are numbered in order of evaluation. Softplus becomes the exact function, which
     torch leaves above its threshold (at least 20) by up to 2e-9. For other modules there is `ub.ntk(module, x)`, which
     needs no translation.
@@ -28,7 +28,7 @@ def from_torch(module: nn.Module | Any, *, inference: bool = False) -> Model:
         inference: take a network in training mode as it is in inference.
 
     Raises:
-        ConversionError: a module that has no translation, or does not fit after the others, by its path inside
+        ConversionError: a module that has no translation, or does not fit behind the others, by its path inside
             `module`; shared or frozen parameters; weights that are neither float32 nor float64, of several dtypes,
             without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
             from inference.

@@ -106,12 +106,12 @@ def write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -
     write_samples(group["x"], 0, x)
     try:
         model.save(folder / MODEL)
-    except (ModelFileError, SafetensorError) as failure:  # how these report a full disk
+    except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
         raise OSError(str(failure)) from failure
 
 
 def write_samples(target: Any, start: int, x: np.ndarray) -> None:
-    """Write samples (m, *D) after the first `start`, one chunk after the other."""
+    """Write samples (m, *D) behind the first `start`, one chunk after the other."""
     rows, end, length = target.chunks[0], start + len(x), target.shape[0]
     while start < end:
         last = (start // rows + 1) * rows

@@ -178,7 +178,7 @@ class ModuleNetwork(ForeignNetwork):
         return unpacked(x, self.dtypes, device)
 
     def evaluate(self, params: Params, inputs: Inputs, *, tables: bool = False) -> tuple[Tensor, Watching]:
-        """Outputs (n, O), with the axes after the first in C order, of a copy of the module with these parameters.
+        """Outputs (n, O), with the axes behind the first in C order, of a copy of the module with these parameters.
 
         `tables`: note which inputs are looked up in which tables.
         """
