@@ -124,7 +124,7 @@ REFUSED = {
         YES,
         r"log-probabilities already",
     ),
-    "logits": ("nll", LOGITS, CLASSES, r'"nll" of a network whose outputs are no prob.*"cross_entropy" \(classes\)'),
+    "logits": ("nll", LOGITS, CLASSES, r'"nll" of a network whose outputs are not prob.*"cross_entropy" \(classes\)'),
     "softmax before": (
         "nll",
         ub.Model([ub.Dense(4, 3), ub.Softmax(), ub.Dense(3, 3)], dtype="float64"),
