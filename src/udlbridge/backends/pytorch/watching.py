@@ -169,7 +169,9 @@ def _check_tokens(name: str, args: Any, kwargs: Any) -> None:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Within it, gradients are followed and autocast is off, whatever the caller has set; in this thread alone."""
-    kinds = ["cpu", *(kind for kind in ("cuda", "mps") if torch.is_autocast_enabled(kind))]
+    # Which devices have an autocast depends on torch's version.
+    others = (kind for kind in ("cuda", "mps") if torch.amp.is_autocast_available(kind))
+    kinds = ["cpu", *(kind for kind in others if torch.is_autocast_enabled(kind))]
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.enable_grad()):
             stack.enter_context(context)
