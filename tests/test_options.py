@@ -120,3 +120,9 @@ def test_plans_of_numbers_of_numpy_are_data() -> None:
 def test_a_word_is_no_truth_value(call: Callable[[object], object], untyped: None) -> None:
     with pytest.raises(OptionError, match="True or False"):
         call("no")
+
+
+def test_durations_are_shown_in_units_that_people_count_in() -> None:
+    shown = {0.0: "0 s", 3.14159: "3.14 s", 119.0: "119 s", 120.0: "2 min", 7200.0: "2 h", 6_894_375.3: "79.8 days"}
+    assert {seconds: options.show_seconds(seconds) for seconds in shown} == shown
+    assert options.show_seconds(7e17) == "2.22e+10 years"

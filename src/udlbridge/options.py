@@ -186,3 +186,12 @@ def show_bytes(amount: float) -> str:
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} TB"
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration with three digits, in the largest unit that it has at least two of: "33.1 s", "79.8 days"."""
+    unit, size = "s", 1.0
+    for larger, least in (("min", 60.0), ("h", 3600.0), ("days", 86400.0), ("years", 365.25 * 86400.0)):
+        if seconds >= 2 * least:
+            unit, size = larger, least
+    return f"{seconds / size:.3g} {unit}"

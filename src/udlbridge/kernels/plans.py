@@ -8,7 +8,7 @@ from typing import Any
 from udlbridge.backends.jobs import Method
 from udlbridge.backends.reduction import Outputs
 from udlbridge.kernels.tiling import Grid
-from udlbridge.options import show_bytes
+from udlbridge.options import show_bytes, show_seconds
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class Plan:
             f"disk     {show_bytes(self.disk_bytes)}",
         ]
         if self.seconds is not None and self.gflops is not None:
-            lines.append(f"time     about {self.seconds:,.1f} s at {self.gflops:,.0f} GFLOP/s (calibrated)")
+            lines.append(f"time     about {show_seconds(self.seconds)} at {self.gflops:,.0f} GFLOP/s (calibrated)")
         return "\n".join(lines)
