@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Shaped
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from udlbridge.arrays import as_array
@@ -35,7 +35,7 @@ class FactoredKernel(NDArrayOperatorsMixin):
 
     __slots__ = ("factor",)
 
-    def __init__(self, factor: Real[np.ndarray, "n d"]) -> None:
+    def __init__(self, factor: Shaped[np.ndarray, "n d"]) -> None:
         array = as_array(factor, "the factor", wanted=np.float64)
         if array.dtype.kind not in "biuf":
             remedy = "take its real part" if array.dtype.kind == "c" else "convert it to float64"
