@@ -8,22 +8,22 @@ function bridge_build(spec::AbstractString, names, arrays)
 end
 
 "the spec, as JSON text, of a chain that a user has in Julia, with the names and canonical arrays (axes reversed)"
-function bridge_model(chain)
+function bridge_model(@nospecialize(chain))
     model = from_flux(chain)
     return JSON.json(model.spec), first.(model.params), last.(model.params)
 end
 
-bridge_outputs(chain::Chain, X::AbstractArray) = outputs(chain, received(X))
+bridge_outputs(@nospecialize(chain::Chain), X::AbstractArray) = outputs(chain, received(X))
 
 "samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"
 received(X::AbstractArray) = Array(X)
 received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
-bridge_input_jacobian(chain::Chain, X::AbstractArray) = input_jacobian(chain, received(X))
+bridge_input_jacobian(@nospecialize(chain::Chain), X::AbstractArray) = input_jacobian(chain, received(X))
 
-bridge_input_hessian(chain::Chain, X::AbstractArray) = input_hessian(chain, received(X))
+bridge_input_hessian(@nospecialize(chain::Chain), X::AbstractArray) = input_hessian(chain, received(X))
 
-bridge_signals(chain::Chain, X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
+bridge_signals(@nospecialize(chain::Chain), X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
 function bridge_steps(rows::AbstractString, constants)
@@ -43,17 +43,17 @@ fill_scalar(value::Number) = fill(value)
 fill_scalar(value::AbstractArray) = value
 
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
-function bridge_jacobian(chain::Chain, X::AbstractArray)
+function bridge_jacobian(@nospecialize(chain::Chain), X::AbstractArray)
     return bridge_canonical(chain, last.(jacobian(chain, received(X))))
 end
 
 "J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
-function bridge_pull(chain::Chain, X::AbstractArray, cotangents::AbstractMatrix)
+function bridge_pull(@nospecialize(chain::Chain), X::AbstractArray, cotangents::AbstractMatrix)
     return bridge_canonical(chain, last.(pull(chain, received(X), Array(cotangents))))
 end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
-function bridge_push(chain::Chain, X::AbstractArray, direction, cotangents::AbstractMatrix)
+function bridge_push(@nospecialize(chain::Chain), X::AbstractArray, direction, cotangents::AbstractMatrix)
     own = [from_canonical(type(leaf), Val(leaf.field), value) for (leaf, value) in zip(leaves(chain), direction)]
     return push(chain, received(X), own, Array(cotangents))
 end
@@ -65,7 +65,7 @@ struct Prepared{R<:Reduction}
 end
 
 "`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
-function bridge_prepare(chain::Chain, X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
+function bridge_prepare(@nospecialize(chain::Chain), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
     return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
@@ -97,7 +97,7 @@ function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, ri
 end
 
 "arrays in the order of `parameters`, from Flux's layout to the canonical one"
-function bridge_canonical(chain::Chain, arrays)
+function bridge_canonical(@nospecialize(chain::Chain), arrays)
     return [to_canonical(type(leaf), Val(leaf.field), array) for (leaf, array) in zip(leaves(chain), arrays)]
 end
 
@@ -106,7 +106,7 @@ targets(Y::AbstractArray) = Array(Y)
 targets(Y) = Observed(Array(Y[1]), Array(Y[2]))
 
 "the loss of a batch, and its gradients in the order of `parameters`, in the canonical layout"
-function bridge_loss_gradient(chain::Chain, X::AbstractArray, Y, loss::AbstractString, weight::Real)
+function bridge_loss_gradient(@nospecialize(chain::Chain), X::AbstractArray, Y, loss::AbstractString, weight::Real)
     value, gradients = loss_gradient(loss_function(loss, weight), chain, received(X), targets(Y))
     return Float64(value), bridge_canonical(chain, gradients)
 end
@@ -117,7 +117,7 @@ end
 A [`Training`](@ref) of `chain`, in place. `weight` is that of slopes in the loss. `names` and `values` are the optimiser's
 settings; a `clip_norm` of 0 means none.
 """
-function bridge_training(chain::Chain, X, Y, loss, weight, name, names, values, rates, clip_norm)
+function bridge_training(@nospecialize(chain::Chain), X, Y, loss, weight, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
@@ -144,7 +144,7 @@ end
 
 "canonical parameters, then canonical arrays of every slot by its name, then the number of steps"
 function bridge_state(t::Training)
-    kept = [slots(leaf.rule, leaf.state) for leaf in optimiser_leaves(t)]
+    kept = [slots(leaf.rule, leaf.state) for leaf in t.optimiser_leaves]
     by_slot = Dict(string(key) => bridge_canonical(t.chain, getproperty.(kept, key)) for key in keys(first(kept)))
     return bridge_canonical(t.chain, last.(parameters(t.chain))), by_slot, t.step
 end

@@ -18,12 +18,12 @@ julia> input_hessian(Dense(ones(1, 2), [0.0], z -> z^3), [1.0, 0.0][:, :])[:, :,
 # Errors
 `ArgumentError` for a chain that takes tokens, and as for [`UDLBridge.jacobian`](@ref).
 """
-function input_hessian(model, X::AbstractArray)
+function input_hessian(@nospecialize(model), X::AbstractArray)
     chain, X = ready(model, X)
     check_outputs(chain, X)
     takes_tokens(chain) && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))
     chain = for_duals(chain)
-    seeds = cotangents(Full(), chain(X))
+    seeds = cotangents(Full(), by_layer(chain, X))
     T = eltype(first(seeds))
     n = size(X, ndims(X))
     D = length(X) ÷ n
@@ -32,15 +32,14 @@ function input_hessian(model, X::AbstractArray)
         direction = reshape(zeros(T, D, n), size(X))
         reshape(direction, D, n)[d, :] .= 1
         for (k, seed) in enumerate(seeds)
-            along(t) = input_gradient(chain, X .+ t .* direction, seed)
-            H[:, d, k, :] = reshape(ForwardDiff.derivative(along, zero(T)), D, n)
+            H[:, d, k, :] = carried_along.(input_gradient(chain, Along.(X, direction), seed))
         end
     end
     return H
 end
 
-"the pullback of `seed` through the chain to its input; zeros where the outputs do not depend on it"
-function input_gradient(chain::Chain, X::AbstractArray, seed)
-    pulled = only(last(Zygote.pullback(chain, X))(seed))
-    return pulled === nothing ? zero(X) : pulled
+"the pullback of `seed` through the chain to its input, (D, n); zeros where the outputs do not depend on it"
+function input_gradient(@nospecialize(chain::Chain), X::AbstractArray, seed)
+    pulled = last(observed_pullback(chain, X, Inputs()))(seed)
+    return reshape(pulled === nothing ? zero(X) : pulled, :, size(X, ndims(X)))
 end

@@ -6,9 +6,9 @@ f(X) in inference mode, (O, n) for X (D..., n).
 # Errors
 `ArgumentError` where there is no sample, for entries that are not real numbers, and for what [`inference`](@ref) refuses.
 """
-function outputs(model, X::AbstractArray)
+function outputs(@nospecialize(model), X::AbstractArray)
     chain, X = ready(model, X)
-    return chain(X)
+    return by_layer(chain, X)
 end
 
 "sample `i` of `X`, kept as a batch of one"
@@ -32,41 +32,32 @@ One Zygote pullback per sample, and one call of it per output (with mutable laye
 # Errors
 `ArgumentError` as for [`UDLBridge.outputs`](@ref), and for a chain whose outputs are not (O, n) or that mixes samples.
 """
-function jacobian(model, X::AbstractArray)
+function jacobian(@nospecialize(model), X::AbstractArray)
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    return per_sample(chain, X, cotangents(Full(), chain(X)))::Vector{<:Pair{String,<:Array}}
+    return per_sample(chain, X, cotangents(Full(), by_layer(chain, X)))::Vector{<:Pair{String,<:Array}}
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain or of one layer in inference mode"
-function per_sample(chain, X::AbstractArray, seeds)
-    T = eltype(first(seeds))
-    n = size(X, ndims(X))
-    own = leaves(chain)
-    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
-    forgetful = any(leaf -> ismutable(leaf.layer), own)
+function per_sample(@nospecialize(network), X::AbstractArray, seeds)
+    T, n, own = eltype(first(seeds)), size(X, ndims(X)), leaves(network)
     blocks = Array{T}[Array{T}(undef, size(value(leaf))..., length(seeds), n) for leaf in own]
+    see = Gradients()
     for i in 1:n
-        xi = sample(X, i)
-        _, back = Zygote.pullback(m -> m(xi), chain)
+        _, network_back = observed_pullback(network, sample(X, i), see)
         for (k, seed) in enumerate(seeds)
-            k > 1 && forgetful && ((_, back) = Zygote.pullback(m -> m(xi), chain))
-            gradient = only(back(sample(seed, i)))
-            store!(blocks, own, gradient, k, i)
+            found = gradients!(see, network_back, sample(seed, i))
+            foreach((block, gradient) -> store!(block, gradient, k, i), blocks, found)
         end
     end
     return Pair{String,Array{T}}[leaf.name => block for (leaf, block) in zip(own, blocks)]
 end
 
-"copy one gradient of a chain's leaves into slot (k, i) of the blocks; a parameter on which nothing depends has gradient zero"
-function store!(blocks, own::Vector{Leaf}, gradient, k::Integer, i::Integer)
-    for (block, leaf) in zip(blocks, own)
-        found = gradient_of(leaf, gradient)
-        target = selectdim(selectdim(block, ndims(block), i), ndims(block) - 1, k)
-        found === nothing ? fill!(target, 0) : copyto!(target, found)
-    end
-    return blocks
-end
+"copy a gradient into slot (k, i) of its block; a parameter on which nothing depends has gradient zero"
+store!(block::Array, gradient, k::Integer, i::Integer) = copyto!(slot(block, k, i), gradient)
+store!(block::Array, ::Nothing, k::Integer, i::Integer) = fill!(slot(block, k, i), 0)
+
+slot(block::Array{T,N}, k, i) where {T,N} = view(block, ntuple(_ -> :, Val(N - 2))..., k, i)
 
 """
     input_jacobian(model, X)
@@ -89,13 +80,13 @@ julia> input_jacobian(Dense([1.0 2.0; 3.0 4.0]), [1, 1][:, :])
  2.0  4.0
 ```
 """
-function input_jacobian(model, X::AbstractArray)
+function input_jacobian(@nospecialize(model), X::AbstractArray)
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    y, back = Zygote.pullback(chain, X)
+    y, chain_back = observed_pullback(chain, X, Inputs())
     result = zeros(eltype(y), size(X)[1:(end - 1)]..., size(y, 1), size(y, 2))
     for (k, seed) in enumerate(cotangents(Full(), y))
-        pulled = only(back(seed))
+        pulled = chain_back(seed)
         pulled === nothing && continue
         copyto!(selectdim(result, ndims(result) - 1, k), pulled)
     end

@@ -1,3 +1,17 @@
+"Marks the dual numbers of this package."
+struct Moving end
+
+"""
+    Along(value, direction)
+
+A number that moves along a direction. Its type does not depend on what is differentiated, so that code for it is compiled
+once for every kind of layer; `ForwardDiff.derivative` has a type of its own for every function.
+"""
+const Along = ForwardDiff.Dual{Moving}
+
+"the derivative along the direction: zero for what does not move"
+carried_along(z::Real) = ForwardDiff.partials(Moving, z, 1)
+
 """
     Carried(f)
 

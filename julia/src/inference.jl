@@ -25,21 +25,25 @@ function inference(@nospecialize(model))
     return Flux.fmap(at_rest, chain; exclude=leaf)
 end
 
-"a network and all that is in it, each once; Flux's own traversals would be compiled for every network"
+"a network and all that is in it, field by field, each once; Flux's own traversals would be compiled for every network"
 function parts!(found::Vector{Any}, seen, @nospecialize(x))
-    (x isa Union{Type,Module} || x in seen) && return found
+    (x isa Union{Type,Module,Symbol,AbstractString,Number} || x in seen) && return found
     push!(seen, x)
     push!(found, x)
-    Flux.Functors.isleaf(x) || foreach(child -> parts!(found, seen, child), values(Flux.Functors.children(x)))
+    if x isa Array
+        isbitstype(eltype(x)) || foreach(i -> isassigned(x, i) && parts!(found, seen, x[i]), eachindex(x))
+    else
+        foreach(i -> isdefined(x, i) && parts!(found, seen, getfield(x, i)), 1:nfields(x))
+    end
     return found
 end
 
 "a layer that is not a chain as a chain of one: its parameters are `\"0.weight\"` and so on"
-as_chain(chain::Chain) = chain
+as_chain(@nospecialize(chain::Chain)) = chain
 as_chain(layer) = Chain(layer)
 
 "whether a layer behaves differently in training: it has a field `active`"
-has_mode(::L) where {L} = hasfield(L, :active)
+has_mode(@nospecialize(layer)) = hasfield(typeof(layer), :active)
 # It takes the statistics of each sample by itself, in either mode.
 has_mode(l::GroupNorm) = l.track_stats
 
@@ -53,7 +57,7 @@ The type of the numbers that a chain computes with: that of its parameters and b
 `nothing` for a chain without any, where the samples decide.
 """
 function number_type(@nospecialize(chain))
-    types = [eltype(value(leaf)) for of in (fields, buffers) for leaf in leaves(chain, of)]
+    types = Type[eltype(value(leaf)) for leaf in [leaves(chain, fields); leaves(chain, buffers)]]
     for T in types
         T <: Real && float(T) === T && continue
         throw(ArgumentError("the chain has parameters of type $T; allowed: real floating-point numbers, as of f64(chain)"))
@@ -80,7 +84,7 @@ function check_shared(arrays)
 end
 
 "refuse names that are not parameters of the chain: a kernel over them would be zero"
-function check_names(chain::Chain, names)
+function check_names(@nospecialize(chain::Chain), names)
     names isa AbstractString &&
         throw(ArgumentError("params = \"$names\"; allowed: a vector of names, as [\"$names\"]"))
     known = first.(parameters(chain))

@@ -23,14 +23,14 @@ const ACTIVATIONS = Dict{String,Function}(
 Pairs `name => field` of the trainable arrays of a layer itself: the canonical name, and the field that holds the array, in
 the order of the Python side. `()` for a layer without any. Layers inside a layer are its [`children`](@ref).
 """
-fields(::Any) = ()
+fields(@nospecialize(layer)) = ()
 
 """
     buffers(layer)
 
 As [`fields`](@ref), for arrays that are not trained: the statistics of `BatchNorm`.
 """
-buffers(::Any) = ()
+buffers(@nospecialize(layer)) = ()
 
 """
     children(layer)
@@ -38,7 +38,7 @@ buffers(::Any) = ()
 Triples `(prefix, child, pick)` of the layers inside a layer: the first part of their parameters' names, the layer, and the
 function that takes its gradient out of the gradient of the whole.
 """
-children(::Any) = ()
+children(@nospecialize(layer)) = ()
 
 "Canonical names of the trainable arrays of a layer itself, in the order of the Python side."
 parameter_names(layer) = map(pair -> Symbol(first(pair)), fields(layer))
@@ -48,14 +48,14 @@ struct Leaf
     name::String
     layer::Any # untyped: what runs over leaves is compiled once, and not for every network
     field::Symbol
-    pick::Any
+    picks::Vector{Any} # from the gradient of the whole to that of the layer, one step after the other
 end
 
 value(leaf::Leaf) = getproperty(leaf.layer, leaf.field)
 type(leaf::Leaf) = typeof(leaf.layer)
 
 "the leaf's part of the gradient of the whole network; `nothing` if nothing depends on it"
-gradient_of(leaf::Leaf, gradient) = part(leaf.pick(gradient), leaf.field)
+gradient_of(leaf::Leaf, gradient) = part(foldl((g, pick) -> pick(g), leaf.picks; init=gradient), leaf.field)
 
 part(gradient, field) = getproperty(gradient, field)
 part(::Nothing, field) = nothing
@@ -63,15 +63,15 @@ item(gradient, index) = gradient[index]
 item(::Nothing, index) = nothing
 
 "all arrays of a layer and of those inside, by `fields` or by `buffers`"
-function leaves(@nospecialize(layer), of=fields, prefix="", @nospecialize(pick=identity))
-    own = Leaf[Leaf(prefix * name, layer, field, pick) for (name, field) in of(layer)]
+function leaves(@nospecialize(layer), of=fields, prefix="", picks=Any[])
+    own = Leaf[Leaf(prefix * name, layer, field, picks) for (name, field) in of(layer)]
     inside = children(layer)
     if isempty(own) && isempty(inside) && of === fields && !isempty(Flux.trainables(layer))
         throw(ArgumentError("UDLBridge does not know the parameters of a $(nameof(typeof(layer))); \
             `to_flux(from_flux(chain))` may translate it"))
     end
     for (part, child, inner) in inside
-        append!(own, leaves(child, of, "$prefix$part.", inner ∘ pick))
+        append!(own, leaves(child, of, "$prefix$part.", Any[picks; inner]))
     end
     return own
 end
@@ -90,7 +90,10 @@ julia> first.(UDLBridge.parameters(Chain(Dense(2 => 3), SkipConnection(Dense(3 =
  "1.0.weight"
 ```
 """
-parameters(model) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
+parameters(@nospecialize(model)) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
+
+"the arrays alone"
+parameter_arrays(@nospecialize(model)) = Array[array for (_, array) in parameters(model)]
 
 """
     build(spec, params) -> Chain
@@ -109,7 +112,7 @@ function build_chain(specs, param)
     layers = map(enumerate(specs)) do (index, settings)
         build_layer(Val(Symbol(settings["kind"])), settings, name -> param("$(index - 1).$name"))
     end
-    return Chain(layers...)
+    return Chain(Tuple(layers))
 end
 
 """

@@ -4,13 +4,15 @@
 The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: only the parameters theta of the chain
 that is trained count, while f and J are those of the chain `start`, with the parameters theta_0.
 """
-struct AtStart{L,C<:Chain}
+struct AtStart{L}
     loss::L
-    start::C
+    start::Chain
 end
 
 "the parameters of a chain minus those of another, in the order of [`parameters`](@ref)"
-moves(chain::Chain, start::Chain) = [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
+function moves(@nospecialize(chain::Chain), @nospecialize(start::Chain))
+    return [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
+end
 
 """
     linear_outputs(start, X, direction) -> Matrix
@@ -18,7 +20,7 @@ moves(chain::Chain, start::Chain) = [now .- before for ((_, now), (_, before)) i
 `f(x) + J(x) w` (O, n): the outputs of a chain, linearised, where its parameters move along `direction`, arrays in the order
 of [`parameters`](@ref).
 """
-function linear_outputs(start, X::AbstractArray, direction::AbstractVector)
+function linear_outputs(@nospecialize(start), X::AbstractArray, direction::AbstractVector)
     f = outputs(start, X)
     moved = map(axes(f, 1)) do a
         C = fill!(similar(f), 0)
@@ -29,7 +31,7 @@ function linear_outputs(start, X::AbstractArray, direction::AbstractVector)
 end
 
 "the loss and its gradient J' dL/df: two products with the Jacobian at the start"
-function value_and_gradient(l::AtStart, chain::Chain, x::AbstractArray, y)
+function value_and_gradient(l::AtStart, @nospecialize(chain::Chain), x::AbstractArray, y; keep...)
     f = linear_outputs(l.start, x, moves(chain, l.start))
     value, (slope,) = Flux.withgradient(f -> l.loss(f, y), f)
     return value, last.(pull(l.start, x, slope))
@@ -40,7 +42,7 @@ end
 
 A [`Training`](@ref) of `chain`, in place, as by [`bridge_training`](@ref), but of the network linearised at `start`.
 """
-function bridge_linearized(chain::Chain, start::Chain, X, Y, loss, name, names, values, rates, clip_norm)
+function bridge_linearized(@nospecialize(chain::Chain), @nospecialize(start::Chain), X, Y, loss, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)

@@ -65,11 +65,14 @@ layer's [`leaves`](@ref), each once and in their order; a layer whose sites do n
 """
 observed(layer, x, see) = has_parameters(layer) ? see(Elementwise(layer), x) : layer(x)
 
-has_parameters(layer) = !isempty(leaves(layer))
+has_parameters(@nospecialize(layer)) = !isempty(leaves(layer))
 @non_differentiable has_parameters(::Any)
 
 "no observer: what the site makes of `x`, and nothing else"
 unseen(site::Site, x) = enter(site.layer, x)
+
+"Looks on while a batch goes forward and backward through a network; see [`observed_pullback`](@ref)."
+abstract type Observer end
 
 """
     Recorder()
@@ -78,7 +81,7 @@ Records all sites, their inputs, and the sizes of their outputs. Under Zygote it
 parameters: each backward pass leaves the errors of all sites, the derivatives with respect to their outputs, in `errors`;
 `nothing` where the network's output does not depend on a site.
 """
-struct Recorder
+struct Recorder <: Observer
     sites::Vector{Site}
     inputs::Vector{AbstractArray}
     sizes::Vector{Dims}
@@ -144,12 +147,15 @@ end
 # one.
 
 """
-    observed_pullback(layer, x, see::Recorder) -> y, back
+    observed_pullback(layer, x, see::Observer) -> y, back
 
-What [`observed`](@ref) makes, and its pullback, from the derivative with respect to `y` to that with respect to `x`;
-`nothing` stands for zero.
+The layer on a batch, and its pullback, from the derivative with respect to `y` to that with respect to `x`; `nothing`
+stands for zero. On the way back a [`Recorder`](@ref) takes the errors of sites, [`Gradients`](@ref) the derivatives with
+respect to parameters, [`Inputs`](@ref) nothing.
 """
-function observed_pullback(@nospecialize(chain::Chain), x, see::Recorder)
+observed_pullback(layer, x, see::Observer) = single_pullback(layer, x, see)
+
+function observed_pullback(@nospecialize(chain::Chain), x, see::Observer)
     backs = Any[]
     for layer in Any[chain.layers...]
         x, layer_back = whole_pullback(layer, x, see)
@@ -162,6 +168,7 @@ pulled(d, layer_back) = layer_back(d)
 pulled(::Nothing, layer_back) = nothing
 
 "the same, with all of the layer's parameters shown"
+whole_pullback(layer, x, see::Observer) = observed_pullback(layer, x, see)
 function whole_pullback(layer, x, see::Recorder)
     first = length(see.sites) + 1
     y_back = observed_pullback(layer, x, see)
@@ -170,10 +177,73 @@ function whole_pullback(layer, x, see::Recorder)
     return shown(see, Elementwise(layer), x)
 end
 
-function observed_pullback(layer, x, see::Recorder)
+"[`observed_pullback`](@ref) of a layer that is not made of others"
+function single_pullback(layer, x, see::Recorder)
     y, layer_back = Zygote.pullback(x -> observed(layer, x, see), x)
     return y, only ∘ layer_back
 end
+
+"Looks for nothing: what comes back is the derivative with respect to the input."
+struct Inputs <: Observer end
+
+function single_pullback(layer, x, ::Inputs)
+    y, layer_back = Zygote.pullback(layer, x)
+    return y, only ∘ layer_back
+end
+
+"""
+    Gradients()
+
+Each backward pass leaves the derivatives with respect to all parameters, in the order of [`leaves`](@ref), in `found`;
+`nothing` stands for zero. They are Zygote's own: sites and the rules of this package play no part. One serves any number of
+passes through the same network.
+"""
+struct Gradients <: Observer
+    found::Vector{Any}
+    own::IdDict{Any,Tuple{Int,Vector{Leaf}}} # for each layer, how many leaves are before its own, and these
+end
+Gradients() = Gradients(Any[], IdDict{Any,Tuple{Int,Vector{Leaf}}}())
+
+"the leaves of a layer, and the number of those before them; places are given in the first pass"
+function places!(see::Gradients, layer)
+    return get!(see.own, layer) do
+        before, own = length(see.found), leaves(layer)
+        append!(see.found, fill(nothing, length(own)))
+        return before, own
+    end
+end
+
+function single_pullback(layer, x, see::Gradients)
+    before, own = places!(see, layer)
+    isempty(own) && return single_pullback(layer, x, Inputs())
+    # No parameters come before the first ones: nobody needs the derivative with respect to what goes into these.
+    through() = before == 0 ? Zygote.pullback(m -> m(x), layer) : Zygote.pullback(applied, layer, x)
+    y, pullback = through()
+    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
+    forgetful = any(leaf -> ismutable(leaf.layer), own)
+    function layer_back(d)
+        gradient, pulled... = (forgetful ? last(through()) : pullback)(d)
+        for (k, leaf) in enumerate(own)
+            see.found[before + k] = gradient_of(leaf, gradient)
+        end
+        return isempty(pulled) ? nothing : only(pulled)
+    end
+    return y, layer_back
+end
+
+applied(layer, x) = layer(x)
+
+"one backward pass: the derivatives with respect to all parameters, in the order of [`leaves`](@ref)"
+function gradients!(see::Gradients, network_back, d)
+    fill!(see.found, nothing)
+    network_back(d)
+    return see.found
+end
+
+"a derivative with respect to the parameter `p` as an array like it"
+filled(g::Array, p::Array) = g
+filled(g, p::Array) = copyto!(similar(p), g)
+filled(::Nothing, p::Array) = zero(p)
 
 function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
     y, chain_back = observed_pullback(chain, x, see)

@@ -9,14 +9,13 @@ of the [`parameters`](@ref), in their order.
 # Errors
 `ArgumentError` as for [`UDLBridge.jacobian`](@ref).
 """
-function pull(model, X::AbstractArray, C::AbstractMatrix)
+function pull(@nospecialize(model), X::AbstractArray, C::AbstractMatrix)
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    _, back = Zygote.pullback(m -> m(X), chain)
-    named = parameters(chain)
-    blocks = [similar(C, size(p)..., 1, 1) for (_, p) in named]
-    store!(blocks, leaves(chain), only(back(C)), 1, 1)
-    return [name => reshape(block, size(p)) for ((name, p), block) in zip(named, blocks)]
+    see = Gradients()
+    _, chain_back = observed_pullback(chain, X, see)
+    found = gradients!(see, chain_back, C)
+    return [name => filled(g, p) for ((name, p), g) in zip(parameters(chain), found)]
 end
 
 """
@@ -31,13 +30,13 @@ chain takes `<J_i' c_i, w>` from one Zygote pullback per sample, which is as exa
 # Errors
 `ArgumentError` as for [`UDLBridge.jacobian`](@ref).
 """
-function push(model, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
+function push(@nospecialize(model), X::AbstractArray, direction::AbstractVector, C::AbstractMatrix)
     chain, X = ready(model, X)
     check_outputs(chain, X)
     isempty(direction) && return fill!(similar(C, size(C, 2)), 0)
     carried(chain, X) || return push_by_sample(chain, X, direction, C)
     x, dx, taken = X, nothing, 0
-    for layer in chain.layers
+    for layer in Any[chain.layers...]
         count = length(parameter_names(layer))
         x, dx = tangent(layer, direction[(taken + 1):(taken + count)], x, dx)
         taken += count
@@ -46,11 +45,11 @@ function push(model, X::AbstractArray, direction::AbstractVector, C::AbstractMat
 end
 
 "whether one forward pass can carry tangents through the chain"
-function carried(chain::Chain, X::AbstractArray)
+function carried(@nospecialize(chain::Chain), X::AbstractArray)
     x = sample(X, 1)
-    for layer in chain.layers
+    for layer in Any[chain.layers...]
         has_tangent(layer, x) || return false
-        x = layer(x)
+        x = by_layer(layer, x)
     end
     return true
 end
@@ -91,7 +90,7 @@ end
 tangent(::typeof(Flux.flatten), direction, x, dx) = Flux.flatten(x), dx === nothing ? nothing : Flux.flatten(dx)
 
 "`push` from per-sample gradients, of a few samples at a time"
-function push_by_sample(chain::Chain, X::AbstractArray, direction, C::AbstractMatrix)
+function push_by_sample(@nospecialize(chain::Chain), X::AbstractArray, direction, C::AbstractMatrix)
     result = fill!(similar(C, size(C, 2)), 0)
     for rows in Iterators.partition(axes(C, 2), 64)
         blocks = per_sample(chain, copy(selectdim(X, ndims(X), rows)), [C[:, rows]])

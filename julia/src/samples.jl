@@ -29,12 +29,15 @@ function tokens(X::AbstractArray{Bool})
 end
 
 "whether a layer takes tokens: integers that name columns of a table, and are not numbers to compute with"
-takes_tokens(layer) = false
+takes_tokens(@nospecialize(layer)) = false
 takes_tokens(::Embedding) = true
 takes_tokens(s::SkipConnection) = takes_tokens(s.layers)
 function takes_tokens(@nospecialize(chain::Chain))
-    known = findfirst(layer -> takes_tokens(layer) || has_parameters(layer), values(chain.layers))
-    return known !== nothing && takes_tokens(chain.layers[known])
+    for layer in Any[chain.layers...]
+        takes_tokens(layer) && return true
+        has_parameters(layer) && return false
+    end
+    return false
 end
 
 """
@@ -62,4 +65,5 @@ function check_outputs(@nospecialize(chain::Chain), X::AbstractArray)
 end
 
 "the chain on a batch, layer after layer: compiled for each kind of layer, and not for the network"
-by_layer(@nospecialize(chain::Chain), x) = foldl((x, layer) -> layer(x), Any[chain.layers...]; init=x)
+by_layer(layer, x) = layer(x)
+by_layer(@nospecialize(chain::Chain), x) = foldl((x, layer) -> by_layer(layer, x), Any[chain.layers...]; init=x)

@@ -9,11 +9,11 @@ The chain is walked one layer at a time, each with its own Zygote pullback, so t
 # Errors
 `ArgumentError` where there is no sample, and for what [`inference`](@ref) refuses.
 """
-function signals(model, X::AbstractArray, Y::AbstractArray)
+function signals(@nospecialize(model), X::AbstractArray, Y::AbstractArray)
     chain, X = ready(model, X)
     activations, ways_back = Any[], Any[]
     h = X
-    for layer in chain.layers
+    for layer in Any[chain.layers...]
         h, error_of, back = step_with_pullback(layer, h)
         push!(activations, h)
         push!(ways_back, (error_of, back))
@@ -30,8 +30,8 @@ end
 
 "the layer's output, the pullback from it to the preactivation, and the pullback from there to the input"
 function step_with_pullback(layer, x)
-    y, back = Zygote.pullback(layer, x)
-    return y, identity, slope -> only(back(slope))
+    y, back = observed_pullback(layer, x, Inputs())
+    return y, identity, back
 end
 function step_with_pullback(layer::Dense, x)
     z, affine_back = Zygote.pullback(x) do a

@@ -8,29 +8,17 @@ Forward over reverse: all samples move along their own direction at once, and a 
 the Zygote gradient along the way; one pass for each output. Second derivatives at kinks are 0, as for
 [`input_hessian`](@ref).
 """
-function slope_gradient(model, X::AbstractArray, C::AbstractArray)
+function slope_gradient(@nospecialize(model), X::AbstractArray, C::AbstractArray)
     chain, X = ready(model, X)
-    chain, T = for_duals(chain), eltype(X)
-    total = zeros(T, sum(length, last.(parameters(chain)); init=0))
-    for (k, seed) in enumerate(cotangents(Full(), chain(X)))
-        direction = selectdim(C, ndims(C) - 1, k)
-        total .+= ForwardDiff.derivative(t -> flat_gradient(chain, X .+ t .* direction, seed), zero(T))
+    chain, total = for_duals(chain), [zero(p) for (_, p) in parameters(chain)]
+    for (k, seed) in enumerate(cotangents(Full(), by_layer(chain, X)))
+        see = Gradients()
+        _, chain_back = observed_pullback(chain, Along.(X, selectdim(C, ndims(C) - 1, k)), see)
+        for (sum, found) in zip(total, gradients!(see, chain_back, seed))
+            found === nothing || (sum .+= carried_along.(found))
+        end
     end
-    result, first = Array{T}[], 1
-    for (_, p) in parameters(chain)
-        push!(result, reshape(total[first:(first + length(p) - 1)], size(p)))
-        first += length(p)
-    end
-    return result
-end
-
-"the gradient of `sum(seed .* chain(X))` by all parameters, in one vector"
-function flat_gradient(chain::Chain, X::AbstractArray, seed)
-    gradient = only(last(Zygote.pullback(m -> m(X), chain))(seed))
-    return reduce(vcat, map(leaves(chain)) do leaf
-        found = gradient_of(leaf, gradient)
-        vec(found === nothing ? zeros(eltype(X), size(value(leaf))) : found)
-    end)
+    return total
 end
 
 """
@@ -59,12 +47,12 @@ gather(Y::Observed, batch) = Observed(gather(Y.values, batch), gather(Y.slopes, 
 
 # Derivatives with respect to the input are backward passes themselves; those with respect to parameters go through them by
 # dual numbers, since Zygote cannot differentiate itself.
-function value_and_gradient(loss::Sobolev, chain::Chain, x::AbstractArray{T}, y::Observed) where {T}
+function value_and_gradient(loss::Sobolev, @nospecialize(chain::Chain), x::AbstractArray{T}, y::Observed; keep...) where {T}
     n, weight = size(x, ndims(x)), T(loss.weight)
-    value, (tree,) = Flux.withgradient(m -> sum(abs2, gaps(m(x), y.values)) / n, chain)
+    value, by_value = value_and_gradient((f, y) -> sum(abs2, gaps(f, y)) / n, chain, x, y.values; keep...)
     gap = gaps(input_jacobian(chain, x), y.slopes)
     by_slope = slope_gradient(chain, x, (2 * weight / n) .* gap)
-    return value + weight * sum(abs2, gap) / n, map(+, gradient_arrays(chain, tree), by_slope)
+    return value + weight * sum(abs2, gap) / n, map(+, by_value, by_slope)
 end
 
 "found - wanted, and 0 where the wanted number is NaN"

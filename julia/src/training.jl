@@ -75,47 +75,30 @@ A training in progress, in inference mode. The arrays of the chain are trained i
 `DimensionMismatch` where samples and targets, or rates and parameters, differ in number; `ArgumentError` for what
 [`inference`](@ref) refuses.
 """
-mutable struct Training{C<:Chain,S,A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
-    const chain::C
-    const state::S
+mutable struct Training{A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
+    const chain::Chain # of no one type: what trains it is compiled once, and not for every network
+    const arrays::Vector{Array} # of the parameters, in their order; the optimiser's leaves likewise
+    const optimiser_leaves::Vector{Flux.Optimisers.Leaf}
     const X::A
     const Y::B
     const loss::L
     const rates::Vector{Float64}
     const clip_norm::Union{Nothing,Float64}
+    const see::Gradients
     step::Int
 end
 
-function Training(model, X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
+function Training(@nospecialize(model), X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
     # In inference mode, with the arrays of the model: these are what is trained.
     chain, X = ready(model, X)
-    rates = rates isa Real ? fill(rates, length(parameters(chain))) : rates
+    arrays = parameter_arrays(chain)
+    rates = rates isa Real ? fill(rates, length(arrays)) : rates
     size(X, ndims(X)) == count_samples(Y) ||
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
-    length(rates) == length(parameters(chain)) ||
-        throw(DimensionMismatch("$(length(rates)) rates, but $(length(parameters(chain))) parameters"))
-    state = Flux.setup(optimiser, chain)
-    t = Training(chain, state, X, Y, loss, collect(Float64, rates), clip_norm, 0)
-    # Only parameters are trained, whatever else Flux finds in a layer.
-    trained = optimiser_leaves(t)
-    Flux.freeze!(state)
-    foreach(Flux.thaw!, trained)
-    return t
-end
-
-"the optimiser's leaves in the order of `parameters`"
-function optimiser_leaves(t::Training)
-    found = IdDict{Any,Any}()
-    find_leaves!(found, t.chain, t.state)
-    return [found[array] for (_, array) in parameters(t.chain)]
-end
-
-"the leaf of every trained array below `x`, by the array itself; `state` is the optimiser's tree for `x`"
-find_leaves!(found::IdDict, x, leaf::Flux.Optimisers.Leaf) = (found[x] = leaf; nothing)
-function find_leaves!(found::IdDict, x, state)
-    inside = Flux.Functors.children(x)
-    foreach(key -> find_leaves!(found, inside[key], state[key]), keys(state))
-    return nothing
+    length(rates) == length(arrays) ||
+        throw(DimensionMismatch("$(length(rates)) rates, but $(length(arrays)) parameters"))
+    trained = Flux.Optimisers.Leaf[Flux.setup(optimiser, array) for array in arrays]
+    return Training(chain, arrays, trained, X, Y, loss, collect(Float64, rates), clip_norm, Gradients(), 0)
 end
 
 """
@@ -125,7 +108,7 @@ Train on the samples `order`, in batches of `batch_size`; the last may be smalle
 `factor`. Returns the loss of each batch before its step. A loss that is not finite ends the epoch: its step is not made.
 """
 function epoch!(t::Training, order::AbstractVector{<:Integer}, batch_size::Integer, factor::Real=1)
-    for (leaf, rate) in zip(optimiser_leaves(t), t.rates)
+    for (leaf, rate) in zip(t.optimiser_leaves, t.rates)
         Flux.adjust!(leaf, rate * factor)
     end
     losses = Float64[]
@@ -140,9 +123,11 @@ end
 
 "one step on one batch, unless its loss is not finite; returns the loss before it"
 function step!(t::Training, x::AbstractArray, y)
-    loss, gradient = value_and_gradient(t.loss, t.chain, x, y)
+    loss, gradients = value_and_gradient(t.loss, t.chain, x, y; t.arrays, t.see)
     isfinite(loss) || return Float64(loss)
-    descend!(t, clip(gradient, t.chain, t.clip_norm))
+    for (leaf, p, g) in zip(t.optimiser_leaves, t.arrays, clip(gradients, t.clip_norm))
+        Flux.update!(leaf, p, g)
+    end
     t.step += 1
     return Float64(loss)
 end
@@ -151,49 +136,23 @@ end
 gather(X::AbstractArray{T,N}, batch) where {T,N} = X[ntuple(_ -> Colon(), Val(N - 1))..., batch]
 
 """
-    value_and_gradient(loss, chain, x, y) -> (value, gradient)
+    value_and_gradient(loss, chain, x, y; arrays, see) -> (value, gradients)
 
-The loss of a batch and its gradient: Flux's tree, or for [`Sobolev`](@ref) arrays in the order of [`parameters`](@ref).
+The loss of a batch, and its gradients in the order of [`parameters`](@ref). Who asks again and again keeps the `arrays` of
+the parameters, and `see`.
 """
-function value_and_gradient(loss, chain::Chain, x::AbstractArray, y)
-    value, (gradient,) = Flux.withgradient(m -> loss(m(x), y), chain)
-    return value, gradient
+function value_and_gradient(loss, @nospecialize(chain::Chain), x::AbstractArray, y; arrays=parameter_arrays(chain), see=Gradients())
+    f, chain_back = observed_pullback(chain, x, see)
+    value, (slope,) = Flux.withgradient(f -> loss(f, y), f)
+    return value, map(filled, gradients!(see, chain_back, slope), arrays)
 end
 
-"Flux's tree as arrays in the order of [`parameters`](@ref)"
-function gradient_arrays(chain::Chain, gradient)
-    return map(leaves(chain), last.(parameters(chain))) do leaf, p
-        found = gradient_of(leaf, gradient)
-        found === nothing ? zero(p) : copyto!(similar(p), found)
-    end
+"the gradients times min(1, limit / their norm together); `nothing` leaves them as they are"
+clip(gradients, ::Nothing) = gradients
+function clip(gradients, limit::Real)
+    norm = sqrt(sum(g -> Float64(sum(abs2, g)), gradients))
+    return norm > limit ? [g .* eltype(g)(limit / norm) for g in gradients] : gradients
 end
-
-"let the optimiser take one step"
-descend!(t::Training, gradient) = Flux.update!(t.state, t.chain, gradient)
-function descend!(t::Training, gradients::Vector{<:AbstractArray})
-    for (leaf, (_, p), g) in zip(optimiser_leaves(t), parameters(t.chain), gradients)
-        Flux.update!(leaf, p, g)
-    end
-end
-
-"the gradient times min(1, limit / its norm over all parameters); `nothing` leaves it as it is"
-clip(gradient, chain::Chain, ::Nothing) = gradient
-function clip(gradient, chain::Chain, limit::Real)
-    norm = sqrt(sum(leaf -> square_norm(gradient_of(leaf, gradient)), leaves(chain)))
-    return norm > limit ? rescale(gradient, limit / norm) : gradient
-end
-function clip(gradients::Vector{<:AbstractArray}, ::Chain, limit::Real)
-    norm = sqrt(sum(square_norm, gradients))
-    return norm > limit ? rescale.(gradients, limit / norm) : gradients
-end
-
-square_norm(::Nothing) = 0.0
-square_norm(g::AbstractArray) = Float64(sum(abs2, g))
-
-rescale(g::AbstractArray, scale) = g .* eltype(g)(scale)
-rescale(g::Union{Tuple,NamedTuple}, scale) = map(part -> rescale(part, scale), g)
-rescale(g::Ref, scale) = rescale(g[], scale)
-rescale(g, scale) = g
 
 """
     slots(rule, state) -> NamedTuple
@@ -232,7 +191,7 @@ end
 Go on after `step` steps. `slots`: for each parameter, in the order of [`parameters`](@ref), a NamedTuple of arrays.
 """
 function resume!(t::Training, slots::AbstractVector, step::Integer)
-    for (leaf, own) in zip(optimiser_leaves(t), slots)
+    for (leaf, own) in zip(t.optimiser_leaves, slots)
         leaf.state = remember(leaf.rule, leaf.state, own, step)
     end
     t.step = step
@@ -247,8 +206,7 @@ The mean loss of a batch in inference mode and its derivatives, in the order of 
 # Errors
 `ArgumentError` where there is no sample, and for what [`inference`](@ref) refuses.
 """
-function loss_gradient(loss, model, X::AbstractArray, Y)
+function loss_gradient(loss, @nospecialize(model), X::AbstractArray, Y)
     chain, X = ready(model, X)
-    value, gradient = value_and_gradient(loss, chain, X, Y)
-    return value, gradient isa Vector ? gradient : gradient_arrays(chain, gradient)
+    return value_and_gradient(loss, chain, X, Y)
 end

@@ -44,5 +44,15 @@
 
     before = BLAS.get_num_threads()
     @test UDLBridge.bridge_threads(before) == before
+    # At the start BLAS gets the machine's cores, unless the environment says how many it has.
+    unsaid = ("OPENBLAS_NUM_THREADS" => nothing, "GOTO_NUM_THREADS" => nothing, "OMP_NUM_THREADS" => nothing)
+    for (setting, count) in ((unsaid, Sys.CPU_THREADS), ((unsaid..., "OMP_NUM_THREADS" => "1"), 1))
+        withenv(setting...) do
+            BLAS.set_num_threads(1)
+            UDLBridge.bridge_start()
+            @test BLAS.get_num_threads() == count
+        end
+    end
+    BLAS.set_num_threads(before)
     @test UDLBridge.bridge_versions()["julia"] == string(VERSION)
 end

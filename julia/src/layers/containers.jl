@@ -1,7 +1,8 @@
 # Layers made of layers. A residual block is Flux's `SkipConnection`, or `Parallel` where its shortcut has layers.
 
-function children(chain::Chain)
-    return Tuple((string(index - 1), layer, g -> item(part(g, :layers), index)) for (index, layer) in enumerate(chain.layers))
+function children(@nospecialize(chain::Chain))
+    layers = Any[chain.layers...]
+    return Any[(string(index - 1), layers[index], g -> item(part(g, :layers), index)) for index in eachindex(layers)]
 end
 
 children(s::SkipConnection) = inside(s.layers, "", g -> part(g, :layers))
@@ -11,13 +12,13 @@ function children(p::Parallel)
     two || throw(ArgumentError("a Parallel with $(length(p.layers)) branches; allowed: Parallel(+, main, shortcut)"))
     main = inside(p.layers[1], "", g -> item(part(g, :layers), 1))
     side = inside(p.layers[2], "shortcut.", g -> item(part(g, :layers), 2))
-    return (main..., side...)
+    return [main; side]
 end
 
 "the children of a chain, or of a single layer, that is itself a part of a layer"
-inside(layer, prefix, pick) = ((prefix * "0", layer, pick),)
-function inside(chain::Chain, prefix, pick)
-    return map(((name, layer, inner),) -> (prefix * name, layer, inner ∘ pick), children(chain))
+inside(@nospecialize(layer), prefix, pick) = Any[(prefix * "0", layer, pick)]
+function inside(@nospecialize(chain::Chain), prefix, pick)
+    return Any[(prefix * name, layer, inner ∘ pick) for (name, layer, inner) in children(chain)]
 end
 
 observed(s::SkipConnection, x, see) = s.connection(observed(s.layers, x, see), x)
@@ -27,18 +28,21 @@ function observed(p::Parallel, x, see)
     return p.connection(main, observed(p.layers[2], x, see))
 end
 
-function observed_pullback(s::SkipConnection, x, see::Recorder)
+function observed_pullback(s::SkipConnection, x, see::Observer)
     main, main_back = whole_pullback(s.layers, x, see)
     y, connection_back = connection_pullback(s.connection, main, x)
     return y, d -> added(main_back, identity, connection_back(d))
 end
 
-function observed_pullback(p::Parallel, x, see::Recorder)
+function observed_pullback(p::Parallel, x, see::Observer)
     main, main_back = whole_pullback(p.layers[1], x, see)
     side, side_back = whole_pullback(p.layers[2], x, see)
     y, connection_back = connection_pullback(p.connection, main, side)
     return y, d -> added(main_back, side_back, connection_back(d))
 end
+
+by_layer(s::SkipConnection, x) = s.connection(by_layer(s.layers, x), x)
+by_layer(p::Parallel, x) = p.connection(by_layer(p.layers[1], x), by_layer(p.layers[2], x))
 
 "two branches joined, and the pullback to both"
 connection_pullback(connection, a, b) = Zygote.pullback(connection, a, b)
