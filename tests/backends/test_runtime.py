@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,9 +126,45 @@ def test_failed_installation_says_why(no_julia: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.delenv("UDLBRIDGE_NO_INSTALL", raising=False)
     monkeypatch.setattr(juliapkg, "resolve", offline)
-    with pytest.raises(errors.JuliaUnavailable, match=r"juliapkg could not set up Julia \(OSError: no route to host\)"):
-        backends.get("julia")
-    assert "takes several minutes" in capfd.readouterr().err
+    with pytest.raises(
+        errors.JuliaUnavailable, match=r"could not set up Julia \(OSError: no route to host\)"
+    ) as raised:
+        backends.get("julia", install=True)
+    said = capfd.readouterr().err
+    assert "takes several minutes" in said
+    assert said.count("once more, with the newest registry") == 1
+    assert raised.value.__cause__ is raised.value.__context__ is None
+
+
+def test_a_registry_that_lags_behind_is_asked_for_anew(no_julia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import juliapkg
+
+    from udlbridge.backends.julia import installing
+
+    asked: list[str | None] = []
+
+    def resolve() -> None:
+        asked.append(os.environ.get("JULIA_PKG_SERVER_REGISTRY_PREFERENCE"))
+        if asked[-1] is None:
+            raise RuntimeError("expected package Flux to be registered\nStacktrace:\n [1] error")
+
+    monkeypatch.delenv("JULIA_PKG_SERVER_REGISTRY_PREFERENCE", raising=False)
+    monkeypatch.setattr(juliapkg, "resolve", resolve)
+    installing.install()
+    assert asked == [None, "eager"]
+    assert "JULIA_PKG_SERVER_REGISTRY_PREFERENCE" not in os.environ
+
+
+@pytest.mark.parametrize("call", [lambda m, x: ub.ntk(m, x, backend="julia"), lambda *_: backends.get("julia")])
+def test_a_call_downloads_nothing_unasked(no_julia: Path, monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+    import juliapkg
+
+    asked: list[int] = []
+    monkeypatch.delenv("UDLBRIDGE_NO_INSTALL", raising=False)
+    monkeypatch.setattr(juliapkg, "resolve", lambda: asked.append(1))
+    with pytest.raises(errors.JuliaUnavailable, match=r"not set up.*What to do: udlbridge julia install\."):
+        call(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS)
+    assert asked == []
 
 
 @pytest.mark.parametrize("missing", ["UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT"])

@@ -94,3 +94,31 @@ def test_doctor_says_that_something_else_is_not_julia(file: Path) -> None:
     finding = _julia_starts(sys.executable, Location(Path(sys.executable), file.parent, "the test"))
     assert not finding.ok
     assert "is not Julia" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("version", "python", "ok"),
+    [
+        ("1.10.4", (3, 0, 13), True),
+        ("1.11.7", (1, 1, 1), True),
+        ("1.12.0", (3, 4, 9), False),
+        ("1.12.1", (3, 5, 0), True),
+    ],
+)
+def test_openssl_of_python_and_julia(version: str, python: tuple[int, ...], ok: bool) -> None:
+    from udlbridge.cli.findings import openssl
+
+    finding = openssl(version, python)
+    assert finding.ok == ok
+    assert ("OpenSSL 3.5" in finding.remedy) == (not ok)
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.10.2", True), ("1.10.3", False)])
+def test_doctor_names_the_versions_that_crash(version: str, said: bool, file: Path, tmp_path: Path) -> None:
+    from udlbridge.backends.julia.runtime import Location
+    from udlbridge.cli.findings import _julia_starts
+
+    exe = executable(tmp_path, f"echo julia version {version}")
+    finding = _julia_starts(str(exe), Location(exe, tmp_path, "the test"))
+    assert finding.ok
+    assert ("1.10.1 and 1.10.2 crash in juliacall" in finding.remedy) == said

@@ -98,7 +98,7 @@ def test_the_state_of_the_notebook_is_that_after_one_batch(backend: str) -> None
 def test_without_an_engine_the_command_compares_all_that_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
+    def engines(choice: str) -> tuple[list[str], dict[str, str]]:
         asked.append(choice)
         return ["reference"], {}
 
@@ -246,7 +246,7 @@ def test_a_named_engine_is_not_installed_against_the_users_will(monkeypatch: pyt
     monkeypatch.setattr(runtime, "availability", lambda: missing)
     built: list[str] = []
     monkeypatch.setattr(backends, "_started", built.append)
-    words = ["align", "--n", "8", "--backend", "reference,julia", "--no-install"]
+    words = ["align", "--n", "8", "--backend", "reference,julia"]
     result = CliRunner().invoke(group, words, standalone_mode=False)
     assert isinstance(result.exception, JuliaUnavailable)
     assert "julia" not in built

@@ -113,10 +113,11 @@ def default_name() -> str:
     return "torch" if availability("torch").ok else "reference"
 
 
-def get(name: str | None = None, *, install: bool = True) -> Backend[Any]:
+def get(name: str | None = None, *, install: bool = False) -> Backend[Any]:
     """The backend called `name`, or the default one; it is started once in a process.
 
-    Julia that is not set up yet is downloaded through juliapkg if `install` allows it; this takes minutes and says so.
+    Nothing is downloaded unless `install` allows it: then Julia, where it is not set up yet, through juliapkg, which
+    takes minutes and says so.
 
     Raises:
         UnknownBackend: no such backend.
@@ -124,7 +125,10 @@ def get(name: str | None = None, *, install: bool = True) -> Backend[Any]:
     """
     checked = checked_name(default_name() if name is None else name)
     state = availability(checked)
-    if not state.ok and not (state.installable and install):
+    if state.installable and install:
+        engine(checked).install()
+        state = availability(checked)
+    if not state.ok:
         raise engine(checked).unavailable(state.reason, remedy=state.remedy)
     return _started(checked)
 

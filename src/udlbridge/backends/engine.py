@@ -12,7 +12,7 @@ from udlbridge.errors import BackendUnavailable
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine can run here; if not, why, the one command that mends it, and whether first use does so too."""
+    """Whether an engine can run here; if not, why, the one command that mends it, and whether `Engine.install` can."""
 
     ok: bool
     reason: str = ""
@@ -54,6 +54,13 @@ class Engine(ABC):
     def availability(self) -> Availability:
         """Whether it can run here, by looking only: nothing is imported, started or downloaded."""
 
+    def install(self) -> None:  # noqa: B027 - an engine need not know how to
+        """Download what is missing. It is asked for where it is installable, and only by those who said so.
+
+        Raises:
+            BackendUnavailable: that failed; the message says why.
+        """
+
     @abstractmethod
     def load(self) -> Backend[Any]:
-        """Import it and start it. It is asked for once in a process, and only where it is available or installable."""
+        """Import it and start it. It is asked for once in a process, and only where it is available."""

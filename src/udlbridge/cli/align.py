@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 @data_option
 @json_option
 @plot_option
-@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
 def command(
     digits: str,
     width: int,
@@ -72,7 +71,6 @@ def command(
     folder: Path | None,
     json_file: Path | None,
     plots: Path | None,
-    no_install: bool,
 ) -> int:
     """Run the kernel alignment study: regular against slow learning of features.
 
@@ -83,7 +81,7 @@ def command(
     from udlbridge.studies.alignment import study_alignment
 
     learn, test = _images(_parsed(digits), n, folder, dtype)
-    names, skipped = engines(backend, install=not no_install)
+    names, skipped = engines(backend)
     study = study_alignment(
         learn,
         test,

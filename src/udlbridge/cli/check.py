@@ -30,7 +30,6 @@ from udlbridge.cli.common import (
 @dtype_option
 @data_option
 @json_option
-@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
 def command(
     model_name: str,
     other_name: str | None,
@@ -40,7 +39,6 @@ def command(
     dtype: str | None,
     folder: Path | None,
     json_file: Path | None,
-    no_install: bool,
 ) -> int:
     """Is my port of this network right? Compares engines on one network, or one network with another.
 
@@ -65,13 +63,13 @@ def command(
         )
     x = samples(model, n, folder, shape)
     if other is not None:
-        engine = None if backends == "all" else engines(backends, install=not no_install)[0][0]
+        engine = None if backends == "all" else engines(backends)[0][0]
         port = compare_models(model, other, x, backend=engine)
         report(str(port), json_file)
         if json_file is not None:
             write_json(port.to_dict(), json_file)
         return 0 if port.ok else 1
-    names, skipped = engines(backends, install=not no_install)
+    names, skipped = engines(backends)
     result = replace(check(model, x, backends=names), skipped=skipped)
     report(str(result), json_file)
     if json_file is not None:

@@ -187,7 +187,7 @@ def report(text: str, json_file: Path | None) -> None:
     click.echo(text, err=json_file is not None and str(json_file) == "-")
 
 
-def engines(choice: str, *, install: bool) -> tuple[list[str], dict[str, str]]:
+def engines(choice: str, *, install: bool = False) -> tuple[list[str], dict[str, str]]:
     """The backends that "all", or a comma-separated list, means here; and those left out of "all", with the reason.
 
     Julia is set up through juliapkg if it is missing and `install` allows it. Where that fails, the others of "all" go

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import shutil
+import ssl
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -64,6 +66,8 @@ def _julia() -> list[Finding]:
     if exe is None:
         return [Finding("Julia", False, f"no executable at {named.exe} ({named.source})", use)]
     findings = [_julia_starts(exe, named)]
+    if findings[0].ok:
+        findings.append(openssl(findings[0].found.split()[0]))
     versions = runtime.project_versions(named.project)
     for name in ("Flux", "Zygote", "PythonCall"):
         add = f"{exe} --project={named.project} -e 'using Pkg; Pkg.add(\"{name}\")'"
@@ -81,13 +85,33 @@ def _julia() -> list[Finding]:
     return findings
 
 
+OPENSSL = (3, 5)
+"""What Python's OpenSSL has to be for Julia 1.12 and newer in its process: Julia brings that one along."""
+
+CRASHING = ("1.10.1", "1.10.2")
+"""Versions of Julia whose published binaries crash in juliacall, over libgomp (PythonCall.jl issue 464)."""
+
+
+def openssl(julia: str, python: tuple[int, ...] = ssl.OPENSSL_VERSION_INFO) -> Finding:
+    """Whether Python's OpenSSL goes together with a version of Julia in one process."""
+    found = ".".join(map(str, python[:3]))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", julia)[:2])
+    if numbers < (1, 12) or python[:2] >= OPENSSL:
+        return Finding("OpenSSL", True, f"{found} in Python, which goes together with Julia {julia}")
+    remedy = "use Julia 1.10 or 1.11, or a Python with OpenSSL 3.5 or newer"
+    return Finding("OpenSSL", False, f"{found} in Python; Julia {julia} needs 3.5 or newer there", remedy)
+
+
 def _julia_starts(exe: str, named: runtime.Location) -> Finding:
     try:
         version = probe.version_of(exe)
         probe.check_start(exe, named.project)
     except UDLBridgeError as error:
         return Finding("Julia", False, error.given, "udlbridge julia use --exe E --project P")
-    return Finding("Julia", True, f"{version} at {exe} ({named.source})")
+    found = f"{version} at {exe} ({named.source})"
+    crashing = " and ".join(CRASHING)
+    note = f"none needed if it was built here: the published binaries of {crashing} crash in juliacall"
+    return Finding("Julia", True, found, note if version in CRASHING else "")
 
 
 def _data() -> Finding:

@@ -17,13 +17,16 @@ def command() -> None:
 @command.command()
 def install() -> int:
     """Download Julia and its packages with juliapkg (once, about 1 GB, several minutes), and start it."""
-    from udlbridge.backends.julia import runtime
-    from udlbridge.backends.julia.engine import JuliaBackend
+    from udlbridge import backends
+    from udlbridge.backends.julia import installing, runtime
 
     named = runtime.location()
     if named is not None:
         click.echo(f"{named.source} names {named.exe} already: nothing is downloaded")
-    _print_versions(JuliaBackend())
+    elif not runtime.availability().ok:
+        installing.install()
+    for name, version in backends.get("julia").versions().items():
+        click.echo(f"{name:<10} {version}")
     return 0
 
 
@@ -77,11 +80,3 @@ def forget() -> int:
     found = config.forget_julia()
     click.echo(f"{config.config_file()} names no Julia" + (" any more" if found else ""))
     return 0
-
-
-def _print_versions(engine: object) -> None:
-    from udlbridge.backends.julia.engine import JuliaBackend
-
-    assert isinstance(engine, JuliaBackend)
-    for name, version in engine.versions().items():
-        click.echo(f"{name:<10} {version}")

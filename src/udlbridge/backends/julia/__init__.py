@@ -10,7 +10,7 @@ from udlbridge.errors import JuliaUnavailable
 
 
 class JuliaEngine(Engine):
-    """Flux and Zygote in this process. Julia and its packages can be installed at first use."""
+    """Flux and Zygote in Julia, which juliapkg can download."""
 
     name = "julia"
     # Besides what every engine has: code compiled for the network, and what has not been collected yet. It goes through
@@ -25,6 +25,12 @@ class JuliaEngine(Engine):
         from udlbridge.backends.julia import runtime
 
         return runtime.availability()
+
+    def install(self) -> None:
+        """Download Julia and its packages with juliapkg."""
+        from udlbridge.backends.julia import installing
+
+        installing.install()
 
     def load(self) -> Backend[Any]:
         """Start Julia."""

@@ -1,12 +1,11 @@
 """The Julia runtime: where it is, starting it once, and the only import of juliacall.
 
 Order of search: the pair `UDLBRIDGE_JULIA_EXE` and `UDLBRIDGE_JULIA_PROJECT`; the same two in the user's configuration
-file; juliacall's own variables; else juliapkg, which downloads Julia and the packages at first use.
+file; juliacall's own variables; else what juliapkg has downloaded, by `udlbridge julia install`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -25,7 +24,10 @@ from udlbridge.backends.julia.probe import REMEDIES
 from udlbridge.errors import ConfigError, JuliaUnavailable
 
 NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
-"""Set to 1, it forbids setting Julia up at first use."""
+"""Set to 1, it forbids every command to download Julia, but for `udlbridge julia install`."""
+
+INSTALL = "udlbridge julia install"
+"""The command that sets Julia up where there is none; a call of the library never downloads anything by itself."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def availability() -> Availability:
         if installed_by_juliapkg():
             return Availability(True)
         allowed = os.environ.get(NO_INSTALL) != "1"
-        return Availability(False, "Julia is not set up for this Python environment", REMEDIES, installable=allowed)
+        reason = "Julia is not set up for this Python environment"
+        return Availability(False, reason, INSTALL if allowed else REMEDIES, installable=allowed)
     if not named.exe.is_file():
         return Availability(False, f"there is no Julia at {named.exe}, which {named.source} names", REMEDIES)
     missing = sorted(needed_packages() - set(project_versions(named.project)))
@@ -171,10 +174,8 @@ def start() -> Any:
     if _STATE.module is not None:
         return _STATE.module
     state = availability()
-    if not state.ok and not state.installable:
-        raise JuliaUnavailable(state.reason, remedy=state.remedy)
     if not state.ok:
-        run_install()
+        raise JuliaUnavailable(state.reason, remedy=state.remedy)
     named = location()
     _check_settings()
     place = named or juliapkg_location()
@@ -195,7 +196,7 @@ def start() -> Any:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         said = probe.load_failure(place.exe, place.project)
-        raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from error
+        raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from None
     _STATE.main, _STATE.module = main, module
     if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=_mark_forked)
@@ -206,31 +207,6 @@ def julia_base() -> Any:
     """Julia's module Base, after `start`."""
     start()
     return _STATE.main.Base
-
-
-def run_install() -> None:
-    """Download Julia and its packages with juliapkg, saying so.
-
-    Raises:
-        JuliaUnavailable: if that fails; the message has juliapkg's reason.
-    """
-    print(
-        "udlbridge: setting up Julia, Flux, Zygote and PythonCall for this Python environment with juliapkg.\n"
-        "           The first time this downloads about 1 GB and takes several minutes.",
-        file=sys.stderr,
-        flush=True,
-    )
-    try:
-        # What juliapkg and Julia's package manager say is not our result: standard output stays clean for --json -.
-        with contextlib.redirect_stdout(sys.stderr):
-            import juliapkg
-
-            juliapkg.resolve()
-    except (Exception, SystemExit) as error:
-        raise JuliaUnavailable(
-            f"juliapkg could not set up Julia ({type(error).__name__}: {error})",
-            remedy="check the network, or point to an existing Julia: `udlbridge julia use --exe E --project P`",
-        ) from error
 
 
 def _set_defaults(named: Location | None) -> None:
