@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from udlbridge.options import show_bytes
+from udlbridge.options import checked_flag, show_bytes
 
 
 class Advance(Protocol):
@@ -17,13 +17,22 @@ class Advance(Protocol):
         """Advance by so many operations and bytes."""
 
 
+def is_shown(progress: object) -> bool:
+    """Whether progress is shown; None means: if standard error is a terminal.
+
+    Raises:
+        OptionError: neither None nor a truth value.
+    """
+    return sys.stderr.isatty() if progress is None else checked_flag("progress", progress)
+
+
 @contextmanager
 def kernel_progress(total: float, *, show: bool | None, operations: bool = True) -> Iterator[Advance]:
     """A bar on standard error; `show` None means: if that is a terminal.
 
     `operations` says that operations are counted, whose rate is shown, and not blocks.
     """
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_shown(show):
         yield lambda flops, written: None
         return
     from rich.console import Console
@@ -55,7 +64,7 @@ def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, fl
 
     How many will be needed is not known before. `show` None means: if standard error is a terminal.
     """
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_shown(show):
         yield None
         return
     from rich.console import Console
@@ -75,7 +84,7 @@ def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, fl
 @contextmanager
 def solver_progress(*, show: bool | None) -> Iterator[Callable[[int, float, float], None]]:
     """A line on standard error with the iterations and the residual. `show` None means: if it is a terminal."""
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_shown(show):
         yield lambda step, residual, tolerance: None
         return
     from rich.console import Console
@@ -100,12 +109,10 @@ def progress_bar(description: str, done: int, total: int, wanted: bool | None) -
 
     `wanted`: None shows the bar if standard error is a terminal.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if wanted is False or (wanted is None and not console.is_terminal):
+    if not is_shown(wanted):
         yield None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -115,7 +122,7 @@ def progress_bar(description: str, done: int, total: int, wanted: bool | None) -
         TextColumn("epochs  loss {task.fields[loss]}  error {task.fields[error]}  left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, completed=done, total=total, loss="-", error="-")
 
         def show(epochs: float, loss: float, error: float | None) -> None:
