@@ -16,7 +16,7 @@ import pytest
 import udlbridge as ub
 from udlbridge import backends, config, errors
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia import owner, runtime
 from udlbridge.backends.reduction import Reduction
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +210,8 @@ def test_a_forked_child_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_STATE", runtime._State(forked=True))
     with pytest.raises(errors.JuliaUnavailable, match=r"forked.*spawn"):
         runtime.start()
+    with pytest.raises(errors.JuliaUnavailable, match=r"forked.*spawn"):
+        owner.run(runtime.start)
 
 
 @pytest.mark.julia

@@ -29,9 +29,9 @@ def readers(backend: str) -> Callable[[], int]:
 
         return torch.get_num_threads
     if backend == "julia":
-        from udlbridge.backends.julia import runtime
+        from udlbridge.backends.julia import owner, runtime
 
-        return lambda: int(runtime.start().BLAS.get_num_threads())
+        return lambda: owner.run(lambda: int(runtime.start().BLAS.get_num_threads()))
     return blas_count
 
 

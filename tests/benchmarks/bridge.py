@@ -11,13 +11,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import udlbridge as ub
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia import owner, runtime
+from udlbridge.backends.julia.engine import JuliaBackend
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.kernels.tiling import Grid
 
@@ -47,14 +49,17 @@ def main() -> int:
             engine.fill(job, factors[tile.row], whole, factors[tile.column], whole, out, lower=tile.row == tile.column)
         return time.perf_counter() - start
 
-    base = runtime.julia_base()
-    native = base.include(runtime.start(), str(Path(__file__).with_name("bridge.jl"))).native
-    chain, samples = engine.new_chain(model), base.Array(x.T)
+    def prepared() -> tuple[Any, Any, Any]:
+        base = runtime.julia_base()
+        native = base.include(runtime.start(), str(Path(__file__).with_name("bridge.jl"))).native
+        return native, JuliaBackend(lambda: None).new_chain(model), base.Array(x.T)
+
+    native, chain, samples = owner.run(prepared)
     times: dict[str, list[float]] = {"Python": [], "Julia": []}
     with engine.blas_threads(given.threads):
         for _ in range(given.rounds + 1):
             times["Python"].append(from_python())
-            times["Julia"].append(float(native(chain, samples, given.tile, 1)))
+            times["Julia"].append(owner.run(lambda: float(native(chain, samples, given.tile, 1))))
     best = {name: min(found[1:]) for name, found in times.items()}
     for name, seconds in best.items():
         print(f"from {name:<8}{seconds:8.4f} s")

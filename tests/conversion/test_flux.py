@@ -12,9 +12,9 @@ from udlbridge import errors
 
 @pytest.mark.julia
 def test_a_chain_of_juliacall() -> None:
-    from udlbridge.backends.julia import runtime
+    from udlbridge.backends.julia import owner, runtime
 
-    module = runtime.start()
+    module = owner.run(runtime.start)
     layers = "Dense(3 => 4, NNlib.relu), Flux.LayerNorm(4), Dense(4 => 2; bias=false), NNlib.softmax"
     chain = module.seval(f"Chain({layers})")
     model = ub.from_flux(chain)

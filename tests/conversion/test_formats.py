@@ -290,12 +290,12 @@ def test_the_first_layer_inside_a_block_is_named(
 @pytest.mark.julia
 @pytest.mark.parametrize("name", ["conv2d depthwise", "residual with shortcut", "maxpool2d", "transformer"])
 def test_files_go_to_julia_and_back(name: str, tmp_path: Path) -> None:
-    from udlbridge.backends.julia import runtime
+    from udlbridge.backends.julia import owner, runtime
 
     layers, shape = (EVERY_LAYER | TOKENS)[name]
     model = shaken(layers)
     model.save(tmp_path / "python.safetensors")
-    module = runtime.start()
+    module = owner.run(runtime.start)
     chain = module.load(str(tmp_path / "python.safetensors"))
     module.save(chain, str(tmp_path / "julia.safetensors"))
     again = ub.from_flux(tmp_path / "julia.safetensors")

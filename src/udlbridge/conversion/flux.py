@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from udlbridge import backends
-from udlbridge.backends.julia.engine import JuliaBackend
+from udlbridge.backends.julia.hosts import in_process
 from udlbridge.errors import ConversionError
 from udlbridge.networks.model import Model
 
@@ -30,6 +29,4 @@ def from_flux(source: str | os.PathLike[str] | Any) -> Model:
             f"from_flux of a {type(source).__qualname__}",
             allowed="the path of a file that UDLBridge.save(chain, path) wrote in Julia, or a Flux chain of juliacall",
         )
-    engine = backends.get("julia")
-    assert isinstance(engine, JuliaBackend)
-    return engine.translated(source)
+    return in_process().call("translated", source)

@@ -34,9 +34,10 @@ class JuliaEngine(Engine):
 
     def load(self) -> Backend[Any]:
         """Start Julia."""
-        from udlbridge.backends.julia.engine import JuliaBackend
+        from udlbridge.backends.julia.hosted import HostedJulia
+        from udlbridge.backends.julia.hosts import in_process
 
-        return JuliaBackend()
+        return HostedJulia(in_process())
 
 
 ENGINE = JuliaEngine()

@@ -28,15 +28,22 @@ CALL_SECONDS = 0.2
 
 
 class JuliaBackend(Backend[Any]):
-    """Flux and Zygote, in this process. Factors of a kernel stay in Julia's memory."""
+    """Flux and Zygote, in this process. Factors of a kernel stay in Julia's memory.
+
+    It is made and used in the thread that Julia belongs to, and nowhere else: see `owner`.
+
+    Args:
+        checkpoint: called between the calls of Julia that one method makes; what it raises ends the method.
+    """
 
     name = "julia"
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: Callable[[], None]) -> None:
         self._module = runtime.start()
+        self._checkpoint = checkpoint
         self._chain: tuple[str, Any] | None = None
         self._released = 0
-        self._limit = ThreadLimit(lambda: [Pool("julia", self._exchange_threads)])
+        self._limit = ThreadLimit(lambda: [Pool("julia", self.exchange_threads)])
 
     def versions(self) -> dict[str, str]:
         """Versions of Julia, Flux, Zygote, NNlib, UDLBridge and juliacall."""
@@ -50,18 +57,18 @@ class JuliaBackend(Backend[Any]):
     def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
         """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
         chain = self._build(model)
-        blocks = assembled(x, lambda part: self.call("bridge_jacobian", chain, part.T))
+        blocks = self._assembled(x, lambda part: self.call("bridge_jacobian", chain, part.T))
         return dict(zip(model.params, blocks, strict=True))
 
     def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One Zygote pullback per output, (n, O, *D)."""
         chain = self._build(model)
-        return assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
+        return self._assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
 
     def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
         chain = self._build(model)
-        return assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
+        return self._assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
@@ -164,7 +171,7 @@ class JuliaBackend(Backend[Any]):
         try:
             spec, names, arrays = self.call("bridge_model", chain)
         except BackendError as error:
-            raise ConversionError(str(error.__cause__).partition("\nStacktrace")[0]) from error
+            raise ConversionError(error.given.partition(": ")[2].partition("\nStacktrace")[0]) from None
         return Model.from_spec(
             str(spec), {str(name): _array(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
         )
@@ -184,21 +191,26 @@ class JuliaBackend(Backend[Any]):
 
     def call(self, function: str, *args: Any) -> Any:
         """A function of the Julia module, with its errors as ours."""
-        runtime.start()  # refuses in a forked child, where Julia is gone
         called: Callable[..., Any] = getattr(self._module, function)
         try:
             return called(*args)
         except Exception as error:
-            if type(error).__name__ != "JuliaError":
+            if not _of_julia(error):
                 raise
-            raise BackendError(f"Julia raised an error in UDLBridge.{function}: {error}") from error
+            said = str(error)
+        # Outside of the handler, so that it has no part of Julia as its context, which any thread may free.
+        raise BackendError(f"Julia raised an error in UDLBridge.{function}: {said}")
 
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
         """Julia's BLAS with `count` threads; the old number comes back afterwards."""
         return self._limit.to(count)
 
-    def _exchange_threads(self, count: int) -> int:
+    def exchange_threads(self, count: int) -> int:
+        """Set the number of threads of Julia's BLAS; returns the one before."""
         return int(self.call("bridge_threads", count))
+
+    def _assembled(self, x: np.ndarray, compute: Callable[[np.ndarray], Sequence[Any]]) -> list[np.ndarray]:
+        return assembled(x, compute, self._checkpoint)
 
 
 class JuliaTraining(Training):
@@ -244,10 +256,13 @@ class JuliaTraining(Training):
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
 
 
-def assembled(x: np.ndarray, compute: Callable[[np.ndarray], Sequence[Any]]) -> list[np.ndarray]:
+def assembled(
+    x: np.ndarray, compute: Callable[[np.ndarray], Sequence[Any]], checkpoint: Callable[[], None]
+) -> list[np.ndarray]:
     """Arrays (n, ...) in C order from those in Julia's memory that `compute` makes of a few samples at a time."""
     whole: list[np.ndarray] = []
     for rows in few_at_a_time(len(x)):
+        checkpoint()
         parts = [np.asarray(part).T for part in compute(x[rows])]
         whole = whole or [np.empty((len(x), *part.shape[1:]), part.dtype) for part in parts]
         for target, part in zip(whole, parts, strict=True):
@@ -267,6 +282,11 @@ def few_at_a_time(n: int) -> Iterator[slice]:
             count *= 4
         elif taken > CALL_SECONDS:
             count = max(1, count // 2)
+
+
+def _of_julia(error: Exception) -> bool:
+    """Whether it is juliacall's own error, whose module this one does not import."""
+    return type(error).__name__ == "JuliaError"
 
 
 def _targets(y: np.ndarray, slopes: Slopes | None) -> Any:

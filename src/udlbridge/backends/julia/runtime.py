@@ -6,12 +6,15 @@ file; juliacall's own variables; else what juliapkg has downloaded, by `udlbridg
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
 import re
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -153,6 +156,7 @@ class _State:
 
     module: Any = None
     main: Any = None
+    library: ctypes.PyDLL | None = None
     forked: bool = False
 
 
@@ -162,15 +166,13 @@ _STATE = _State()
 def start() -> Any:
     """The Julia module UDLBridge, starting Julia if need be (seconds, and once minutes for precompilation).
 
+    Julia belongs to the thread that starts it: `owner.run` is the way to call this, and all that it returns.
+
     Raises:
         JuliaUnavailable: with the cause, Julia's own last lines where it failed or hung, and the remedies.
         ConfigError: settings of juliacall with which it would end this process, or start nothing.
     """
-    if _STATE.forked:
-        raise JuliaUnavailable(
-            "this process was forked after Julia had started, and Julia does not survive that",
-            remedy='use multiprocessing.set_start_method("spawn")',
-        )
+    check_not_forked()
     if _STATE.module is not None:
         return _STATE.module
     state = availability()
@@ -198,9 +200,49 @@ def start() -> Any:
         said = probe.load_failure(place.exe, place.project)
         raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from None
     _STATE.main, _STATE.module = main, module
-    if hasattr(os, "register_at_fork"):  # Windows has no fork
-        os.register_at_fork(after_in_child=_mark_forked)
+    _STATE.library = _internal_library()
     return module
+
+
+def in_first_thread() -> bool:
+    """Whether Julia, which someone has started, was started in the thread that asks."""
+    import juliacall
+
+    return int(juliacall.Main.Base.Threads.threadid()) == 1
+
+
+def _internal_library() -> ctypes.PyDLL | None:
+    """The library in which Julia's threads say whether collections may happen; the public one does not have that."""
+    for path in julia_base().Libc.Libdl.dllist():
+        if "libjulia-internal" in Path(str(path)).name:
+            library = ctypes.PyDLL(str(path))
+            library.jl_gc_safe_enter.argtypes, library.jl_gc_safe_enter.restype = [], ctypes.c_int8
+            library.jl_gc_safe_leave.argtypes, library.jl_gc_safe_leave.restype = [ctypes.c_int8], None
+            return library
+    return None
+
+
+@contextlib.contextmanager
+def parked() -> Iterator[None]:
+    """Within it, Julia's first thread, which asks, does not touch Julia, and collections do not wait for it."""
+    library = _STATE.library
+    if library is None:
+        yield
+        return
+    state = library.jl_gc_safe_enter()
+    try:
+        yield
+    finally:
+        library.jl_gc_safe_leave(state)
+
+
+def check_not_forked() -> None:
+    """Raises JuliaUnavailable in a process that was forked from one in which Julia runs."""
+    if _STATE.forked:
+        raise JuliaUnavailable(
+            "this process was forked after Julia had started, and Julia does not survive that",
+            remedy='use multiprocessing.set_start_method("spawn")',
+        )
 
 
 def julia_base() -> Any:
@@ -242,8 +284,17 @@ def _juliacall_option(name: str) -> str:
     return str(said)
 
 
+def after_fork(function: Callable[[], None]) -> None:
+    """Have it called in every child that is forked from this process, where the system has that."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=function)
+
+
 def _mark_forked() -> None:
-    _STATE.forked = True
+    _STATE.forked = _STATE.module is not None
+
+
+after_fork(_mark_forked)
 
 
 def juliacall_version() -> str | None:
