@@ -1,6 +1,7 @@
 """Kernels of infinitely wide networks: seconds, and the rate of entries.
 
     python tests/benchmarks/infinite.py [--n 2000] [--large] [--peer PYTHON] [--repeats 3] [--threads COUNT]
+        [--activations relu erf gelu_erf tanh]
 
 NNGP and NTK together, of two hidden layers on MNIST, for activations in closed form and for a series, and of a small
 convolutional network; the best of several repeats counts. `--large` adds n = 10,000 of the Dense network, to be done
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--peer")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--activations", nargs="+", choices=sorted(ACTIVATIONS), default=ACTIVATIONS)
     given = parser.parse_args()
     images = ub.data.mnist("train", n=10_000 if given.large else given.n)[0].astype(np.float64)
     x, failed = images[: given.n], False
@@ -95,7 +97,7 @@ def main() -> None:
     if not given.peer:
         print("without neural-tangents; --peer PYTHON compares with it, see --help")
     print(f"{'network':<22}{'seconds':>9}{'Mentries/s':>12}{'peer':>9}{'peer / ours':>13}")
-    for activation in ACTIVATIONS:
+    for activation in given.activations:
         seconds, found = measured(dense(activation), x, given.repeats, given.threads)
         row = f"{'Dense, ' + activation:<22}{seconds:>9.2f}{len(x) ** 2 / seconds / 1e6:>12.1f}"
         if given.peer and activation in KNOWN_TO_PEER:

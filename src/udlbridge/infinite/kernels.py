@@ -26,7 +26,8 @@ from udlbridge.progress import kernel_progress
 COPIES = 12
 """Arrays of a block's size that exist at once: both kernels, and what an activation makes on its way."""
 
-LARGEST_BLOCK = 512
+LARGEST_BLOCK = 256
+"""Samples of a block's side: what an activation makes on its way stays near the cores, and NumPy's calls few."""
 
 
 @dataclass(frozen=True, eq=False)
