@@ -107,6 +107,12 @@ MODEL = ub.Model([ub.Dense(3, 4, "tanh"), ub.Dense(4, 2)], seed=1, dtype="float6
 NARROW = MODEL.astype("float32")
 TOKENS = ub.Model([ub.Embedding(5, 2), ub.Flatten(), ub.Dense(6, 2)], seed=1, dtype="float64")
 MODULE = ub.to_torch(MODEL)
+GRAPH = ub.Graph(
+    [ub.Node("y", "linear", ("x", "0.weight", "0.bias"))],
+    "y",
+    params={name: MODEL.params[name] for name in ("0.weight", "0.bias")},
+    sample_shape=(3,),
+)
 X, X2, X_TEST = RNG.standard_normal((6, 3)), RNG.standard_normal((4, 3)), RNG.standard_normal((4, 3))
 LABELS, SIGNS, ONE_HOT = np.arange(6) % 2, np.array([1, -1, 1, -1, 1, 1]), np.eye(2)[np.arange(6) % 2]
 TARGETS, VECTOR = RNG.standard_normal((6, 2)), RNG.standard_normal(6)
@@ -245,6 +251,12 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "NTKOperator.matmat": (lambda v: OPERATOR.matmat(v), TARGETS),
     "Model": (lambda w: ub.Model(MODEL.layers, with_weight(w)), MODEL.params["0.weight"]),
     "Model, a vector": (lambda b: ub.Model(MODEL.layers, with_weight(b, "0.bias")), MODEL.params["0.bias"]),
+    "Graph": (
+        lambda w: ub.Graph(GRAPH.nodes, "y", params={**GRAPH.params, "0.weight": w}, sample_shape=(3,)),
+        MODEL.params["0.weight"],
+    ),
+    "with_params of a graph": (lambda w: GRAPH.with_params({**GRAPH.params, "0.weight": w}), MODEL.params["0.weight"]),
+    "outputs of a graph": (lambda x: ub.outputs(GRAPH, x, **BY_HAND), X),
     "with_params": (lambda w: MODEL.with_params(with_weight(w)), MODEL.params["0.weight"]),
     "from_spec": (lambda w: ub.Model.from_spec(SPEC, with_weight(w)), MODEL.params["0.weight"]),
     "losses f": (lambda f: likelihoods(f=f), TARGETS),

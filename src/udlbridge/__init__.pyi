@@ -59,6 +59,8 @@ from .kernels.planning import plan as plan
 from .kernels.request import as_network as as_network
 from .networks import init as init
 from .networks import models as models
+from .networks.graphs.graph import Graph as Graph
+from .networks.graphs.node import Node as Node
 from .networks.layers import Activation as Activation
 from .networks.layers import BatchNorm as BatchNorm
 from .networks.layers import Conv1d as Conv1d

@@ -56,6 +56,10 @@ class ParameterError(UDLBridgeError, ValueError):
     """Parameters that are missing, unknown, misshapen or not finite."""
 
 
+class GraphError(UDLBridgeError, ValueError):
+    """A graph that cannot be: an unknown operation, a cycle, shapes that do not fit."""
+
+
 class ModelFileError(UDLBridgeError, ValueError):
     """A model file that cannot be read: truncated, foreign, of another format version."""
 

@@ -12,11 +12,13 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
-from udlbridge.errors import OptionError
+from udlbridge.errors import GraphError, OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import checked_engine
+from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
@@ -96,7 +98,7 @@ class CheckReport:
 
 
 def check(
-    model: Model,
+    model: Model | Graph,
     x: np.ndarray,
     *,
     backends: Sequence[str] | None = None,  # shadows the module, as the public name should
@@ -108,7 +110,7 @@ def check(
     1e-12 (float64) or 1e-5 (float32) of the largest entry.
 
     Args:
-        model: the network.
+        model: the network; of a `Graph`, the engines that compute graphs are compared.
         x: samples (n, *D), of the model's dtype. The full kernel holds n^2 O^2 numbers, the Jacobian n O P.
         backends: names; None means all that are usable here.
         outputs: the reduction whose eigenvalues are compared (one of those that give an (n, n) matrix).
@@ -121,8 +123,8 @@ def check(
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
     """
-    batch = checked_batch(model, x)
-    names, skipped = _engines(backends)
+    batch = checked_samples(model, x)
+    names, skipped = _engines(backends, model if isinstance(model, Graph) else None)
     results = {name: _everything(model, batch, name, outputs) for name in names}
     limit = budget(model.dtype)
     rows = []
@@ -146,12 +148,14 @@ def check(
     )
 
 
-def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> str:
-    """The first layer of `model` behind which two engines differ by more than the budget, in words.
+def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: str) -> str:
+    """The first layer, or node, of `model` behind which two engines differ by more than the budget, in words.
 
     Each engine runs the first layer, the first two, and so on, for itself; where that is a residual block, also the
     layers inside it.
     """
+    if isinstance(model, Graph):
+        return _first_node_apart(model, x, (first, second)) or "no single node: they agree when run again"
     layers = [(layer, model.layer_arrays(index)) for index, layer in enumerate(model.layers)]
 
     def gap(chain: Chain) -> float:
@@ -160,6 +164,19 @@ def first_difference(model: Model, x: np.ndarray, first: str, second: str) -> st
         return relative_difference(*values)
 
     return _first_apart([], layers, gap, budget(model.dtype)) or "no single layer: they agree when run again"
+
+
+def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
+    """The first node behind which two engines differ, of those whose values have a row for each sample."""
+    for place, node in enumerate(graph.nodes):
+        try:
+            head: Any = graph.up_to(place)
+        except GraphError:  # samples lie along another axis there, or it gives no numbers
+            continue
+        found = relative_difference(*(backends.get(name).outputs(head, x) for name in engines))
+        if found > budget(graph.dtype):
+            return f"{node}, by {found:.2e} of its largest output"
+    return None
 
 
 Chain = list[tuple[Layer, dict[str, np.ndarray]]]
@@ -193,19 +210,24 @@ def _network(chain: Chain, dtype: str) -> Model:
     return Model([layer for layer, _ in chain], arrays, dtype=dtype)
 
 
-def _engines(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+def _engines(asked: Sequence[str] | None, graph: Graph | None) -> tuple[list[str], dict[str, str]]:
     names = backends.selected(asked)
+    if graph is not None and asked is not None:
+        for name in names:
+            checked_engine(graph, name)
+    elif graph is not None:
+        names = [name for name in names if name in graph.engines]
     if asked is not None:
         if len(names) < 2:
             raise OptionError(
                 f"backends={list(asked)}", allowed="at least two different ones", remedy="leave it out to compare all"
             )
         return names, {}
-    left_out = {name: backends.availability(name) for name in backends.engines() if name not in names}
-    return names, {name: state.reason for name, state in left_out.items()}
+    left_out = [name for name in backends.engines() if name not in names]
+    return names, {name: backends.availability(name).reason or "it does not compute graphs" for name in left_out}
 
 
-def _everything(model: Model, x: np.ndarray, backend: str, reduction: Outputs) -> dict[str, np.ndarray]:
+def _everything(model: Model | Graph, x: np.ndarray, backend: str, reduction: Outputs) -> dict[str, np.ndarray]:
     blocks = jacobian(model, x, backend=backend)
     return {
         "outputs": evaluate(model, x, backend=backend),

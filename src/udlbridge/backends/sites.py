@@ -5,6 +5,7 @@ A site is an affine map, a table of which rows are looked up, or other parameter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
@@ -14,6 +15,7 @@ from typing import Any
 from udlbridge.backends.reduction import Reduction
 from udlbridge.backends.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tokens_cost
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
 from udlbridge.networks.model import Model
 
@@ -133,6 +135,31 @@ def _of_model(model: Model, sample_shape: Shape, params: Collection[str] | None 
     return found
 
 
+@sites.register
+def _of_graph(graph: Graph, sample_shape: Shape, params: Collection[str] | None = None) -> list[Site]:
+    """Affine maps and tables whose parameter is used there alone are sites; all other parameters count elementwise."""
+    names = graph.params if params is None else params
+    values = graph.values(1)
+    uses = Counter(name for node in graph.nodes for name in set(node.inputs))
+    found: list[Site] = []
+    rest = {name: prod(shape) for name, shape in graph.param_shapes().items() if name in names}
+    for node in graph.nodes:
+        weight = node.inputs[0 if node.op == "embedding" else 1] if len(node.inputs) > 1 else ""
+        if weight not in rest or uses[weight] > 1:
+            continue
+        shape, out = values[weight].shape, values[node.name].shape
+        if node.op in ("linear", "conv"):
+            groups = node.attributes.get("groups", 1)
+            size = rest.pop(weight) + (rest.pop(node.inputs[2], 0) if len(node.inputs) > 2 else 0)
+            positions = prod(out[2:]) if node.op == "conv" else prod(out[:-1])
+            seen = prod(values[node.inputs[0]].shape)
+            found.append(Affine(positions, prod(shape[1:]), shape[0] // groups, groups, size, seen))
+        elif node.op == "embedding":
+            found.append(Lookup(prod(out[:-1]), shape[0], shape[1]))
+            del rest[weight]
+    return [*found, *([Elementwise(sum(rest.values()))] if rest else [])]
+
+
 @singledispatch
 def activation_numbers(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> int:
     """Numbers that one sample's forward pass holds for the way back: what comes to each layer, and leaves it."""
@@ -146,6 +173,12 @@ def _activations_of_model(model: Model, sample_shape: Shape, params: Collection[
         total += prod(shape)
         shape = layer.output_shape(shape)
     return total + prod(shape)
+
+
+@activation_numbers.register
+def _activations_of_graph(graph: Graph, sample_shape: Shape, params: Collection[str] | None = None) -> int:
+    values = graph.values(1)
+    return prod(sample_shape) + sum(prod(values[node.name].shape) for node in graph.nodes)
 
 
 def parameter_count(model: Model | ForeignNetwork, params: Collection[str] | None) -> int:

@@ -224,7 +224,7 @@ def load_model(name: str, dtype: str | None) -> Any:
         ModelFileError: there is no such file or function, or it cannot be read, or makes no network.
     """
     from udlbridge.networks import models
-    from udlbridge.networks.model import Model
+    from udlbridge.networks.graphs.files import load_network
 
     known: dict[str, Callable[..., Model]] = {
         "3ls": models.three_layer_sigmoid,
@@ -235,7 +235,7 @@ def load_model(name: str, dtype: str | None) -> Any:
     }
     if name in known:
         return known[name](dtype=dtype or "float32")
-    model = _from_function(*name.rsplit(":", 1)) if re.search(r":[A-Za-z_]\w*$", name) else Model.load(name)
+    model = _from_function(*name.rsplit(":", 1)) if re.search(r":[A-Za-z_]\w*$", name) else load_network(name)
     return model if dtype is None else model.astype(dtype)
 
 
@@ -277,7 +277,7 @@ def samples(model: Any, n: int, folder: Path | None, shape: str | None = None) -
     from udlbridge.networks.inputs import plausible_shape, random_batch
 
     foreign = isinstance(model, ForeignNetwork)
-    sizes = parsed_shape(shape) if shape is not None else None if foreign else plausible_shape(model)
+    sizes = parsed_shape(shape) if shape is not None else model.sample_shape if foreign else plausible_shape(model)
     if sizes is None:
         raise ShapeError(
             "the layers do not say what shape a sample has", allowed="--shape SIZES", remedy="as --shape 3,32,32"

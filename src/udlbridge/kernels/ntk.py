@@ -54,7 +54,7 @@ def ntk(
         method: "structured" never forms the Jacobian: each layer multiplies Gram matrices of its inputs and
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.backends.rules`);
             "plain" multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs
-            more.
+            more. Kernels of a `Graph` on the reference engine are plain.
         memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".

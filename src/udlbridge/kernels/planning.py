@@ -63,8 +63,8 @@ def plan(
     """
     model = as_network(model)
     shape = None if sample_shape is None else checked_shape("sample_shape", sample_shape)
-    if shape is None and not isinstance(model, ForeignNetwork):
-        shape = plausible_shape(model)
+    if shape is None:
+        shape = model.sample_shape if isinstance(model, ForeignNetwork) else plausible_shape(model)
     if shape is None:
         raise OptionError("no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)")
     if isinstance(model, ForeignNetwork):

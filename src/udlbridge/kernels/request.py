@@ -10,6 +10,7 @@ from udlbridge.backends.jobs import KernelJob, Method
 from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_model, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
@@ -54,7 +55,7 @@ def kernel_request(
     return KernelRequest(
         model=model,
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
-        method=checked_method(method),
+        method=checked_method(method, model, name),
         threads=thread_count(threads),
         device=backends.checked_device(name, "cpu" if device is None else _device_name(device)),
         params=selected_parameters(model, params),
@@ -73,7 +74,7 @@ def as_network(model: Any, *, output: Any = None) -> Any:
     Half precision computes in its own dtype, and gives float32.
 
     Args:
-        model: the module, or a `Model`, which is given back.
+        model: the module, or a `Model` or `Graph`, which is given back.
         output: which of its outputs counts, where forward gives several: a key or attribute, as "logits", a position,
             or a function of what forward gives.
 
@@ -103,14 +104,17 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
     """
     if not isinstance(model, ForeignNetwork):
         return backends.checked_name(backends.default_name() if backend is None else backend)
-    name = backends.checked_name(model.engine if backend is None else backend)
-    if name != model.engine:
-        raise OptionError(
-            f"backend={backend!r} for a torch.nn.Module",
-            allowed=f"backend={model.engine!r}",
-            remedy="translate the module: ub.from_torch(module)",
-        )
-    return name
+    default = backends.default_name()
+    own = default if default in model.engines else model.engine
+    name = backends.checked_name(own if backend is None else backend)
+    if name in model.engines:
+        return name
+    graph = isinstance(model, Graph)
+    raise OptionError(
+        f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}",
+        allowed=" or ".join(f"backend={engine!r}" for engine in model.engines),
+        remedy="name one of these" if graph else "translate the module: ub.from_torch(module)",
+    )
 
 
 def _device_name(device: Any) -> Any:
@@ -118,14 +122,19 @@ def _device_name(device: Any) -> Any:
     return str(device) if type(device).__module__ == "torch" else device
 
 
-def checked_method(method: str) -> Method:
-    """The method that `method` means: "auto" is "structured", which never costs more.
+def checked_method(method: str, model: Any, backend: str) -> Method:
+    """The method that `method` means: "auto" is "structured", which never costs more, wherever there is one.
 
     Raises:
-        OptionError: unknown.
+        OptionError: unknown, or the engine has no structured kernels of such a network.
     """
-    if method == "plain":
-        return "plain"
-    if method not in ("auto", "structured"):
+    if method not in ("auto", "structured", "plain"):
         raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    return "structured"
+    plain_alone = isinstance(model, Graph) and backend == "reference"
+    if method == "structured" and plain_alone:
+        raise OptionError(
+            f"method={method!r} for a graph on the backend {backend}",
+            allowed="auto and plain: it multiplies per-sample Jacobians of graphs",
+            remedy='leave it at "auto", or say backend="torch"',
+        )
+    return "plain" if method == "plain" or plain_alone else "structured"

@@ -28,7 +28,9 @@ def write_safetensors(
 
     with writing(path, error) as partial:
         try:
-            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, metadata=metadata)
+            save_file(
+                {name: np.asarray(value, order="C") for name, value in arrays.items()}, partial, metadata=metadata
+            )
         except SafetensorError as failure:
             raise OSError(str(failure)) from failure
 

@@ -12,10 +12,20 @@ import numpy as np
 class ForeignNetwork(ABC):
     """A network that is not a `Model`, with named parameters; what kernels, plans and stores ask of one.
 
-    `engine`: the name of the one that computes it.
+    `engine`: the name of the one that computes it, where none is asked for.
     """
 
     engine: str
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names of all engines that can compute it."""
+        return (self.engine,)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, where it is known before samples come."""
+        return None
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -58,43 +59,62 @@ def checked_batch(model: Model, x: object, name: str = "x") -> np.ndarray:
     array = as_array(x, name, wanted=None if model.takes_tokens else model.dtype)
     if model.takes_tokens:
         return _checked_tokens(model, array, name)
-    if array.dtype != model.dtype:
-        if array.dtype.kind not in "f":
-            remedy = f"{name} = np.asarray({name}, dtype=np.{model.dtype})"
-            if array.dtype.kind == "c":
-                remedy = f"take its real part: {name}.real.astype(np.{model.dtype})"
-        else:
-            remedy = f'either {name}.astype("{model.dtype}") or model.astype("{array.dtype}")'
-            if array.dtype.name not in ("float32", "float64"):
-                remedy = f'{name}.astype("{model.dtype}")'
-        raise DTypeError(
-            f"{name} has dtype {array.dtype}, the model has {model.dtype}",
-            allowed=f"{model.dtype}: a dtype is never changed silently",
-            remedy=remedy,
-        )
+    check_dtype(array, name, model.dtype, "the model", 'model.astype("{}")')
     _check_extent(model, array, name)
-    if not np.isfinite(array).all():
-        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+    check_finite(array, name)
     return np.ascontiguousarray(array)
 
 
+def check_dtype(array: np.ndarray, name: str, dtype: np.dtype[Any], owner: str, conversion: str) -> None:
+    """Raise DTypeError for another dtype than that of the network, which `conversion` converts to a given one."""
+    if array.dtype == dtype:
+        return
+    remedy = f'{name}.astype("{dtype}")'
+    if array.dtype.kind == "c":
+        remedy = f"take its real part: {name}.real.astype(np.{dtype})"
+    elif array.dtype.kind != "f":
+        remedy = f"{name} = np.asarray({name}, dtype=np.{dtype})"
+    elif array.dtype.name in ("float32", "float64"):
+        remedy = f"either {remedy} or {conversion.format(array.dtype)}"
+    raise DTypeError(
+        f"{name} has dtype {array.dtype}, {owner} has {dtype}",
+        allowed=f"{dtype}: a dtype is never changed silently",
+        remedy=remedy,
+    )
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raise InputError for NaN and infinity."""
+    if not np.isfinite(array).all():
+        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name} is {array[bad]} at {bad}", allowed="finite numbers", remedy="clean the data")
+
+
 def _checked_tokens(model: Model, array: np.ndarray, name: str) -> np.ndarray:
+    check_whole(array, name, "the model begins with an Embedding")
+    _check_extent(model, array, name)
+    check_known(array, name, model.param_shapes()["0.weight"][0])
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def check_whole(array: np.ndarray, name: str, reason: str) -> None:
+    """Raise DTypeError for anything but integers; `reason` says why they have to be."""
     if array.dtype.kind not in "iu":
         raise DTypeError(
-            f"{name} has dtype {array.dtype}, and the model begins with an Embedding",
+            f"{name} has dtype {array.dtype}, and {reason}",
             allowed="integers: the numbers of the tokens, from 0",
             remedy=f"{name} = {name}.astype(int)",
         )
-    _check_extent(model, array, name)
-    known = model.param_shapes()["0.weight"][0]
+
+
+def check_known(array: np.ndarray, name: str, known: int) -> None:
+    """Raise InputError for tokens outside a table of `known` rows."""
     outside = (array < 0) | (array >= known)
     if outside.any():
         bad = tuple(int(i) for i in np.argwhere(outside)[0])
         raise InputError(
             f"{name} is {array[bad]} at {bad}", allowed=f"tokens from 0 to {known - 1}", remedy="check the tokeniser"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def check_extent(array: np.ndarray, name: str, axes: int = 2) -> None:

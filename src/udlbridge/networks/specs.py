@@ -13,6 +13,10 @@ FORMAT_VERSION = 1
 """Version of the spec in a model file. It grows when an older reader could misread a newer file."""
 
 
+GRAPH_FORMAT = 2
+"""The format number of graphs, which have specs of another kind: `udlbridge.networks.graphs.specs`."""
+
+
 def spec_of(layers: Iterable[Layer], dtype: str) -> dict[str, Any]:
     """Layers and dtype as JSON-ready data."""
     return {"format": FORMAT_VERSION, "dtype": dtype, "layers": [layer.spec() for layer in layers]}
@@ -26,7 +30,8 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
     """
     try:
         found = json.loads(spec)
-        version, dtype, described = found["format"], found["dtype"], list(found["layers"])
+        version = found["format"]
+        dtype, described = ("", []) if version == GRAPH_FORMAT else (found["dtype"], list(found["layers"]))
     except (KeyError, TypeError, ValueError, RecursionError):  # integers of thousands of digits, endless nesting
         raise ModelFileError(
             f"{source} has no udlbridge spec",
@@ -34,10 +39,13 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
             remedy="build the Model from its layers and pass the tensors as params=",
         ) from None
     if version != FORMAT_VERSION:
+        remedy = "update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again"
+        if version == GRAPH_FORMAT:
+            remedy = "it holds a graph: read it with ub.Graph.load"
         raise ModelFileError(
             f"{source} has format version {version}",
             allowed=f"version {FORMAT_VERSION}",
-            remedy="update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again",
+            remedy=remedy,
         )
     try:
         return [layer_from_spec(layer) for layer in described], str(dtype)

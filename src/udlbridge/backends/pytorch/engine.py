@@ -19,6 +19,7 @@ from udlbridge.backends.pytorch import module_engine, operator, programs, traini
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.factors import Factor, Summand, add_product
 from udlbridge.backends.pytorch.gathering import Observed, gathered
+from udlbridge.backends.pytorch.graphs import engine as graphs
 from udlbridge.backends.pytorch.layers import RULES
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.products import strip_rows
@@ -26,6 +27,7 @@ from udlbridge.backends.pytorch.sites import Scope, Site
 from udlbridge.backends.pytorch.tensors import Params, array, buffers, evaluate, tensor, tensors, torch_dtype
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.backends.reduction import Reduction
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import Dense
 from udlbridge.networks.model import Model
 
@@ -41,6 +43,8 @@ class TorchBackend(Backend[list[Summand]]):
 
     def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
+        if isinstance(model, Graph):
+            return graphs.outputs(model, x)
         if isinstance(model, ModuleNetwork):
             return module_engine.outputs(model, x)
         with torch.no_grad():
@@ -48,6 +52,9 @@ class TorchBackend(Backend[list[Summand]]):
 
     def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """`vmap(jacrev)` over samples; blocks (n, O, *parameter shape)."""
+        if isinstance(model, Graph):
+            by_name = self.jacobian(graphs.as_module_network(model, x), x)
+            return {name: by_name[name] for name in model.params}
         if isinstance(model, ModuleNetwork):
             found = module_engine.jacobian(model, model.tensors("cpu"), model.inputs(x, "cpu"), None, model.trainable)
             return {name: array(block) for name, block in found.items()}
@@ -56,6 +63,8 @@ class TorchBackend(Backend[list[Summand]]):
 
     def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """`vmap(jacrev)` with respect to the input, (n, O, *D)."""
+        if isinstance(model, Graph):
+            return graphs.input_jacobian(model, x)
         if isinstance(model, ModuleNetwork):
             return module_engine.input_derivatives(model, x, 1)
         params = tensors(model)
@@ -68,6 +77,7 @@ class TorchBackend(Backend[list[Summand]]):
 
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
+        model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         if isinstance(model, ModuleNetwork):
             size = prod(x.shape[1:])
             return module_engine.input_derivatives(model, x, 2).reshape(len(x), -1, size, size)
@@ -112,9 +122,10 @@ class TorchBackend(Backend[list[Summand]]):
     def prepare(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         """Layer inputs and errors ("structured"), or flattened per-sample gradients ("plain")."""
         with blas_threads(job.threads), undisturbed():
-            if isinstance(job.model, ModuleNetwork):
-                return module_engine.prepared(job, job.model, x)
-            model: Model = job.model
+            network = graphs.as_module_network(job.model, x) if isinstance(job.model, Graph) else job.model
+            if isinstance(network, ModuleNetwork):
+                return module_engine.prepared(job, network, x)
+            model: Model = network
             params, data = tensors(model, checked_device(job.device)), tensor(x, job.device)
             if job.method == "structured":
                 return _structured_factors(job, model, params, data)
@@ -173,6 +184,7 @@ class TorchBackend(Backend[list[Summand]]):
 
     def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One reverse pass of the batch."""
+        model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         if isinstance(model, ModuleNetwork):
             return module_engine.pull(model, x, tensor(cotangents))
         data = tensor(x)
@@ -187,6 +199,7 @@ class TorchBackend(Backend[list[Summand]]):
         cotangents: Float[np.ndarray, "n outputs"],
     ) -> Float[np.ndarray, " n"]:
         """One forward-mode pass of the batch."""
+        model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         if isinstance(model, ModuleNetwork):
             return module_engine.push(model, x, direction, tensor(cotangents))
         data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
@@ -194,9 +207,11 @@ class TorchBackend(Backend[list[Summand]]):
         return pushed.numpy()
 
     def expand(
-        self, model: Model, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
+        self, model: Any, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
     ) -> Float[np.ndarray, "n outputs"]:
         """Forward-mode passes through one another, one more for each degree."""
+        if isinstance(model, Graph):
+            return graphs.expand(model, x, direction, degree)
         data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
         return array(operator.expand(lambda own: evaluate(model, own, data), tensors(model), moves, degree))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from math import prod
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,9 +17,12 @@ from udlbridge.backends.reduction import Reduction
 from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, forward, input_jacobian, sites
 from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
+from udlbridge.backends.reference.graphs import derivatives as graphs
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.backends.threads import numpy_blas
+from udlbridge.errors import OptionError
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 
 
@@ -39,7 +43,9 @@ which are many times as much."""
 
 
 def stretch(job: KernelJob, x: np.ndarray) -> int:
-    """How many samples go through the network together."""
+    """How many samples go through the network together; of a graph, in which each goes alone, all of them."""
+    if isinstance(job.model, Graph):
+        return len(x)
     widest, shape = x[0].size, x.shape[1:]
     for layer in job.model.layers:
         shape = layer.output_shape(shape)
@@ -56,22 +62,38 @@ class ReferenceBackend(Backend[list[Summand]]):
         """NumPy's version."""
         return {"numpy": np.__version__}
 
-    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
+        if isinstance(model, Graph):
+            return graphs.outputs(model, x)
         return forward(model, x)[0].copy()  # a Flatten alone gives a view of x
 
-    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """One backward pass per output; blocks (n, O, *parameter shape)."""
+        if isinstance(model, Graph):
+            return graphs.jacobian(model, x, list(np.eye(model.n_outputs, dtype=model.dtype)), tuple(model.params))
         y, saved = forward(model, x)
         passes = [backward(model, saved, e)[1] for e in cotangents(Reduction("full", -1, y.shape[1]), y)]
         return {name: np.stack([grads[name] for grads in passes], axis=1) for name in model.params}
 
-    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+    def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One backward pass per output, (n, O, *D)."""
+        if isinstance(model, Graph):
+            return graphs.input_jacobian(model, x)
         return input_jacobian(model, x)
 
-    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
-        """Second derivatives carried forward by hand, (n, O, D, D)."""
+    def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """Second derivatives carried forward by hand, (n, O, D, D).
+
+        Raises:
+            OptionError: for a graph, of whose operations only first derivatives are written by hand.
+        """
+        if isinstance(model, Graph):
+            raise OptionError(
+                "second derivatives of a graph on the backend reference",
+                allowed="torch, or a model of layers",
+                remedy='say backend="torch"',
+            )
         return curvature.input_hessian(model, x)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -94,6 +116,10 @@ class ReferenceBackend(Backend[list[Summand]]):
             return [joined(parts, index) for index in range(len(parts[0]))]
 
     def _factors(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
+        if isinstance(job.model, Graph):
+            units = np.stack([c[0] for c in cotangents(job.reduction, np.empty((1, job.model.n_outputs), x.dtype))])
+            blocks = graphs.jacobian(job.model, x, list(units.astype(job.model.dtype)), job.parameters)
+            return [Summand((name,), Gradients(b.reshape(*b.shape[:2], -1))) for name, b in blocks.items()]
         y, saved = forward(job.model, x)
         names = job.parameters
         if job.method == "plain":
@@ -133,18 +159,22 @@ class ReferenceBackend(Backend[list[Summand]]):
         """NumPy's BLAS with `count` threads."""
         return numpy_blas.to(count)
 
-    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
-        """Per-sample gradients, summed."""
+    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+        """Per-sample gradients, summed; of a graph, one backward pass."""
+        if isinstance(model, Graph):
+            return graphs.pull(model, x, cotangents)
         return operator.pull(model, x, cotangents)
 
     def push(
         self,
-        model: Model,
+        model: Any,
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
     ) -> Float[np.ndarray, " n"]:
-        """Per-sample gradients, multiplied with the direction."""
+        """Per-sample gradients, multiplied with the direction; of a graph, a pass of tangents."""
+        if isinstance(model, Graph):
+            return graphs.push(model, x, direction, cotangents)
         return operator.push(model, x, direction, cotangents)
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:

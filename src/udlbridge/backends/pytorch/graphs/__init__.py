@@ -1,0 +1,1 @@
+"""Graphs in torch: every operation in torch's functions, which autograd differentiates."""

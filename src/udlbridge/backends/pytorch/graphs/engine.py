@@ -1,0 +1,59 @@
+"""What the engine does with a graph: it becomes a module, and is computed as any module is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from udlbridge.backends.pytorch import operator
+from udlbridge.backends.pytorch.graphs.module import GraphModule
+from udlbridge.backends.pytorch.modules import ModuleNetwork
+from udlbridge.backends.pytorch.tensors import array, tensor
+from udlbridge.networks.graphs.graph import Graph
+
+_KEPT: list[tuple[Graph, ModuleNetwork]] = []
+"""The last graph and its module, since callers ask for the same one again and again."""
+
+
+def as_module_network(graph: Graph, x: np.ndarray) -> ModuleNetwork:
+    """The graph as a module, and that as a network, which has seen the first samples."""
+    if not _KEPT or _KEPT[0][0] is not graph:
+        network = ModuleNetwork(GraphModule(graph))
+        network.checked_batch(x[:4], "x")
+        _KEPT[:] = [(graph, network)]
+    return _KEPT[0][1]
+
+
+def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """f(x), (n, O)."""
+    with torch.no_grad():
+        return array(GraphModule(graph)(tensor(x)).reshape(len(x), -1)).copy()  # it may be a view of x
+
+
+def input_jacobian(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """One backward pass of the batch for each output, (n, O, *D)."""
+    samples = tensor(x).requires_grad_()
+    y = GraphModule(graph)(samples).reshape(len(x), -1)
+    if not y.requires_grad:
+        return np.zeros((*y.shape, *x.shape[1:]), x.dtype)
+    rows = []
+    for a in range(y.shape[1]):
+        (row,) = torch.autograd.grad(y[:, a].sum(), samples, retain_graph=True, materialize_grads=True)
+        rows.append(row)
+    return array(torch.stack(rows, dim=1))
+
+
+def expand(graph: Graph, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int) -> np.ndarray:
+    """Forward-mode passes through one another."""
+    module, samples = GraphModule(graph), tensor(x)
+
+    def run(params: Mapping[str, Tensor]) -> Tensor:
+        y: Tensor = torch.func.functional_call(module, dict(params), (samples,))
+        return y.reshape(len(x), -1)
+
+    params = {name: tensor(value) for name, value in graph.params.items()}
+    moves = {name: tensor(value) for name, value in direction.items()}
+    return array(operator.expand(run, params, moves, degree))

@@ -1,0 +1,1 @@
+"""Networks as graphs: operations on named values, their table, their rules of shapes, and their files."""

@@ -1,0 +1,28 @@
+"""Model files of either format: layers or graphs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from udlbridge.errors import ModelFileError
+from udlbridge.networks.files import read_safetensors
+from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.model import Model
+from udlbridge.networks.specs import GRAPH_FORMAT
+
+
+def load_network(path: str | os.PathLike[str]) -> Model | Graph:
+    """The `Model` or the `Graph` in a file that one of them saved. Nothing in the file can execute code.
+
+    Raises:
+        As `Model.load` and `Graph.load`.
+    """
+    metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+    spec = metadata.get("udlbridge", "")
+    try:
+        graph = json.loads(spec)["format"] == GRAPH_FORMAT
+    except (KeyError, TypeError, ValueError, RecursionError):
+        graph = False  # and no model either, which its own reader says
+    return Graph.from_spec(spec, arrays, str(path)) if graph else Model.from_spec(spec, arrays, str(path))

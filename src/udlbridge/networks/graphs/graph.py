@@ -1,0 +1,428 @@
+"""`Graph`: a frozen network of operations on named values, with named parameters. It computes nothing; engines do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from udlbridge.arrays import as_array, has_dtype
+from udlbridge.errors import GraphError, ModelFileError, ParameterError, ShapeError
+from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.node import Node, checked_nodes, values_of
+from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
+from udlbridge.networks.graphs.values import Kind, Shape, Value
+from udlbridge.networks.init import FLOATS
+from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
+from udlbridge.networks.parameters import as_parameter, checked_dtype
+from udlbridge.networks.selection import Selection, selected_names
+
+INPUT = "x"
+"""The name of the value that the samples are."""
+
+KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
+"""Kinds of values by the kind of a NumPy dtype."""
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    result = np.array(array, order="C")  # a copy: the graph must not change when the caller's array does
+    result.flags.writeable = False
+    return result
+
+
+class Graph(ForeignNetwork):
+    """A network as a graph: nodes, each an operation of `udlbridge.networks.graphs.operations` on named values.
+
+    Values are the samples ("x"), parameters, buffers, and what the nodes before give, each by the name of its node. The
+    number of samples is open. Parameters are trained, buffers are not; a parameter may go into several nodes.
+
+    Args:
+        nodes: in order of evaluation.
+        output: name of the value that is f(x), (n, *out). Functions that need a vector get it with `out` in C order.
+        params: arrays by name, in any container that `udlbridge.arrays` takes, of one dtype, float32 or float64; lists
+            of Python's numbers take that of the others, or `dtype`. They are copied.
+        buffers: arrays by name, of the same dtype, int64 or bool.
+        sample_shape: of one sample.
+        tokens: whether samples are whole numbers.
+        dtype: of a graph without any numbers of its own.
+        aliases: further names of parameters, as a shared one has in a state dict, and the names that stand for them.
+
+    Raises:
+        GraphError: an unknown operation, attributes that it does not have, values that are not there or come later (a
+            cycle), shapes that do not fit, and an output that is not one row for each sample; it names the node.
+        ParameterError: arrays of other dtypes, or that are not finite.
+    """
+
+    engine = "torch"
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        output: str,
+        *,
+        params: Mapping[str, np.ndarray],
+        buffers: Mapping[str, np.ndarray] | None = None,
+        sample_shape: Sequence[int],
+        tokens: bool = False,
+        dtype: str = "float32",
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        arrays = _through_the_door({**params, **(buffers or {})}, checked_dtype(dtype))
+        self._params = MappingProxyType({name: arrays[name] for name in params})
+        self._buffers = MappingProxyType({name: arrays[name] for name in buffers or {}})
+        self._dtype = _common_dtype(self._params, self._buffers, dtype)
+        self._aliases = MappingProxyType(dict(aliases or {}))
+        self._check_names()
+        self._sample_shape: Shape = tuple(int(size) for size in sample_shape)
+        self._tokens = bool(tokens)
+        self._given = {name: Value(value.shape, KINDS[value.dtype.kind]) for name, value in arrays.items()}
+        self._nodes = checked_nodes(nodes, {INPUT, *arrays})
+        self._output = output
+        self._output_shape = self._checked_output()
+        self._hash: str | None = None
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that compute graphs."""
+        return ("torch", "reference")
+
+    @property
+    def sample_shape(self) -> Shape:
+        """The shape of one sample."""
+        return self._sample_shape
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes, in order of evaluation."""
+        return self._nodes
+
+    @property
+    def output(self) -> str:
+        """The name of the value that is f(x)."""
+        return self._output
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Read-only parameters by name."""
+        return self._params
+
+    @property
+    def buffers(self) -> Mapping[str, np.ndarray]:
+        """Read-only arrays that are not trained, by name."""
+        return self._buffers
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters, then buffers."""
+        return {**self._params, **self._buffers}
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Further names of shared parameters, and the names that stand for them."""
+        return self._aliases
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of parameters, samples and results."""
+        return FLOATS[self._dtype]
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether samples are whole numbers, the numbers of tokens."""
+        return self._tokens
+
+    @property
+    def full_output_shape(self) -> Shape:
+        """The shape of f(x) of one sample, as its axes are."""
+        return self._output_shape
+
+    @property
+    def n_outputs(self) -> int:
+        """O, the number of outputs of a sample."""
+        return int(np.prod(self._output_shape, dtype=np.int64))
+
+    def values(self, n: int) -> dict[str, Value]:
+        """Shape and kind of every value for `n` samples, by name."""
+        start = {INPUT: Value((n, *self.sample_shape), "int" if self._tokens else "float"), **self._given}
+        return values_of(self._nodes, start, n)
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """The shape of every parameter by name."""
+        return {name: value.shape for name, value in self._params.items()}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(O,): more axes are taken in C order. Raises `ShapeError` for samples of another shape than the graph's."""
+        if tuple(shape) != self.sample_shape:
+            raise ShapeError(
+                f"samples of shape {tuple(shape)} for a graph of samples of shape {self.sample_shape}",
+                allowed=f"{self.sample_shape}: a graph has the shapes of the example that it was captured with",
+                remedy="make the graph for samples of that shape",
+            )
+        return (self.n_outputs,)
+
+    def checked_batch(self, x: Any, name: str = "x") -> np.ndarray:
+        """The samples as an array (n, *D) of the graph's dtype, or whole numbers as int64.
+
+        Raises:
+            DTypeError, ShapeError, InputError: what is wrong with them.
+        """
+        array = as_array(x, name, wanted=None if self._tokens else self.dtype)
+        if self._tokens:
+            check_whole(array, name, "the graph takes tokens")
+        else:
+            check_dtype(array, name, self.dtype, "the graph", 'graph.astype("{}")')
+        check_extent(array, name)
+        self.output_shape(array.shape[1:])
+        if not self._tokens:
+            check_finite(array, name)
+        elif self._known_tokens is not None:
+            check_known(array, name, self._known_tokens)
+        return np.ascontiguousarray(array, dtype=np.int64 if self._tokens else self.dtype)
+
+    @property
+    def _known_tokens(self) -> int | None:
+        """How many tokens there are: the rows of the smallest table that the samples are looked up in."""
+        tables = [self._given[node.inputs[0]] for node in self._nodes if node.reads_tokens(INPUT)]
+        return min((table.shape[0] for table in tables), default=None)
+
+    def random_batch(self, shape: Shape, n: int) -> np.ndarray:
+        """Random samples (n, *shape): normal numbers, or tokens."""
+        generator = np.random.default_rng(0)
+        if not self._tokens:
+            return generator.standard_normal((n, *shape)).astype(self.dtype)
+        return generator.integers(0, self._known_tokens or 1, size=(n, *shape))
+
+    def selected(self, params: Selection) -> tuple[str, ...]:
+        """The names that `params` means; a shared parameter has several, of which one stands for all.
+
+        "readout" is the last module with parameters of its own, "hidden" are all others.
+        """
+        if not self._params:
+            return selected_names([], params)
+        last = list(self._params)[-1].rpartition(".")[0]
+        readout = [name for name in self._params if name.rpartition(".")[0] == last]
+        words = {"readout": readout, "hidden": [name for name in self._params if name not in readout]}
+        found = selected_names([*self._params, *self._aliases], params, words)
+        wanted = {self._aliases.get(name, name) for name in found}
+        return tuple(name for name in self._params if name in wanted)
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> Graph:
+        """The same graph with other parameters, all of them.
+
+        Raises:
+            ParameterError: other names, shapes or dtypes.
+        """
+        arrays = _through_the_door(params, self._dtype)
+        shapes = {name: value.shape for name, value in arrays.items()}
+        if shapes != self.param_shapes():
+            raise ParameterError(
+                f"parameters {', '.join(map(str, shapes))} that do not fit the graph's",
+                allowed="; ".join(f"{name} {shape}" for name, shape in self.param_shapes().items()),
+                remedy="give exactly these names and shapes",
+            )
+        return self._with(arrays, self._buffers)
+
+    def up_to(self, place: int) -> Graph:
+        """The graph whose output is what the node at `place` gives.
+
+        Raises:
+            GraphError: that is no row of numbers for each sample.
+        """
+        return self._with(self._params, self._buffers, nodes=self._nodes[: place + 1])
+
+    def astype(self, dtype: str | np.dtype[Any]) -> Graph:
+        """The same graph with its numbers converted to "float32" or "float64"."""
+        name = checked_dtype(dtype)
+        arrays = {key: v.astype(FLOATS[name]) if v.dtype.kind == "f" else v for key, v in self.arrays.items()}
+        return self._with(
+            {key: arrays[key] for key in self._params}, {key: arrays[key] for key in self._buffers}, dtype=name
+        )
+
+    def _with(
+        self,
+        params: Mapping[str, np.ndarray],
+        buffers: Mapping[str, np.ndarray],
+        dtype: str | None = None,
+        nodes: tuple[Node, ...] | None = None,
+    ) -> Graph:
+        """With other arrays; and with other nodes, of which the last gives the output."""
+        return Graph(
+            self._nodes if nodes is None else nodes,
+            self._output if nodes is None else nodes[-1].name,
+            params=params,
+            buffers=buffers,
+            sample_shape=self.sample_shape,
+            tokens=self._tokens,
+            dtype=dtype or self._dtype,
+            aliases=self._aliases,
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """The graph as JSON-ready data, without its arrays."""
+        return graph_spec(self)
+
+    def hash(self) -> str:
+        """SHA-256 of the spec and of the bytes of all arrays; computed once, as a graph is frozen."""
+        if self._hash is None:
+            digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
+            for name, value in self.arrays.items():
+                digest.update(f"{name}:{value.dtype}:{value.shape};".encode())
+                digest.update(value.tobytes())
+            self._hash = digest.hexdigest()
+        return self._hash
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to a safetensors file: its arrays as tensors by name, its spec as JSON in the metadata.
+
+        The spec has the format number 2; files of models of layers have 1.
+
+        Raises:
+            ModelFileError: the folder is missing, or the disk refuses.
+        """
+        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Graph:
+        """Read a graph that `save` wrote. Nothing in the file can execute code.
+
+        Raises:
+            ModelFileError: the file is missing, truncated, of another program, of another format, or too large.
+            GraphError, ParameterError: what is in it is no graph.
+        """
+        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        return Graph.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
+
+    @staticmethod
+    def from_spec(spec: str, arrays: Mapping[str, np.ndarray], source: str = "the spec") -> Graph:
+        """The graph of a spec in JSON text, as `json.dumps(graph.spec())` gives it, with its arrays.
+
+        Raises:
+            As `load`; errors name `source`.
+        """
+        found = parsed_graph(spec, source)
+        names = [*found["params"], *found["buffers"]]
+        if set(names) != set(arrays) or len(set(names)) != len(names):
+            odd = sorted(set(names) ^ set(arrays)) or names
+            raise ParameterError(
+                f"{source}: the spec and the arrays have different names ({', '.join(odd[:5])})",
+                allowed="an array for every parameter and buffer, and no other",
+                remedy="save it again",
+            )
+        return Graph(
+            found["nodes"],
+            found["output"],
+            params={name: arrays[name] for name in found["params"]},
+            buffers={name: arrays[name] for name in found["buffers"]},
+            sample_shape=found["sample_shape"],
+            tokens=found["tokens"],
+            dtype=found["dtype"],
+            aliases=found["aliases"],
+        )
+
+    def _check_names(self) -> None:
+        names = [INPUT, *self._params, *self._buffers, *self._aliases]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise GraphError(
+                f"the name {twice[0]!r} stands for two values", allowed="a name for each", remedy="rename one"
+            )
+        paths = {name[:dot] for name in names for dot, letter in enumerate(name) if letter == "."}
+        odd = [name for name in names if name in paths or not all(name.split("."))]
+        if odd:
+            raise GraphError(
+                f"the name {odd[0]!r} of an array",
+                allowed="words with dots between them, as modules name their parameters, and no path of another name",
+                remedy="rename it",
+            )
+        unknown = [name for name in self._aliases.values() if name not in self._params]
+        if unknown:
+            raise GraphError(
+                f"an alias of {unknown[0]!r}, which is no parameter", allowed="parameters", remedy="correct aliases"
+            )
+
+    def _checked_output(self) -> Shape:
+        """The shape of f(x) of one sample, from the shapes of all values for two numbers of samples."""
+        shapes = []
+        for n in (2, 3):
+            values = self.values(n)
+            if self._output not in values:
+                raise GraphError(
+                    f"the output {self._output!r} is no value", allowed="the name of a node", remedy="correct output"
+                )
+            value = values[self._output]
+            if value.kind != "float" or not value.shape or value.shape[0] != n:
+                raise GraphError(
+                    f"the output {self._output!r} has shape {value.shape} for {n} samples ({value.kind})",
+                    allowed="numbers, with the samples along the first axis",
+                    remedy="correct output",
+                )
+            shapes.append(value.shape[1:])
+        if shapes[0] != shapes[1]:
+            raise GraphError(
+                f"the output has shape {shapes[0]} for samples of two, and {shapes[1]} for samples of three",
+                allowed="as many outputs for each sample, whatever their number",
+                remedy="keep samples apart",
+            )
+        return shapes[0]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if nodes and arrays are the same."""
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return self is other or self.hash() == other.hash()
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def __getstate__(self) -> tuple[str, dict[str, np.ndarray]]:
+        """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""
+        return json.dumps(self.spec()), self.arrays
+
+    def __setstate__(self, state: tuple[str, dict[str, np.ndarray]]) -> None:
+        self.__dict__.update(Graph.from_spec(*state).__dict__)
+
+    def __repr__(self) -> str:
+        shapes = f"{self.sample_shape} -> {self._output_shape}"
+        return f"Graph({len(self._nodes)} nodes, {shapes}, dtype={self._dtype!r}, {self.n_params:,} parameters)"
+
+
+def _through_the_door(given: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:
+    """Read-only copies of the arrays in any containers."""
+    found = {name: as_parameter(name, value, dtype) for name, value in given.items() if has_dtype(value)}
+    wanted = next((value.dtype for value in found.values() if value.dtype.kind == "f"), np.dtype(dtype))
+    rest = {name: as_parameter(name, value, wanted) for name, value in given.items() if name not in found}
+    every = {**found, **rest}
+    return {name: _frozen(every[name]) for name in given}
+
+
+def _common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray], dtype: str) -> str:
+    found: dict[str, str] = {}
+    for name, value in {**params, **buffers}.items():
+        kind = value.dtype.name
+        if name in buffers and kind in ("int64", "bool"):
+            continue
+        if kind not in FLOATS:
+            raise ParameterError(
+                f"{name} has dtype {kind}",
+                allowed="float32 or float64, the same for all; buffers also int64 and bool",
+                remedy="convert it with .astype",
+            )
+        if name in params and not np.isfinite(value).all():
+            raise ParameterError(
+                f"parameter {name} is not finite", allowed="finite numbers", remedy="clean the weights"
+            )
+        found[kind] = name
+    if len(found) > 1:
+        raise ParameterError(
+            "; ".join(f"{name} has dtype {kind}" for kind, name in found.items()),
+            allowed="one dtype for all",
+            remedy="convert them with .astype",
+        )
+    return next(iter(found), checked_dtype(dtype))

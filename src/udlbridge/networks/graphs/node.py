@@ -1,0 +1,111 @@
+"""`Node`: one operation on named values, checked against the table of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from udlbridge.errors import GraphError
+from udlbridge.networks.graphs.attributes import AttributeFault
+from udlbridge.networks.graphs.operations import OPERATIONS
+from udlbridge.networks.graphs.shapes import ShapeFault
+from udlbridge.networks.graphs.values import Value
+
+MOST_NODES = 1_000_000
+"""More nodes are no network that somebody wrote."""
+
+MOST_NUMBERS = 2**34
+"""Bound of the numbers of one value, of two samples: a file cannot ask for more memory than that by a few bytes."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation, and the value that it gives.
+
+    `name`: of the value. `op`: the operation, a key of `OPERATIONS`. `inputs`: names of values, in the operation's
+    order. `attributes`: its settings by name. `source`: where it comes from, as the path of a module.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"node {self.name!r} ({self.op}{f' in {self.source}' if self.source else ''})"
+
+    def reads_tokens(self, name: str) -> bool:
+        """Whether it looks up the value in a table."""
+        return self.op == "embedding" and self.inputs[1] == name
+
+
+def checked_nodes(nodes: Iterable[Node], given: Collection[str]) -> tuple[Node, ...]:
+    """The nodes with their attributes checked and frozen; `given` are the names that are values already.
+
+    Raises:
+        GraphError: what cannot be, by node.
+    """
+    listed = list(nodes)
+    if len(listed) > MOST_NODES:
+        raise GraphError(f"{len(listed):,} nodes", allowed=f"at most {MOST_NODES:,}", remedy="simplify the network")
+    names = {node.name for node in listed}
+    known = set(given)
+    result = []
+    for node in listed:
+        if node.name in known:
+            raise _error(node, f"the name {node.name!r} is taken", "a name of its own for every value")
+        result.append(_checked(node))
+        for name in node.inputs:
+            if name not in known:
+                later = name in names
+                reason = "comes later: the graph has a cycle, or is not in order" if later else "is not there"
+                raise _error(node, f"its input {name!r} {reason}", "values that come before it")
+        known.add(node.name)
+    return tuple(result)
+
+
+def values_of(nodes: Sequence[Node], start: Mapping[str, Value], n: int) -> dict[str, Value]:
+    """Shape and kind of every value, by name, for `n` samples; `start` has those that are no node's.
+
+    Raises:
+        GraphError: inputs that do not fit, by node.
+    """
+    values = dict(start)
+    for node in nodes:
+        try:
+            found = OPERATIONS[node.op].rule(node.attributes, [values[name] for name in node.inputs], n)
+        except ShapeFault as fault:
+            raise _error(node, str(fault), OPERATIONS[node.op].meaning) from None
+        if prod(found.shape) > MOST_NUMBERS:
+            raise _error(node, f"a value of shape {found.shape}", f"at most {MOST_NUMBERS:,} numbers")
+        values[node.name] = found
+    return values
+
+
+def _checked(node: Node) -> Node:
+    operation = OPERATIONS.get(node.op)
+    if operation is None:
+        raise _error(node, f"there is no operation {node.op!r}", ", ".join(OPERATIONS))
+    least, most = operation.inputs
+    if not least <= len(node.inputs) <= most:
+        raise _error(node, f"it has {len(node.inputs)} inputs", f"{least} to {most}: {operation.meaning}")
+    if set(node.attributes) != set(operation.attributes):
+        raise _error(
+            node,
+            f"it has the attributes {', '.join(map(str, node.attributes)) or 'none'}",
+            ", ".join(f"{name}: {kind.words}" for name, kind in operation.attributes.items()) or "none",
+        )
+    attributes = {}
+    for name, kind in operation.attributes.items():
+        try:
+            attributes[name] = kind.checked(node.attributes[name])
+        except AttributeFault:
+            raise _error(node, f"{name}={str(node.attributes[name])[:80]}", kind.words) from None
+    return Node(node.name, node.op, tuple(node.inputs), attributes, node.source)
+
+
+def _error(node: Node, reason: str, allowed: str) -> GraphError:
+    return GraphError(f"{node}: {reason}", allowed=allowed, remedy="correct the graph")

@@ -1,0 +1,53 @@
+"""Every operation of graphs alone: by hand against torch, and derivatives against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.graphs import CASES, one_operation
+from tests.helpers import assert_within_budget
+
+import udlbridge as ub
+
+STEP = 1e-6
+
+
+@pytest.mark.parametrize("op", CASES)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_by_hand_equals_torch(op: str, seed: int) -> None:
+    graph, x = one_operation(op, np.random.default_rng(seed))
+    reference, torch = ub.backends.get("reference"), ub.backends.get("torch")
+    assert_within_budget(reference.outputs(graph, x), torch.outputs(graph, x))
+    assert_within_budget(reference.input_jacobian(graph, x), torch.input_jacobian(graph, x))
+    if op == "stop_gradient":
+        return  # torch refuses outputs that depend on no parameter, as it does for modules
+    c = np.random.default_rng(1).normal(size=(len(x), graph.n_outputs))
+    ours, theirs = reference.pull(graph, x, c), torch.pull(graph, x, c)
+    for name in graph.params:
+        assert_within_budget(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("op", CASES)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_tangents_are_the_transpose_of_what_goes_back_and_finite_differences(op: str, seed: int) -> None:
+    r = np.random.default_rng(seed)
+    graph, x = one_operation(op, r)
+    reference = ub.backends.get("reference")
+    w = {name: r.normal(size=value.shape) for name, value in graph.params.items()}
+    c = r.normal(size=(len(x), graph.n_outputs))
+    pushed, pulled = reference.push(graph, x, w, c), reference.pull(graph, x, c)
+    back = sum((pulled[name] * w[name]).sum() for name in w)
+    scale = max(np.abs(c).sum(), 1.0) * max(1.0, np.abs(pushed).max(initial=0))
+    np.testing.assert_allclose(pushed.sum(), back, atol=1e-12 * scale)
+    if op == "stop_gradient":
+        assert not pushed.any()
+        return
+    ahead, behind = (
+        reference.outputs(graph.with_params({name: p + sign * STEP * w[name] for name, p in graph.params.items()}), x)
+        for sign in (1, -1)
+    )
+    # A kink between the two points is no fault: there the slope is neither.
+    error = np.abs(((ahead - behind) / (2 * STEP) * c).sum(axis=1) - pushed)
+    assert np.median(error) <= 1e-6 * scale
