@@ -257,6 +257,7 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     ),
     "with_params of a graph": (lambda w: GRAPH.with_params({**GRAPH.params, "0.weight": w}), MODEL.params["0.weight"]),
     "outputs of a graph": (lambda x: ub.outputs(GRAPH, x, **BY_HAND), X),
+    "from_torch": (lambda x: ub.from_torch(MODULE, x), X),
     "with_params": (lambda w: MODEL.with_params(with_weight(w)), MODEL.params["0.weight"]),
     "from_spec": (lambda w: ub.Model.from_spec(SPEC, with_weight(w)), MODEL.params["0.weight"]),
     "losses f": (lambda f: likelihoods(f=f), TARGETS),
@@ -395,6 +396,7 @@ SLOW = (
     "train",
     "infinite",
     "converges",
+    "from_torch",
 )
 """What takes long, and so gets a few containers: as whatever stands beside it, it goes through the one door."""
 
@@ -440,7 +442,7 @@ PUBLIC = (
     *(ub.predict, ub.testing),
 )
 NO_ARRAYS = {
-    *("as_network", "from_gpt2", "from_torch"),  # a module
+    *("as_network", "from_gpt2"),  # a module
     "from_flux",  # a chain
     "plan",  # a network and shapes
     "generate",  # functions of tokens

@@ -21,6 +21,13 @@ def test_quickstart() -> None:
     assert "agree; worst" in done.stdout
 
 
+def test_crossing() -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "crossing.py")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch, reference: agree; worst" in done.stdout
+    assert "there and back: outputs differ by 0.0e+00" in done.stdout
+
+
 @pytest.mark.julia
 def test_quickstart_in_julia_alone() -> None:
     from udlbridge.backends.julia import runtime

@@ -113,7 +113,7 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
     raise OptionError(
         f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}",
         allowed=" or ".join(f"backend={engine!r}" for engine in model.engines),
-        remedy="name one of these" if graph else "translate the module: ub.from_torch(module)",
+        remedy="name one of these" if graph else "translate the module: ub.from_torch(module, x)",
     )
 
 

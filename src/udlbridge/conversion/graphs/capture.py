@@ -1,0 +1,271 @@
+"""A module's graph: what torch.export shows of it, translated operation by operation, and proved on the example."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from udlbridge.backends.pytorch.checks import check_inference
+from udlbridge.backends.pytorch.graphs.module import GraphModule
+from udlbridge.backends.pytorch.modules import ModuleNetwork
+from udlbridge.conversion.graphs import elementwise, layers, places, recurrent
+from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
+from udlbridge.conversion.graphs.exporting import SHAPED, exported
+from udlbridge.errors import ConversionError, GraphError
+from udlbridge.networks.graphs.graph import INPUT, Graph
+from udlbridge.networks.graphs.node import Node
+from udlbridge.networks.graphs.values import PerSample
+from udlbridge.networks.init import FLOATS
+from udlbridge.tolerances import budget, relative_difference
+
+TRANSLATIONS = {
+    **elementwise.TRANSLATIONS,
+    **layers.TRANSLATIONS,
+    **places.TRANSLATIONS,
+    **recurrent.TRANSLATIONS,
+}
+"""The translation of every operation that has one, by torch's name."""
+
+NUMBERS = (int, bool, PerSample, torch.SymInt, torch.SymBool)
+"""What a node may give besides tensors: extents, and what is computed from them."""
+
+IGNORED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"}
+"""What checks shapes and gives nothing."""
+
+
+def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
+    """As `udlbridge.from_torch` with an example, which raises the same errors."""
+    if not inference:
+        check_inference(module)
+    _check_parameters(module)
+    own = copy.deepcopy(module).cpu().eval()  # the caller's is neither changed nor put into another mode
+    network = ModuleNetwork(own)
+    batch = network.checked_batch(x, "x")
+    if batch.dtype.names is not None:
+        raise ConversionError(
+            "a module of several inputs", allowed="one input", remedy="use ub.ntk(module, x, backend='torch')"
+        )
+    program = exported(network.module, network.inputs(batch[:5], "cpu")[""])
+    graph = _translated(network.module, program, batch)
+    _prove(graph, network, batch)
+    return graph
+
+
+def _check_parameters(module: nn.Module) -> None:
+    """Refuse parameters of several dtypes, of half precision, or that are not finite; a buffer may be infinite."""
+    first: tuple[str, torch.dtype] | None = None
+    for name, value in module.named_parameters():
+        dtype = str(value.dtype).removeprefix("torch.")
+        first = first or (name, value.dtype)
+        if dtype not in FLOATS or value.dtype != first[1]:
+            raise ConversionError(
+                f"{name} has dtype {dtype}, {first[0]} {str(first[1]).removeprefix('torch.')}",
+                allowed=f"{' or '.join(FLOATS)}, the same for all",
+                remedy="convert the module with module.float(), or module.double()",
+            )
+        if not value.is_meta and not torch.isfinite(value).all():
+            raise ConversionError(f"{name} is not finite", allowed="finite numbers", remedy="clean the weights")
+
+
+def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) -> Graph:
+    """The graph of a program, with the names that the module's arrays have."""
+    every = dict(module.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, parameter in every.items():
+        first.setdefault(id(parameter), name)
+    trained = {name: value for name, value in every.items() if value.requires_grad}
+    fixed = {name: value for name, value in every.items() if not value.requires_grad and first[id(value)] == name}
+    held = {**fixed, **dict(module.named_buffers())}
+    dtype = next((value.dtype for value in every.values()), torch.get_default_dtype())
+    builder = Builder(dtype, {id(value): name for name, value in held.items()})
+    environment: dict[fx.Node, Any] = {}
+    for spec, node in zip(program.graph_signature.input_specs, _placeholders(program), strict=True):
+        if spec.kind == InputKind.USER_INPUT:
+            environment[node] = Value(INPUT)
+            builder.known(INPUT, node.meta["seen"])
+        elif spec.kind == InputKind.PARAMETER and every[str(spec.target)].requires_grad:
+            name = first[id(every[str(spec.target)])]
+            environment[node] = Value(name)
+            builder.known(name, node.meta["seen"])
+        else:
+            environment[node] = _constant(program, spec, every, held)
+    output = _followed(program, builder, environment)
+    params = {name: value.detach().cpu().numpy() for name, value in trained.items() if first[id(value)] == name}
+    buffers = {name: _converted(value, dtype) for name, value in held.items()}
+    kept = {name: value for name, value in buffers.items() if value.dtype in (dtype, torch.int64, torch.bool)}
+    nodes = _needed(builder.nodes, output)
+    used = {name for node in nodes for name in node.inputs}
+    constants = {name: value for name, value in builder.constants.items() if name in used}
+    try:
+        return Graph(
+            nodes,
+            output,
+            params=params,
+            buffers={**{name: value.numpy() for name, value in kept.items()}, **constants},
+            sample_shape=batch.shape[1:],
+            tokens=batch.dtype.kind in "iu",
+            dtype=str(dtype).removeprefix("torch."),
+            aliases={name: first[id(value)] for name, value in trained.items() if first[id(value)] != name},
+        )
+    except GraphError as error:
+        raise ConversionError(
+            error.given, allowed="what crosses as a graph", remedy="use ub.ntk(module, x, backend='torch')"
+        ) from error
+
+
+def _converted(buffer: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers in the dtype of the graph, whole numbers as int64, truth values as they are."""
+    value = buffer.detach().cpu()
+    if value.is_floating_point():
+        return value.to(dtype)
+    return value if value.dtype == torch.bool or value.is_complex() else value.long()
+
+
+def _placeholders(program: ExportedProgram) -> list[fx.Node]:
+    return [node for node in program.graph.nodes if node.op == "placeholder"]
+
+
+def _constant(program: ExportedProgram, spec: Any, every: dict[str, Any], held: dict[str, Tensor]) -> Tensor:
+    """A frozen parameter, a buffer, or a tensor that was made in forward."""
+    target = str(spec.target)
+    for source in (held, every, program.constants, program.state_dict):
+        found = source.get(target)
+        if isinstance(found, Tensor):
+            return found
+    raise ConversionError(
+        f"{target} is no tensor", allowed="parameters, buffers and tensors", remedy="make it a buffer"
+    )
+
+
+def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.Node, Any]) -> str:
+    """Translate node after node; returns the name of the output."""
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            continue
+        if node.op == "output":
+            results = node.args[0]
+            if len(results) != 1:
+                raise ConversionError(
+                    f"forward gives {len(results)} outputs",
+                    allowed="one tensor",
+                    remedy="wrap the module in one that returns the output that counts",
+                )
+            found = builder.value(_argument(results[0], environment))
+            if found == INPUT:
+                found = builder.add("reshape", [found], {"shape": builder.shapes[found]}, builder.shapes[found], node)
+            return str(found)
+        environment[node] = _one(node, builder, environment)
+    raise AssertionError("a program without an output")
+
+
+def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> Any:
+    """What a node gives: the name of a value, several of them, a constant, or a number."""
+    if node.op == "get_attr":
+        return None  # a program inside, of which its user says that it has no translation
+    if node.target is operator.getitem:
+        found = _argument(node.args[0], environment)[node.args[1]]
+        if found is None and node.users:
+            raise refused(node, str(node.args[0]), "what it gives besides, as places, is asked for")
+        return found
+    target: Any = node.target
+    seen = node.meta["seen"]
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        if isinstance(seen, NUMBERS):
+            return seen
+        raise refused(node, getattr(node.target, "__name__", str(node.target)), "it is a program of its own")
+    name = operation_name(node)
+    if name in IGNORED:
+        return None
+    if isinstance(seen, NUMBERS):
+        return seen
+    if isinstance(seen, Unfit):
+        raise refused(node, name, str(seen))
+    if node.meta.get("grows") and name not in SHAPED:
+        raise refused(node, name, "its settings depend on the number of samples")
+    args = [_argument(one, environment) for one in node.args]
+    words = {key: _argument(one, environment) for key, one in node.kwargs.items()}
+    if not _moves(args) and not _moves(words) and not node.meta.get("grows"):
+        with torch.no_grad():
+            return target(*args, **words)
+    if name not in TRANSLATIONS:
+        raise refused(node, name, "it is none of those that cross")
+    declared = schema.arguments
+    defaults = {one.name: one.default_value for one in declared if one.has_default_value()}
+    given = {one.name: value for one, value in zip(declared, args, strict=False)}
+    ordered = {one.name: ({**defaults, **given, **words}).get(one.name) for one in declared}
+    try:
+        found = TRANSLATIONS[name](Call(builder, node, ordered))
+        _note(node, found, builder)
+    except Unfit as reason:
+        raise refused(node, name, str(reason)) from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # an overload of other arguments
+        raise refused(node, name, f"it is called in a way that does not cross ({error!r})") from error
+    return found
+
+
+def _note(node: fx.Node, found: Any, builder: Builder) -> None:
+    """Remember kind and shape of what came out, and refuse numbers of another dtype than the graph's."""
+    values, all_seen = [found], [node.meta["seen"]]
+    if isinstance(found, list | tuple):
+        values, all_seen = list(found), list(node.meta["seen"])
+    for value, seen in zip(values, all_seen, strict=True):
+        if not isinstance(value, Value):
+            continue
+        if isinstance(seen, Unfit):
+            raise seen
+        if seen.kind == "float" and seen.dtype != builder.dtype:
+            raise Unfit(f"it computes in {seen.dtype}, and the module is in {builder.dtype}")
+        builder.known(value, seen)
+
+
+def _moves(arguments: Any) -> bool:
+    """Whether values of the graph, or extents that grow with the samples, are among the arguments."""
+    if isinstance(arguments, Value | PerSample | Unfit):
+        return True
+    if isinstance(arguments, dict):
+        return any(_moves(one) for one in arguments.values())
+    return isinstance(arguments, list | tuple) and any(_moves(one) for one in arguments)
+
+
+def _argument(one: Any, environment: dict[fx.Node, Any]) -> Any:
+    if isinstance(one, fx.Node):
+        return environment[one]
+    if isinstance(one, list | tuple):
+        return [_argument(part, environment) for part in one]
+    return one
+
+
+def _needed(nodes: list[Node], output: str) -> list[Node]:
+    """The nodes that the output depends on."""
+    wanted, kept = {output}, []
+    for node in reversed(nodes):
+        if node.name in wanted:
+            kept.append(node)
+            wanted.update(node.inputs)
+    return kept[::-1]
+
+
+def _prove(graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> None:
+    """Evaluate both on the example: a translation that is not equal is none.
+
+    Raises:
+        ConversionError: the outputs differ by more than the budget.
+    """
+    with torch.no_grad():
+        found = GraphModule(graph)(torch.from_numpy(np.array(batch))).reshape(len(batch), -1).numpy()
+        y, _ = network.evaluate(network.tensors("cpu"), network.inputs(batch, "cpu"))
+    gap = relative_difference(found, y.detach().numpy())
+    if not gap <= budget(graph.dtype):
+        raise ConversionError(
+            f"the graph of {network.name} gives other outputs than the module, by {gap:.2e} of the largest",
+            allowed=f"a difference of at most {budget(graph.dtype):.0e}",
+            remedy="report it with the module, or use ub.ntk(module, x, backend='torch')",
+        )

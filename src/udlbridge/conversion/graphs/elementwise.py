@@ -1,0 +1,280 @@
+"""Translations of arithmetic, comparisons and activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+
+Translation = Callable[[Call], Any]
+
+
+def unary(op: str) -> Translation:
+    """The operation of the same meaning."""
+    return lambda c: c.add(op, first(c))
+
+
+def first(c: Call) -> Any:
+    """The first argument, whatever it is called."""
+    return next(iter(c.arguments.values()))
+
+
+def binary(op: str) -> Translation:
+    """Of two tensors, or a tensor and a number; `alpha` multiplies the second."""
+
+    def translate(c: Call) -> Value:
+        other = c["other"]
+        if c.get("rounding_mode") is not None:
+            raise Unfit("it rounds")
+        if c.get("alpha", 1) != 1:
+            shape = c.shape(other) if isinstance(other, Value | Tensor) else ()
+            other = c.add("multiply", other, c["alpha"], shape=shape)
+        return c.add(op, as_float(c, c["self"]), as_float(c, other))
+
+    return translate
+
+
+def reversed_subtraction(c: Call) -> Value:
+    """other - self."""
+    if c.get("alpha", 1) != 1:
+        raise Unfit("alpha is not 1")
+    return c.add("subtract", c["other"], c["self"])
+
+
+def power(c: Call) -> Value:
+    """To a constant power, or of a constant."""
+    exponent, base = c["exponent"], c["self"]
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = exponent.item()
+    if isinstance(exponent, int | float):
+        return c.add("power", base, exponent=float(exponent))
+    if isinstance(base, int | float) and base > 0:
+        return c.add("exp", c.add("multiply", exponent, math.log(base)))
+    raise Unfit("both base and exponent are computed")
+
+
+def clamp(c: Call) -> Value:
+    """Between numbers, or above or below tensors."""
+    low, high = c.get("min"), c.get("max")
+    if isinstance(low, Tensor | Value) or isinstance(high, Tensor | Value):
+        found = c["self"] if low is None else c.add("maximum", c["self"], low)
+        return c.value(found) if high is None else c.add("minimum", found, high)
+    return c.add("clamp", c["self"], low=-math.inf if low is None else low, high=math.inf if high is None else high)
+
+
+def compare(relation: str) -> Translation:
+    """Truth values; whole numbers are compared as numbers."""
+    return lambda c: c.add("compare", as_number(c, c["self"]), as_number(c, c["other"]), relation=relation)
+
+
+def as_number(c: Call, value: Any) -> Any:
+    """A value that is computed and no float as one."""
+    if isinstance(value, Value) and c.builder.kinds.get(value, "float") != "float":
+        return c.add("cast", value, shape=c.shape(value))
+    return value.to(c.builder.dtype) if isinstance(value, Tensor) and not value.is_floating_point() else value
+
+
+def logical(function: str) -> Translation:
+    """Of truth values."""
+
+    def translate(c: Call) -> Value:
+        if c.meta.dtype != torch.bool:
+            raise Unfit("it counts in bits")
+        return c.add("logical", *c.arguments.values(), function=function)
+
+    return translate
+
+
+def where(c: Call) -> Value:
+    """By a condition."""
+    return c.add("where", c["condition"], as_float(c, c["self"]), as_float(c, c["other"]))
+
+
+def masked_fill(c: Call) -> Value:
+    """A number where the mask holds."""
+    return c.add("where", c["mask"], as_float(c, c["value"]), c["self"])
+
+
+def as_float(c: Call, value: Any) -> Any:
+    """Constants of another dtype in that of the graph; what is computed has it already."""
+    return value.to(c.builder.dtype) if isinstance(value, Tensor) else value
+
+
+def elu(c: Call) -> Value:
+    """alpha (exp(input_scale x) - 1) below 0."""
+    if c["scale"] != 1:
+        raise Unfit("its scale is not 1")
+    return c.add("elu", c["self"], alpha=c["alpha"], scale=1.0 / c["input_scale"])
+
+
+def threshold(c: Call) -> Value:
+    """x above it, else a value."""
+    above = c.add("compare", c["self"], c["threshold"], relation="greater")
+    return c.add("where", above, c["self"], c["value"])
+
+
+def prelu(c: Call) -> Value:
+    """Slopes along the channels."""
+    weight, ndim = c["weight"], c.ndim(c["self"])
+    count = c.size(weight, 0) if c.ndim(weight) else 1
+    if c.ndim(weight) == 1:
+        weight = c.reshape(weight, (1,) if count == 1 else (count, *(1,) * (ndim - 2)))
+    return c.add("prelu", c["self"], weight)
+
+
+def gelu(c: Call) -> Value:
+    """In either form."""
+    return c.add("gelu", c["self"], form="erf" if c["approximate"] == "none" else "tanh")
+
+
+def same(c: Call) -> Any:
+    """What changes no number."""
+    return first(c)
+
+
+def dropout(c: Call) -> Any:
+    """Nothing, in inference mode."""
+    if c["train"] and c["p"] > 0:
+        raise Unfit("it draws random numbers, also in inference mode: give it training=self.training")
+    return c["input"]
+
+
+def converted(c: Call) -> Any:
+    """To another dtype: the graph has one for all numbers."""
+    value, found = first(c), c.builder.kinds.get(first(c), "float")
+    target = c.meta.dtype
+    if target == c.builder.dtype:
+        return value if found == "float" else c.add("cast", value)
+    if (found, target) in {("int", torch.int64), ("bool", torch.bool)}:
+        return value
+    raise Unfit(f"it computes in {str(target).removeprefix('torch.')}")
+
+
+def detached(c: Call) -> Value:
+    """A value whose derivative is 0."""
+    return c.add("stop_gradient", first(c))
+
+
+def scaled(op: str, factor: float) -> Translation:
+    """A function of `factor` times x."""
+    return lambda c: c.add(op, c.add("multiply", first(c), factor))
+
+
+def divided(divisor: float) -> Translation:
+    """log x over that of the base."""
+    return lambda c: c.add("multiply", c.add("log", first(c)), 1.0 / divisor)
+
+
+def added(op: str) -> Translation:
+    """self + value (a op b)."""
+
+    def translate(c: Call) -> Value:
+        shape = c.shape()
+        part = c.add(op, c["tensor1"], c["tensor2"], shape=shape)
+        return c.add("add", c["self"], part if c["value"] == 1 else c.add("multiply", part, c["value"], shape=shape))
+
+    return translate
+
+
+def interpolated(c: Call) -> Value:
+    """self + weight (end - self)."""
+    step = c.add("multiply", c.add("subtract", c["end"], c["self"]), c["weight"])
+    return c.add("add", c["self"], step)
+
+
+def hard_shrunk(c: Call) -> Value:
+    """0 where |x| <= lambd."""
+    x = c["self"]
+    inside = c.add("compare", c.add("absolute", x), c["lambd"], relation="less_equal")
+    return c.add("where", inside, 0.0, x)
+
+
+def soft_shrunk(c: Call) -> Value:
+    """x - clamp(x, -lambd, lambd)."""
+    x, bound = c["self"], float(c["lambd"])
+    return c.add("subtract", x, c.add("clamp", x, low=-bound, high=bound))
+
+
+def random_slope(c: Call) -> Value:
+    """In inference, the mean of the two slopes."""
+    if c["training"]:
+        raise Unfit("it draws random numbers")
+    return c.add("leaky_relu", c["self"], slope=(c["lower"] + c["upper"]) / 2)
+
+
+UNARY = {
+    "neg": "negative", "abs": "absolute", "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "sin",
+    "cos": "cos", "erf": "erf", "relu": "relu", "selu": "selu", "sigmoid": "sigmoid", "log_sigmoid": "logsigmoid",
+    "tanh": "tanh", "silu": "silu", "mish": "mish", "hardsigmoid": "hardsigmoid", "hardswish": "hardswish",
+}  # fmt: skip
+"""Names of the same operations in torch and in graphs."""
+
+TRANSLATIONS: dict[str, Translation] = {
+    **{name: unary(op) for name, op in UNARY.items()},
+    **dict.fromkeys(("clone", "contiguous", "alias", "lift_fresh_copy", "detach_", "positive"), same),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), dropout),
+    **dict.fromkeys(("to", "_to_copy", "type_as", "float", "double"), converted),
+    "add": binary("add"),
+    "sub": binary("subtract"),
+    "subtract": binary("subtract"),
+    "rsub": reversed_subtraction,
+    "mul": binary("multiply"),
+    "multiply": binary("multiply"),
+    "div": binary("divide"),
+    "divide": binary("divide"),
+    "true_divide": binary("divide"),
+    "maximum": binary("maximum"),
+    "minimum": binary("minimum"),
+    "pow": power,
+    "square": lambda c: c.add("power", c["self"], exponent=2.0),
+    "reciprocal": lambda c: c.add("power", c["self"], exponent=-1.0),
+    "log1p": lambda c: c.add("log", c.add("add", c["self"], 1.0)),
+    "expm1": lambda c: c.add("subtract", c.add("exp", c["self"]), 1.0),
+    "exp2": scaled("exp", math.log(2)),
+    "log2": divided(math.log(2)),
+    "log10": divided(math.log(10)),
+    "erfc": lambda c: c.add("subtract", 1.0, c.add("erf", c["self"])),
+    "addcmul": added("multiply"),
+    "addcdiv": added("divide"),
+    "lerp": interpolated,
+    "hardshrink": hard_shrunk,
+    "softshrink": soft_shrunk,
+    "rrelu": random_slope,
+    "clamp": clamp,
+    "clip": clamp,
+    "clamp_min": clamp,
+    "clamp_max": clamp,
+    "eq": compare("equal"),
+    "ne": compare("not_equal"),
+    "lt": compare("less"),
+    "le": compare("less_equal"),
+    "gt": compare("greater"),
+    "ge": compare("greater_equal"),
+    "logical_not": logical("not"),
+    "bitwise_not": logical("not"),
+    "logical_and": logical("and"),
+    "bitwise_and": logical("and"),
+    "__and__": logical("and"),
+    "logical_or": logical("or"),
+    "bitwise_or": logical("or"),
+    "__or__": logical("or"),
+    "where": where,
+    "masked_fill": masked_fill,
+    "detach": detached,
+    "relu6": lambda c: c.add("hardtanh", c["self"], low=0.0, high=6.0),
+    "hardtanh": lambda c: c.add("hardtanh", c["self"], low=c["min_val"], high=c["max_val"]),
+    "leaky_relu": lambda c: c.add("leaky_relu", c["self"], slope=c["negative_slope"]),
+    "elu": elu,
+    "celu": lambda c: c.add("elu", c["self"], alpha=c["alpha"], scale=c["alpha"]),
+    "gelu": gelu,
+    "prelu": prelu,
+    "_prelu_kernel": prelu,
+    "threshold": threshold,
+    "softplus": lambda c: c.add("softplus", c["self"], beta=float(c["beta"]), threshold=float(c["threshold"])),
+}
+"""By the name of torch's operation."""

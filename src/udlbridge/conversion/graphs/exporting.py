@@ -1,0 +1,167 @@
+"""What torch.export shows of a module: a program whose values have extents that may grow with the number of samples.
+
+Where the exporter can leave that number open, it does. Some code fixes it, as `len(x)` does; then the module is
+exported for two numbers of samples, and what differs between the two programs has to be a multiple of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, export
+
+from udlbridge.conversion.graphs.builder import Unfit, operation_name
+from udlbridge.errors import ConversionError
+from udlbridge.networks.graphs.values import Extent, PerSample
+
+HARMLESS = {"detach_", "lift_fresh_copy"}
+"""Operations of constants that torch counts among those that write."""
+
+FEW, MORE = 3, 5
+"""Numbers of samples of the two programs. For one, the exporter would take theirs for a constant."""
+
+SHAPED = {
+    *("view", "reshape", "_unsafe_view", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
+    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full"),
+}
+"""Operations whose numbers are those of the shape that comes out, which is known by itself."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a tensor without its numbers."""
+
+    shape: tuple[Extent, ...]
+    dtype: torch.dtype
+
+    @property
+    def kind(self) -> str:
+        """As graphs call it."""
+        if self.dtype == torch.bool:
+            return "bool"
+        return "float" if self.dtype.is_floating_point else "int"
+
+
+def exported(module: nn.Module, samples: Tensor) -> ExportedProgram:
+    """The program, with `meta["seen"]` of every node: `Seen`, several of them, a number, or why it is none.
+
+    Raises:
+        ConversionError: the exporter cannot follow the module.
+    """
+    try:
+        program = _program(module, _samples(samples, FEW), ({0: Dim.DYNAMIC},))
+        for node in program.graph.nodes:
+            node.meta["seen"] = _seen(node.meta.get("val"))
+        return program
+    except Exception:  # the exporter may fail in any way; if it was for the number of samples, there is another one
+        pass
+    try:
+        return _merged(*(_program(module, _samples(samples, count), None) for count in (FEW, MORE)))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConversionError(
+            f"torch.export cannot capture {type(module).__name__} ({reason[:300] or type(error).__name__})",
+            allowed="modules whose control flow and shapes depend neither on data nor on the number of samples",
+            remedy="look at torch.export.export(module, (x,)), or use ub.ntk(module, x, backend='torch')",
+        ) from error
+
+
+def _samples(some: Tensor, count: int) -> Tensor:
+    """As many samples, repeated where there are fewer."""
+    return some.repeat(-(-count // len(some)), *[1] * (some.ndim - 1))[:count]
+
+
+def _program(module: nn.Module, example: Tensor, dynamic: Any) -> ExportedProgram:
+    """The program, without operations that write to what they get."""
+    # With gradients, or parts of forward under no_grad would not stand out.
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own workings
+        program = export(module, (example,), dynamic_shapes=dynamic, strict=False)
+        return program.run_decompositions({}) if any(map(_writes, program.graph.nodes)) else program
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and operation_name(node) not in HARMLESS
+
+
+def _seen(value: Any) -> Any:
+    """What a node gives, in the program whose number of samples is open."""
+    try:
+        if isinstance(value, Tensor):
+            return Seen(tuple(_extent(size) for size in value.shape), value.dtype)
+        if isinstance(value, list | tuple):
+            return [_seen(one) for one in value]
+        return _extent(value) if isinstance(value, torch.SymInt) else value
+    except Unfit as reason:
+        return reason
+
+
+def _extent(size: Any) -> Extent:
+    """A number, or a multiple of the number of samples."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    if expression.is_number:
+        return int(expression)
+    symbols = list(expression.free_symbols)
+    count = expression / symbols[0]
+    if len(symbols) != 1 or not count.is_number or not count.is_integer:
+        raise Unfit(f"an extent is {expression}, which is no multiple of the number of samples")
+    return PerSample(int(count))
+
+
+def _merged(few: ExportedProgram, more: ExportedProgram) -> ExportedProgram:
+    """The first program, with extents that are known from both; `meta["grows"]` where its own numbers are not both's.
+
+    Raises:
+        ValueError: the programs differ in more than numbers.
+    """
+    ours, theirs = list(few.graph.nodes), list(more.graph.nodes)
+    if [(node.op, str(node.target)) for node in ours] != [(node.op, str(node.target)) for node in theirs]:
+        raise ValueError("its operations depend on the number of samples")
+    for one, other in zip(ours, theirs, strict=True):
+        one.meta["seen"] = _seen_in_both(one.meta.get("val"), other.meta.get("val"))
+        one.meta["grows"] = _literals(one.args) != _literals(other.args)
+        one.meta["grows"] |= _literals(list(one.kwargs.values())) != _literals(list(other.kwargs.values()))
+    constants = zip(few.constants.items(), more.constants.items(), strict=True)
+    if any(isinstance(a, Tensor) and not torch.equal(a, b) for (_, a), (_, b) in constants):
+        raise ValueError("its constants depend on the number of samples")
+    return few
+
+
+def _seen_in_both(ours: Any, theirs: Any) -> Any:
+    try:
+        if isinstance(ours, Tensor):
+            both = zip(ours.shape, theirs.shape, strict=True)
+            return Seen(tuple(_multiple(int(a), int(b)) for a, b in both), ours.dtype)
+        if isinstance(ours, list | tuple):
+            return [_seen_in_both(a, b) for a, b in zip(ours, theirs, strict=True)]
+        return ours
+    except Unfit as reason:
+        return reason
+
+
+def _multiple(ours: int, theirs: int) -> Extent:
+    if ours == theirs:
+        return ours
+    count = ours // FEW
+    if ours != count * FEW or theirs != count * MORE:
+        raise Unfit(f"an extent is {ours} for {FEW} samples and {theirs} for {MORE}")
+    return PerSample(count)
+
+
+def _literals(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments without the values among them."""
+    found: list[Any] = []
+    for one in arguments:
+        if isinstance(one, list | tuple):
+            found.append(_literals(one))
+        elif not isinstance(one, fx.Node):
+            found.append(one)
+    return found

@@ -1,0 +1,370 @@
+"""Translations of affine maps, convolutions, pools, norms, tables, attention, and of resizing images."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+from udlbridge.conversion.graphs.elementwise import Translation
+from udlbridge.networks.graphs.values import Extent, PerSample
+
+Extents = tuple[Extent, ...]
+
+
+def scaled_sum(c: Call, product: Value, shape: Extents) -> Value:
+    """beta input + alpha product."""
+    addend = c["self"] if "self" in c.arguments else c["input"]
+    if c["alpha"] != 1:
+        product = c.add("multiply", product, c["alpha"], shape=shape)
+    if c["beta"] != 1:
+        addend = c.add("multiply", addend, c["beta"], shape=c.shape(addend))
+    return c.add("add", product, addend)
+
+
+def addmm(c: Call) -> Value:
+    """beta input + alpha a b."""
+    return scaled_sum(c, c.add("matmul", c["mat1"], c["mat2"]), c.shape())
+
+
+def baddbmm(c: Call) -> Value:
+    """The same, batched."""
+    return scaled_sum(c, c.add("matmul", c["batch1"], c["batch2"]), c.shape())
+
+
+def matmul(c: Call) -> Value:
+    """With vectors as matrices of one row or one column."""
+    left, right = list(c.arguments.values())[:2]
+    a, b = c.shape(left), c.shape(right)
+    left = c.reshape(left, (1, *a)) if len(a) == 1 else left
+    right = c.reshape(right, (*b, 1)) if len(b) == 1 else right
+    rows, columns = c.shape(left)[-2], c.shape(right)[-1]
+    outer = c.shape() if len(a) > 1 and len(b) > 1 else None
+    if outer is None:
+        kept = c.shape()
+        lead = kept[: len(kept) - (len(a) > 1) - (len(b) > 1)]
+        return c.reshape(c.add("matmul", left, right, shape=(*lead, rows, columns)))
+    return c.add("matmul", left, right)
+
+
+def einsum(c: Call) -> Value:
+    """Of one operand or two; `...` becomes letters."""
+    operands = c["tensors"]
+    equation = c["equation"].replace(" ", "")
+    terms, arrow, output = equation.partition("->")
+    parts = terms.split(",")
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    counts = [
+        c.ndim(x) - len(part.replace("...", "")) if "..." in part else 0
+        for part, x in zip(parts, operands, strict=True)
+    ]
+    dots = "".join(free[: max(counts)])
+    parts = [part.replace("...", dots[len(dots) - count :]) for part, count in zip(parts, counts, strict=True)]
+    if not arrow:
+        letters = "".join(parts)
+        output = "..." + "".join(sorted(x for x in set(letters) if letters.count(x) == 1 and x not in dots))
+    output = output.replace("...", dots)
+    if any(len(set(part)) < len(part) for part in parts):
+        raise Unfit("a letter stands twice in one term")
+    if len(parts) == 1:
+        return c.add("einsum", operands[0], 1.0, equation=f"{parts[0]},->{output}")
+    result, own = operands[0], parts[0]
+    sizes = {
+        x: size for part, of in zip(parts, operands, strict=True) for x, size in zip(part, c.shape(of), strict=True)
+    }
+    for place in range(1, len(parts)):
+        later = "".join(parts[place + 1 :]) + output
+        kept = "".join(dict.fromkeys(x for x in own + parts[place] if x in later))
+        kept = output if place == len(parts) - 1 else kept
+        equation = f"{own},{parts[place]}->{kept}"
+        result = c.add("einsum", result, operands[place], shape=[sizes[x] for x in kept], equation=equation)
+        own = kept
+    return c.value(result)
+
+
+def per_axis(value: Any, dims: int) -> tuple[int, ...]:
+    """A setting for every axis."""
+    listed = [value] if isinstance(value, int) else list(value)
+    return tuple(listed * dims if len(listed) == 1 else listed)
+
+
+def convolution(c: Call) -> Value:
+    """Over 1 to 3 axes; "same" may need more zeros at one end."""
+    x, weight = c["input"], c["weight"]
+    dims = c.ndim(weight) - 2
+    if c.ndim(x) != dims + 2:
+        raise Unfit("a sample without an axis of samples")
+    stride, dilation, padding = per_axis(c["stride"], dims), per_axis(c["dilation"], dims), c["padding"]
+    if c.get("transposed"):
+        return transposed(c)
+    if padding == "valid":
+        padding = (0,) * dims
+    elif padding == "same":
+        totals = [d * (c.size(weight, axis + 2) - 1) for axis, d in enumerate(dilation)]
+        if any(total % 2 for total in totals):
+            shape = list(c.shape(x))
+            for axis, total in enumerate(totals):
+                shape[axis + 2] = c.size(x, axis + 2) + total
+            pads = ((0, 0), (0, 0), *((total // 2, total - total // 2) for total in totals))
+            x = c.add("pad", x, shape=shape, pads=pads, mode="constant", value=0.0)
+            totals = [0] * dims
+        padding = tuple(total // 2 for total in totals)
+    settings = {"stride": stride, "padding": per_axis(padding, dims), "dilation": dilation}
+    return c.add("conv", x, weight, c["bias"], **settings, groups=c["groups"])
+
+
+def transposed(c: Call) -> Value:
+    """Over 1 to 3 axes."""
+    dims = c.ndim(c["weight"]) - 2
+    names = ("stride", "padding", "output_padding", "dilation")
+    settings = {name: per_axis(c[name], dims) for name in names}
+    return c.add("conv_transpose", c["input"], c["weight"], c["bias"], **settings, groups=c["groups"])
+
+
+def batch_norm(c: Call) -> Value:
+    """With running statistics."""
+    if c.get("training") or c["running_mean"] is None:
+        raise Unfit("it takes the statistics of the batch")
+    scale, shift = scale_and_shift(c, 1)
+    return c.add("batch_norm", c["input"], c["running_mean"], c["running_var"], scale, shift, epsilon=c["eps"])
+
+
+def native_batch_norm(c: Call) -> tuple[Value, None, None]:
+    """As it is called behind decompositions."""
+    return batch_norm(c), None, None
+
+
+def instance_norm(c: Call) -> Value:
+    """A group norm of as many groups as channels."""
+    if not c["use_input_stats"]:
+        return batch_norm(c)
+    scale, shift = scale_and_shift(c, 1)
+    return c.add("group_norm", c["input"], scale, shift, groups=c.size(c["input"], 1), epsilon=c["eps"])
+
+
+def scale_and_shift(c: Call, axes: int) -> tuple[Any, Any]:
+    """Both or none, or a scale alone: where there is only a shift, the scale is 1."""
+    scale, shift = c["weight"], c["bias"]
+    if scale is None and shift is not None:
+        x = c["input"]
+        shape = (c.size(x, 1),) if axes == 1 else c.shape(shift)
+        scale = torch.ones([int(size) for size in shape if isinstance(size, int)])
+    return scale, shift
+
+
+def layer_norm(c: Call) -> Value:
+    """Over the last axes."""
+    scale, shift = scale_and_shift(c, 0)
+    return c.add("layer_norm", c["input"], scale, shift, axes=len(c["normalized_shape"]), epsilon=c["eps"])
+
+
+def rms_norm(c: Call) -> Value:
+    """Without an epsilon, it is that of the dtype."""
+    epsilon = torch.finfo(c.builder.dtype).eps if c["eps"] is None else c["eps"]
+    return c.add("rms_norm", c["input"], c["weight"], axes=len(c["normalized_shape"]), epsilon=epsilon)
+
+
+def group_norm(c: Call) -> Value:
+    """Over groups of channels."""
+    scale, shift = scale_and_shift(c, 1)
+    return c.add("group_norm", c["input"], scale, shift, groups=c["num_groups"], epsilon=c["eps"])
+
+
+def pool(maximum: bool) -> Translation:
+    """Over 1 to 3 axes."""
+
+    def translate(c: Call) -> Value:
+        x = c["self"]
+        dims = len(c["kernel_size"]) if len(c["kernel_size"]) > 1 else c.ndim(x) - 2
+        kernel = per_axis(c["kernel_size"], dims)
+        settings: dict[str, Any] = {
+            "kernel": kernel,
+            "stride": per_axis(c["stride"], dims) if c["stride"] else kernel,
+            "padding": per_axis(c["padding"], dims),
+            "ceil_mode": bool(c["ceil_mode"]),
+        }
+        if maximum:
+            return c.add("max_pool", x, **settings, dilation=per_axis(c["dilation"], dims))
+        if c.get("divisor_override") is not None:
+            raise Unfit("its divisor is given")
+        return c.add("mean_pool", x, **settings, count_padding=bool(c["count_include_pad"]))
+
+    return translate
+
+
+def first_of_two(translation: Translation) -> Translation:
+    """Nobody may ask for what comes besides, the places."""
+    return lambda c: (translation(c), None)
+
+
+def bilinear(c: Call) -> Value:
+    """Y_o = x' W_o z + b_o."""
+    x, z, weight, bias = (c[name] for name in ("input1", "input2", "weight", "bias"))
+    lead = string.ascii_lowercase[: c.ndim(x) - 1]
+    outer = (*c.shape(x)[:-1], c.size(weight, 0))
+    half = c.add("einsum", x, weight, shape=(*outer, c.size(weight, 2)), equation=f"{lead}x,yxz->{lead}yz")
+    y = c.add("einsum", half, z, shape=outer, equation=f"{lead}yz,{lead}z->{lead}y")
+    return y if bias is None else c.add("add", y, bias)
+
+
+def adaptive_pool(maximum: bool) -> Translation:
+    """To a size: windows of one size where they divide; else, for means, weights for each axis."""
+
+    def translate(c: Call) -> Any:
+        x, sizes = c["self"], c["output_size"]
+        dims = len(sizes)
+        space = [c.size(x, axis - dims) for axis in range(dims)]
+        if all(before % after == 0 for before, after in zip(space, sizes, strict=True)):
+            kernel = tuple(before // after for before, after in zip(space, sizes, strict=True))
+            settings = {"kernel": kernel, "stride": kernel, "padding": (0,) * dims, "ceil_mode": False}
+            shape = (*c.shape(x)[: c.ndim(x) - dims], *sizes)
+            if maximum:
+                return c.add("max_pool", x, shape=shape, **settings, dilation=(1,) * dims)
+            return c.add("mean_pool", x, shape=shape, **settings, count_padding=True)
+        if maximum:
+            raise Unfit("the size of the result does not divide that of the sample")
+        return along_axes(c, x, [_averages(before, after) for before, after in zip(space, sizes, strict=True)])
+
+    return translate
+
+
+def _averages(before: int, after: int) -> Tensor:
+    """The weights of adaptive means along an axis, (after, before)."""
+    return functional.adaptive_avg_pool1d(torch.eye(before, dtype=torch.float64)[:, None], after)[:, 0].T
+
+
+def along_axes(c: Call, x: Any, weights: list[Tensor]) -> Value:
+    """Linear maps along the last axes, one after the other; (after, before) for each."""
+    result, shape = c.value(x), list(c.shape(x))
+    dims = len(weights)
+    for index, weight in enumerate(weights):
+        axis = len(shape) - dims + index
+        letters = string.ascii_lowercase[: len(shape)]
+        replaced = letters[:axis] + "z" + letters[axis + 1 :]
+        shape[axis] = len(weight)
+        equation = f"{letters},z{letters[axis]}->{replaced}"
+        result = c.add("einsum", result, weight.contiguous(), shape=shape, equation=equation)
+    return result
+
+
+def upsample(mode: str) -> Translation:
+    """Along each axis for itself: places for "nearest", and else weights, which are those of a unit matrix."""
+
+    def translate(c: Call) -> Value:
+        x, sizes = c["input" if "input" in c.arguments else "self"], c.shape()[2:]
+        result, shape, weights = c.value(x), list(c.shape(x)), []
+        factors = factors_of(c, len(sizes))
+        for index, after in enumerate(sizes):
+            before = c.size(x, index + 2)
+            # The factor counts, where it is given, and not the quotient of the sizes.
+            own: dict[str, Any] = {"size": after} if factors[index] is None else {"scale_factor": factors[index]}
+            if mode == "nearest":
+                places = functional.interpolate(torch.arange(before, dtype=torch.float64)[None, None], **own, mode=mode)
+                shape[index + 2] = after
+                result = c.add("take", result, places[0, 0].long(), shape=shape, axis=index + 2)
+            elif mode == "linear":
+                unit = torch.eye(before, dtype=torch.float64)[:, None]
+                corners = {"align_corners": bool(c["align_corners"]), "recompute_scale_factor": False}
+                weights.append(functional.interpolate(unit, **own, mode=mode, **corners)[:, 0].T)
+            else:
+                unit = torch.eye(before, dtype=torch.float64)[:, None, :, None]
+                both: dict[str, Any] = {name: (value, 1) for name, value in own.items()}
+                found = functional.interpolate(unit, **both, mode=mode, align_corners=bool(c["align_corners"]))
+                weights.append(found[:, 0, :, 0].T)
+        return along_axes(c, x, weights) if weights else result
+
+    return translate
+
+
+def factors_of(c: Call, dims: int) -> list[float | None]:
+    """Scale factors along the axes, where they were given."""
+    found = c.get("scale_factors")
+    if found is None:
+        listed = [c.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
+        given = [one for one in listed if one is not None]
+        found = given if len(given) == dims else None
+    return [None] * dims if not found else list(found)
+
+
+def embedding(c: Call) -> Value:
+    """A table and whole numbers."""
+    if c["scale_grad_by_freq"]:
+        raise Unfit("its gradients depend on how often tokens come")
+    rows = c.size(c["weight"], 0)
+    padding = c["padding_idx"]
+    return c.add("embedding", c["weight"], c["indices"], padding=padding % rows if padding >= 0 else -1)
+
+
+def attention(c: Call) -> Value:
+    """softmax(Q K' / sqrt(d)) V."""
+    if c["dropout_p"]:
+        raise Unfit("it draws random numbers")
+    if c.get("enable_gqa"):
+        raise Unfit("heads share keys: enable_gqa")
+    query, key, value, mask = c["query"], c["key"], c["value"], c["attn_mask"]
+    scale = c.size(query, -1) ** -0.5 if c["scale"] is None else c["scale"]
+    return c.add("attention", query, key, value, mask, causal=bool(c["is_causal"]), scale=float(scale))
+
+
+def pixel_shuffle(c: Call) -> Value:
+    """(n, c r^2, h, w) -> (n, c, h r, w r)."""
+    *lead, channels, height, width = c.shape(c["self"])
+    r = c["upscale_factor"]
+    own = _whole(channels) // r**2
+    split = c.reshape(c["self"], (*lead, own, r, r, height, width))
+    k = len(lead)
+    axes = (*range(k), k, k + 3, k + 1, k + 4, k + 2)
+    return c.reshape(c.add("permute", split, shape=(*lead, own, height, r, width, r), axes=axes))
+
+
+def pixel_unshuffle(c: Call) -> Value:
+    """(n, c, h r, w r) -> (n, c r^2, h, w)."""
+    *lead, channels, height, width = c.shape(c["self"])
+    r = c["downscale_factor"]
+    split = c.reshape(c["self"], (*lead, channels, _whole(height) // r, r, _whole(width) // r, r))
+    k = len(lead)
+    axes = (*range(k), k, k + 2, k + 4, k + 1, k + 3)
+    shape = (*lead, channels, r, r, _whole(height) // r, _whole(width) // r)
+    return c.reshape(c.add("permute", split, shape=shape, axes=axes))
+
+
+def _whole(size: Extent) -> int:
+    if isinstance(size, PerSample):
+        raise Unfit("it moves numbers between samples")
+    return size
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "linear": lambda c: c.add("linear", c["input"], c["weight"], c["bias"]),
+    "addmm": addmm,
+    "baddbmm": baddbmm,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), matmul),
+    "einsum": einsum,
+    "bilinear": bilinear,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), transposed),
+    "batch_norm": batch_norm,
+    "_native_batch_norm_legit_no_training": native_batch_norm,
+    "instance_norm": instance_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    **{f"max_pool{dims}d": pool(maximum=True) for dims in (1, 2, 3)},
+    **{f"avg_pool{dims}d": pool(maximum=False) for dims in (1, 2, 3)},
+    **{f"max_pool{dims}d_with_indices": first_of_two(pool(maximum=True)) for dims in (1, 2, 3)},
+    **{f"adaptive_max_pool{dims}d": first_of_two(adaptive_pool(maximum=True)) for dims in (1, 2, 3)},
+    **{f"adaptive_avg_pool{dims}d": adaptive_pool(maximum=False) for dims in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{dims}d": adaptive_pool(maximum=False) for dims in (2, 3)},
+    **{f"upsample_nearest{dims}d": upsample("nearest") for dims in (1, 2, 3)},
+    **{name: upsample("linear") for name in ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")},
+    "upsample_bicubic2d": upsample("bicubic"),
+    "embedding": embedding,
+    "scaled_dot_product_attention": attention,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+}
+"""By the name of torch's operation."""

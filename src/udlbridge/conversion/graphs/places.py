@@ -1,0 +1,446 @@
+"""Translations of what moves numbers, of reductions, and of what makes constants."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+from udlbridge.conversion.graphs.elementwise import Translation, first
+from udlbridge.networks.graphs.values import Extent, PerSample
+
+
+def reshape(c: Call) -> Value:
+    """To the shape that comes out."""
+    if c.get("dtype") is not None:
+        raise Unfit("it takes the bytes for another dtype")
+    return c.reshape(first(c))
+
+
+def permute(c: Call) -> Value:
+    """Axes in a given order."""
+    return c.add("permute", c["self"], axes=c.axes(c["self"], c["dims"]))
+
+
+def transpose(c: Call) -> Any:
+    """Two axes exchanged; by default the last two."""
+    x = c["self"]
+    ndim = c.ndim(x)
+    if ndim < 2:
+        return x
+    axes = list(range(ndim))
+    a, b = (c.axis(x, c.get("dim0", c.get("axis0", -2))), c.axis(x, c.get("dim1", c.get("axis1", -1))))
+    axes[a], axes[b] = axes[b], axes[a]
+    return c.add("permute", x, axes=axes)
+
+
+def reversed_axes(c: Call) -> Value:
+    """All axes backwards."""
+    return c.add("permute", c["self"], axes=tuple(reversed(range(c.ndim(c["self"])))))
+
+
+def expand(c: Call) -> Value:
+    """Broadcast to the shape that comes out."""
+    if c.shape(first(c)) == c.shape():
+        return c.value(first(c))
+    return c.add("expand", first(c), **{"shape_": c.shape()})
+
+
+def repeat(c: Call) -> Value:
+    """Copies of the whole along each axis, one after the other."""
+    x, result = c["self"], c.shape()
+    own = (*(1,) * (len(result) - c.ndim(x)), *c.shape(x))
+    between: list[Extent] = []
+    spread: list[Extent] = []
+    for size, after in zip(own, result, strict=True):
+        count = _quotient(after, size)
+        between += [1, size]
+        spread += [count, size]
+    stretched = c.add("expand", c.reshape(x, between), shape=spread, **{"shape_": tuple(spread)})
+    return c.reshape(stretched)
+
+
+def _quotient(after: Extent, before: Extent) -> Extent:
+    if isinstance(after, PerSample):
+        if isinstance(before, PerSample):
+            return after.count // before.count
+        return PerSample(after.count // before)
+    if isinstance(before, PerSample):
+        raise Unfit("it mixes samples")
+    return after // before
+
+
+def slices(c: Call) -> Any:
+    """A part of an axis."""
+    x = c["self"]
+    axis = c.axis(x, c["dim"])
+    before, after = c.shape(x)[axis], c.shape()[axis]
+    if before == after:
+        return x
+    size = c.size(x, axis)
+    start = 0 if c["start"] is None else c["start"]
+    stop = size if c["end"] is None else c["end"]
+    if not isinstance(start, int) or not isinstance(stop, int):
+        raise Unfit("it counts along the samples")
+    stop = min(stop, size)
+    start, stop = (max(place + size, 0) if place < 0 else place for place in (start, stop))
+    if start >= stop:
+        raise Unfit("it is empty")
+    return c.add("slice", x, axis=axis, start=start, stop=stop, step=c["step"])
+
+
+def piece(c: Call, x: Any, axis: int, start: int, count: int) -> Value:
+    """Some places of an axis, one after the other."""
+    shape = list(c.shape(x))
+    shape[axis] = count
+    return c.add("slice", x, shape=shape, axis=axis, start=start, stop=start + count, step=1)
+
+
+def select(c: Call) -> Value:
+    """One place of an axis."""
+    x, index = c["self"], c["index"]
+    axis = c.axis(x, c["dim"])
+    size = c.size(x, axis)
+    if not isinstance(index, int):
+        raise Unfit("its place is computed")
+    return c.reshape(piece(c, x, axis, index % size, 1))
+
+
+def narrow(c: Call) -> Value:
+    """Some places of an axis."""
+    x = c["self"]
+    return piece(c, x, c.axis(x, c["dim"]), c["start"] % c.size(x, c["dim"]), c["length"])
+
+
+def pieces(c: Call) -> list[Value]:
+    """An axis in several parts, as many as come out."""
+    x = first(c)
+    axis, start, found = c.axis(x, c.get("dim", 0)), 0, []
+    if isinstance(c.shape(x)[axis], PerSample):
+        raise Unfit("it parts the samples")
+    for one in c.node.meta["seen"]:
+        found.append(piece(c, x, axis, start, one.shape[axis]))
+        start += one.shape[axis]
+    return found
+
+
+def unbind(c: Call) -> list[Value]:
+    """The places of an axis, one by one."""
+    x = c["self"]
+    axis = c.axis(x, c.get("dim", 0))
+    shape = c.shape(x)
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    return [c.reshape(piece(c, x, axis, place, 1), rest) for place in range(c.size(x, axis))]
+
+
+def concatenate(c: Call) -> Value:
+    """Along an axis; what is empty is left out."""
+    parts = [one for one in c["tensors"] if c.shape(one) != (0,)]
+    return c.add("concatenate", *parts, axis=c.get("dim", 0) % len(c.shape()))
+
+
+def stack(c: Call) -> Value:
+    """Along a new axis."""
+    axis = c.get("dim", 0) % len(c.shape())
+    shape = (*c.shape()[:axis], 1, *c.shape()[axis + 1 :])
+    return c.add("concatenate", *(c.reshape(one, shape) for one in c["tensors"]), axis=axis)
+
+
+def take(c: Call, x: Any, axis: int, places: Tensor) -> Value:
+    """Places of an axis that are known."""
+    shape = list(c.shape(x))
+    shape[axis] = len(places)
+    return c.add("take", x, places.to(torch.int64), shape=shape, axis=axis)
+
+
+def flip(c: Call) -> Value:
+    """Axes backwards."""
+    result = c.value(c["self"])
+    for axis in c.axes(c["self"], c["dims"]):
+        result = take(c, result, axis, torch.arange(c.size(result, axis)).flip(0))
+    return result
+
+
+def roll(c: Call) -> Value:
+    """Along axes, what leaves at one end comes in at the other."""
+    x = c["self"]
+    if not c["dims"]:
+        raise Unfit("it rolls over all axes at once")
+    result = c.value(x)
+    for shift, axis in zip(c["shifts"], c.axes(x, c["dims"]), strict=True):
+        size = c.size(result, axis)
+        cut = -shift % size
+        if cut:
+            parts = (piece(c, result, axis, cut, size - cut), piece(c, result, axis, 0, cut))
+            result = c.add("concatenate", *parts, axis=axis)
+    return result
+
+
+def index_select(c: Call) -> Value:
+    """Places that are constants."""
+    if not isinstance(c["index"], Tensor):
+        raise Unfit("its places are computed")
+    x = c["self"]
+    axis = c.axis(x, c["dim"])
+    return take(c, x, axis, c["index"] % c.size(x, axis))
+
+
+def index(c: Call) -> Value:
+    """x[..., places, ...] along one axis, with places that are constants."""
+    x, given = c["self"], c["indices"]
+    axes = [axis for axis, one in enumerate(given) if one is not None]
+    if len(axes) != 1 or not isinstance(given[axes[0]], Tensor):
+        raise Unfit("it takes places of several axes, or places that are computed")
+    axis, places = axes[0], given[axes[0]]
+    if places.dtype == torch.bool:
+        if places.ndim != 1:
+            raise Unfit("a mask over several axes")
+        places = places.nonzero().flatten()
+    return c.reshape(take(c, x, axis, places.flatten() % c.size(x, axis)))
+
+
+def unfold(c: Call) -> Value:
+    """Windows of an axis, each along a new last axis."""
+    x = c["self"]
+    axis = c.axis(x, c["dimension"])
+    count = (c.size(x, axis) - c["size"]) // c["step"] + 1
+    places = (torch.arange(count)[:, None] * c["step"] + torch.arange(c["size"])).flatten()
+    shape = c.shape(x)
+    split = c.reshape(take(c, x, axis, places), (*shape[:axis], count, c["size"], *shape[axis + 1 :]))
+    order = [one for one in range(len(shape) + 1) if one != axis + 1]
+    return c.add("permute", split, axes=(*order, axis + 1))
+
+
+def scattered(c: Call) -> Value:
+    """A part of an axis replaced by what was written there."""
+    x, source = c["self"], c["src"]
+    axis = c.axis(x, c["dim"])
+    if "index" not in c.arguments and c.shape(source) == c.shape(x):
+        return c.value(source)  # all of it
+    size = c.size(x, axis)
+    if "index" in c.arguments:
+        start, stop = c["index"] % size, c["index"] % size + 1
+        shape = c.shape(x)
+        source = c.reshape(source, (*shape[:axis], 1, *shape[axis + 1 :]))
+    else:
+        if c["step"] != 1:
+            raise Unfit("it writes to every other place")
+        start = 0 if c["start"] is None else c["start"]
+        stop = size if c["end"] is None else min(c["end"], size)
+        start, stop = (place + size if place < 0 else place for place in (start, stop))
+    parts = [source]
+    if start > 0:
+        parts.insert(0, piece(c, x, axis, 0, start))
+    if stop < size:
+        parts.append(piece(c, x, axis, stop, size - stop))
+    return c.add("concatenate", *parts, axis=axis)
+
+
+def copied(c: Call) -> Value:
+    """What is written over all of a tensor."""
+    source = c["src"]
+    return c.value(source) if c.shape(source) == c.shape() else c.add("expand", source, **{"shape_": c.shape()})
+
+
+def gated(c: Call) -> Value:
+    """The first half times the sigmoid of the second."""
+    x = c["self"]
+    axis = c.axis(x, c["dim"])
+    half = c.size(x, axis) // 2
+    return c.add("multiply", piece(c, x, axis, 0, half), c.add("sigmoid", piece(c, x, axis, half, half)))
+
+
+def outer(c: Call) -> Value:
+    """All products of two vectors."""
+    column, row = c["self"], c["vec2"]
+    return c.add("multiply", c.reshape(column, (*c.shape(column), 1)), c.reshape(row, (1, *c.shape(row))))
+
+
+def cumulated(c: Call) -> Value:
+    """Sums along an axis: a product with a triangle of ones."""
+    x = c["self"]
+    axis, letters = c.axis(x, c["dim"]), string.ascii_lowercase[: c.ndim(x)]
+    ones = torch.ones(c.size(x, axis), c.size(x, axis), dtype=torch.float64).tril()
+    changed = letters[:axis] + "z" + letters[axis + 1 :]
+    return c.add("einsum", x, ones, equation=f"{letters},z{letters[axis]}->{changed}")
+
+
+def shuffled_channels(c: Call) -> Value:
+    """Channels of all groups in turn."""
+    x, groups = c["self"], c["groups"]
+    n, _, *space = c.shape(x)
+    split = c.reshape(x, (n, groups, c.size(x, 1) // groups, *space))
+    axes = (0, 2, 1, *range(3, 3 + len(space)))
+    return c.reshape(c.add("permute", split, shape=(n, c.size(x, 1) // groups, groups, *space), axes=axes))
+
+
+def moved(c: Call) -> Value:
+    """Axes put elsewhere, the others in their order."""
+    x = c["self"]
+    sources, targets = c.axes(x, c["source"]), c.axes(x, c["destination"])
+    order = [axis for axis in range(c.ndim(x)) if axis not in sources]
+    for target, source in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, source)
+    return c.add("permute", x, axes=tuple(order))
+
+
+def pad(mode: str | None = None) -> Translation:
+    """At the ends of the last axes."""
+
+    def translate(c: Call) -> Value:
+        x = first(c)
+        flat = c["pad"] if "pad" in c.arguments else c["padding"]
+        pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+        own = mode or c.get("mode") or "constant"
+        value = c.get("value") or 0.0
+        shape = list(c.shape(x))
+        for back, (before, after) in enumerate(pairs):
+            axis = len(shape) - 1 - back
+            if before < 0 or after < 0:
+                shape[axis] = c.size(x, axis) + min(before, 0) + min(after, 0)
+                start = max(-before, 0)
+                x = c.add("slice", x, shape=shape, axis=axis, start=start, stop=start + shape[axis], step=1)
+        pads = [(0, 0)] * (len(shape) - len(pairs)) + [(max(a, 0), max(b, 0)) for a, b in reversed(pairs)]
+        return c.add("pad", x, pads=pads, mode=own, value=float(value))
+
+    return translate
+
+
+def triangle(lower: bool) -> Translation:
+    """Zeros above or below a diagonal."""
+
+    def translate(c: Call) -> Value:
+        x = c["self"]
+        rows, columns = c.size(x, -2), c.size(x, -1)
+        ones = torch.ones(rows, columns, dtype=torch.bool)
+        kept = ones.tril(c["diagonal"]) if lower else ones.triu(c["diagonal"])
+        return c.add("where", kept, x, 0.0)
+
+    return translate
+
+
+def reduction(op: str, **settings: Any) -> Translation:
+    """Over some axes or all."""
+
+    def translate(c: Call) -> Value:
+        x = c["self"]
+        return c.add(op, x, axes=c.axes(x, c.get("dim")), keep=bool(c.get("keepdim", False)), **settings)
+
+    return translate
+
+
+def extreme(op: str) -> Translation:
+    """With an axis torch gives places too, for which nobody may ask, and the slope goes to the first."""
+
+    def translate(c: Call) -> Any:
+        x = c["self"]
+        if "dim" not in c.arguments:
+            return c.add(op, x, axes=c.axes(x, None), keep=False, ties="share")
+        return c.add(op, x, axes=c.axes(x, c["dim"]), keep=bool(c["keepdim"]), ties="first"), None
+
+    return translate
+
+
+def variance(c: Call) -> Value:
+    """With Bessel's correction, unless said otherwise."""
+    x = c["self"]
+    correction = c.get("correction", 1 if c.get("unbiased", True) else 0)
+    correction = 1 if correction is None else correction
+    if correction != int(correction):
+        raise Unfit("a correction that is not whole")
+    axes = c.axes(x, c.get("dim"))
+    return c.add("variance", x, axes=axes, keep=bool(c.get("keepdim", False)), correction=int(correction))
+
+
+def deviation(c: Call) -> Value:
+    """The root of the variance."""
+    return c.add("sqrt", variance(c))
+
+
+def norm(c: Call) -> Value:
+    """Of vectors: the root of the sum of squares, or the sum of absolute values."""
+    x, order = c["self"], c.get("ord", c.get("p", 2))
+    settings: dict[str, Any] = {"axes": c.axes(x, c.get("dim")), "keep": bool(c.get("keepdim", False))}
+    if order == 1:
+        return c.add("sum", c.add("absolute", x, shape=c.shape(x)), **settings)
+    if order not in (2, None):
+        raise Unfit(f"a norm of order {order}")
+    return c.add("sqrt", c.add("sum", c.add("power", x, shape=c.shape(x), exponent=2.0), **settings))
+
+
+def softmax(op: str) -> Translation:
+    """Along an axis."""
+    return lambda c: c.add(op, c["self"], axis=c.axis(c["self"], c["dim"]))
+
+
+def filled(value: float | None) -> Translation:
+    """One number everywhere, of a shape that grows with the samples."""
+
+    def translate(c: Call) -> Value:
+        number = c.get("fill_value", c.get("value")) if value is None else value
+        if isinstance(number, Tensor) and number.numel() == 1:
+            number = number.item()
+        if not isinstance(number, int | float) or c.meta.dtype != c.builder.dtype:
+            raise Unfit("numbers of another dtype, as many as there are samples")
+        return c.fill(float(number), c.shape())
+
+    return translate
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as"), reshape
+    ),
+    "permute": permute,
+    "numpy_T": reversed_axes,
+    **dict.fromkeys(("transpose", "t", "mT", "adjoint", "swapaxes", "swapdims"), transpose),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    "slice": slices,
+    "select": select,
+    "narrow": narrow,
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), pieces),
+    "unbind": unbind,
+    **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
+    "stack": stack,
+    "flip": flip,
+    "roll": roll,
+    "index_select": index_select,
+    "index": index,
+    "unfold": unfold,
+    "slice_scatter": scattered,
+    "select_scatter": scattered,
+    "copy": copied,
+    "glu": gated,
+    "outer": outer,
+    "cumsum": cumulated,
+    "channel_shuffle": shuffled_channels,
+    "movedim": moved,
+    "moveaxis": moved,
+    "pad": pad(),
+    "constant_pad_nd": pad("constant"),
+    **{f"reflection_pad{dims}d": pad("reflect") for dims in (1, 2, 3)},
+    **{f"replication_pad{dims}d": pad("replicate") for dims in (1, 2, 3)},
+    "tril": triangle(lower=True),
+    "triu": triangle(lower=False),
+    "sum": reduction("sum"),
+    "mean": reduction("mean"),
+    "amax": reduction("max", ties="share"),
+    "amin": reduction("min", ties="share"),
+    "max": extreme("max"),
+    "min": extreme("min"),
+    "logsumexp": reduction("logsumexp"),
+    "var": variance,
+    "std": deviation,
+    "linalg_vector_norm": norm,
+    "norm": norm,
+    **{name: softmax("softmax") for name in ("softmax", "_softmax")},
+    **{name: softmax("log_softmax") for name in ("log_softmax", "_log_softmax")},
+    **{name: filled(0.0) for name in ("zeros", "new_zeros", "zeros_like")},
+    **{name: filled(1.0) for name in ("ones", "new_ones", "ones_like")},
+    **{name: filled(None) for name in ("full", "new_full", "full_like", "fill")},
+}
+"""By the name of torch's operation."""

@@ -1,0 +1,203 @@
+"""Modules of PyTorch as graphs: equal to the module itself on every engine, or refused with the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from tests import modules
+from tests.helpers import assert_within_budget
+from tests.zoo import ZOO, made
+from torch import Tensor, nn
+
+import udlbridge as ub
+from udlbridge.errors import ConversionError, InputError, ShapeError
+
+
+def assert_crosses(module: nn.Module, x: np.ndarray) -> ub.Graph:
+    """The graph of a module, which has the module's outputs, input Jacobian and full kernel on both engines."""
+    graph = ub.from_torch(module, x)
+    outputs, kernel = ub.outputs(module, x), ub.ntk(module, x, outputs="full")
+    for backend in ("torch", "reference"):
+        assert_within_budget(ub.outputs(graph, x, backend=backend), outputs)
+        assert_within_budget(ub.ntk(graph, x, outputs="full", backend=backend), kernel)
+        if not graph.takes_tokens:
+            assert_within_budget(ub.input_jacobian(graph, x, backend=backend), ub.input_jacobian(module, x))
+    return graph
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
+    module, x = made(name)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    graph = assert_crosses(module, x)
+    names = dict(module.named_parameters())
+    assert set(graph.params) == {key for key, value in names.items() if value.requires_grad}
+    for key, value in graph.params.items():
+        np.testing.assert_array_equal(value, names[key].detach().numpy())
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    graph.save(tmp_path / "graph.safetensors")
+    assert ub.Graph.load(tmp_path / "graph.safetensors") == graph
+    back = ub.to_torch(graph)
+    # What people load back are the module's own names; constants that were made in forward come besides.
+    missing, unexpected = back.load_state_dict(module.state_dict(), strict=False)
+    assert not unexpected
+    assert all(key.startswith("_constants.") for key in missing)
+    samples = torch.from_numpy(x)
+    with torch.no_grad():
+        assert_within_budget(back(samples).numpy(), module(samples).numpy())
+
+
+@pytest.mark.parametrize("name", sorted(set(modules.NETWORKS) - {"parametrised", "frequencies", "own function"}))
+def test_networks_of_the_module_tests_cross_or_are_refused(name: str) -> None:
+    module, x = modules.made(name, 3)
+    if name.startswith("bag"):
+        with pytest.raises(ConversionError, match="bag has no translation"):
+            ub.from_torch(module, x)
+        return
+    assert_crosses(module, x)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_the_number_of_samples_is_open(backend: str) -> None:
+    module, x = made("Swin", 7)
+    graph = ub.from_torch(module, x[:1])
+    for n in (1, 2, 7):
+        assert_within_budget(ub.outputs(graph, x[:n], backend=backend), ub.outputs(module, x[:n]))
+    with pytest.raises(ShapeError, match="of that shape"):
+        ub.outputs(graph, np.zeros((2, 2, 10, 10)), backend=backend)
+
+
+def test_a_shared_parameter_counts_once_and_a_frozen_one_is_a_buffer() -> None:
+    module, x = made("GPT")
+    graph = ub.from_torch(module, x)
+    assert graph.aliases == {"lm_head.weight": "wte.weight"}
+    assert "lm_head.weight" in ub.to_torch(graph).state_dict()
+    module, x = made("functions")
+    graph = ub.from_torch(module, x)
+    assert {"frozen.weight", "frozen.bias", "weights"} <= set(graph.buffers)
+    assert not {"frozen.weight", "frozen.bias"} & set(graph.params)
+
+
+def test_nodes_know_the_module_that_they_come_from() -> None:
+    module, x = made("ResNet, bottleneck")
+    sources = {node.source for node in ub.from_torch(module, x).nodes}
+    assert "layers.1.downsample.0" in sources
+
+
+def test_a_module_in_training_mode_is_refused_or_taken_in_inference() -> None:
+    module, x = made("ResNet, basic")
+    module.train()
+    with pytest.raises(ConversionError, match="statistics from the batch"):
+        ub.from_torch(module, x)
+    graph = ub.from_torch(module, x, inference=True)
+    assert module.training
+    assert_within_budget(ub.outputs(graph, x), ub.outputs(module.eval(), x))
+
+
+def test_kernels_by_layer_add_up_under_the_names_of_modules() -> None:
+    module, x = made("ViT")
+    graph = ub.from_torch(module, x)
+    for backend in ("torch", "reference"):
+        parts = ub.layer_kernels(graph, x, backend=backend)
+        assert list(parts) == list(ub.layer_kernels(module, x))
+        assert_within_budget(np.sum(list(parts.values()), axis=0), ub.ntk(module, x))
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cumsum": lambda h: torch.cumsum(h, 1),
+    "glu": lambda h: F.glu(h, 1).repeat(1, 2),
+    "outer": lambda h: h @ torch.outer(torch.ones(4).to(h), torch.arange(4).to(h)),
+    "lerp": lambda h: torch.lerp(h, h.sin(), 0.3),
+    "addcmul": lambda h: torch.addcmul(h, h.cos(), h, value=0.5),
+    "shrinks": lambda h: F.hardshrink(h, 0.1) + F.softshrink(h, 0.1) + F.tanhshrink(h),
+    "logs": lambda h: torch.log2(1 + h.square()) + torch.log10(2 + h.sin()) + torch.exp2(h) + torch.log1p(h**2),
+    "channels": lambda h: F.channel_shuffle(h[:, :, None], 2).movedim(1, 2).flatten(1),
+    "powers": lambda h: 2**h + h.abs().pow(0.7) + (1 + h**2) ** -1 + h.reciprocal() * h,
+    "masks": lambda h: torch.where(torch.logical_and(h > 0, h < 1), h, h.neg()) + h.masked_fill(h.ge(0.2), 0.5),
+    "bounds": lambda h: h.clamp_min(-0.2) + h.clamp_max(0.3) + torch.maximum(h, h.flip(1)) + F.threshold(h, 0.1, 0.2),
+    "norms": lambda h: F.normalize(h, dim=1) + h / h.norm(p=1, dim=1, keepdim=True),
+    "tails": lambda h: F.softmin(h, 1) + F.logsigmoid(h) + F.hardtanh(h) + F.softplus(30 * h) + torch.erfc(h),
+    "windows": lambda h: h.unfold(1, 2, 1).mean(-1).repeat(1, 2)[:, :4],
+    "adaptive": lambda h: F.adaptive_avg_pool1d(h[:, None], 3).flatten(1).repeat(1, 2)[:, 1:5],
+    "stacks": lambda h: torch.stack(list(h.unbind(1)), -1) + torch.cat(h.chunk(2, 1)[::-1], 1),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_between_linear_maps_cross(name: str) -> None:
+    torch.manual_seed(0)
+    assert_crosses(Calling(FUNCTIONS[name]).double(), np.random.default_rng(0).normal(size=(3, 3)))
+
+
+class Calling(nn.Module):
+    """A function between two linear maps."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.before = nn.Linear(3, 4)
+        self.after = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.function(self.before(x)))
+
+
+def of_no_grad(h: Tensor) -> Tensor:
+    with torch.no_grad():
+        scale = h.abs().sum(1, keepdim=True)
+    return h / scale
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "an operation that does not cross": (lambda h: torch.sort(h, 1).values, "sort"),
+    "control flow that depends on data": (lambda h: -h if h.isnan().any() else h, "torch.export cannot capture"),
+    "places that are computed": (lambda h: h.gather(1, h.argmax(1, keepdim=True)).expand(-1, 4), "argmax"),
+    "places of extremes": (lambda h: h * h.max(dim=1, keepdim=True).indices, "asked for"),
+    "random numbers": (lambda h: F.dropout(h, 0.5), "random"),
+    "samples that touch each other": (lambda h: h - h.mean(0), "depends on the other samples"),
+    "another dtype": (lambda h: h.float().double(), "float32"),
+    "under no_grad": (of_no_grad, "program of its own"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_has_no_translation_is_refused_with_its_place(reason: str) -> None:
+    function, words = REFUSED[reason]
+    module = Calling(function).double()
+    with pytest.raises(ConversionError, match=words) as caught:
+        ub.from_torch(module, np.random.default_rng(0).normal(size=(3, 3)))
+    if words in ("sort", "argmax"):
+        assert "test_graphs.py" in str(caught.value)
+
+
+def test_refusals_name_the_path_of_the_module() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), Calling(lambda h: torch.sort(h, 1).values)).double()
+    with pytest.raises(ConversionError, match="sort in 1 "):
+        ub.from_torch(module, np.zeros((2, 3)))
+
+
+def test_a_wrong_example_is_refused() -> None:
+    module, _ = made("ResNet, basic")
+    with pytest.raises(InputError):
+        ub.from_torch(module, np.zeros((2, 5)))
+    with pytest.raises(InputError):
+        ub.from_torch(module, np.zeros((2, 2, 8, 8), np.float32))
+    with pytest.raises(ConversionError, match="got a list"):
+        ub.from_torch([], np.zeros((2, 3)))
+
+
+def test_in_single_precision_too() -> None:
+    module, x = made("MobileNetV3")
+    module.float()
+    samples = x.astype(np.float32)
+    graph = ub.from_torch(module, samples)
+    assert graph.dtype == np.float32
+    for backend in ("torch", "reference"):
+        assert_within_budget(ub.ntk(graph, samples, backend=backend), ub.ntk(module, samples))
