@@ -70,6 +70,21 @@ class Tied(nn.Module):
         return self.head(self.block(h))[:, -1, :3]
 
 
+class TiedLast(nn.Module):
+    """A table that is looked up twice, and read at the last place, once or twice."""
+
+    def __init__(self, rows: int, twice: bool) -> None:
+        super().__init__()
+        self.twice = twice
+        self.tokens = nn.Embedding(rows, 6)
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(self.tokens(x) + self.tokens((x + 1) % 7)))
+        last = h[:, -1] + torch.sin(F.linear(h[:, -1], self.tokens.weight)[:, :6]) if self.twice else h[:, -1]
+        return F.linear(last, self.tokens.weight)[:, 3:6]
+
+
 class Vision(nn.Module):
     """A vision transformer: patches, a class token, learned positions."""
 
@@ -279,6 +294,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] =
     "reused": (Reused, FLAT, set()),
     "mixed": (Mixed, FLAT, set()),
     "tied": (lambda: Tied().eval(), TOKENS, set()),
+    "tied, last token": (lambda: TiedLast(90, False), TOKENS, set()),
+    "tied, read twice": (lambda: TiedLast(60, True), TOKENS, set()),
     "vision": (lambda: Vision().eval(), IMAGE, set()),
     "resnet": (lambda: normed(ResNet(8, (1, 1), 2, 3)), (2, 8, 8), set()),
     "unet": (UNet, (1, 6, 6), set()),

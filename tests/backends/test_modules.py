@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import udlbridge as ub
-from helpers import assert_within_budget, udlbridge
+from helpers import assert_within_budget, numbers_of_a_fresh_process, udlbridge
 from modules import NETWORKS, made
-from udlbridge import errors
+from udlbridge import backends, errors
+from udlbridge.backends.jobs import KernelJob
+from udlbridge.backends.pytorch.factors import Gradients, TiedPairs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
+from udlbridge.backends.reduction import REDUCTIONS, checked_reduction
+from udlbridge.kernels import calibration
 
 
 def by_hand(module: torch.nn.Module, x: np.ndarray) -> np.ndarray:
@@ -411,6 +416,70 @@ def test_a_plan_of_a_module() -> None:
     assert plan.backend == "torch"
     assert plan.flops > 1000**2 * 1000
     assert ub.plan(made("tied")[0], 100, sample_shape=(5,), calibrate=False).n == 100
+
+
+TIED = {"tied": Gradients, "tied, last token": TiedPairs, "tied, read twice": Gradients}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_table_that_is_tied_to_the_readout_never_has_its_gradients_kept(name: str) -> None:
+    module, x = made(name)
+    network = ub.as_network(module)
+    network.checked_batch(x, "x")
+    job = KernelJob(network, checked_reduction(0, 3), params=network.trainable)
+    (factor,) = (one.factor for one in backends.get("torch").prepare(job, x) if one.names == ("tokens.weight",))
+    assert isinstance(factor, TIED[name])
+    for outputs in REDUCTIONS:
+        expected = ub.ntk(module, x, outputs=outputs, params="tokens.weight", method="plain")
+        assert_within_budget(ub.ntk(module, x, outputs=outputs, params="tokens.weight"), expected)
+        found = ub.ntk(module, x[:2], x[2:], outputs=outputs, params="tokens.weight")
+        np.testing.assert_allclose(found, expected[:2, 2:], rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_a_large_block_passes_once_and_the_bar_moves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = made("resnet", 70)
+    told: list[float] = []
+
+    @contextmanager
+    def bar(total: float, *, show: bool | None) -> Iterator[Callable[..., None]]:
+        yield lambda flops, written: told.append(flops)
+
+    monkeypatch.setattr("udlbridge.kernels.ntk.kernel_progress", bar)
+    monkeypatch.setattr("udlbridge.backends.pytorch.gathering.SMALL_NUMBERS", 0)
+    ub.ntk(module, x, outputs=0)
+    plan = ub.plan(module, 70, sample_shape=(2, 8, 8), outputs=0, calibrate=False)
+    assert (plan.grid.count, plan.prepared) == (1, 70)
+    np.testing.assert_allclose(sum(told), plan.flops)
+    assert max(told) < 0.5 * plan.flops
+    assert len([flops for flops in told if flops]) >= 5
+
+
+def test_a_calibration_ends_where_a_larger_block_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "CALIBRATION_SECONDS", 0.0)
+    blocks: list[int] = []
+    engine = backends.get("torch")
+    own = engine.prepare
+    monkeypatch.setattr(engine, "prepare", lambda job, x: blocks.append(len(x)) or own(job, x))
+    plan = ub.plan(made("resnet")[0], 1000, sample_shape=(2, 8, 8))
+    assert plan.seconds is not None
+    assert max(blocks) == calibration.FIRST_BLOCK
+
+
+def test_a_module_stays_within_its_memory() -> None:
+    """The peak over the baseline in a fresh process, for the memory that one block of all samples is said to need."""
+    code = (
+        f"import sys, torch\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "import udlbridge as ub\nfrom modules import ResNet\n"
+        "from udlbridge.store.peak_memory import PeakMemory\n"
+        "torch.manual_seed(0); module = ResNet(16, (1, 1, 1), 3, 10).eval(); x = torch.randn(400, 3, 24, 24)\n"
+        "ub.ntk(module, x[:2], outputs=0, threads=1)\n"
+        "plan = ub.plan(module, 400, sample_shape=(3, 24, 24), outputs=0, calibrate=False)\n"
+        "with PeakMemory() as memory: ub.ntk(module, x, outputs=0, threads=1, memory=plan.ram_bytes)\n"
+        "print(plan.tile, plan.prepared, plan.ram_bytes, memory.over_baseline)"
+    )
+    tile, prepared, bound, peak = numbers_of_a_fresh_process(code)
+    assert (tile, prepared) == (400, 400)
+    assert peak < bound, (peak, bound)
 
 
 def test_a_module_on_the_command_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from architectures import batch, shaken, wide_networks
 from helpers import assert_within_budget
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.pytorch.factors import Gradients
+from udlbridge.backends.pytorch.factors import Gradients, Pairs
 from udlbridge.backends.pytorch.windows import Windows
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.backends.symmetry import symmetrise
@@ -52,6 +52,22 @@ def test_gradients_that_are_formed_in_parts(outputs: int | str, block: int, monk
     job = KernelJob(model, checked_reduction(outputs, 3))
     assert any(isinstance(one.factor, Gradients) for one in backends.get("torch").prepare(job, x)) or outputs == "full"
     for params in (None, "0.weight", "0.bias", "0.*"):
+        expected = ub.ntk(model, x, outputs=outputs, params=params, backend="reference", method="plain")
+        assert_within_budget(ub.ntk(model, x, outputs=outputs, params=params, backend="torch"), expected)
+        found = ub.ntk(model, x[:3], x[3:], outputs=outputs, params=params, backend="torch")
+        np.testing.assert_allclose(found, expected[:3, 3:], rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("outputs", REDUCTIONS)
+@pytest.mark.parametrize("cached", [1, 100, 2**19])
+def test_pairs_of_positions_in_parts(outputs: int | str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("udlbridge.backends.pytorch.factors.CACHED", cached)
+    monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
+    model = shaken([ub.Dense(12, 13, "tanh"), ub.Flatten(), ub.Dense(26, 3)])
+    x = batch(model, (2, 12), 5)
+    job = KernelJob(model, checked_reduction(outputs, 3))
+    assert any(isinstance(one.factor, Pairs) for one in backends.get("torch").prepare(job, x)) or outputs == "full"
+    for params in (None, "0.weight"):
         expected = ub.ntk(model, x, outputs=outputs, params=params, backend="reference", method="plain")
         assert_within_budget(ub.ntk(model, x, outputs=outputs, params=params, backend="torch"), expected)
         found = ub.ntk(model, x[:3], x[3:], outputs=outputs, params=params, backend="torch")

@@ -1,14 +1,20 @@
 """Kernels of PyTorch modules, as they are: against a training step, and against torch.func.
 
 Run from the root of the repository: `python tests/benchmarks/modules.py`. All sides of a row take turns in one run, in
-float32; a row says the best time of each, the ratios, and the gap between this package's kernel and torch.func's.
-torch.func is given its best: only the outputs that are needed, samples in chunks, a product for each parameter.
+float32; a row says the best time of each, the ratios, the gap between this package's kernel and torch.func's, and what
+this package's took at its peak over what the process held. torch.func is given its best: only the outputs that are
+needed, samples in chunks, a product for each parameter; several outputs one after the other where all of their
+gradients together would take more than `--fits`.
+
+`--large` is a kernel of 1,000 images, against as many training steps as pass so many samples and its products at the
+rate of the machine's matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import udlbridge as ub
+from udlbridge.kernels.costs import multiply_adds
+from udlbridge.kernels.request import kernel_request
+from udlbridge.store.peak_memory import PeakMemory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from modules import ResNet, Vision  # the networks of the tests
@@ -57,6 +66,12 @@ ROWS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], int, int
     "ViT-Tiny, one output": (lambda: Vision(192, 12, 8, 32, 3), image(2, 32, 32), 64, 0),
     "LeNet-5, one output": (lambda: ub.to_torch(ub.models.lenet5()), image(1, 28, 28), 200, 0),
     "small ResNet, one output": (lambda: ub.to_torch(ub.models.small_resnet()), image(3, 32, 32), 50, 0),
+    "transformer, one output": (
+        lambda: ub.to_torch(ub.models.small_transformer()),
+        lambda n: torch.randint(0, 50, (n, 16)),
+        100,
+        0,
+    ),
     "GPT-2 small, one logit": (
         lambda: Language(768, 12, 12, 50257, 32),
         lambda n: torch.randint(0, 50257, (n, 32)),
@@ -72,19 +87,25 @@ def step(module: nn.Module, x: Tensor) -> None:
     torch.autograd.grad(module(x).sum(), list(module.parameters()))
 
 
-def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int) -> np.ndarray:
+def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int, fits: float) -> np.ndarray:
     """The kernel from per-sample Jacobians: trace, or one output."""
     params = {name: value.detach() for name, value in module.named_parameters()}
-
-    def one(values: dict[str, Tensor], sample: Tensor) -> Tensor:
-        y = torch.func.functional_call(module, values, (sample[None],))[0]
-        return y if outputs == "trace" else y[outputs : outputs + 1]
-
-    found = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0), chunk_size=chunk)(params, x)
+    with torch.no_grad():
+        count = module(x[:1]).shape[1] if outputs == "trace" else 1
+    every = list(range(count)) if outputs == "trace" else [int(outputs)]
+    numbers = len(x) * sum(value.numel() for value in params.values())
+    together = max(1, min(count, int(fits / (4 * numbers))))
     kernel = torch.zeros(len(x), len(x))
-    for name in list(found):
-        flat = found.pop(name).detach().flatten(1)
-        kernel.addmm_(flat, flat.T)
+    for start in range(0, count, together):
+        chosen = every[start : start + together]
+
+        def one(values: dict[str, Tensor], sample: Tensor, chosen: list[int] = chosen) -> Tensor:
+            return torch.func.functional_call(module, values, (sample[None],))[0][chosen]
+
+        found = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0), chunk_size=chunk)(params, x)
+        for name in list(found):
+            flat = found.pop(name).detach().flatten(1)
+            kernel.addmm_(flat, flat.T)
     return kernel.numpy()
 
 
@@ -95,7 +116,7 @@ def timed(function: Callable[[], np.ndarray | None]) -> tuple[float, np.ndarray 
     return time.perf_counter() - start, result
 
 
-def row(name: str, chunk: int, repeats: int, memory: str, alone: bool) -> str:
+def row(name: str, args: argparse.Namespace) -> str:
     """The line of one network."""
     make, samples, n, outputs = ROWS[name]
     torch.manual_seed(0)
@@ -103,16 +124,19 @@ def row(name: str, chunk: int, repeats: int, memory: str, alone: bool) -> str:
     x = samples(n)
     sides: dict[str, Callable[[], np.ndarray | None]] = {
         "step": lambda: step(module, x),
-        "ours": lambda: ub.ntk(module, x, outputs=outputs, memory=memory),
+        "ours": lambda: ub.ntk(module, x, outputs=outputs, memory=args.memory),
     }
-    if not alone:
-        sides["torch.func"] = lambda: with_torch_func(module, x, outputs, chunk)
+    if not args.alone:
+        sides["torch.func"] = lambda: with_torch_func(module, x, outputs, args.chunk, args.fits * 1e9)
     best = dict.fromkeys(sides, float("inf"))
     kernels: dict[str, np.ndarray | None] = {}
-    for _ in range(repeats):
+    peak = 0.0
+    for _ in range(args.repeats):
         for side, function in sides.items():
-            seconds, kernels[side] = timed(function)
+            with PeakMemory() as memory:
+                seconds, kernels[side] = timed(function)
             best[side] = min(best[side], seconds)
+            peak = max(peak, memory.over_baseline / 1e9) if side == "ours" else peak
     theirs, gap = best.get("torch.func", float("nan")), float("nan")
     if "torch.func" in kernels:
         ours, other = kernels["ours"], kernels["torch.func"]
@@ -120,23 +144,67 @@ def row(name: str, chunk: int, repeats: int, memory: str, alone: bool) -> str:
         assert other is not None
         gap = float(np.abs(ours - other).max() / np.abs(other).max())
     times = f"{best['step']:>8.2f}s{best['ours']:>8.2f}s{theirs:>10.2f}s"
-    return f"{name:<26}{n:>5}{times}{best['ours'] / best['step']:>11.2f}{theirs / best['ours']:>12.2f}{gap:>10.1e}"
+    ratios = f"{best['ours'] / best['step']:>11.2f}{theirs / best['ours']:>12.2f}"
+    return f"{name:<26}{n:>5}{times}{ratios}{gap:>10.1e}{peak:>8.2f} GB"
+
+
+def sgemm() -> float:
+    """Operations a second of a large matrix product, best of three."""
+    a = torch.rand(3000, 3000)
+    return 2.0 * 3000**3 / min(timed(lambda: torch.mm(a, a).numpy())[0] for _ in range(3))
+
+
+def large(n: int, memory: str) -> str:
+    """ResNet-18, one output, n images: its time over that of n / 32 training steps and of the products."""
+    make, samples, together, outputs = ROWS["ResNet-18, one output"]
+    torch.manual_seed(0)
+    module = make().eval()
+    x, batch = samples(n), samples(together)
+    network = ub.as_network(module)
+    plan = ub.plan(network, n, sample_shape=tuple(x.shape[1:]), outputs=outputs, memory=memory, calibrate=False)
+    request = kernel_request(network, tuple(x.shape[1:]), outputs=outputs, params=None, backend="torch", memory=memory)
+    step(module, batch)
+    steps, rates = [timed(lambda: step(module, batch))[0]], [sgemm()]
+    with PeakMemory() as peak:
+        seconds, _ = timed(lambda: ub.ntk(module, x, outputs=outputs, memory=memory))
+    # Before and after, since other work on the machine comes and goes.
+    steps, rates = [*steps, timed(lambda: step(module, batch))[0]], [*rates, sgemm()]
+    products = n**2 * multiply_adds(request)  # twice as many operations, of one triangle
+    bound = n / together * min(steps) + products / max(rates)
+    return (
+        f"ResNet-18, one output, n = {n}: {seconds:.1f} s, {seconds / bound:.2f} times the bound of {bound:.1f} s "
+        f"(step {min(steps):.2f} s, {products / 1e9:,.0f} GFLOP of products at {max(rates) / 1e9:.0f} GFLOP/s), "
+        f"{plan.prepared} passes, {peak.over_baseline / 1e9:.2f} GB of {memory}"
+    )
+
+
+def processor() -> str:
+    """Its name, where Linux says it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=";".join(ROWS), help="some of: " + "; ".join(ROWS))
     parser.add_argument("--chunk", type=int, default=8, help="samples at a time for torch.func")
+    parser.add_argument("--fits", type=float, default=4.0, help="GB of gradients that torch.func may hold at once")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--memory", default="6GB", help="bound of this package's working memory")
     parser.add_argument("--alone", action="store_true", help="without torch.func")
+    parser.add_argument("--large", type=int, nargs="?", const=1000, help="so many images of the first network instead")
     args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    print(f"{processor()}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    if args.large:
+        print(large(args.large, "4GB"))
+        return
     print(
         f"{'network':<26}{'n':>5}{'step':>9}{'ours':>9}{'torch.func':>11}{'ours/step':>11}{'func/ours':>12}{'gap':>10}"
+        f"{'peak':>11}"
     )
     for name in args.rows.split(";"):
-        print(row(name, args.chunk, args.repeats, args.memory, args.alone), flush=True)
+        print(row(name, args), flush=True)
 
 
 if __name__ == "__main__":

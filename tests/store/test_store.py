@@ -78,9 +78,9 @@ def in_tiles(engine: str, job: KernelJob, x: np.ndarray, tile: int, cached: int)
     computer = tiling.TileComputer(backends.get(engine), job, x, None, grid, cached)
     result = np.full((n, n, *trailing), np.nan)
     for one in grid.tiles():
-        block = np.empty((*one.shape, *trailing))
-        computer.compute(one, block)
-        tiling.put(result, one, block, symmetric=True)
+        computer.compute(one, result[one.rows, one.columns])
+        if one.row != one.column:
+            tiling.mirror(result, one)
     return result
 
 

@@ -26,12 +26,14 @@ class Footprint:
 
     `fixed_bytes`: for itself, whatever the kernel's size, as thread pools and buffers of the BLAS. `factor_copies`: how
     many copies of a block's factors exist while they are computed: activations, errors or gradients, the result.
-    `forms_gradients`: whether it holds the per-sample gradients that it multiplies; else it forms a few at a time.
+    `forms_gradients`: whether it holds the per-sample gradients that it multiplies; else it forms a few at a time, of
+    `formed_numbers` numbers at most.
     """
 
     fixed_bytes: int
     factor_copies: int
     forms_gradients: bool
+    formed_numbers: int = 0
 
 
 class Engine(ABC):

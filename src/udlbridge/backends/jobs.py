@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ class KernelJob:
     `method`: "structured" multiplies the Gram matrices of layer inputs and of backpropagated errors (no Jacobian is
     formed); "plain" multiplies per-sample Jacobians. `threads`: for the engine's BLAS, None leaves it alone.
     `device`: where torch computes; the others know "cpu" alone. `params`: names of the parameters that the kernel sums
-    over; None means all.
+    over; None means all. `watch`: an engine that is asked for much at once may tell it what share of it was done since
+    it told it last.
     """
 
     model: Any
@@ -33,6 +34,7 @@ class KernelJob:
     threads: int | None = None
     device: str = "cpu"
     params: tuple[str, ...] | None = None
+    watch: Callable[[float], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -49,12 +49,17 @@ class Affine:
             return float(pairs_cost(self.positions, self.inputs, self.outputs, reduction))
         return float(gradients_cost(self.size, 1, reduction))
 
+    def formed_later(self, reduction: Reduction) -> bool:
+        """Whether inputs and errors are smaller than the gradients of one sample, which are then formed when needed."""
+        errors = reduction.n_cotangents * self.positions * self.outputs * self.groups
+        return self.groups == 1 and reduction.n_cotangents * self.size > errors + self.seen
+
     def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
         """Numbers that one sample's factor holds; `forms_gradients`: as in the footprint of an engine."""
         count = reduction.n_cotangents
         errors = count * self.positions * self.outputs * self.groups
         if self.by_pairs(reduction):
-            return self.positions * (self.inputs + 1) + errors
+            return (self.positions * (self.inputs + 1) if forms_gradients else self.seen + 1) + errors
         gradients = count * self.size
         return gradients if forms_gradients else min(gradients, errors + self.seen)
 
@@ -112,7 +117,46 @@ class Lookup:
         return self.rows * self.outputs * reduction.n_cotangents
 
 
-Site = Affine | Elementwise | Lookup
+@dataclass(frozen=True)
+class Tied:
+    """A table, looked up and used as an affine map too: the gradients of both are added up before they are multiplied.
+
+    Its share of the kernel is that of the map, that of the lookups, and what one of them has with the other.
+    """
+
+    lookup: Lookup
+    affine: Affine
+
+    @property
+    def forward(self) -> int:
+        """Multiply-adds of one sample's forward pass."""
+        return self.lookup.forward + self.affine.forward
+
+    def by_pairs(self, reduction: Reduction) -> bool:
+        """Whether its share of the kernel comes from pairs of positions, and not from gradients of the whole table."""
+        return self._pairs(reduction) < gradients_cost(self.affine.size, 1, reduction)
+
+    def multiply_adds(self, reduction: Reduction) -> float:
+        """Multiply-adds for one entry of the kernel, by the cheaper form."""
+        return float(min(self._pairs(reduction), gradients_cost(self.affine.size, 1, reduction)))
+
+    def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
+        """Numbers that one sample's factor holds: those of the map as they came, and of the lookups twice."""
+        count = reduction.n_cotangents
+        looked = 2 * self.lookup.positions * (self.lookup.outputs * count + 4)
+        return looked + self.affine.seen + count * self.affine.positions * self.affine.outputs
+
+    def _pairs(self, reduction: Reduction) -> int:
+        map_, looked = self.affine, self.lookup
+        own = pairs_cost(map_.positions, map_.inputs, map_.outputs, reduction)
+        return (
+            own
+            + tokens_cost(looked.positions, looked.rows, looked.outputs, reduction)
+            + 2 * map_.positions * tokens_cost(looked.positions, looked.rows, looked.outputs, reduction)
+        )
+
+
+Site = Affine | Elementwise | Lookup | Tied
 
 
 @singledispatch
@@ -179,6 +223,12 @@ def _activations_of_model(model: Model, sample_shape: Shape, params: Collection[
 def _activations_of_graph(graph: Graph, sample_shape: Shape, params: Collection[str] | None = None) -> int:
     values = graph.values(1)
     return prod(sample_shape) + sum(prod(values[node.name].shape) for node in graph.nodes)
+
+
+@singledispatch
+def samples_together(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> int | None:
+    """How many samples pass through a network at a time; None where all samples of a block may."""
+    return None
 
 
 def parameter_count(model: Model | ForeignNetwork, params: Collection[str] | None) -> int:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.backends.base import Backend
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
 from udlbridge.networks.inputs import random_batch
 
 CALIBRATION_SECONDS = 2.0
+
+FIRST_BLOCK = 16
+"""Samples of the first block; each later one has twice as many."""
+
+REPEATS = 3
 
 
 def calibrated(request: KernelRequest, plan: Plan) -> Plan:
@@ -22,21 +29,30 @@ def calibrated(request: KernelRequest, plan: Plan) -> Plan:
         BackendUnavailable: the engine cannot run here.
     """
     engine = backends.get(request.backend)
-    size = min(plan.tile, plan.n, plan.m)
-    every = slice(0, size)
-    x = random_batch(request.model, request.sample_shape, size)
+    largest, size = min(plan.tile, plan.n, plan.m), 0
+    start, prepared, filled = time.perf_counter(), 0.0, 0.0
+    # Blocks of growing size, the first of which compiles and warms up: a large one of a large network takes minutes.
+    while size < largest:
+        size = min(max(FIRST_BLOCK, 2 * size), largest)
+        prepared, filled = _measured(engine, request, size, start + CALIBRATION_SECONDS)
+        if time.perf_counter() - start + 2 * prepared + 4 * filled > CALIBRATION_SECONDS:
+            break
+    seconds = filled * plan.grid.pairs / size**2 + prepared * plan.prepared / size
+    return replace(plan, seconds=seconds, gflops=plan.flops / seconds / 1e9)
+
+
+def _measured(engine: Backend[Any], request: KernelRequest, size: int, until: float) -> tuple[float, float]:
+    """Seconds that the factors of a block take, and a tile of it: of several, if that is soon done."""
+    every, x = slice(0, size), random_batch(request.model, request.sample_shape, size)
     out = np.empty((size, size, *request.reduction.trailing), dtype=request.model.dtype)
-    factors = engine.prepare(request, x)  # compiles and warms up
-    engine.fill(request, factors, every, factors, every, out)
+    engine.release(engine.prepare(request, x[:1]))
     start = time.perf_counter()
-    engine.release(engine.prepare(request, x))
+    factors = engine.prepare(request, x)
     prepared = time.perf_counter() - start
+    engine.fill(request, factors, every, factors, every, out)
     start, done = time.perf_counter(), 0
-    while done == 0 or time.perf_counter() - start < CALIBRATION_SECONDS - prepared:
+    while done == 0 or (done < REPEATS and time.perf_counter() < until):
         engine.fill(request, factors, every, factors, every, out)
         done += 1
     engine.release(factors)
-    filled = (time.perf_counter() - start) / done
-    samples = plan.n if plan.symmetric else plan.n + plan.m
-    seconds = filled * plan.grid.pairs / size**2 + prepared * samples / size
-    return replace(plan, seconds=seconds, gflops=plan.flops / seconds / 1e9)
+    return prepared, (time.perf_counter() - start) / done

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from udlbridge import backends
 from udlbridge.backends.rules import gradients_cost
-from udlbridge.backends.sites import parameter_count, sites
+from udlbridge.backends.sites import Affine, Tied, parameter_count, sites
 from udlbridge.kernels.request import KernelRequest
 
 
@@ -24,6 +25,33 @@ def factor_numbers(request: KernelRequest, *, forms_gradients: bool) -> int:
 
 
 def passes_flops(request: KernelRequest) -> float:
-    """Operations of one forward and K backward passes of one sample."""
+    """Operations of one forward and K backward passes of one sample, and of the gradients that are formed with them."""
     forward = sum(site.forward for site in sites(request.model, request.sample_shape, None))
-    return 2.0 * forward * (1 + request.reduction.n_cotangents)
+    return 2.0 * (forward * (1 + request.reduction.n_cotangents) + _forming(request, later=False))
+
+
+def forming_flops(request: KernelRequest) -> float:
+    """Operations that form the gradients of one sample which are formed anew for each tile."""
+    return 2.0 * _forming(request, later=True)
+
+
+def formed_numbers(request: KernelRequest) -> int:
+    """The largest gradient, of one sample and one output, among those that are formed anew for each tile."""
+    if request.method == "plain" or backends.engine(request.backend).footprint.forms_gradients:
+        return 0
+    affine = [
+        site.affine if isinstance(site, Tied) else site
+        for site in sites(request.model, request.sample_shape, request.params)
+        if isinstance(site, Affine | Tied) and not site.by_pairs(request.reduction)
+    ]
+    return max((site.size for site in affine if site.formed_later(request.reduction)), default=0)
+
+
+def _forming(request: KernelRequest, *, later: bool) -> int:
+    """Multiply-adds that form the per-sample gradients of affine sites, kept or formed when they are multiplied."""
+    plain, reduction = request.method == "plain", request.reduction
+    kept = plain or backends.engine(request.backend).footprint.forms_gradients
+    found = sites(request.model, request.sample_shape, request.params)
+    affine = [site for site in found if isinstance(site, Affine) and (plain or not site.by_pairs(reduction))]
+    chosen = [site for site in affine if (not kept and site.formed_later(reduction)) == later]
+    return sum(reduction.n_cotangents * site.positions * site.size for site in chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from udlbridge.errors import ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.planning import make_plan
 from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, as_network, kernel_request
-from udlbridge.kernels.tiling import TileComputer, put
+from udlbridge.kernels.tiling import TileComputer, mirror
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
@@ -141,18 +141,19 @@ def _kernels(
 ) -> dict[str, np.ndarray]:
     """The shares of the kernel that the parameters of each part have, tile by tile."""
     plan = make_plan(request, len(rows), None if columns is None else len(columns))
-    tiles = TileComputer(backends.get(request.backend), request, rows, columns, plan.grid, plan.cached_blocks)
+    engine = backends.get(request.backend)
     trailing, dtype = request.reduction.trailing, request.model.dtype
     results = {part: np.empty((plan.n, plan.m, *trailing), dtype=dtype) for part in parts}
-    buffer = np.empty(min(plan.tile, plan.n) * min(plan.tile, plan.m) * prod(trailing), dtype=dtype)
-    with kernel_progress(plan.flops, show=progress) as advance, tiles as computer:
+    with kernel_progress(plan.flops, show=progress) as advance, TileComputer(
+        engine, request, rows, columns, plan.grid, plan.cached_blocks, advance=partial(advance, written=0),
+        entry_flops=plan.entry_flops, sample_flops=plan.sample_flops,
+    ) as computer:  # fmt: skip
         for tile in plan.grid.tiles():
-            # A tile in one piece: engines write it straight, and its mirror image is read while it is in the cache.
-            shape = (*tile.shape, *trailing)
-            block = buffer[: prod(shape)].reshape(shape)
             for part, names in parts.items():
-                computer.compute(tile, block, names)
+                # Engines write into the result: a tile is in the cache when its mirror image is made.
+                block = results[part][tile.rows, tile.columns]
+                computer.compute(tile, block, names, share=1 / len(parts))
                 check_finite(block, corner=tile.corner)
-                put(results[part], tile, block, symmetric=plan.symmetric)
-            advance(plan.flops * prod(tile.shape) / plan.grid.pairs, 0)
+                if plan.symmetric and tile.row != tile.column:
+                    mirror(results[part], tile)
     return results

@@ -8,13 +8,13 @@ from typing import Any
 
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
-from udlbridge.backends.sites import activation_numbers
+from udlbridge.backends.sites import activation_numbers, samples_together
 from udlbridge.errors import OptionError
 from udlbridge.kernels.calibration import calibrated
-from udlbridge.kernels.costs import factor_numbers, multiply_adds, passes_flops
+from udlbridge.kernels.costs import factor_numbers, formed_numbers, forming_flops, multiply_adds, passes_flops
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, as_network, kernel_request
-from udlbridge.kernels.tiling import Grid, block_count
+from udlbridge.kernels.tiling import Grid, block_count, prepared_samples
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import plausible_shape, random_batch
 from udlbridge.networks.model import Model
@@ -89,12 +89,18 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
     size = LARGEST_TILE if tile is None else tile
     # Those who bring a module of many parameters and take it sample by sample wait for small tiles rather than fail.
     smallest = 1 if isinstance(request.model, ForeignNetwork) else SMALLEST_TILE
-    while tile is None and size > smallest and memory.needed(size, 2) > request.memory:
+    sides = 1 if m is None else 2
+
+    def least(size: int) -> int:
+        """Bytes for a tile: the factors of its rows and of its columns, which are the same in a kernel of one tile."""
+        return memory.needed(size, min(2, block_count(longest, size) * sides))
+
+    while tile is None and size > smallest and least(size) > request.memory:
         size //= 2
-    if memory.needed(size, 2) > request.memory:
+    if least(size) > request.memory:
         raise OptionError(
             f"memory={show_bytes(request.memory)} for tiles of {size} samples",
-            allowed=f"at least {show_bytes(memory.needed(size, 2))} for this network, method and reduction",
+            allowed=f"at least {show_bytes(least(size))} for this network, method and reduction",
             remedy="allow more" if request.reduction.n_cotangents == 1 else "allow more, or ask for one output",
         )
     if tile is None:
@@ -104,7 +110,9 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
     blocks = block_count(n, size) + (0 if m is None else block_count(columns, size))
     room = request.memory - memory.needed(size, 0)
     cached = min(max(room // memory.block_bytes(size), 2), max(blocks, 2))
-    flops = 2.0 * grid.pairs * multiply_adds(request) + (n + (m or 0)) * passes_flops(request)
+    prepared = prepared_samples(grid, cached)
+    sample_flops = passes_flops(request)
+    entries = 2.0 * grid.pairs * multiply_adds(request) + grid.sides * forming_flops(request)
     return Plan(
         n=n,
         m=columns,
@@ -115,7 +123,9 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
         method=request.method,
         tile=size,
         cached_blocks=cached,
-        flops=flops,
+        flops=entries + prepared * sample_flops,
+        prepared=prepared,
+        sample_flops=sample_flops,
         memory=request.memory,
         ram_bytes=memory.needed(size, min(cached, blocks)),
         disk_bytes=grid.count * size * size * memory.entry,
@@ -128,8 +138,9 @@ class _Memory:
     """Bytes that a kernel takes by the size of its tiles.
 
     `fixed`: of the engine and of the network. `entry`: of one pair of samples. `factors`: of what one sample's factors
-    hold; `copies` of them, and `passing` bytes of activations, exist besides while they are computed. `longest`: the
-    longer side of the kernel, since no block has more samples.
+    hold; `copies` of them, and `passing` bytes of activations, exist besides while they are computed, of `together`
+    samples at a time, None for all. `formed`: of the gradients of one sample that are formed at a time, of at most
+    `most_formed` for a block. `longest`: the longer side of the kernel, since no block has more samples.
     """
 
     fixed: int
@@ -137,25 +148,34 @@ class _Memory:
     factors: int
     copies: int
     passing: int
+    together: int | None
+    formed: int
+    most_formed: int
     longest: int
 
     @classmethod
     def of(cls, request: KernelRequest, longest: int) -> _Memory:
         """What the engine's footprint and the network's shapes say."""
         footprint, itemsize = backends.engine(request.backend).footprint, request.model.dtype.itemsize
+        network = (request.model, request.sample_shape, request.params)
         return cls(
             fixed=footprint.fixed_bytes + 3 * request.model.n_params * itemsize,
             entry=prod(request.reduction.trailing) * itemsize,
             factors=factor_numbers(request, forms_gradients=footprint.forms_gradients) * itemsize,
             copies=footprint.factor_copies,
-            passing=activation_numbers(request.model, request.sample_shape, request.params) * itemsize,
+            passing=activation_numbers(*network) * itemsize,
+            together=samples_together(*network) if request.method == "structured" else None,
+            formed=formed_numbers(request) * itemsize,
+            most_formed=footprint.formed_numbers * itemsize,
             longest=longest,
         )
 
     def needed(self, tile: int, blocks: int) -> int:
         """With tiles of that size, and the factors of so many blocks in memory."""
         block = min(tile, self.longest)
-        held = block * (self.factors * (blocks + self.copies) + self.passing)
+        passing = block if self.together is None else min(block, self.together)
+        held = block * self.factors * blocks + passing * (self.factors * self.copies + self.passing)
+        held += 2 * min(block * self.formed, self.most_formed)
         return self.fixed + TILE_BUFFERS * block * block * self.entry + held
 
     def block_bytes(self, tile: int) -> int:

@@ -15,9 +15,10 @@ from udlbridge.options import show_bytes, show_seconds
 class Plan:
     """How a kernel will be computed, and what that is predicted to cost: plain data, as the manifest of a store has it.
 
-    `flops` counts a multiply-add as two operations. `ram_bytes` is the predicted peak over what the process holds
-    already (without the data, and without the result where that is an array). `seconds` and `gflops` come from a
-    calibration of about two seconds; they are None without one.
+    `flops` counts a multiply-add as two operations. `prepared` counts the samples that pass through the network, with
+    those that do so again since the factors of their block were not kept; each takes `sample_flops`. `ram_bytes` is the
+    predicted peak over what the process holds already (without the data, and without the result where that is an
+    array). `seconds` and `gflops` come from a calibration of about two seconds; they are None without one.
     """
 
     n: int
@@ -30,6 +31,8 @@ class Plan:
     tile: int
     cached_blocks: int
     flops: float
+    prepared: int
+    sample_flops: float
     memory: int
     ram_bytes: int
     disk_bytes: int
@@ -42,6 +45,11 @@ class Plan:
         """The tiles."""
         return Grid(self.n, self.m, self.tile, self.symmetric)
 
+    @property
+    def entry_flops(self) -> float:
+        """Operations for one entry of the kernel, besides those of passes."""
+        return (self.flops - self.prepared * self.sample_flops) / self.grid.pairs
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         return asdict(self)
@@ -51,7 +59,7 @@ class Plan:
         lines = [
             f"kernel   {shape}, outputs={self.outputs!r}, {self.dtype}, on {self.backend}",
             f"method   {self.method}, {self.grid.count:,} tiles of {self.tile}",
-            f"work     {self.flops / 1e9:,.0f} GFLOP",
+            f"work     {self.flops / 1e9:,.0f} GFLOP, {self.prepared:,} samples through the network",
             f"memory   {show_bytes(self.ram_bytes)} of {show_bytes(self.memory)} allowed",
             f"disk     {show_bytes(self.disk_bytes)}",
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -92,18 +93,20 @@ def fill(
         NumericalError: an entry is not finite.
         StoreError: the disk is full or refuses, or an entry does not fit into the storage.
     """
-    tiles = TileComputer(backends.get(request.backend), request, x, None, plan.grid, plan.cached_blocks)
     start = time.perf_counter()
     per_entry = plan.flops / max(plan.grid.pairs, 1)
     total = per_entry * sum(prod(tile.shape) for tile in todo)
     bar = kernel_progress(total, show=progress)
-    with PeakMemory() as memory, bar as advance, tiles as computer, TileWriter(store) as writer:
+    with PeakMemory() as memory, bar as advance, TileComputer(
+        backends.get(request.backend), request, x, None, plan.grid, plan.cached_blocks,
+        advance=partial(advance, written=0), entry_flops=plan.entry_flops, sample_flops=plan.sample_flops,
+    ) as computer, TileWriter(store) as writer:  # fmt: skip
         for tile in todo:
             buffer = np.empty((*tile.shape, *request.reduction.trailing), dtype=request.model.dtype)
             computer.compute(tile, buffer)
             writer.put(tile, buffer)
             stored = buffer.size * STORAGE[store.manifest["storage"]].itemsize
-            advance(per_entry * prod(tile.shape), stored)
+            advance(0.0, stored)
     seconds = time.perf_counter() - start
     begun = store.manifest["plan"]
     rate = plan.gflops or begun["gflops"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from udlbridge.backends import sites as described
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.pytorch.factors import AnyFactor, Factor, Gradients, Pairs
-from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
+from udlbridge.backends.pytorch.factors import AnyFactor, Factor, Gradients, Pairs, TiedPairs
+from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site, Tied
 from udlbridge.backends.pytorch.tokens import Tokens
 from udlbridge.backends.rules import affine_rule, lookup_rule
 
@@ -37,17 +39,24 @@ def collector(job: KernelJob, site: Site, n: int, z: Any) -> Collector:
     if isinstance(site, Lookup):
         rule = lookup_rule(site.tokens.shape[1], site.rows, z.shape[-1], job.reduction)
         return (_Tokens if rule == "tokens" else _Table)(n, job.reduction.n_cotangents)
+    if isinstance(site, Tied):
+        seen = described.Tied(
+            described.Lookup(site.lookup.tokens.shape[1], site.lookup.rows, z[0].shape[-1]),
+            described.Affine(z[1].shape[1], site.affine.x.shape[2], z[1].shape[2], 1, z[1].shape[2] * z[0].shape[2], 0),
+        )
+        return _Tied(n, job.reduction.n_cotangents, z[0].shape[-1], pairs=seen.by_pairs(job.reduction))
     if not isinstance(site, Affine):
         return _Flat(job, n, [name in names for name in site.names])
     weight, bias = site.weight in names, site.bias in names
     a, d = site.inputs(site.x[:1]), site.errors(z[:1])
     _, groups, positions, inputs = a.shape
     outputs, count = d.shape[-1], job.reduction.n_cotangents
-    if weight and affine_rule(positions, inputs, outputs, groups, job.reduction) == "pairs":
-        return _Pairs(n, count, bias)
+    pairs = weight and affine_rule(positions, inputs, outputs, groups, job.reduction) == "pairs"
+    if pairs and positions == 1:
+        return _Position(n, count, bias)
     flat = count * outputs * (inputs * weight + bias)
-    if groups == 1 and flat > count * positions * outputs + site.x[0].numel():
-        return _Later(n, count, inputs * weight, bias)
+    if pairs or (weight and groups == 1 and flat > count * positions * outputs + site.x[0].numel()):
+        return _Later(n, count, inputs, bias, pairs=pairs)
     return _Flat(job, n, [weight, bias])
 
 
@@ -91,8 +100,8 @@ class _Flat(Collector):
         return Factor(None, self._g)
 
 
-class _Pairs(Collector):
-    """Inputs (n, T, p), with a column of ones for the bias, and errors (n, K, T, q)."""
+class _Position(Collector):
+    """Inputs (n, p), with a one at the end for the bias, and errors (n, K, q), at the one position that there is."""
 
     def __init__(self, n: int, count: int, bias: bool) -> None:
         self._n, self._count, self._bias = n, count, bias
@@ -102,32 +111,33 @@ class _Pairs(Collector):
     def begin(self, samples: slice, site: Site) -> None:
         assert isinstance(site, Affine)
         self._samples, self._errors = samples, site.errors
-        a = site.inputs(site.x)[:, 0]
+        a = site.inputs(site.x)[:, 0, 0]
         if self._a is None:
-            self._a = a.new_empty((self._n, a.shape[1], a.shape[2] + self._bias))
-        self._a[samples, :, : a.shape[2]] = a
+            self._a = a.new_empty((self._n, a.shape[1] + self._bias))
+        self._a[samples, : a.shape[1]] = a
         if self._bias:
-            self._a[samples, :, -1] = 1
+            self._a[samples, -1] = 1
 
     def add(self, k: int, delta: Tensor) -> None:
-        d = self._errors(delta)[:, 0]
+        d = self._errors(delta)[:, 0, 0]
         if self._d is None:
             self._d = d.new_empty((self._n, self._count, *d.shape[1:]))
         self._d[self._samples, k] = d
 
-    def factor(self) -> Factor | Pairs:
+    def factor(self) -> Factor:
         assert self._a is not None
         assert self._d is not None
-        if self._a.shape[1] == 1:
-            return Factor(self._a[:, 0], self._d[:, :, 0])
-        return Pairs(self._a, self._d)
+        return Factor(self._a, self._d)
 
 
 class _Later(Collector):
-    """Inputs as they came and errors (n, K, T, q), for gradients that are too large to keep."""
+    """Inputs as they came and errors (n, K, T, q): for pairs of positions, or gradients that are too large to keep.
 
-    def __init__(self, n: int, count: int, inputs: int, bias: bool) -> None:
-        self._n, self._count, self._inputs, self._bias = n, count, inputs, bias
+    `inputs` is p. The weight counts: the gradients of a bias are never that large.
+    """
+
+    def __init__(self, n: int, count: int, inputs: int, bias: bool, *, pairs: bool) -> None:
+        self._n, self._count, self._inputs, self._bias, self._of_pairs = n, count, inputs, bias, pairs
         self._x: Tensor | None = None
         self._d: Tensor | None = None
 
@@ -144,9 +154,11 @@ class _Later(Collector):
             self._d = d.new_empty((self._n, self._count, *d.shape[1:]))
         self._d[self._samples, k] = d
 
-    def factor(self) -> Gradients:
+    def factor(self) -> Gradients | Pairs:
         assert self._x is not None
         assert self._d is not None
+        if self._of_pairs:
+            return Pairs(self._x, self._d, self._site, self._bias)
         return Gradients(self._x, self._d, self._site, self._inputs, self._bias)
 
 
@@ -168,9 +180,35 @@ class _Tokens(Collector):
             self._d = delta.new_empty((self._n, self._count, *delta.shape[1:]))
         self._d[self._samples, k] = delta
 
-    def factor(self) -> AnyFactor:
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """Tokens (n, T) and errors."""
         assert self._d is not None
-        return Tokens.gathered(torch.cat(self._tokens), self._d)
+        return torch.cat(self._tokens), self._d
+
+    def factor(self) -> AnyFactor:
+        return Tokens.gathered(*self.gathered())
+
+
+class _Tied(Collector):
+    """What both uses of a tied table gather."""
+
+    def __init__(self, n: int, count: int, width: int, *, pairs: bool) -> None:
+        self._map, self._looked = _Later(n, count, width, False, pairs=pairs), _Tokens(n, count)
+
+    def begin(self, samples: slice, site: Site) -> None:
+        assert isinstance(site, Tied)
+        self._map.begin(samples, site.affine)
+        self._looked.begin(samples, site.lookup)
+
+    def add(self, k: int, delta: tuple[Tensor, Tensor]) -> None:
+        self._looked.add(k, delta[0])
+        self._map.add(k, delta[1])
+
+    def factor(self) -> AnyFactor:
+        own, tokens, d = self._map.factor(), *self._looked.gathered()
+        if isinstance(own, Gradients):
+            return replace(own, looked=(tokens, d))
+        return TiedPairs(own, Tokens.gathered(tokens, d), tokens, d)
 
 
 class _Table(Collector):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import random
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -23,6 +23,15 @@ GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.G
 
 ATOMS = (str, bytes, int, float, complex, type(None), type, types.FunctionType, types.BuiltinFunctionType, torch.dtype)
 """What is never written to."""
+
+COMMON = frozenset({str, int, float, bool, type(None), types.FunctionType})
+"""The types of most values in a module, which need no look at what they are derived from."""
+
+INTERNAL = frozenset(vars(nn.Module()))
+"""Attributes that every module has, most of them empty: for its hooks, and the like."""
+
+EMPTY = frozenset({dict, OrderedDict, list, set})
+"""Containers of these types are made anew by calling them."""
 
 
 def private_copy(module: nn.Module, values: Mapping[int, Tensor], generators: dict[int, Any]) -> nn.Module:
@@ -54,10 +63,12 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 def _copied(value: Any, memo: dict[int, Any], generators: dict[int, Any]) -> Any:
     """A copy of anything in a module; `memo` has what was copied, by the `id` of what it was copied from."""
-    if isinstance(value, ATOMS):
+    if type(value) in COMMON or isinstance(value, ATOMS):
         return value
     if id(value) in memo:
         return memo[id(value)]
+    if type(value) in EMPTY:
+        return _container(value, memo, generators)
     if isinstance(value, GENERATORS):
         generators[id(value)] = memo[id(value)] = _generator(value)
         return memo[id(value)]
@@ -67,7 +78,9 @@ def _copied(value: Any, memo: dict[int, Any], generators: dict[int, Any]) -> Any
     if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
         result = object.__new__(type(value))
         memo[id(value)] = result
-        result.__dict__.update({name: _copied(item, memo, generators) for name, item in vars(value).items()})
+        for name, item in vars(value).items():
+            fresh = not item and name in INTERNAL and type(item) in EMPTY
+            result.__dict__[name] = type(item)() if fresh else _copied(item, memo, generators)
         return result
     if isinstance(value, dict | list | set | deque):
         return _container(value, memo, generators)
@@ -86,8 +99,10 @@ def _copied(value: Any, memo: dict[int, Any], generators: dict[int, Any]) -> Any
 
 
 def _container(value: Any, memo: dict[int, Any], generators: dict[int, Any]) -> Any:
-    result = copy.copy(value)
+    result = type(value)() if type(value) in EMPTY else copy.copy(value)
     memo[id(value)] = result
+    if not value:
+        return result
     if isinstance(value, dict):
         for name, item in value.items():
             result[name] = _copied(item, memo, generators)

@@ -155,14 +155,21 @@ class TorchBackend(Backend[list[Summand]]):
         strips = [pair for pair in pairs if isinstance(pair[0], Factor)]
         others = [pair for pair in pairs if not isinstance(pair[0], Factor)]
         with blas_threads(job.threads), torch.no_grad():
-            for own in strip_rows(len(out), lower):
+            own_strips = list(strip_rows(len(out), lower))
+            numbers = max((own.stop - own.start for own in own_strips), default=0) * out.shape[1]
+            trailing = prod(out.shape[2:])
+            scratch = target.new_empty(numbers), target.new_empty(numbers * trailing)
+            for own in own_strips:
                 first = slice(rows.start + own.start, rows.start + own.stop)
                 end = own.stop if lower else cols.stop - cols.start
                 for index, (f, g) in enumerate(strips):
                     second = slice(cols.start, cols.start + end)
-                    add_product(job.reduction, f, first, g, second, target[own, :end], first=index == 0)
+                    part = target[own, :end]
+                    add_product(job.reduction, f, first, g, second, part, first=index == 0, scratch=scratch)
             for index, (f, g) in enumerate(others):
                 add_product(job.reduction, f, rows, g, cols, target, first=index == 0 and not strips, lower=lower)
+                if job.watch is not None:
+                    job.watch(1 / len(others))
             if job.reduction.scale != 1.0:
                 target.mul_(job.reduction.scale)
         if not direct:

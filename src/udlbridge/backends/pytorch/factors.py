@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from udlbridge.backends.pytorch import FORMED_NUMBERS
 from udlbridge.backends.pytorch.products import errors_product, strip_rows
 from udlbridge.backends.pytorch.sites import Affine
 from udlbridge.backends.pytorch.tokens import Tokens, add_tokens
 from udlbridge.backends.reduction import Reduction
 
-BLOCK = 2**24
+BLOCK = FORMED_NUMBERS
 """Largest number of entries of per-sample gradients that are formed at a time."""
+
+ALIGNED = 8
+"""Outputs are taken by multiples of so many: convolutions of others are several times slower."""
+
+CACHED = 2**19
+"""Number of products of positions that are formed at a time, which the cache holds."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,20 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pairs:
-    """sum over positions t, s of (a_it . a_js) (d_it . d_js): `a` (n, T, p), `d` (n, K, T, q)."""
+    """sum over positions t, s of (a_it . a_js) (d_it . d_js): `d` (n, K, T, q), and a (n, T, p) is cut from `x`.
 
-    a: Tensor
+    `x` is what the layer got, and `bias` says that its bias counts too: a then ends with a one.
+    """
+
+    x: Tensor
     d: Tensor
+    site: Affine
+    bias: bool
+
+    def inputs(self, samples: slice) -> Tensor:
+        """(samples, T, p)."""
+        a = self.site.inputs(self.x[samples])[:, 0]
+        return torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2) if self.bias else a
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,8 @@ class Gradients:
     """Inner products of the per-sample gradients sum_t d_t a_t', which are formed a few outputs at a time.
 
     `x` is what the layer got, `d` (n, K, T, q) the errors, and `site` says how both make gradients. This is smaller
-    than the gradients themselves where they have many parameters. `inputs` is p, 0 if the weight does not count.
+    than the gradients themselves where they have many parameters. `inputs` is p; `bias` says that the bias counts too.
+    `looked`: where outputs are rows of a table that is looked up too, tokens (n, T) and errors at them (n, K, T, p).
     """
 
     x: Tensor
@@ -49,25 +68,49 @@ class Gradients:
     site: Affine
     inputs: int
     bias: bool
+    looked: tuple[Tensor, Tensor] | None = None
 
     def block(self, samples: slice, k: int, outputs: slice) -> Tensor:
-        """Gradients (samples, P) of cotangent `k` for the parameters of some outputs."""
+        """Gradients (samples, P) of cotangent `k` by the weights of some outputs."""
         x, d = self.x[samples], self.d[samples, k, :, outputs]
-        result = d.new_empty(len(d), d.shape[2], self.inputs + self.bias)
         # Windows of a convolution take many times the memory of x.
-        step = max(1, BLOCK // (4 * d.shape[1] * max(self.inputs, 1)))
-        for start in range(0, len(d), step):
-            own = slice(start, start + step)
-            if self.inputs and self.site.gradient is not None:
-                result[own, :, : self.inputs] = self.site.gradient(x[own], d[own])
-            elif self.inputs:
-                result[own, :, : self.inputs] = d[own].transpose(1, 2) @ self.site.inputs(x[own])[:, 0]
-        if self.bias:
-            result[:, :, -1] = d.sum(1)
+        step = max(1, BLOCK // (4 * d.shape[1] * self.inputs))
+        if step >= len(d):
+            result = self._by_weight(x, d)
+        else:
+            result = d.new_empty(len(d), d.shape[2], self.inputs)
+            for start in range(0, len(d), step):
+                own = slice(start, start + step)
+                result[own] = self._by_weight(x[own], d[own])
+        if self.looked is not None:
+            tokens, errors = self.looked[0][samples], self.looked[1][samples, k]
+            own_rows = (tokens >= outputs.start) & (tokens < outputs.stop)
+            sample, position = own_rows.nonzero(as_tuple=True)
+            places = (sample, tokens[sample, position] - outputs.start)
+            result.index_put_(places, errors[sample, position], accumulate=True)
         return result.flatten(1)
 
+    def _by_weight(self, x: Tensor, d: Tensor) -> Tensor:
+        """(n, q, p)."""
+        if self.site.gradient is not None:
+            return self.site.gradient(x, d)
+        return d.transpose(1, 2) @ self.site.inputs(x)[:, 0]
 
-AnyFactor = Factor | Pairs | Gradients | Tokens
+
+@dataclass(frozen=True)
+class TiedPairs:
+    """A table that is looked up, `lookups`, and an affine map too, `map`: the products of the sums of their gradients.
+
+    `tokens` (n, T) and `d` (n, K, T, q) are the lookups one by one, for what they have with the map.
+    """
+
+    map: Pairs
+    lookups: Tokens
+    tokens: Tensor
+    d: Tensor
+
+
+AnyFactor = Factor | Pairs | Gradients | Tokens | TiedPairs
 
 
 @dataclass(frozen=True)
@@ -88,55 +131,115 @@ def add_product(
     *,
     first: bool,
     lower: bool = False,
+    scratch: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """target (r, c, *trailing) = or += the product of two factors of the same site.
 
-    `lower`: both are the same samples, and what lies above the diagonal may be left undefined.
+    `lower`: both are the same samples, and what lies above the diagonal may be left undefined. `scratch`: memory for
+    r c numbers, and for as many as the target has, which is not asked for anew each time.
     """
     if isinstance(f, Factor) and isinstance(g, Factor):
-        _add_factors(reduction, f, rows, g, cols, target, first=first)
+        _add_factors(reduction, f, rows, g, cols, target, first=first, scratch=scratch)
         return
     if first:
         target.zero_()
     if isinstance(f, Pairs) and isinstance(g, Pairs):
-        _add_pairs(reduction, f, rows, g, cols, target)
+        _add_pairs(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Gradients) and isinstance(g, Gradients):
         _add_gradients(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Tokens) and isinstance(g, Tokens):
         add_tokens(reduction, f, rows, g, cols, target)
+    elif isinstance(f, TiedPairs) and isinstance(g, TiedPairs):
+        _add_pairs(reduction, f.map, rows, g.map, cols, target, lower)
+        add_tokens(reduction, f.lookups, rows, g.lookups, cols, target)
+        _add_crossed(reduction, f, rows, g, cols, target)
+        _add_crossed(reduction, g, cols, f, rows, _transposed(target))
     else:
         raise TypeError(f"factors of different kinds: {type(f).__name__} and {type(g).__name__}")
 
 
 def _add_factors(
-    reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice, target: Tensor, *, first: bool
+    reduction: Reduction,
+    f: Factor,
+    rows: slice,
+    g: Factor,
+    cols: slice,
+    target: Tensor,
+    *,
+    first: bool,
+    scratch: tuple[Tensor, Tensor] | None,
 ) -> None:
     d, e = f.d[rows], g.d[cols]
     if f.a is None or g.a is None:
         errors_product(reduction, d, e, target, first)
         return
-    pairs = f.a[rows] @ g.a[cols].T
+    if scratch is None:
+        scratch = target.new_empty(target.shape[0] * target.shape[1]), target.new_empty(target.numel())
+    pairs = scratch[0][: len(d) * len(e)].view(len(d), len(e))
+    torch.mm(f.a[rows], g.a[cols].T, out=pairs)
     pairs = pairs.view(*pairs.shape, *[1] * len(reduction.trailing))
     if first:
         errors_product(reduction, d, e, target, True)
         target.mul_(pairs)
     else:
-        scratch = torch.empty_like(target)
-        errors_product(reduction, d, e, scratch, True)
-        target.addcmul_(scratch, pairs)
+        product = scratch[1][: target.numel()].view(target.shape)
+        errors_product(reduction, d, e, product, True)
+        target.addcmul_(product, pairs)
 
 
-def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slice, target: Tensor) -> None:
-    a, b, d, e = f.a[rows], g.a[cols], f.d[rows], g.d[cols]
-    scratch = torch.empty_like(target)
-    inputs = target.new_empty(target.shape[:2])
-    spread = inputs.view(*inputs.shape, *[1] * len(reduction.trailing))
-    for t in range(a.shape[1]):
-        left, own = a[:, t].contiguous(), d[:, :, t].contiguous()
-        for s in range(b.shape[1]):
-            torch.mm(left, b[:, s].T, out=inputs)
-            errors_product(reduction, own, e[:, :, s], scratch, True)
-            target.addcmul_(scratch, spread)
+def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slice, target: Tensor, lower: bool) -> None:
+    """A position of the rows against all positions of some columns, as many as the cache holds."""
+    positions = f.d.shape[2]
+    for own in strip_rows(len(target), lower):
+        a, d = f.inputs(_within(rows, own)), f.d[_within(rows, own)]
+        end = own.stop if lower else cols.stop - cols.start
+        step = max(1, CACHED // (len(a) * positions * prod(reduction.trailing)))
+        for start in range(0, end, step):
+            other = slice(start, min(start + step, end))
+            b, e = g.inputs(_within(cols, other)), g.d[_within(cols, other)]
+            count = len(b)
+            b, e = b.flatten(0, 1), e.transpose(1, 2).flatten(0, 1)
+            scratch = target.new_empty(len(a), len(b), *reduction.trailing)
+            for t in range(positions):
+                errors_product(reduction, d[:, :, t], e, scratch, True)
+                pairs = a[:, t] @ b.T
+                scratch.mul_(pairs.view(*pairs.shape, *[1] * len(reduction.trailing)))
+                target[own, other] += scratch.view(len(a), count, positions, *reduction.trailing).sum(2)
+
+
+def _add_crossed(reduction: Reduction, f: TiedPairs, rows: slice, g: TiedPairs, cols: slice, target: Tensor) -> None:
+    """target += <gradient by the lookups of f, gradient by the map of g>, a sample of f after the other.
+
+    The map has the gradient sum_s e_s a_s', of which a lookup at position t sees the row of its token: with errors d_t
+    there, sum over t, s of e_s[token_t] (d_t . a_s).
+    """
+    a, e = g.map.inputs(cols), g.map.d[cols]
+    (count, positions, _), width = e.shape[1:], a.shape[-1]
+    for place, (tokens, d) in enumerate(zip(f.tokens[rows], f.d[rows], strict=True)):
+        inner = (d.reshape(-1, width) @ a.reshape(-1, width).T).view(count, len(tokens), len(a), positions)
+        seen = e[..., tokens]
+        if reduction.name == "full":
+            target[place] += torch.einsum("ktcs,clst->ckl", inner, seen)
+        elif reduction.name == "diagonal":
+            target[place] += torch.einsum("ktcs,ckst->ck", inner, seen)
+        else:
+            target[place] += torch.einsum("ktcs,ckst->c", inner, seen)
+
+
+def _transposed(target: Tensor) -> Tensor:
+    """A rectangle (r, c, ...) seen from the other side: outputs of a full kernel change sides with the samples."""
+    swapped = target.transpose(0, 1)
+    return swapped.transpose(2, 3) if target.ndim == 4 else swapped
+
+
+def _stacked(blocks: list[Tensor]) -> Tensor:
+    """(n, K, P) from K of (n, P); without a copy for one."""
+    return blocks[0][:, None] if len(blocks) == 1 else torch.stack(blocks, dim=1)
+
+
+def _within(samples: slice, part: slice) -> slice:
+    """A part of some samples, counted from the first of them."""
+    return slice(samples.start + part.start, samples.start + part.stop)
 
 
 def _add_gradients(
@@ -146,16 +249,20 @@ def _add_gradients(
     _, count, _, width = f.d.shape
     together = count if reduction.name == "full" else 1
     largest = max(rows.stop - rows.start, cols.stop - cols.start)
-    step = max(1, BLOCK // (largest * together * (f.inputs + f.bias)))
+    step = max(ALIGNED, BLOCK // (largest * together * f.inputs) // ALIGNED * ALIGNED)
     same = f is g and rows == cols
     for k in range(0, count, together):
         part = target[:, :, k : k + 1] if reduction.name == "diagonal" else target
         for start in range(0, width, step):
             outputs = slice(start, start + step)
-            gradients = torch.stack([f.block(rows, one, outputs) for one in range(k, k + together)], dim=1)
-            others = gradients
-            if not same:
-                others = torch.stack([g.block(cols, one, outputs) for one in range(k, k + together)], dim=1)
+            each = range(k, k + together)
+            gradients = _stacked([f.block(rows, one, outputs) for one in each])
+            others = gradients if same else _stacked([g.block(cols, one, outputs) for one in each])
             for own in strip_rows(len(target), lower):
                 end = own.stop if lower else len(others)
                 errors_product(reduction, gradients[own], others[:end], part[own, :end], False)
+    if f.bias:
+        sums, others = f.d[rows].sum(2), g.d[cols].sum(2)
+        for own in strip_rows(len(target), lower):
+            end = own.stop if lower else len(others)
+            errors_product(reduction, sums[own], others[:end], target[own, :end], False)

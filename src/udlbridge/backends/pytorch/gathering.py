@@ -15,6 +15,17 @@ from udlbridge.backends.pytorch.factors import Summand
 from udlbridge.backends.pytorch.sites import Site
 from udlbridge.backends.reduction import Reduction
 
+STRETCH = 32
+"""Samples that go through a module together: more are no faster, where it is not small."""
+
+SMALL_NUMBERS, MOST_NUMBERS = 2**22, 2**26
+"""More go together where less than so many numbers are held for the way back, and fewer where so many would be."""
+
+
+def samples_together(numbers: int) -> int:
+    """How many samples go through a module together that holds so many `numbers` of each for the way back."""
+    return max(1, min(max(STRETCH, SMALL_NUMBERS // max(numbers, 1)), MOST_NUMBERS // max(numbers, 1)))
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -51,6 +62,8 @@ def gathered(job: KernelJob, n: int, stretch: int, observe: Callable[[slice], Ob
             with torch.no_grad():
                 for one, delta in zip(collectors, seen.deltas(found), strict=True):
                     one.add(k, delta)
+            if job.watch is not None:
+                job.watch((samples.stop - samples.start) / (n * len(pulled)))
     return [Summand(site.parameters, one.factor()) for one, site in zip(collectors, sites, strict=True)]
 
 

@@ -96,7 +96,7 @@ def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
     def gradient(a: Tensor, d: Tensor) -> Tensor:
         return windows.gradient(a, d, space)
 
-    direct = gradient if is_wide(layer.in_channels, groups, space) else None
+    direct = gradient if is_wide(layer.in_channels, groups, space, layer.kernel) else None
     z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
     return ACTIVATIONS[layer.activation](z)
 

@@ -11,18 +11,12 @@ from torch import Tensor
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch.devices import checked_device
 from udlbridge.backends.pytorch.factors import Factor, Summand
-from udlbridge.backends.pytorch.gathering import Observed, gathered
+from udlbridge.backends.pytorch.gathering import STRETCH, Observed, gathered, samples_together
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.persample import blocks
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.backends.reduction import Reduction
-
-STRETCH = 32
-"""Samples that go through a module together at most: more are no faster."""
-
-STRETCH_NUMBERS = 2**26
-"""Fewer go together where so many numbers would be held for the way back."""
 
 
 @undisturbed()
@@ -141,5 +135,4 @@ def prepared(job: KernelJob, network: ModuleNetwork, x: np.ndarray) -> list[Summ
     def observe(samples: slice) -> Observed:
         return network.observed(names, params, {name: value[samples] for name, value in inputs.items()})
 
-    stretch = max(1, min(STRETCH, STRETCH_NUMBERS // max(plan.numbers, 1)))
-    return [*gathered(job, len(x), stretch, observe), *summands]
+    return [*gathered(job, len(x), samples_together(plan.numbers), observe), *summands]

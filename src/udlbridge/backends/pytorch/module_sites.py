@@ -11,7 +11,8 @@ from torch import Tensor
 from udlbridge.backends.pytorch.gathering import Observed
 from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Inputs
-from udlbridge.backends.pytorch.structured import Recipe, alike, description, observed, recipe, varying_places
+from udlbridge.backends.pytorch.observing import description, observed
+from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, varying_places
 from udlbridge.backends.pytorch.tracing import Trace, traced
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.backends.sites import Elementwise, Site
@@ -48,12 +49,12 @@ class ModuleSites:
         if names not in self._recipes:
             more, few = examples(MORE), examples(FEW)
             varying: frozenset[int] = frozenset()
-            y, large = self._trace(params, more, names)
-            _, small = self._trace(params, few, names)
+            y, trace_more = self._evaluated(params, more, names)
+            _, trace_few = self._evaluated(params, few, names)
+            small, large = trace_few(varying), trace_more(varying)
             if found := varying_places(small, large):
                 varying = found
-                y, large = self._trace(params, more, names, varying)
-                _, small = self._trace(params, few, names, varying)
+                small, large = trace_few(varying), trace_more(varying)
             if not large.entries:
                 raise ConversionError(
                     f"the outputs of {self._name} do not depend on {_listed(names)}",
@@ -61,7 +62,7 @@ class ModuleSites:
                     remedy="look for torch.no_grad() and .detach() in forward, or choose other params",
                 )
             self._recipes[names] = recipe(small, large, y, names, varying)
-            self._described[names] = self._descriptions(names, params, more) if alike(small, large) else []
+            self._described[names] = self._descriptions(names, params, y, large) if alike(small, large) else []
         return self._recipes[names]
 
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:
@@ -81,17 +82,18 @@ class ModuleSites:
         rest = sum(prod(self._shapes[name]) for name in self._recipes[names].alone)
         return [*self._described[names], *([Elementwise(rest)] if rest else [])]
 
-    def _trace(
-        self, params: Params, inputs: Inputs, names: tuple[str, ...], varying: frozenset[int] = frozenset()
-    ) -> tuple[Tensor, Trace]:
-        """Outputs, and where the parameters `names` enter; only they are followed."""
+    def _evaluated(
+        self, params: Params, inputs: Inputs, names: tuple[str, ...]
+    ) -> tuple[Tensor, Callable[[frozenset[int]], Trace]]:
+        """Outputs, and where the parameters `names` enter, given the places that vary; only they are followed."""
         with undisturbed():
             counted = _followed(params, names)
             y, watching = self._evaluate(counted, inputs)
-            return y, traced(y, {name: counted[name] for name in names}, watching.constant, varying)
+        followed = {name: counted[name] for name in names}
+        return y, lambda varying: traced(y, followed, watching.constant, varying)
 
-    def _descriptions(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> list[Site]:
-        seen = self.observed(names, params, inputs)
+    def _descriptions(self, names: tuple[str, ...], params: Params, y: Tensor, trace: Trace) -> list[Site]:
+        seen = observed(trace, self._recipes[names], y, params, self._dtype)
         deltas = seen.deltas([None] * len(seen.points))
         sizes = {name: prod(self._shapes[name]) for name in names}
         return [description(site, delta, sizes) for site, delta in zip(seen.sites, deltas, strict=True)]

@@ -17,9 +17,10 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 
 
 def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, places: Sequence[int], name: str) -> Tensor:
-    """Evaluate the samples at `places` together, again, and each alone: the outputs, which have to be the same.
+    """Evaluate the samples at `places` together, and each alone: the outputs, which have to be the same.
 
-    `network` and `name`: what errors call the module, and its samples.
+    Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
+    what errors call the module, and its samples.
 
     Raises:
         ConversionError: they are random, or one sample depends on the others.
@@ -27,24 +28,30 @@ def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, plac
     """
     some = batch[list(places) if len(places) > 1 else [0, 0]]
     y, watching = _tried(network, evaluate, some, batch, name)
-    again, _ = _tried(network, evaluate, some, batch, name)
-    if watching.draws or not agree(y, again):
-        reason = f" ({watching.draws[0]})" if watching.draws else ": two evaluations differ"
-        raise ConversionError(
-            f"{network} draws random numbers{reason}, so its outputs are random",
-            allowed="networks in inference mode",
-            remedy="call module.eval() first, and give functional.dropout training=self.training",
-        )
+    if watching.draws:
+        raise _random(network, f" ({watching.draws[0]})")
     for position, place in enumerate(places):
+        cause: UDLBridgeError | None = None
         try:
             alone, _ = _tried(network, evaluate, batch[[place]], batch, name)
-            same = agree(alone[0], y[position])
-        except UDLBridgeError as error:
-            raise _mixed(network, place, f"by itself it fails: {error.given}") from error
-        if not same:
+            if agree(alone[0], y[position]):
+                continue
             gap = (alone[0] - y[position]).abs().max().item()
-            raise _mixed(network, place, f"its outputs differ by {gap:.3g} from those that it has by itself")
+            reason = f"its outputs differ by {gap:.3g} from those that it has by itself"
+        except UDLBridgeError as error:
+            cause, reason = error, f"by itself it fails: {error.given}"
+        if not agree(y, _tried(network, evaluate, some, batch, name)[0]):
+            raise _random(network, ": two evaluations differ")
+        raise _mixed(network, place, reason) from cause
     return y
+
+
+def _random(network: str, reason: str) -> ConversionError:
+    return ConversionError(
+        f"{network} draws random numbers{reason}, so its outputs are random",
+        allowed="networks in inference mode",
+        remedy="call module.eval() first, and give functional.dropout training=self.training",
+    )
 
 
 def _mixed(network: str, place: int, reason: str) -> ConversionError:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from udlbridge.backends import sites as described
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
-from udlbridge.backends.pytorch.gathering import Observed
+from udlbridge.backends.pytorch.gathering import Observed, samples_together
 from udlbridge.backends.pytorch.layouts import MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
 from udlbridge.backends.pytorch.module_outputs import Choice, chosen_outputs
@@ -225,8 +225,13 @@ class ModuleNetwork(ForeignNetwork):
         return self._sites.described(names)
 
     def activation_numbers(self, names: tuple[str, ...]) -> int:
-        """Numbers that one sample's forward pass holds for the way back."""
-        return self._known(names).numbers
+        """Numbers that one sample's passes hold: activations for the way back, and the errors at all sites together."""
+        return 2 * self._known(names).numbers
+
+    def samples_together(self, names: tuple[str, ...]) -> int | None:
+        """How many samples pass together; None where gradients of all samples of a block are taken."""
+        plan = self._known(names)
+        return None if plan.alone else samples_together(plan.numbers)
 
     def _known(self, names: tuple[str, ...]) -> Recipe:
         """The recipe, for which parameters are copied at the first time alone."""
@@ -243,3 +248,10 @@ def _activation_numbers(
     model: ModuleNetwork, sample_shape: tuple[int, ...], params: Collection[str] | None = None
 ) -> int:
     return model.activation_numbers(model.trainable if params is None else tuple(params))
+
+
+@described.samples_together.register
+def _samples_together(
+    model: ModuleNetwork, sample_shape: tuple[int, ...], params: Collection[str] | None = None
+) -> int | None:
+    return model.samples_together(model.trainable if params is None else tuple(params))

@@ -10,13 +10,13 @@ from torch import Tensor
 from udlbridge.backends.reduction import Reduction
 
 STRIP, SHORTEST_STRIP = 512, 64
-"""Rows of a strip below the diagonal: most, where little of the other half is spared by more strips, and least, below
-which a matrix product is slower than what a shorter strip would save."""
+"""Rows of a strip: most, so that its products are in the cache when they are multiplied, and least below the diagonal,
+where a matrix product of fewer is slower than what a shorter strip would save."""
 
 
 def strip_rows(rows: int, lower: bool) -> Iterator[slice]:
-    """All rows of a rectangle at once; or, where only what lies below the diagonal is needed, in strips up to it."""
-    height = min(STRIP, max(SHORTEST_STRIP, rows // 8)) if lower else max(rows, 1)
+    """The rows of a rectangle in strips; in shorter ones, where only what lies below the diagonal is needed."""
+    height = min(STRIP, max(SHORTEST_STRIP, rows // 8)) if lower else STRIP
     for start in range(0, rows, height):
         yield slice(start, min(start + height, rows))
 

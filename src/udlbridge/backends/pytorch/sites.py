@@ -85,7 +85,31 @@ class Lookup:
         return self
 
 
-Site = Affine | Elementwise | Lookup
+@dataclass(frozen=True)
+class Tied:
+    """A table whose rows are looked up and make the outputs of an affine map too, as a readout tied to an embedding.
+
+    Their errors come as two: those of `lookup` and those of `affine`. No layer of a `Model` has it.
+    """
+
+    lookup: Lookup
+    affine: Affine
+
+    def inside(self, prefix: str) -> Tied:
+        """The same with the names of the whole model."""
+        return Tied(self.lookup.inside(prefix), self.affine.inside(prefix))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The name of the table."""
+        return self.lookup.parameters
+
+    def detached(self) -> Tied:
+        """The same, without the graph behind the inputs."""
+        return Tied(self.lookup, self.affine.detached())
+
+
+Site = Affine | Elementwise | Lookup | Tied
 Observer = Callable[[Site, Tensor], Tensor]
 
 

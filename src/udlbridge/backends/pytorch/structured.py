@@ -1,27 +1,24 @@
 """The sites of a module, by comparing the graphs of two small batches: what its kernel is then computed from.
 
 A parameter that enters in one place, as it is or with its entries in another order, has a site of its own. Affine maps
-with one weight (a layer that is used several times, a recurrent cell) are one site with the positions of all. Any other
-parameter that enters several times, or through a function of parameters, has its gradients added up for each sample
-before anything is multiplied. What enters in a way that is not known is left to per-sample gradients.
+with one weight (a layer that is used several times, a recurrent cell) are one site with the positions of all; a table
+that is looked up, and is the readout too, is one with both. Any other parameter that enters several times, or through a
+function of parameters, has its gradients added up for each sample before anything is multiplied. What enters in a way
+that is not known is left to per-sample gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
-from udlbridge.backends import sites as described
-from udlbridge.backends.pytorch.gathering import Observed
 from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candidates
-from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
 from udlbridge.backends.pytorch.tracing import Entry, Trace
-from udlbridge.backends.pytorch.uses import Convolved, Rows, Use, rows_site, use_of
+from udlbridge.backends.pytorch.uses import Convolved, Rows, Table, Use, use_of
 from udlbridge.errors import ConversionError
 
 
@@ -29,13 +26,14 @@ from udlbridge.errors import ConversionError
 class Group:
     """Entries, by their places, that make one site of the parameter `name`; `bias` enters at the same node.
 
-    `summed`: the gradients of all entries are added up.
+    `summed`: the gradients of all entries are added up. `tied`: some of them are affine maps, the others lookups.
     """
 
     entries: tuple[int, ...]
     name: str
     summed: bool = False
     bias: str | None = None
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +154,8 @@ def _groups(entries: list[Entry], uses: list[Use | None], names: Iterable[str]) 
                 bias = _bias_beside(entries, place, apart, done) if isinstance(uses[place], Rows | Convolved) else None
                 done.update([name] if bias is None else [name, bias])
                 groups.append(Group((place,), name, bias=bias))
+        elif _are_tied(entries, uses, places):
+            groups.append(Group(tuple(places), name, tied=True))
         else:
             groups.append(Group(tuple(places), name, summed=not _are_one_map(entries, uses, places)))
     return groups
@@ -203,115 +203,16 @@ def _are_one_map(entries: list[Entry], uses: list[Use | None], places: list[int]
     )
 
 
-def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor], dtype: torch.dtype) -> Observed:
-    """The sites of a batch, whose trace is like that of the recipe; y (n, O) are the outputs that count.
-
-    Raises:
-        ConversionError: the graph is another one for this batch.
-    """
-    if tuple(trace.names) != plan.nodes:
-        raise ConversionError(
-            "the module computes in another way for some of the samples than for others",
-            allowed="networks that do the same for every batch",
-            remedy='take method="plain"',
-        )
-    uses = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in trace.entries]
-    layouts = [None if one is None else replace(one, count=len(y)) for one in plan.layouts]
-    made: list[Site] = []
-    points: list[Tensor | GradientEdge] = []
-    readers: list[tuple[int, Callable[[list[Tensor]], Any]]] = []
-    for group in plan.groups:
-        members = [_Member(trace.entries[p], uses[p], layouts[p]) for p in group.entries]
-        site, reader = _site(group, members, params, dtype)
-        made.append(site)
-        points += [member.entry.made for member in members]
-        readers.append((len(members), reader))
-
-    places = [place for group in plan.groups for place in group.entries]
-    zeros = [trace.entries[place].node._input_metadata[0] for place in places]
-
-    def deltas(found: Sequence[Tensor | None]) -> list[Any]:
-        given = [
-            torch.zeros(tuple(like.shape), dtype=like.dtype, device=like.device) if d is None else d
-            for d, like in zip(found, zeros, strict=True)
-        ]
-        result, start = [], 0
-        for count, reader in readers:
-            result.append(reader(given[start : start + count]))
-            start += count
-        return result
-
-    return Observed(y, made, points, deltas)
-
-
-@dataclass(frozen=True)
-class _Member:
-    entry: Entry
-    given: Use | None
-    place: Layout | None
-
-    @property
-    def use(self) -> Use:
-        assert self.given is not None
-        return self.given
-
-    @property
-    def layout(self) -> Layout:
-        assert self.place is not None
-        return self.place
-
-
-def _site(
-    group: Group, members: list[_Member], params: Mapping[str, Tensor], dtype: torch.dtype
-) -> tuple[Site, Callable[[list[Tensor]], Any]]:
-    """The site, and how the errors at its members become what it reads."""
-    if group.summed:
-        return Elementwise((group.name,), lambda ds: [_pulled(group.name, members, ds, params, dtype)]), list
-    if len(members) > 1:
-        rows = [member.use for member in members]
-        x = torch.cat([use.inputs(m.layout) for use, m in zip(rows, members, strict=True) if isinstance(use, Rows)], 1)
-        return rows_site(group.name, None, x.to(dtype)), lambda ds: torch.cat(
-            [m.use.errors(d, m.layout) for m, d in zip(members, ds, strict=True)], 1
-        ).to(dtype)
-    (one,) = members
-    site = one.use.site(group.name, group.bias, one.layout, dtype)
-    return site, lambda ds: one.use.errors(ds[0], one.layout).to(dtype)
-
-
-def _pulled(
-    name: str, members: list[_Member], ds: list[Tensor], params: Mapping[str, Tensor], dtype: torch.dtype
-) -> Tensor:
-    """Per-sample gradients by a parameter, from those by the tensors that were made of it, over all members."""
-    total: Tensor | None = None
-    for member, d in zip(members, ds, strict=True):
-        found = member.use.gradients(d, member.layout, dtype)
-        found = _through(member.entry, found, params[name]).to(dtype)
-        total = found if total is None else total + found
-    assert total is not None
-    return total
-
-
-def _through(entry: Entry, found: Tensor, parameter: Tensor) -> Tensor:
-    """From per-sample gradients (n, *entered) of a constant to those by a parameter that it was made of."""
-    if entry.path == ():
-        return found
-    if entry.path == ("TBackward0",):
-        return found.transpose(1, 2)
-    like = entry.source._input_metadata[entry.number]
-    with torch.enable_grad():
-        rows = [
-            torch.autograd.grad([entry.edge], [parameter], [one], retain_graph=True, allow_unused=True)[0]
-            for one in found.to(like.dtype)
-        ]
-    return torch.stack([torch.zeros_like(parameter) if row is None else row.to_dense() for row in rows])
-
-
-def description(site: Site, delta: Any, sizes: Mapping[str, int]) -> described.Site:
-    """What a site costs, from its shapes in one evaluation."""
-    size = sum(sizes[name] for name in site.parameters)
-    if isinstance(site, Affine):
-        a, d = site.inputs(site.x[:1]), site.errors(delta[:1])
-        return described.Affine(a.shape[2], a.shape[3], d.shape[3], a.shape[1], size, site.x[0].numel())
-    if isinstance(site, Lookup):
-        return described.Lookup(site.tokens.shape[1], site.rows, delta.shape[-1])
-    return described.Elementwise(size)
+def _are_tied(entries: list[Entry], uses: list[Use | None], places: list[int]) -> bool:
+    """Whether rows of one table are looked up at some of these places, and are outputs of affine maps at the others."""
+    tables = [place for place in places if isinstance(uses[place], Table)]
+    others = [place for place in places if place not in tables]
+    rows = [use for use in (uses[place] for place in others) if isinstance(use, Rows)]
+    return (
+        bool(tables)
+        and bool(rows)
+        and all(entries[place].path == () and len(entries[place].names) == 1 for place in tables)
+        and _are_one_map(entries, uses, others)
+        # The rows of the table are outputs, and not inputs.
+        and (entries[others[0]].path == ("TBackward0",)) != rows[0].outputs_first
+    )

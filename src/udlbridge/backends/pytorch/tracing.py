@@ -28,6 +28,9 @@ REORDERINGS = {
 COPIES = {"ExpandBackward0", "RepeatBackward0"}
 """Nodes that repeat entries."""
 
+VIEWS = REORDERINGS - {"CloneBackward0", "ToCopyBackward0"} | {"ExpandBackward0"}
+"""Nodes that make no numbers of their own: what they give is in the memory of what they got."""
+
 PARTS = {"SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"}
 """Nodes of several results, which have no entry in common."""
 
@@ -79,8 +82,10 @@ class Trace:
     constant: list[bool]
 
     def numbers(self) -> int:
-        """How many numbers the nodes made."""
-        return sum(torch.Size(shape).numel() for shapes in self.shapes for shape in shapes)
+        """How many numbers the nodes made of samples, where they did not only see others' as they are."""
+        every = zip(self.names, self.shapes, self.constant, strict=True)
+        made = [shapes for name, shapes, constant in every if not constant and name not in VIEWS]
+        return sum(torch.Size(shape).numel() for shapes in made for shape in shapes)
 
 
 def shape_of(node: Node, number: int) -> Shape:

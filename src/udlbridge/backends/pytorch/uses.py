@@ -107,7 +107,7 @@ class Convolved(Use):
         x = layout.samples_first(self.locator).to(dtype)
         frames, (channels, *space) = x.shape[1], x.shape[2:]
         over = self.made[2:] if not self.transposed else tuple(space)
-        direct = not self.transposed and frames == 1 and is_wide(channels, self.groups, over)
+        direct = not self.transposed and frames == 1 and is_wide(channels, self.groups, over, self.windows.kernel)
 
         def gradient(a: Tensor, e: Tensor) -> Tensor:
             return self.windows.gradient(a[:, 0], e, over)

@@ -61,9 +61,10 @@ class Windows:
         return found.view(n, outputs, channels * prod(self.kernel))
 
 
-def is_wide(channels: int, groups: int, space: tuple[int, ...]) -> bool:
+def is_wide(channels: int, groups: int, space: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
     """Whether oneDNN's convolution of whole images beats windows and matrix products: measured, by up to ten times.
 
-    With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty.
+    With fewer channels it has no fast kernel, and with fewer windows its blocks stay empty; windows of one place are
+    the image as it is.
     """
-    return groups == 1 and len(space) == 2 and channels >= 8 and prod(space) >= 64
+    return groups == 1 and len(space) == 2 and channels >= 8 and prod(space) >= 64 and prod(kernel) > 1
