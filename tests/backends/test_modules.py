@@ -314,7 +314,16 @@ def test_several_inputs() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [lambda x: x[::-1].copy()[::-1], lambda x: x.astype(">f8"), torch.tensor, np.ndarray.tolist]
+    "form",
+    [
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: x.astype(">f8"),
+        torch.tensor,
+        lambda x: torch.tensor(x, requires_grad=True).clone(),
+        lambda x: (torch.tensor(x, requires_grad=True),),
+        lambda x: {0: x},
+        np.ndarray.tolist,
+    ],
 )
 def test_samples_in_containers_of_all_kinds(form: Callable[[np.ndarray], Any]) -> None:
     module = Net(torch.tanh).double()
@@ -494,3 +503,45 @@ def test_a_module_on_the_command_line(tmp_path: Path) -> None:
         done = udlbridge("kernel", "--model", name, "--shape", "3", "--n", 4, "--out", target)
         assert done.returncode != 0
         assert words in done.stderr
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_network_is_computed_with_the_weights_that_its_module_has_now(frozen: bool) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    module[0].requires_grad_(not frozen)
+    network = ub.as_network(module)
+    before = ub.ntk(network, FLAT), network.params["2.weight"]
+    with torch.no_grad():
+        module[0].weight.mul_(2.0)
+        module[2].weight.add_(1.0)
+    assert_within_budget(ub.ntk(network, FLAT), ub.ntk(copy.deepcopy(module), FLAT))
+    assert np.abs(ub.ntk(network, FLAT) - before[0]).max() > 0.1
+    np.testing.assert_array_equal(network.params["2.weight"], before[1] + 1.0)
+    module[0].weight.data = torch.zeros(4, 3, dtype=torch.float64)
+    assert_within_budget(ub.ntk(network, FLAT), ub.ntk(copy.deepcopy(module), FLAT))
+
+
+def test_a_network_sees_that_its_module_got_other_parameters() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    network = ub.as_network(module)
+    ub.ntk(network, FLAT)
+    changes: list[Callable[[], Any]] = [
+        lambda: module.load_state_dict({k: 2 * v for k, v in module.state_dict().items()}, assign=True),
+        lambda: setattr(module, "2", nn.Linear(4, 3).double()),
+        lambda: module[0].requires_grad_(False),
+        lambda: module.eval().float(),
+    ]
+    for change in changes:
+        change()
+        x = FLAT.astype(ub.as_network(copy.deepcopy(module)).dtype)
+        assert_within_budget(ub.ntk(network, x), ub.ntk(copy.deepcopy(module), x))
+        assert set(network.params) == {name for name, value in module.named_parameters() if value.requires_grad}
+
+
+def test_a_network_whose_module_goes_back_to_training_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    network = ub.as_network(module)
+    ub.ntk(network, FLAT.astype(np.float32))
+    module.train()
+    with pytest.raises(errors.ConversionError, match=r"Dropout.*is active"):
+        ub.ntk(network, FLAT.astype(np.float32))

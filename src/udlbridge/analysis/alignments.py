@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge import backends
 from udlbridge.analysis.features import layer_outputs
 from udlbridge.analysis.hsic import LEAST, Covariances, covariances, covariances_of
 from udlbridge.analysis.inputs import KernelLike, check_square
@@ -16,7 +15,9 @@ from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice, checked_count, checked_flag
 
@@ -209,29 +210,35 @@ def _normalised(found: Covariances, names: Sequence[str]) -> Float[np.ndarray, "
 
 
 def layer_alignments(
-    model: Model,
-    x: np.ndarray,
+    model: Model | Any,
+    x: Any,
     target: KernelLike,
     *,
     centred: bool = True,
     estimator: str = "biased",
     backend: str | None = None,
-) -> Float[np.ndarray, " layers"]:
+    output: Any = None,
+) -> Float[np.ndarray, " layers"] | dict[str, float]:
     """Alignment of the feature kernel of every layer with one kernel, as that of the labels.
 
     Args:
-        model, x, backend: as for `features`.
+        model, x, backend, output: as for `features`.
         target: (n, n).
         centred, estimator: as for `alignment`.
 
     Returns:
-        One number for each layer, in their order.
+        One number for each layer, in their order. Of a `torch.nn.Module` a dict: the innermost modules that forward
+        calls, in the order of their calls, by their paths, with "#2" behind that of a second call.
 
     Raises:
         As `features` and `alignment`.
     """
-    batch = checked_batch(model, x)
-    phis = layer_outputs(model, batch, backends.get(backend))
+    network = as_network(model, output=output)
+    batch = checked_samples(network, x)
+    phis = layer_outputs(network, batch, checked_engine(network, backend))
     checked_estimator(estimator, centred)
-    kernels: dict[str, KernelLike] = {f"layer {index}": FactoredKernel(phi) for index, phi in enumerate(phis)}
-    return alignment_matrix({**kernels, "the target": target}, centred=centred, estimator=estimator)[:-1, -1]
+    kernels: dict[str, KernelLike] = {f"layer {name}": FactoredKernel(phi) for name, phi in phis.items()}
+    found = alignment_matrix({**kernels, "the target": target}, centred=centred, estimator=estimator)[:-1, -1]
+    if isinstance(network, ForeignNetwork):
+        return {name: float(value) for name, value in zip(network.layer_kinds, found, strict=True)}
+    return found

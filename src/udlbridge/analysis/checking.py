@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, WAYS, module_results
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import GraphError, OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
-from udlbridge.kernels.request import checked_engine
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
-from udlbridge.networks.inputs import checked_samples
+from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
@@ -44,6 +46,8 @@ class Comparison:
 @dataclass(frozen=True)
 class CheckReport:
     """What `check` found. Prints as a table.
+
+    `engines`: what was compared; of a module also the ways "structured", "plain" and "differences".
 
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
     all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
@@ -82,10 +86,10 @@ class CheckReport:
         heads = [f"{a} - {b}" for a, b in pairs]
         lines = [" " * width + "".join(f"  {head:>18}" for head in heads)]
         for quantity in quantities:
-            row = [cells[quantity, *pair] for pair in pairs]
-            lines.append(
-                f"{quantity:<{width}}" + "".join(f"  {c.difference:>12.2e} {'ok' if c.ok else 'DIFF':<5}" for c in row)
-            )
+            row = [cells.get((quantity, *pair)) for pair in pairs]
+            shown = ["" if c is None else f"{c.difference:>12.2e} {'ok' if c.ok else 'DIFF'}" for c in row]
+            widths = [max(len(head), 18) for head in heads]
+            lines.append(f"{quantity:<{width}}" + "".join(f"  {c:<{w}}" for c, w in zip(shown, widths, strict=True)))
         verdict = "agree" if self.ok else "DISAGREE" if self.comparisons else "nothing to compare"
         lines.append(
             f"{', '.join(self.engines)}: {verdict}; worst {self.worst:.2e} of the largest entry, "
@@ -98,53 +102,80 @@ class CheckReport:
 
 
 def check(
-    model: Model | Graph,
-    x: np.ndarray,
+    model: Model | Any,
+    x: Any,
     *,
     backends: Sequence[str] | None = None,  # shadows the module, as the public name should
     outputs: Outputs = "trace",
+    output: Any = None,
 ) -> CheckReport:
     """Compare outputs, Jacobian blocks, the full NTK, its eigenvalues and input Jacobians between engines.
 
     Every engine computes everything by itself, and every pair is compared against the budget of the model's dtype:
     1e-12 (float64) or 1e-5 (float32) of the largest entry.
 
+    Of a `torch.nn.Module` the structured kernel is compared with the one of per-sample Jacobians ("plain"), and the
+    derivative along a random direction of the parameters with differences of outputs, in float64 and within 1e-5; and
+    all of these with the other engines where `udlbridge.from_torch` has a translation, else `skipped` says why not.
+
     Args:
         model: the network; of a `Graph`, the engines that compute graphs are compared.
         x: samples (n, *D), of the model's dtype. The full kernel holds n^2 O^2 numbers, the Jacobian n O P.
-        backends: names; None means all that are usable here.
+        backends: names; None means all that are usable here. "torch" is what computes a module itself.
         outputs: the reduction whose eigenvalues are compared (one of those that give an (n, n) matrix).
+        output: of a module, as for `udlbridge.as_network`.
 
     Returns:
         A frozen report: `.ok`, `.worst`, `.to_dict()`, and a table when printed.
 
     Raises:
-        OptionError: fewer than two backends were named.
+        OptionError: fewer than two backends were named, for a `Model`.
+        ConversionError: other backends were named for a module that has no translation.
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
     """
-    batch = checked_samples(model, x)
-    names, skipped = _engines(backends, model if isinstance(model, Graph) else None)
-    results = {name: _everything(model, batch, name, outputs) for name in names}
-    limit = budget(model.dtype)
+    network = as_network(model, output=output)
+    batch = checked_samples(network, x)
+    if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
+        output_size(network, batch.shape[1:])
+        results, skipped = module_results(network, batch, backends, outputs)
+        engines = [network.engine, *(name for name in results if name not in WAYS)]
+        return _report(results, skipped, engines, network.dtype, len(batch))
+    names, skipped = _engines(backends, network if isinstance(network, Graph) else None)
+    results = {name: _everything(network, batch, name, outputs) for name in names}
+    report = _report(results, skipped, names, network.dtype, len(batch))
+    parted = {
+        f"{row.first} and {row.second}": first_difference(network, batch, row.first, row.second)
+        for row in report.comparisons
+        if row.quantity == "outputs" and not row.ok
+    }
+    return replace(report, parted=parted)
+
+
+def _report(
+    results: Mapping[str, Mapping[str, np.ndarray]],
+    skipped: dict[str, str],
+    engines: Sequence[str],
+    dtype: np.dtype[Any],
+    n: int,
+) -> CheckReport:
+    """Every two of the results compared in the quantities that both have."""
     rows = []
-    for first, second in combinations(names, 2):
+    for first, second in combinations(results, 2):
         for quantity, value in results[first].items():
+            if quantity not in results[second]:
+                continue
             gap = relative_difference(value, results[second][quantity])
+            limit = DIFFERENCES_BUDGET if quantity == ALONG else budget(dtype)
             rows.append(Comparison(quantity, first, second, gap, limit))
     return CheckReport(
         comparisons=tuple(rows),
-        engines=tuple(names),
+        engines=tuple(results),
         skipped=skipped,
-        alone=_alone(rows, names),
-        versions=_versions(names),
-        dtype=model.dtype.name,
-        n=len(batch),
-        parted={
-            f"{row.first} and {row.second}": first_difference(model, batch, row.first, row.second)
-            for row in rows
-            if row.quantity == "outputs" and not row.ok
-        },
+        alone=_alone(rows),
+        versions=_versions(engines),
+        dtype=dtype.name,
+        n=n,
     )
 
 
@@ -239,14 +270,13 @@ def _everything(model: Model | Graph, x: np.ndarray, backend: str, reduction: Ou
     }
 
 
-def _alone(rows: Sequence[Comparison], names: Sequence[str]) -> dict[str, str]:
+def _alone(rows: Sequence[Comparison]) -> dict[str, str]:
     """Per quantity, the engine that differs from all others while all others agree; needs three engines."""
-    if len(names) < 3:
-        return {}
     found = {}
     for quantity in dict.fromkeys(row.quantity for row in rows):
         own = [row for row in rows if row.quantity == quantity]
-        for name in names:
+        names = dict.fromkeys(name for row in own for name in (row.first, row.second))
+        for name in names if len(names) > 2 else ():
             with_it = [row for row in own if name in (row.first, row.second)]
             without = [row for row in own if row not in with_it]
             if not any(row.ok for row in with_it) and all(row.ok for row in without):

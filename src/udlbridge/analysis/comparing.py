@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,12 @@ import attrs
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.errors import DTypeError, ShapeError
+from udlbridge.conversion.pytorch import from_torch
+from udlbridge.errors import DTypeError, ShapeError, UDLBridgeError
 from udlbridge.kernels.ntk import ntk
-from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples, is_module, output_size
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
@@ -75,17 +79,23 @@ class PortReport:
         return "\n".join([*lines, *self.hints])
 
 
-def compare_models(first: Model, second: Model, x: np.ndarray, *, backend: str | None = None) -> PortReport:
+def compare_models(
+    first: Model | Any, second: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
+) -> PortReport:
     """Say whether two networks are the same function with the same kernel, and if not, behind which layer they part.
 
     Every network runs by itself, layer after layer, and an activation is a step of its own; so a layer that comes with
     its activation may be compared with one that has it behind. Layers that change nothing (Dropout, identity) are left
     out.
 
+    The steps of two `torch.nn.Module`s are the innermost modules that they call, in the order of their calls. A module
+    is compared with a `Model` step by step where `udlbridge.from_torch` has a translation, else by outputs and kernel.
+
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
         x: samples (n, *D) that both take.
-        backend: the engine that evaluates both; None is the default one.
+        backend: the engine that evaluates both; None is the default one. A module is always evaluated by torch.
+        output: which of the outputs of a module counts, as for `udlbridge.as_network`; of both, where both are modules.
 
     Returns:
         A frozen report: `.ok`, `.parted`, `.hints`, and a table when printed.
@@ -95,60 +105,127 @@ def compare_models(first: Model, second: Model, x: np.ndarray, *, backend: str |
         InputError, ShapeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
-    for network in (first, second):
-        check_model(network)
-    if first.dtype != second.dtype:
+    networks = [as_network(network, output=output if is_module(network) else None) for network in (first, second)]
+    if output is not None and not any(map(is_module, (first, second))):
+        as_network(first, output=output)  # it says what output= is for
+    one, other = networks
+    if one.dtype != other.dtype:
         raise DTypeError(
-            f"networks of dtype {first.dtype} and {second.dtype}",
+            f"networks of dtype {one.dtype} and {other.dtype}",
             allowed="two of the same dtype",
-            remedy=f'second.astype("{first.dtype}")',
+            remedy=f'second.astype("{one.dtype}")',
         )
-    batch = checked_batch(first, x)
-    checked_batch(second, x)
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
-    limit = budget(first.dtype)
-    own, other = _steps(first), _steps(second)
-    steps, hints = [], []
+    names = [_engine(network, backend) for network in networks]
+    batches = [checked_samples(network, x) for network in networks]
+    (own, theirs), hints = _sides(networks, batches, names)
+    steps, parted, found = _compared(own, theirs, budget(one.dtype))
+    both = list(zip(networks, batches, names, strict=True))
+    return PortReport(
+        steps=steps,
+        parted=parted,
+        outputs=_gap([backends.get(name).outputs(network, batch) for network, batch, name in both]),
+        kernel=_kernel_gap(both),
+        hints=(*hints, *found),
+        budget=budget(one.dtype),
+        dtype=one.dtype.name,
+        n=len(batches[0]),
+        backend=" and ".join(dict.fromkeys(names)),
+    )
+
+
+Network = Model | ForeignNetwork
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of a network: in words, what it gives, and for hints its layer (of a `Model`) and its arrays by name."""
+
+    words: str
+    value: np.ndarray
+    layer: Layer | None
+    arrays: Mapping[str, np.ndarray]
+
+
+def _engine(network: Network, backend: str | None) -> str:
+    """The engine of the caller's choice for a `Model`, and its own for anything else."""
+    return network.engine if isinstance(network, ForeignNetwork) else checked_engine(network, backend)
+
+
+def _sides(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[str]
+) -> tuple[list[list[_Step]], list[str]]:
+    """The steps of both networks, and why there are none."""
+    foreign = [isinstance(network, ForeignNetwork) for network in networks]
+    if all(foreign):
+        return [_module_steps(*side) for side in zip(networks, batches, strict=True)], []
+    try:
+        models = [
+            from_torch(network.translatable()) if own else network
+            for network, own in zip(networks, foreign, strict=True)
+        ]
+    except UDLBridgeError as error:
+        return [[], []], [f"outputs and kernel alone were compared: the module has no translation ({error.given})"]
+    engines = [next(n for n, own in zip(names, foreign, strict=True) if not own)] * 2 if any(foreign) else names
+    return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
+
+
+def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[_Step]:
+    """What the innermost modules give, with the parameters that they have."""
+    owned = network.names_by_layer(network.params)
+    kinds = network.layer_kinds
+    found = []
+    for name, value in network.layer_outputs(x).items():
+        path = name.partition("#")[0]
+        arrays = {own.removeprefix(f"{path}."): network.params[own] for own in owned.get(path, ())}
+        found.append(_Step(f"{name} ({kinds[name]})", value, None, arrays))
+    return found
+
+
+def _model_steps(model: Model, x: np.ndarray, backend: str) -> list[_Step]:
+    """What the layers give one after the other, each activation by itself."""
+    found, h = [], x
+    for step in _steps(model):
+        h = backends.get(backend).outputs(step, h)
+        arrays = {name.removeprefix("0."): value for name, value in step.arrays.items()}
+        found.append(_Step(_describe(step.layers[0]), h, step.layers[0], arrays))
+    return found
+
+
+def _compared(
+    own: Sequence[_Step], other: Sequence[_Step], limit: float
+) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
+    """Steps side by side, the first behind which there is a gap, and hints."""
+    steps: list[StepComparison] = []
+    hints: list[str] = []
     parted: int | None = None
-    h = [batch, batch]
-    for index, pair in enumerate(zip(own, other, strict=False)):
-        h = [backends.get(name).outputs(step, value) for step, value in zip(pair, h, strict=True)]
-        same = h[0].shape == h[1].shape
-        gap = relative_difference(h[0], h[1]) if same else None
-        words = [_describe(step.layers[0]) for step in pair]
-        steps.append(StepComparison(words[0], words[1], gap, (h[0].shape[1:], h[1].shape[1:])))
+    for index, (one, two) in enumerate(zip(own, other, strict=False)):
+        same = one.value.shape == two.value.shape
+        gap = relative_difference(one.value, two.value) if same else None
+        steps.append(StepComparison(one.words, two.words, gap, (one.value.shape[1:], two.value.shape[1:])))
         if parted is None and (gap is None or not gap <= limit):
             parted = index
-            hints += _hints(*pair)
+            hints += _hints(one, two, limit)
         if not same:
-            hints.append(f"behind step {index} one has the shape {h[0].shape[1:]}, the other {h[1].shape[1:]}")
+            shapes = one.value.shape[1:], two.value.shape[1:]
+            hints.append(f"behind step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
             break
     if len(own) != len(other):
         hints.append(f"the first has {len(own)} steps, the second {len(other)}")
-    return PortReport(
-        steps=tuple(steps),
-        parted=parted,
-        outputs=_gap([backends.get(name).outputs(model, batch) for model in (first, second)]),
-        kernel=_kernel_gap(first, second, batch, name),
-        hints=tuple(hints),
-        budget=limit,
-        dtype=first.dtype.name,
-        n=len(batch),
-        backend=name,
-    )
+    return tuple(steps), parted, hints
 
 
 def _gap(values: list[np.ndarray]) -> float | None:
     return relative_difference(values[0], values[1]) if values[0].shape == values[1].shape else None
 
 
-def _kernel_gap(first: Model, second: Model, x: np.ndarray, backend: str) -> float | None:
+def _kernel_gap(both: Sequence[tuple[Any, np.ndarray, str]]) -> float | None:
     """The gap of the traces; None for networks that have no kernel, as their outputs are not vectors."""
     try:
-        output_size(first, x.shape[1:]), output_size(second, x.shape[1:])
+        for network, batch, _ in both:
+            output_size(network, batch.shape[1:])
     except ShapeError:
         return None
-    return _gap([ntk(model, x, backend=backend) for model in (first, second)])
+    return _gap([ntk(network, batch, backend=name) for network, batch, name in both])
 
 
 def _steps(model: Model) -> list[Model]:
@@ -182,26 +259,28 @@ def _describe(layer: Layer) -> str:
     return f"{layer.kind}({', '.join(shown)})"
 
 
-def _hints(first: Model, second: Model) -> list[str]:
+def _hints(first: _Step, second: _Step, limit: float) -> list[str]:
     """What is known of the reason why two steps differ, from their settings and arrays."""
     found = []
-    if first.layers[0] != second.layers[0]:
-        found.append(f"the layers themselves differ: {_describe(first.layers[0])}, {_describe(second.layers[0])}")
+    if first.layer != second.layer:
+        found.append(f"the layers themselves differ: {first.words}, {second.words}")
     for name, value in first.arrays.items():
         other = second.arrays.get(name)
         if other is None or other.shape != value.shape:
             continue
         gap = relative_difference(value, other)
-        if gap <= budget(first.dtype):
+        if gap <= limit:
             continue
-        words = f"{name.removeprefix('0.')} differs by {gap:.2e} of its largest entry"
+        words = f"{name} differs by {gap:.2e} of its largest entry"
         reasons = [
             reason
             for reason, changed in _changes(other)
-            if changed.shape == value.shape and relative_difference(value, changed) <= budget(first.dtype)
+            if changed.shape == value.shape and relative_difference(value, changed) <= limit
         ]
         found.append(words + "".join(f"; it is equal when {reason}" for reason in reasons))
-    if not found:
+    if not found and first.layer is None:
+        found.append("parameters of this step are equal: look at its settings and buffers, and at what comes before it")
+    elif not found:
         found.append("settings and arrays of this step are equal: the difference comes from before it, or is rounding")
     return found
 

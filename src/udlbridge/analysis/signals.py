@@ -11,16 +11,21 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, ShapeError
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
 
 
 @dataclass(frozen=True)
 class LayerSignal:
-    """One layer: standard deviation of its outputs, and of the loss gradient at its preactivation (or output)."""
+    """One layer: standard deviation of its outputs, and of the loss gradient at its preactivation (or output).
 
-    layer: int
+    `layer`: its number; of a module its path. `kind`: of layer; of a module its class.
+    """
+
+    layer: int | str
     kind: str
     activation_std: float
     gradient_std: float
@@ -47,55 +52,65 @@ class SignalReport:
         return dict(json_ready(self))
 
     def __str__(self) -> str:
-        lines = ["layer  kind              std activation   std gradient"]
+        width = max((len(str(row.layer)) for row in self.rows), default=0)
+        width = max(width, 5)
+        lines = [f"{'layer':>{width}}  kind              std activation   std gradient"]
         lines += [
-            f"{row.layer:>5}  {row.kind:<16}  {row.activation_std:>14.6g}  {row.gradient_std:>13.6g}"
+            f"{row.layer:>{width}}  {row.kind:<16}  {row.activation_std:>14.6g}  {row.gradient_std:>13.6g}"
             for row in self.rows
         ]
         return "\n".join(lines)
 
 
 def signal_report(
-    model: Model, x: np.ndarray, y: np.ndarray | None = None, *, backend: str | None = None
+    model: Model | Any, x: Any, y: Any = None, *, backend: str | None = None, output: Any = None
 ) -> SignalReport:
     """Standard deviations, over samples and units, of every layer's outputs and of the gradients that reach it.
 
     The loss is the sum of squares, sum (f(x) - y)^2. The gradient is taken at the preactivation of a Dense layer, and
-    at the output of any other layer. Where a signal has left the range of the model's dtype, its size is inf; float64
-    reaches further than float32.
+    at the output of any other layer. The layers of a `torch.nn.Module` are those of `udlbridge.features`, with all
+    gradients at their outputs. Where a signal has left the range of the model's dtype, its size is inf; float64 reaches
+    further than float32.
 
     Args:
         model: the network.
         x: samples (n, *D), of the model's dtype.
         y: targets of the shape of f(x); None means zeros.
         backend: the engine; None is the default one.
+        output: which of the outputs of a module counts, as for `udlbridge.as_network`.
 
     Raises:
         ShapeError: `y` does not have the shape of f(x).
-        OptionError: `model` is not a `Model`.
+        OptionError: `model` is no network.
         InputError, DTypeError: what is wrong with `x` or `y`.
 
     Source: Prince, Understanding Deep Learning (2023), section 7.5.
     """
-    batch = checked_batch(model, x)
-    shape = (len(batch), *model.output_shape(batch.shape[1:]))
+    network = as_network(model, output=output)
+    name = checked_engine(network, backend)
+    batch = checked_samples(network, x)
+    shape = (len(batch), *network.output_shape(batch.shape[1:]))
     targets = np.zeros(shape) if y is None else as_array(y, "targets", wanted=np.float64)
     if targets.dtype.kind not in "biuf":
         raise DTypeError(f"targets of dtype {targets.dtype}", allowed="real numbers", remedy="convert them")
     if targets.shape != shape:
         raise ShapeError(f"targets of shape {targets.shape}", allowed=f"{shape}, as f(x)", remedy="reshape them")
     with np.errstate(over="ignore", invalid="ignore"):
-        targets = targets.astype(model.dtype)
+        targets = targets.astype(network.dtype)
         if not np.isfinite(targets).all():
             raise InputError(
-                f"a target is NaN, infinite, or too large for {model.dtype}",
+                f"a target is NaN, infinite, or too large for {network.dtype}",
                 allowed="finite numbers",
                 remedy="clean the targets",
             )
-        activations, errors = backends.get(backend).signals(model, batch, targets)
+        if isinstance(network, ForeignNetwork):
+            found = network.layer_signals(batch, targets)
+            kinds = network.layer_kinds
+            return SignalReport(tuple(LayerSignal(p, kinds[p], _size(a), _size(e)) for p, (a, e) in found.items()))
+        activations, errors = backends.get(name).signals(network, batch, targets)
         rows = [
             LayerSignal(index, layer.kind, _size(a), _size(e))
-            for index, (layer, a, e) in enumerate(zip(model.layers, activations, errors, strict=True))
+            for index, (layer, a, e) in enumerate(zip(network.layers, activations, errors, strict=True))
         ]
     return SignalReport(tuple(rows))
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge import backends
 from udlbridge.analysis.alignments import alignment_matrix
 from udlbridge.analysis.features import layer_outputs
 from udlbridge.errors import NumericalError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice
 from udlbridge.reports import frozen_array, json_ready, same_fields
@@ -60,13 +61,15 @@ class SimilarityMap:
 
 
 def similarity_map(
-    network1: Model,
-    network2: Model,
-    x: np.ndarray,
+    network1: Model | Any,
+    network2: Model | Any,
+    x: Any,
     measure: str = "cka",
     *,
     backend: str | None = None,
     backend2: str | None = None,
+    output: Any = None,
+    output2: Any = None,
 ) -> SimilarityMap:
     """Compare the outputs of every layer of one network with those of every layer of another, on the same samples.
 
@@ -88,7 +91,8 @@ def similarity_map(
         x: samples (n, *D) that both take, of their dtype; n >= 3.
         measure: "cka", "procrustes" or "rsa".
         backend, backend2: the engines that evaluate the first and the second network; None means the default one, and
-            for the second that of the first.
+            for the second that of the first. A `torch.nn.Module` is always evaluated by torch.
+        output, output2: which of the outputs of a module counts, as for `udlbridge.as_network`.
 
     Raises:
         OptionError: a measure that does not exist.
@@ -100,27 +104,23 @@ def similarity_map(
     (2021); Kriegeskorte, Mur, Bandettini, Representational similarity analysis (2008).
     """
     measure = checked_choice("measure", measure, MEASURES)
-    one = backends.checked_name(backends.default_name() if backend is None else backend)
-    names = one, one if backend2 is None else backends.checked_name(backend2)
-    samples = [checked_batch(network, x) for network in (network1, network2)]
+    networks = as_network(network1, output=output), as_network(network2, output=output2)
+    one, other = (isinstance(network, ForeignNetwork) for network in networks)
+    first = checked_engine(networks[0], backend)
+    names = first, checked_engine(networks[1], first if backend2 is None and not (one or other) else backend2)
+    samples = [checked_samples(network, x) for network in networks]
     n = len(samples[0])
     if n < 3:
         raise ShapeError(f"{n} samples", allowed="at least 3", remedy="give more")
-    sides = [
-        layer_outputs(network, batch, backends.get(name))
-        for network, batch, name in zip((network1, network2), samples, names, strict=True)
-    ]
-    labels = [
-        [f"{index} {layer.kind}" for index, layer in enumerate(network.layers)] for network in (network1, network2)
-    ]
-    for side, label in zip(sides, labels, strict=True):
-        _check_varying(side, label)
-    values = MEASURES[measure](*sides)
-    return SimilarityMap(values, measure, tuple(labels[0]), tuple(labels[1]), n, names)
+    sides = [layer_outputs(*side) for side in zip(networks, samples, names, strict=True)]
+    for side in sides:
+        _check_varying(side)
+    values = MEASURES[measure](*(list(side.values()) for side in sides))
+    return SimilarityMap(values, measure, tuple(sides[0]), tuple(sides[1]), n, names)
 
 
-def _check_varying(features: Sequence[np.ndarray], labels: Sequence[str]) -> None:
-    for phi, label in zip(features, labels, strict=True):
+def _check_varying(features: Mapping[str, np.ndarray]) -> None:
+    for label, phi in features.items():
         if not np.isfinite(phi).all():
             raise NumericalError(f"outputs of layer {label} are not finite", remedy="look for NaN in the parameters")
         # Equal samples may give what differs by rounding, since products of matrices sum in several ways.

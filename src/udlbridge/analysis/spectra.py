@@ -14,6 +14,7 @@ from udlbridge.arrays import as_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.kernels.request import as_network
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import is_module
 from udlbridge.networks.model import Model
@@ -47,6 +48,7 @@ def spectrum(
     backend: str | None = None,
     threads: int | None = None,
     progress: bool | None = None,
+    output: Any = None,
 ) -> Spectrum:
     """Eigenvalues of a kernel, and the verdict on its positivity.
 
@@ -81,6 +83,7 @@ def spectrum(
         backend: for the model, as for `udlbridge.outputs`.
         threads: for the BLAS, and for the block rows of a store; None leaves it alone.
         progress: tell of the products of a partial spectrum; None means: if standard error is a terminal.
+        output: of a module, as for `udlbridge.as_network`.
 
     Raises:
         ShapeError: if it is not square.
@@ -99,11 +102,12 @@ def spectrum(
     threads = thread_count(threads)
     bound: int | None
     if isinstance(kernel, Model | ForeignNetwork) or is_module(kernel):
-        kernel, bound = _of_model(kernel, x, outputs, params, backend, dense_limit, threads)
-    elif x is not None or params is not None:
+        kernel, bound = _of_model(as_network(kernel, output=output), x, outputs, params, backend, dense_limit, threads)
+    elif x is not None or params is not None or output is not None:
+        word = "x=" if x is not None else "params=" if params is not None else "output="
         raise OptionError(
-            f"{'params=' if x is None else 'x='} with a kernel of type {type(kernel).__name__}",
-            allowed="x= and params= with a Model alone",
+            f"{word} with a kernel of type {type(kernel).__name__}",
+            allowed="x=, params= and output= with a network alone",
             remedy="leave them out where the kernel is there already",
         )
     else:
@@ -216,9 +220,7 @@ def _of_model(
     """The kernel of a model where LAPACK takes it, else the operator; and the bound of its rank."""
     from udlbridge.kernels.ntk import ntk
     from udlbridge.kernels.operators import ntk_operator
-    from udlbridge.kernels.request import as_network
 
-    model = as_network(model)
     if x is None:
         raise OptionError("a Model without samples", allowed="spectrum(model, x=samples)", remedy="give x=")
     operator = ntk_operator(model, x, outputs=outputs, params=params, backend=backend, threads=threads)

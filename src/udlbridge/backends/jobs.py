@@ -11,7 +11,6 @@ from jaxtyping import Int
 
 from udlbridge.backends.optimisers import Optimiser
 from udlbridge.backends.reduction import Reduction
-from udlbridge.networks.model import Model
 
 Method = Literal["structured", "plain"]
 
@@ -61,13 +60,14 @@ class Slopes:
 class TrainJob:
     """What is trained, and how; all of it checked.
 
-    `rates`: learning rate by parameter name. `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm
-    over all parameters together). `slopes`: of all samples, for the loss "sobolev" alone. `linearized`: what is trained
-    is f(x) + J(x) (theta - theta_0), with f and J at the parameters theta_0 of `model`, also where a training goes on
-    from other ones; with a loss of outputs alone. `threads` and `device` as for `KernelJob`.
+    `model`: a `Model`, or a `ForeignNetwork` that the engine computes. `rates`: learning rate by parameter name.
+    `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together). `slopes`: of
+    all samples, for the loss "sobolev" alone. `linearized`: what is trained is f(x) + J(x) (theta - theta_0), with f
+    and J at the parameters theta_0 of `model`, also where a training goes on from other ones; with a loss of outputs
+    alone. `threads` and `device` as for `KernelJob`.
     """
 
-    model: Model
+    model: Any
     loss: str
     optimizer: Optimiser
     rates: Mapping[str, float]

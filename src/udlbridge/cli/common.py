@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import re
-import runpy
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from udlbridge.networks.model import Model
 
 Command = Callable[..., Any]
 
@@ -83,22 +78,6 @@ plot_option = click.option(
     type=UserPath(path_type=Path),
     callback=_writable_plots,
     help="Folder for PNG pictures.",
-)
-model_option = click.option(
-    "--model",
-    "model_name",
-    default="3ls",
-    show_default=True,
-    help="3ls, notebook1, lenet5, resnet, transformer, a .safetensors file, or a function that makes a network or a "
-    "module of PyTorch: package.module:function or file.py:function.",
-)
-shape_option = click.option(
-    "--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it."
-)
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    help="Convert the network.  [default: as in its file; float32 for a network by name]",
 )
 outputs_option = click.option(
     "--outputs", default="trace", show_default=True, help="An output from 0 on, or trace, mean, sum, diagonal, full."
@@ -182,6 +161,33 @@ def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
     return found
 
 
+def load_arrays(path: Path, allowed: str) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name.
+
+    Raises:
+        DataError: the file is not a .npz file, cannot be read, or unpacks to far more than it is.
+    """
+    import numpy as np
+
+    from udlbridge.errors import DataError
+    from udlbridge.networks.archives import check_archive
+    from udlbridge.regular import check_readable
+
+    try:
+        check_readable(path, links=True)
+        check_archive(path, PACKED)
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except Exception as error:  # as of a .npy file
+        raise DataError(
+            f"{path} is not a .npz file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
+        ) from error
+
+
+PACKED = 1000
+"""How many times its own size an archive of samples may unpack to."""
+
+
 def report(text: str, json_file: Path | None) -> None:
     """Print the text for people, unless standard output is for the JSON."""
     click.echo(text, err=json_file is not None and str(json_file) == "-")
@@ -213,90 +219,3 @@ def engines(choice: str, *, install: bool = False) -> tuple[list[str], dict[str,
         except BackendUnavailable as error:
             skipped[name] = str(error)
     return usable, skipped
-
-
-def load_model(name: str, dtype: str | None) -> Any:
-    """A network by name, from a file, or from a function without arguments that makes one, "package.module:function".
-
-    Without `dtype` a file and a function keep their own, and a network by name is float32.
-
-    Raises:
-        ModelFileError: there is no such file or function, or it cannot be read, or makes no network.
-    """
-    from udlbridge.networks import models
-    from udlbridge.networks.graphs.files import load_network
-
-    known: dict[str, Callable[..., Model]] = {
-        "3ls": models.three_layer_sigmoid,
-        "notebook1": models.notebook_method1,
-        "lenet5": models.lenet5,
-        "resnet": models.small_resnet,
-        "transformer": models.small_transformer,
-    }
-    if name in known:
-        return known[name](dtype=dtype or "float32")
-    model = _from_function(*name.rsplit(":", 1)) if re.search(r":[A-Za-z_]\w*$", name) else load_network(name)
-    return model if dtype is None else model.astype(dtype)
-
-
-def _from_function(source: str, function: str) -> Any:
-    """What `function` of a module, or of a file that ends in .py, makes."""
-    from udlbridge.errors import ModelFileError, UDLBridgeError
-    from udlbridge.kernels.request import as_network
-
-    try:
-        if source.endswith(".py"):
-            found: Any = runpy.run_path(source, run_name=Path(source).stem)[function]
-        else:
-            sys.path.insert(0, "")  # as `python -m` does
-            found = getattr(importlib.import_module(source), function)
-        made = found()
-    except Exception as error:  # it is the caller's code, which may raise anything
-        raise ModelFileError(
-            f"{source}:{function} gives no network ({type(error).__name__}: {error})",
-            allowed="a function without arguments, as package.module:function or file.py:function",
-            remedy="correct the name, or the function",
-        ) from error
-    try:
-        return as_network(made)
-    except UDLBridgeError as error:
-        raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy) from error
-
-
-def samples(model: Any, n: int, folder: Path | None, shape: str | None = None) -> np.ndarray:
-    """`n` samples that the model can take: the notebook's points, MNIST images, or else random ones of its shape.
-
-    Raises:
-        ShapeError: `shape` is not a list of sizes, or does not fit the layers; or the layers do not say one.
-        DataError: MNIST images are wanted, and no source has them.
-    """
-    from udlbridge import data
-    from udlbridge.errors import ShapeError
-    from udlbridge.networks import models
-    from udlbridge.networks.foreign import ForeignNetwork
-    from udlbridge.networks.inputs import plausible_shape, random_batch
-
-    foreign = isinstance(model, ForeignNetwork)
-    sizes = parsed_shape(shape) if shape is not None else model.sample_shape if foreign else plausible_shape(model)
-    if sizes is None:
-        raise ShapeError(
-            "the layers do not say what shape a sample has", allowed="--shape SIZES", remedy="as --shape 3,32,32"
-        )
-    if foreign:
-        return random_batch(model, sizes, n)
-    model.output_shape(sizes)
-    if shape is None and sizes == models.NOTEBOOK_POINTS.shape[1:] and n <= len(models.NOTEBOOK_POINTS):
-        return models.NOTEBOOK_POINTS[:n].astype(model.dtype)
-    if sizes in ((784,), (1, 28, 28)):
-        return data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)[0].reshape(n, *sizes)
-    return random_batch(model, sizes, n)
-
-
-def parsed_shape(text: str) -> tuple[int, ...]:
-    """The sizes in "3,32,32". Raises `ShapeError` for anything else."""
-    from udlbridge.errors import ShapeError
-
-    sizes = text.split(",")
-    if not all(re.fullmatch("[0-9]{1,9}", size.strip()) and int(size) > 0 for size in sizes):
-        raise ShapeError(f"--shape {text}", allowed="positive numbers with commas", remedy="as --shape 3,32,32")
-    return tuple(int(size) for size in sizes)

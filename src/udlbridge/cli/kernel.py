@@ -11,23 +11,28 @@ from udlbridge.cli.common import (
     UserPath,
     count_option,
     data_option,
-    dtype_option,
     json_option,
-    load_model,
-    model_option,
     outputs_option,
     params_option,
-    parsed_shape,
     report,
-    samples,
     selection,
-    shape_option,
     write_json,
+)
+from udlbridge.cli.networks import (
+    dtype_option,
+    load_model,
+    model_option,
+    output_option,
+    parsed_shape,
+    samples,
+    samples_option,
+    shape_option,
 )
 
 
 @click.command()
 @model_option
+@output_option
 @count_option(1000, "Number of samples.")
 @outputs_option
 @params_option
@@ -51,10 +56,12 @@ from udlbridge.cli.common import (
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @shape_option
+@samples_option
 @data_option
 @json_option
 def command(
     model_name: str,
+    output: str | None,
     n: int,
     outputs: str,
     params: tuple[str, ...],
@@ -71,6 +78,7 @@ def command(
     verified: int,
     quiet: bool,
     shape: str | None,
+    samples_file: Path | None,
     folder: Path | None,
     json_file: Path | None,
 ) -> int:
@@ -82,7 +90,7 @@ def command(
     from udlbridge.kernels.planning import plan
     from udlbridge.networks.model import Model
 
-    model = load_model(model_name, dtype)
+    model = load_model(model_name, dtype, output)
     shared: dict[str, Any] = {
         "outputs": outputs,
         "params": selection(params),
@@ -93,10 +101,13 @@ def command(
     }
     if only_plan:
         from udlbridge import backends
+        from udlbridge.networks.inputs import checked_samples
 
         # What an engine needs can be told without it, but not how fast it would be here.
         state = backends.availability(backend or backends.default_name())
         sizes = None if shape is None else parsed_shape(shape)
+        if samples_file is not None:
+            sizes = checked_samples(model, samples(model, 3, folder, shape, samples_file)).shape[1:]
         planned = plan(model, n, sample_shape=sizes, **shared, calibrate=state.ok)
         report(f"{planned}" if state.ok else f"{planned}\ntime     not predicted: {state.reason}", json_file)
         if json_file is not None:
@@ -116,7 +127,7 @@ def command(
         if isinstance(model, Model):
             check_target(model, n, outputs, target)
         options = {**shared, "device": device or "cpu", "progress": progress}
-        figures = write_array(model, samples(model, n, folder, shape), target, options)
+        figures = write_array(model, samples(model, n, folder, shape, samples_file), target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
             f"{figures['seconds']:.1f} s",
@@ -125,7 +136,7 @@ def command(
         if json_file is not None:
             write_json(figures, json_file)
         return 0
-    x = samples(model, n, folder, shape)
+    x = samples(model, n, folder, shape, samples_file)
     from udlbridge.options import show_bytes
     from udlbridge.store.computing import compute_kernel
 

@@ -8,21 +8,13 @@ from typing import Any
 
 import click
 
-from udlbridge.cli.common import (
-    UserPath,
-    data_option,
-    dtype_option,
-    json_option,
-    load_model,
-    model_option,
-    outputs_option,
-    report,
-    write_json,
-)
+from udlbridge.cli.common import UserPath, data_option, json_option, outputs_option, report, write_json
+from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option
 
 
 @click.command()
 @model_option
+@output_option
 @click.option("--train", "n", default=1000, show_default=True, type=click.IntRange(min=2), help="Training images.")
 @click.option("--test", "m", default=1000, show_default=True, type=click.IntRange(min=1), help="Test images.")
 @outputs_option
@@ -38,6 +30,7 @@ from udlbridge.cli.common import (
 @json_option
 def command(
     model_name: str,
+    output: str | None,
     n: int,
     m: int,
     outputs: str,
@@ -65,7 +58,7 @@ def command(
     from udlbridge.predict.solvers import solve
     from udlbridge.store.computing import compute_kernel
 
-    model = load_model(model_name, dtype)
+    model = load_model(model_name, dtype, output)
     x, labels = data.mnist("train", n=n, folder=folder)
     x_test, test_labels = data.mnist("test", n=m, folder=folder)
     x, x_test = x.astype(model.dtype), x_test.astype(model.dtype)

@@ -11,24 +11,29 @@ from udlbridge.cli.common import (
     UserPath,
     count_option,
     data_option,
-    dtype_option,
     json_option,
     load_array,
-    load_model,
-    model_option,
     outputs_option,
     params_option,
     report,
-    samples,
     selection,
-    shape_option,
     write_json,
+)
+from udlbridge.cli.networks import (
+    dtype_option,
+    load_model,
+    model_option,
+    output_option,
+    samples,
+    samples_option,
+    shape_option,
 )
 
 
 @click.command()
 @click.argument("kernel_file", type=UserPath(exists=True, path_type=Path), required=False)
 @model_option
+@output_option
 @count_option(1000, "Number of samples, for --model.")
 @outputs_option
 @params_option
@@ -44,11 +49,13 @@ from udlbridge.cli.common import (
 @click.option("--threads", type=int, default=None, help="Threads of the BLAS.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @shape_option
+@samples_option
 @data_option
 @json_option
 def command(
     kernel_file: Path | None,
     model_name: str,
+    output: str | None,
     n: int,
     outputs: str,
     params: tuple[str, ...],
@@ -62,6 +69,7 @@ def command(
     threads: int | None,
     quiet: bool,
     shape: str | None,
+    samples_file: Path | None,
     folder: Path | None,
     json_file: Path | None,
 ) -> int:
@@ -84,10 +92,10 @@ def command(
         "progress": False if quiet else None,
     }
     if kernel_file is None:
-        model = load_model(model_name, dtype)
+        model = load_model(model_name, dtype, output)
         result = spectrum(
             model,
-            x=samples(model, n, folder, shape),
+            x=samples(model, n, folder, shape, samples_file),
             outputs=outputs,
             params=selection(params),
             backend=backend,

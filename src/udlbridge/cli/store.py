@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from udlbridge.cli.common import Command, UserPath
+from udlbridge.cli.networks import load_model, load_samples, output_option
+
+if TYPE_CHECKING:
+    from udlbridge.store.kernel_store import KernelStore
 
 path_argument = click.argument("path", type=UserPath(path_type=Path))
+
+
+def network_options(command: Command) -> Command:
+    """The module that a store is of, which it does not hold."""
+    words = "The module that the store is of, which it does not hold: package.module:function or file.py:function."
+    return click.option("--model", "model_name", help=words)(output_option(command))
 
 
 def engine_options(command: Command) -> Command:
@@ -44,18 +55,25 @@ def info(path: Path) -> int:
 @command.command()
 @path_argument
 @click.option("--repair", is_flag=True, help="Compute missing and damaged tiles again, with the options below.")
+@network_options
 @engine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def verify(
-    path: Path, repair: bool, backend: str | None, memory: str, threads: int | None, device: str | None, quiet: bool
+    path: Path,
+    repair: bool,
+    model_name: str | None,
+    output: str | None,
+    backend: str | None,
+    memory: str,
+    threads: int | None,
+    device: str | None,
+    quiet: bool,
 ) -> int:
-    """Read every tile and its checksum, the network and the samples.
+    """Read every tile and its checksum, the network and the samples; a module where it is named by --model.
 
     The exit code is 0 only if all are there and whole (in the end).
     """
-    from udlbridge.store.kernel_store import KernelStore
-
-    store = KernelStore(path)
+    store = _opened(path, model_name, output)
     found = store.verify()
     click.echo(f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing")
     for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
@@ -77,24 +95,24 @@ def verify(
 @command.command()
 @path_argument
 @click.argument("samples", type=UserPath(path_type=Path, exists=True))
+@network_options
 @engine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def append(
     path: Path,
     samples: Path,
+    model_name: str | None,
+    output: str | None,
     backend: str | None,
     memory: str,
     threads: int | None,
     device: str | None,
     quiet: bool,
 ) -> int:
-    """Append the samples of a .npy file, (m, *D); only the new rows are computed."""
-    from udlbridge.cli.common import load_array
-    from udlbridge.store.kernel_store import KernelStore
-
-    store = KernelStore(path)
+    """Append the samples of a .npy file, (m, *D), or of a .npz file by name; only the new rows are computed."""
+    store = _opened(path, model_name, output)
     store.append(
-        load_array(samples, "a file of samples, as numpy.save writes it"),
+        load_samples(samples, several="module" in store.manifest),
         backend=backend,
         memory=memory,
         threads=threads,
@@ -103,3 +121,11 @@ def append(
     )
     click.echo(f"{path} is now {store.shape}")
     return 0
+
+
+def _opened(path: Path, model_name: str | None, output: str | None) -> KernelStore:
+    """The store, with the module that it is of, if one was named."""
+    from udlbridge.store.kernel_store import KernelStore
+
+    model = None if model_name is None else load_model(model_name, None, output)
+    return KernelStore(path, model=model)

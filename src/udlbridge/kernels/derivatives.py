@@ -14,13 +14,14 @@ from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 
 
-def outputs(model: Model | Any, x: Any, *, backend: str | None = None) -> np.ndarray:
+def outputs(model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None) -> np.ndarray:
     """f(x) in inference mode.
 
     Args:
         model: the network.
         x: samples (n, *D), of the model's dtype.
         backend: "torch", "julia" or "reference"; None is the default of `udlbridge.backends.default_name`.
+        output: which of the outputs of a module counts, as for `udlbridge.as_network`.
 
     Returns:
         (n, *out), of the model's dtype; of a module (n, O), with the axes after the first in C order.
@@ -29,18 +30,18 @@ def outputs(model: Model | Any, x: Any, *, backend: str | None = None) -> np.nda
         InputError, ShapeError, DTypeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     batch = checked_samples(model, x)
     return backends.get(checked_engine(model, backend)).outputs(model, batch)
 
 
-def jacobian(model: Model | Any, x: Any, *, backend: str | None = None) -> dict[str, np.ndarray]:
+def jacobian(model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None) -> dict[str, np.ndarray]:
     """J[i, a, ...] = d f_a(x_i) / d theta, in named blocks.
 
     Args:
         model: the network, with one vector of O outputs per sample.
         x: samples (n, *D), of the model's dtype.
-        backend: as for `outputs`.
+        backend, output: as for `outputs`.
 
     Returns:
         A block (n, O, *parameter shape) for every parameter's name. Together they hold n O P numbers.
@@ -48,21 +49,21 @@ def jacobian(model: Model | Any, x: Any, *, backend: str | None = None) -> dict[
     Raises:
         As `outputs`.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     batch = checked_samples(model, x)
     output_size(model, batch.shape[1:])
     return backends.get(checked_engine(model, backend)).jacobian(model, batch)
 
 
 def input_jacobian(
-    model: Model | Any, x: Any, *, backend: str | None = None
+    model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
 ) -> Float[np.ndarray, "n outputs *features"]:
     """d f_a(x_i) / d x_i, the derivatives of the outputs with respect to the inputs.
 
     Args:
         model: the network, with one vector of O outputs per sample.
         x: samples (n, *D), of the model's dtype.
-        backend: as for `outputs`.
+        backend, output: as for `outputs`.
 
     Returns:
         (n, O, *D), of the model's dtype.
@@ -70,7 +71,7 @@ def input_jacobian(
     Raises:
         As `outputs`; InputError for a model that takes tokens.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     batch = checked_samples(model, x)
     if model.takes_tokens:
         raise InputError(
@@ -83,7 +84,7 @@ def input_jacobian(
 
 
 def input_hessian(
-    model: Model | Any, x: Any, *, backend: str | None = None
+    model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
 ) -> Float[np.ndarray, "n outputs *features_features"]:
     """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
 
@@ -93,7 +94,7 @@ def input_hessian(
     Args:
         model: the network, with one vector of O outputs per sample.
         x: samples (n, *D), of the model's dtype.
-        backend: as for `outputs`.
+        backend, output: as for `outputs`.
 
     Returns:
         (n, O, *D, *D), of the model's dtype: n O D^2 numbers for samples of D entries.
@@ -101,7 +102,7 @@ def input_hessian(
     Raises:
         As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     batch = checked_samples(model, x)
     if model.takes_tokens:
         raise LayerError(

@@ -36,6 +36,7 @@ def ntk(
     threads: int | None = None,
     device: Any = "cpu",
     progress: bool | None = False,
+    output: Any = None,
 ) -> Float[np.ndarray, "n m *trailing"]:
     """The empirical neural tangent kernel Theta[i,j,a,b] = sum_p J[i,a,p] J[j,b,p], reduced over outputs.
 
@@ -59,6 +60,7 @@ def ntk(
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
         progress: show a bar; None means: if standard error is a terminal.
+        output: which of the outputs of a module counts, where it gives several, as for `udlbridge.as_network`.
 
     Returns:
         (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
@@ -71,7 +73,7 @@ def ntk(
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     rows, columns = _batches(model, x, x2)
     request = kernel_request(
         model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
@@ -93,13 +95,14 @@ def layer_kernels(
     threads: int | None = None,
     device: Any = "cpu",
     progress: bool | None = False,
+    output: Any = None,
 ) -> dict[str, np.ndarray]:
     """The parts of the kernel that the layers have, which sum to `ntk`, from one set of passes.
 
     Args:
         model: the network.
-        x, x2, outputs, params, backend, method, memory, threads, device, progress: as for `udlbridge.ntk`; `memory`
-            bounds what is held besides the samples and all the parts.
+        x, x2, outputs, params, backend, method, memory, threads, device, progress, output: as for `udlbridge.ntk`;
+            `memory` bounds what is held besides the samples and all the parts.
 
     Returns:
         A kernel as `udlbridge.ntk` gives it, by the number of the layer, as text: "0", "2", ... of a module by the path
@@ -109,7 +112,7 @@ def layer_kernels(
     Raises:
         As `udlbridge.ntk`.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     rows, columns = _batches(model, x, x2)
     request = kernel_request(
         model, rows.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,

@@ -133,7 +133,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         weights = v.reshape(-1).astype(self.dtype)
         for seed in self._cotangents():
             # No step along the parameters that do not count.
-            total = {name: np.zeros(value.shape) for name, value in self.model.params.items()}
+            total = {name: np.zeros(shape) for name, shape in self.model.param_shapes().items()}
             for rows in self._batches():
                 pulled = self._engine.pull(self.model, self._x[rows], weights[rows, None] * seed)
                 for name in self.params:
@@ -178,6 +178,7 @@ def ntk_operator(
     backend: str | None = None,
     batch: int = BATCH,
     threads: int | None = None,
+    output: Any = None,
 ) -> NTKOperator:
     """The empirical neural tangent kernel as a scipy LinearOperator (n, n) that is never formed.
 
@@ -194,6 +195,7 @@ def ntk_operator(
         params, backend: as for `udlbridge.ntk`.
         batch: how many samples an engine gets at a time; it bounds the memory.
         threads: for the engine's BLAS; None leaves it alone.
+        output: of a module, as for `udlbridge.as_network`.
 
     Returns:
         `op` with `op @ v` and `op @ block`, in the model's dtype: vectors are taken and given in it, sums over batches
@@ -204,7 +206,7 @@ def ntk_operator(
 
     Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     data = checked_samples(model, x)
     request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
     check_matrix(request.reduction)

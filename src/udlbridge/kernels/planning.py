@@ -42,6 +42,7 @@ def plan(
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     calibrate: bool = True,
+    output: Any = None,
 ) -> Plan:
     """Say what `ntk` or `compute_kernel` would do for `n` samples (and `m` others), and what it would cost.
 
@@ -50,10 +51,12 @@ def plan(
         n: number of samples.
         m: number of samples of a cross kernel; None means the symmetric kernel of the `n`.
         sample_shape: shape of one sample; None means the one that the layers need, where they say so. A module is tried
-            on random numbers of that shape, or where it does not take these, on the token 0.
+            on random numbers of that shape, or where it does not take these, on tokens; what `as_network`
+            gave needs none once samples came to it, which may be several inputs.
         outputs, params, backend, method, threads: as for `ntk`.
         memory: bound of the working memory, as "2GB".
         calibrate: compute for about two seconds to predict the time. Without it the engine need not be here.
+        output: of a module, as for `as_network`.
 
     Raises:
         OptionError: an unknown method, one that the model does not have, an invalid shape, or too little memory for
@@ -61,13 +64,13 @@ def plan(
         ParameterError: a pattern in `params` that matches nothing.
         BackendUnavailable: the engine cannot run here, so that nothing can be calibrated.
     """
-    model = as_network(model)
+    model = as_network(model, output=output)
     shape = None if sample_shape is None else checked_shape("sample_shape", sample_shape)
     if shape is None:
         shape = model.sample_shape if isinstance(model, ForeignNetwork) else plausible_shape(model)
     if shape is None:
         raise OptionError("no sample_shape", allowed="the shape of one sample", remedy="as sample_shape=(1, 28, 28)")
-    if isinstance(model, ForeignNetwork):
+    if isinstance(model, ForeignNetwork) and model.sample_shape != shape:
         random_batch(model, shape, 3)  # it shows on samples what it does
     request = kernel_request(
         model, shape, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads

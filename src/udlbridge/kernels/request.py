@@ -57,7 +57,7 @@ def kernel_request(
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
         method=checked_method(method, model, name),
         threads=thread_count(threads),
-        device=backends.checked_device(name, "cpu" if device is None else _device_name(device)),
+        device=backends.checked_device(name, "cpu" if device is None else device_name(device)),
         params=selected_parameters(model, params),
         backend=name,
         sample_shape=sample_shape,
@@ -79,10 +79,16 @@ def as_network(model: Any, *, output: Any = None) -> Any:
             or a function of what forward gives.
 
     Raises:
-        OptionError: neither.
+        OptionError: neither; or `output` of what is a network already.
         ConversionError: a module without numbers, or one in training mode that then does something else.
     """
     if isinstance(model, Model | ForeignNetwork):
+        if output is not None:
+            raise OptionError(
+                f"output={output!r} with a {type(model).__name__}",
+                allowed="output= with a torch.nn.Module, whose forward may give several",
+                remedy="leave it out" if isinstance(model, Model) else "say it once, to as_network",
+            )
         return model
     if not is_module(model):
         raise OptionError(
@@ -117,7 +123,7 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
     )
 
 
-def _device_name(device: Any) -> Any:
+def device_name(device: Any) -> Any:
     """What torch calls a `torch.device`; anything else as it is."""
     return str(device) if type(device).__module__ == "torch" else device
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.errors import ConversionError
+
 
 class ForeignNetwork(ABC):
     """A network that is not a `Model`, with named parameters; what kernels, plans and stores ask of one.
@@ -26,6 +28,11 @@ class ForeignNetwork(ABC):
     def sample_shape(self) -> tuple[int, ...] | None:
         """The shape of one sample, where it is known before samples come."""
         return None
+
+    @property
+    def name(self) -> str:
+        """What it is called: the name of its class, say."""
+        return type(self).__name__
 
     @property
     @abstractmethod
@@ -74,9 +81,51 @@ class ForeignNetwork(ABC):
     def astype(self, dtype: str) -> ForeignNetwork:
         """A copy that computes in "float32" or "float64"."""
 
+    def with_params(self, params: Mapping[str, np.ndarray]) -> ForeignNetwork:
+        """A copy with other parameters, of the same names and shapes. Raises `ParameterError` for others, and NaN."""
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+
+    def translatable(self) -> Any:
+        """What `from_torch` may make a `Model` of. Raises `ConversionError` where that would be another network."""
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+
     @abstractmethod
     def hash(self) -> str:
         """SHA-256 of what it computes: of its architecture and its numbers."""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file of it holds: its parameters by name. Its architecture and its buffers are its owner's."""
+        return dict(self.params)
+
+    def spec(self) -> dict[str, Any]:
+        """What tells it from other architectures, JSON-ready: its name, its dtype, the shapes of its parameters."""
+        shapes = {name: list(shape) for name, shape in self.param_shapes().items()}
+        return {"module": self.name, "dtype": self.dtype.name, "params": shapes}
+
+    @property
+    def layer_kinds(self) -> Mapping[str, str]:
+        """The layers, in the order in which samples come by, by path with the names of their classes."""
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+
+    def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
+        """(n, *shape) by the path of every layer, or of the one that is named, which may hold others.
+
+        Raises `OptionError` where there is no such layer.
+        """
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+
+    def layer_signals(self, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By the path of every layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each."""
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+
+    def ending(self) -> str | None:
+        """What makes the outputs (n, O) of logits, as far as it is known: "Softmax", "LogSoftmax" or "sigmoid"."""
+        return None
+
+    def check_training(self) -> None:
+        """Raise `ConversionError` for one that cannot be trained as it is."""
+        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
 
     @property
     def n_params(self) -> int:

@@ -207,6 +207,17 @@ def _first_width(layers: Iterable[Layer]) -> Layer | None:
     return None
 
 
+def in_float64(x: np.ndarray) -> np.ndarray:
+    """Samples with their real numbers in float64; tokens and masks as they are."""
+
+    def widened(dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return np.dtype(np.float64) if dtype.kind == "f" else dtype
+
+    if x.dtype.names is None:
+        return x.astype(widened(x.dtype))
+    return x.astype([(name, widened(x.dtype[name].base), x.dtype[name].shape) for name in x.dtype.names])
+
+
 def random_batch(model: Model | ForeignNetwork, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
     """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
     if isinstance(model, ForeignNetwork):

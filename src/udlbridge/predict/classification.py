@@ -12,7 +12,8 @@ from udlbridge.arrays import as_array
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import InputError
 from udlbridge.kernels.ntk import ntk
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import as_network
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
 
@@ -37,9 +38,9 @@ def centred_targets(labels: Int[np.ndarray, " n"], classes: int) -> Float[np.nda
 
 
 def predicted_outputs(
-    model: Model,
-    x_test: np.ndarray,
-    x_train: np.ndarray,
+    model: Model | Any,
+    x_test: Any,
+    x_train: Any,
     coefficients: Float[np.ndarray, "n outputs"],
     *,
     outputs: Outputs,
@@ -56,11 +57,12 @@ def predicted_outputs(
         As `udlbridge.ntk`.
     """
 
-    samples = checked_batch(model, x_test, "x_test")
+    network = as_network(model)
+    samples = checked_samples(network, x_test, "x_test")
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(samples), ROWS):
             rows: Any = samples[start : start + ROWS]
-            yield ntk(model, rows, x_train, outputs=outputs, backend=backend, memory=memory) @ coefficients
+            yield ntk(network, rows, x_train, outputs=outputs, backend=backend, memory=memory) @ coefficients
 
     return np.concatenate(list(blocks()))

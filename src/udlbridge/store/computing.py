@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from typing import Any, TypeVar
 
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import StoreError
 from udlbridge.kernels.calibration import calibrated
 from udlbridge.kernels.planning import make_plan
-from udlbridge.kernels.request import DEFAULT_MEMORY, kernel_request
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.kernels.request import DEFAULT_MEMORY, as_network, device_name, kernel_request
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
@@ -29,8 +27,8 @@ for so many, and whoever waits for less needs no prediction. The notebook's kern
 
 
 def compute_kernel(
-    model: Model,
-    x: np.ndarray,
+    model: Model | Any,
+    x: Any,
     path: str | os.PathLike[str],
     *,
     outputs: Outputs = "trace",
@@ -39,11 +37,12 @@ def compute_kernel(
     method: str = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: str | None = None,
+    device: Any = None,
     storage: str | None = None,
     resume: bool = False,
     calibrate: bool | None = None,
     progress: bool | None = None,
+    output: Any = None,
 ) -> KernelStore:
     """Compute the symmetric kernel of the samples into a store on disk, within a bound of memory.
 
@@ -51,8 +50,9 @@ def compute_kernel(
     with `resume=True` computes the rest; the tiles are then the same bytes as without the interruption.
 
     Args:
-        model: the network.
-        x: samples (n, *D), of the model's dtype.
+        model: the network; a `torch.nn.Module` will do too. The store holds a hash of a module and not the module:
+            whoever goes on with it hands it in again, with the same weights.
+        x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
         path: the folder of the store; it must not exist unless `resume`.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
             besides the samples. `device` None is the CPU.
@@ -64,6 +64,7 @@ def compute_kernel(
         calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
             `CALIBRATED_FROM` operations on) that it is a small part of it.
         progress: show a bar; None means: if standard error is a terminal.
+        output: of a module, as for `as_network`.
 
     Returns:
         The store. Its manifest has the plan and the actual figures.
@@ -74,7 +75,8 @@ def compute_kernel(
             options.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
     """
-    batch = checked_batch(model, x)
+    model = as_network(model, output=output)
+    batch = checked_samples(model, x)
     resume = checked_flag("resume", resume)
     calibrate = None if calibrate is None else checked_flag("calibrate", calibrate)
     folder = store_path(path)
@@ -83,7 +85,7 @@ def compute_kernel(
         begun = existing.manifest
         backend = _same(existing, "backend", backend, begun["backend"])
         method = _same(existing, "method", None if method == "auto" else method, begun["plan"]["method"])
-        device = _same(existing, "device", device, begun.get("device", "cpu"))
+        device = _same(existing, "device", None if device is None else device_name(device), begun.get("device", "cpu"))
         storage = _same(existing, "storage", storage, begun["storage"])
     request = kernel_request(
         model, batch.shape[1:], outputs=outputs, params=params, backend=backend, method=method, memory=memory,
@@ -108,7 +110,7 @@ def compute_kernel(
         check_room(folder, int(plan.disk_bytes * narrower) + 2 * batch.nbytes)
         versions = backends.get(request.backend).versions()
         create(folder, model, batch, fields_of(request, plan, storage_dtype, versions))
-        existing = KernelStore(folder)
+        existing = KernelStore(folder, model=model)
     with existing.writing():
         existing.restore_inputs(model, batch)
         fill(existing, request, batch, plan, existing.unfinished(), progress)

@@ -11,9 +11,11 @@ import numpy as np
 import zarr
 from safetensors import SafetensorError
 
+from udlbridge.backends.sites import parameter_count
 from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
 from udlbridge.store.arrays import make_arrays
@@ -21,13 +23,18 @@ from udlbridge.store.folders import new_folder
 from udlbridge.store.manifest import FORMAT, KEY, signed
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.reading import MODEL
-from udlbridge.store.samples import data_hash, sample_rows
+from udlbridge.store.samples import as_kept, data_hash, sample_fields, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
 
 def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[str, str]) -> dict[str, Any]:
     """What the manifest says of a finite network's kernel; `versions` are those of the engine's parts."""
+    network, module = request.model, {}
+    if not isinstance(network, Model):
+        count = parameter_count(network, request.parameters)
+        module = {"module": {"name": network.name, "n_params": count}}
     return {
+        **module,
         "outputs": request.reduction.outputs,
         "n_outputs": request.reduction.n_outputs,
         "scale": request.reduction.scale,
@@ -42,7 +49,7 @@ def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[s
     }
 
 
-def create(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) -> None:
+def create(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
     """Make a store without tiles, of the kernel of the samples `x`; its manifest says `fields` of the kernel.
 
     It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
@@ -61,15 +68,15 @@ def create(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) ->
         ) from failure
 
 
-def _begin(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) -> None:
+def _begin(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
     """Everything but the tiles."""
     manifest = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
         "model": model.hash(),
-        "model_bytes": sum(value.nbytes for value in model.arrays.values()),
+        "model_bytes": sum(value.nbytes for value in model.arrays.values()) if isinstance(model, Model) else 0,
         "data": data_hash(x),
-        "samples": {"shape": list(x.shape[1:]), "dtype": x.dtype.name, "rows": min(len(x), sample_rows(x))},
+        "samples": _samples(x),
         "n": len(x),
         "complete": False,
         "storage_error": 0.0,
@@ -79,6 +86,13 @@ def _begin(folder: Path, model: Model, x: np.ndarray, fields: dict[str, Any]) ->
     make_arrays(group, manifest)
     write_inputs(group, folder, model, x)
     group.attrs[KEY] = signed(manifest)
+
+
+def _samples(x: np.ndarray) -> dict[str, Any]:
+    """How the samples lie in their array."""
+    kept, fields = as_kept(x), sample_fields(x)
+    found = {"shape": list(kept.shape[1:]), "dtype": kept.dtype.name, "rows": min(len(kept), sample_rows(kept))}
+    return found if fields is None else {**found, "fields": fields}
 
 
 def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
@@ -97,13 +111,15 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
     return name
 
 
-def write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -> None:
-    """Write the samples and the network of a store.
+def write_inputs(group: zarr.Group, folder: Path, model: Model | ForeignNetwork, x: np.ndarray) -> None:
+    """Write the samples and the network of a store; somebody's own network is not in it, but its hash.
 
     Raises:
         OSError: the disk is full or refuses.
     """
-    write_samples(group["x"], 0, x)
+    write_samples(group["x"], 0, as_kept(x))
+    if not isinstance(model, Model):
+        return
     try:
         model.save(folder / MODEL)
     except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
@@ -111,7 +127,7 @@ def write_inputs(group: zarr.Group, folder: Path, model: Model, x: np.ndarray) -
 
 
 def write_samples(target: Any, start: int, x: np.ndarray) -> None:
-    """Write samples (m, *D) behind the first `start`, one chunk after the other."""
+    """Write samples (m, *D), as they lie in the array, behind the first `start`, one chunk after the other."""
     rows, end, length = target.chunks[0], start + len(x), target.shape[0]
     while start < end:
         last = (start // rows + 1) * rows

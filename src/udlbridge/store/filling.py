@@ -14,6 +14,7 @@ from udlbridge.kernels.planning import make_plan
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest, kernel_request
 from udlbridge.kernels.tiling import Tile, TileComputer
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
 from udlbridge.progress import kernel_progress
 from udlbridge.store.narrowing import STORAGE
@@ -43,7 +44,7 @@ class Figures:
 
 def request_as_begun(
     store: WritableStore,
-    model: Model,
+    model: Model | ForeignNetwork,
     sample_shape: tuple[int, ...],
     *,
     backend: str | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -12,7 +14,7 @@ from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import DEFAULT_MEMORY
 from udlbridge.kernels.tiling import TileComputer
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.inputs import checked_samples, in_float64
 from udlbridge.options import checked_count
 from udlbridge.store.creating import check_room
 from udlbridge.store.filling import fill, plan_as_begun, request_as_begun
@@ -49,7 +51,7 @@ class KernelStore(WritableStore):
 
     def append(
         self,
-        x_new: np.ndarray,
+        x_new: Any,
         *,
         backend: str | None = None,
         memory: int | str = DEFAULT_MEMORY,
@@ -60,7 +62,7 @@ class KernelStore(WritableStore):
         """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
 
         Args:
-            x_new: m more samples, of the same shape and dtype.
+            x_new: m more samples, of the same shape and dtype; of a module with several inputs as for `udlbridge.ntk`.
             backend, device: the engine and where torch computes; None is what the store was computed with.
             memory, threads, progress: as for `compute_kernel`.
 
@@ -71,17 +73,18 @@ class KernelStore(WritableStore):
             OptionError, BackendUnavailable: as `compute_kernel`.
         """
         model = self.model()
-        batch = checked_batch(model, x_new, "x_new")
+        batch = checked_samples(model, x_new, "x_new")
         with self.writing():
             if not self.complete:
                 raise StoreError(
                     f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
                 )
             x = self.samples()
-            if batch.shape[1:] != x.shape[1:]:
+            if (batch.dtype, batch.shape[1:]) != (x.dtype, x.shape[1:]):
                 raise ShapeError(
-                    f"the samples of x_new have shape {batch.shape[1:]}, those of {self.path} {x.shape[1:]}",
-                    allowed="the same shape", remedy="prepare both in the same way",
+                    f"the samples of x_new are {batch.dtype} {batch.shape[1:]}, those of {self.path} "
+                    f"{x.dtype} {x.shape[1:]}",
+                    allowed="the same shape and dtype", remedy="prepare both in the same way",
                 )  # fmt: skip
             check_room(self.path, self.growth_bytes(batch))
             request = request_as_begun(
@@ -109,6 +112,7 @@ class KernelStore(WritableStore):
         """
         with self.writing():
             model, x = self.model(), self.samples()
+            x = checked_samples(model, x)
             request = request_as_begun(
                 self, model, x.shape[1:], backend=backend, memory=memory, threads=threads, device=device
             )
@@ -135,8 +139,7 @@ class KernelStore(WritableStore):
         """
         tiles = checked_count("tiles", tiles, 1)
         model = self.model().astype("float64")
-        x = self.samples()
-        x = x if model.takes_tokens else x.astype(np.float64)
+        x = checked_samples(model, in_float64(self.samples()))
         every = list(self.grid.tiles())
         picked = np.random.default_rng(seed).choice(len(every), size=min(tiles, len(every)), replace=False)
         engine = backends.get(backend or self.manifest["backend"])

@@ -17,7 +17,7 @@ from udlbridge.errors import OutputsError, StoreError
 from udlbridge.options import whole
 from udlbridge.regular import read_regular
 from udlbridge.store.narrowing import STORAGE
-from udlbridge.store.samples import DTYPES
+from udlbridge.store.samples import BYTES, DTYPES, FIELD_DTYPES, bytes_of
 from udlbridge.store.tile_files import METADATA
 
 FORMAT = 2
@@ -140,6 +140,38 @@ def _is_samples(value: object) -> bool:
         and isinstance(value.get("dtype"), str)
         and value["dtype"] in DTYPES
         and _is_count(value.get("rows"))
+        and (value["dtype"] == BYTES) == ("fields" in value)
+        and ("fields" not in value or _are_fields(value["fields"], value["shape"]))
+    )
+
+
+def _are_fields(value: object, shape: list[int]) -> bool:
+    """Whether these are inputs whose bytes have that shape."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(map(_is_field, value))
+        and len({name for name, _, _ in value}) == len(value)
+        and (len(value) == 1 or all(name for name, _, _ in value))
+        and shape == [bytes_of(value)]
+    )
+
+
+def _is_field(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and value[1] in FIELD_DTYPES
+        and isinstance(value[2], list)
+        and all(map(_is_count, value[2]))
+    )
+
+
+def _is_module(value: object) -> bool:
+    """None for the store of a `Model`; of a module its class and the number of parameters that are summed over."""
+    return value is None or (
+        isinstance(value, dict) and _is_text(value.get("name")) and 0 <= (whole(value.get("n_params")) or 0) < 1 << 50
     )
 
 
@@ -151,6 +183,7 @@ _FIELDS: dict[str, Callable[[object], bool]] = {
     "id": _is_text,
     "model": _is_text,
     "model_bytes": lambda value: 0 <= (-1 if (found := whole(value)) is None else found) < 1 << 50,
+    "module": _is_module,
     "data": _is_text,
     "samples": _is_samples,
     "n": _is_count,

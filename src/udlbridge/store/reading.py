@@ -2,7 +2,8 @@
 
 The folder holds a Zarr group with the manifest in its attributes, the array `kernel`, the samples `x`, the places of
 the tiles, and the network as `model.safetensors`, so that a store can be resumed, verified, repaired and appended to by
-itself. Zarr's own readers see NaN where nothing is stored, as in the upper triangle.
+itself. Of a PyTorch module it has a hash, and the module has to be at hand. Zarr's own readers see NaN where nothing is
+stored, as in the upper triangle.
 
 Nothing in it is believed unproved: the manifest has a checksum, network and samples a hash, each tile a checksum and
 a record of its place; and what a file claims is held against its size before anything is read or allocated.
@@ -25,8 +26,10 @@ from udlbridge.backends.reduction import Outputs, Reduction, checked_reduction
 from udlbridge.backends.sites import parameter_count
 from udlbridge.backends.symmetry import transposed
 from udlbridge.errors import StoreError, UDLBridgeError
+from udlbridge.kernels.request import as_network
 from udlbridge.kernels.tiling import Grid, Tile
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes, show_bytes
 from udlbridge.regular import check_readable
@@ -38,7 +41,7 @@ from udlbridge.store.narrowing import storage_eps, widened
 from udlbridge.store.places import FILE as PLACES
 from udlbridge.store.places import Places
 from udlbridge.store.products import blas_threads, strip_bytes, triangle_product
-from udlbridge.store.samples import data_hash
+from udlbridge.store.samples import Fields, as_given, data_hash
 
 MODEL = "model.safetensors"
 """Name of the file of the network."""
@@ -59,9 +62,11 @@ class StoredKernel:
 
     Args:
         path: the folder.
-        model: if given, the network that the kernel must be of.
+        model: if given, the network that the kernel must be of. A store of a PyTorch module does not hold it: what
+            computes (`append`, `repair`, `compare_with_float64`) needs it here.
         x: if given, the samples that it must be of.
         memory: how large an array may be that a read makes, as "2GB"; and how much of tiles a product holds at once.
+        output: of a module, as for `udlbridge.as_network`.
 
     Raises:
         StoreError: there is no store, it has another format, or it is of another network or other samples.
@@ -71,19 +76,21 @@ class StoredKernel:
         self,
         path: str | os.PathLike[str],
         *,
-        model: Model | None = None,
-        x: np.ndarray | None = None,
+        model: Model | Any = None,
+        x: Any = None,
         memory: int | str = "2GB",
+        output: Any = None,
     ) -> None:
         self.path = Path(os.path.expanduser(path))
         self._memory = parse_bytes(memory)
         self._load()
-        if model is not None:
-            self._compare("model", model.hash(), "network")
+        self._network = None if model is None else as_network(model, output=output)
+        if self._network is not None:
+            self._compare("model", self._network.hash(), "network")
         if x is not None:
-            self._compare("data", data_hash(checked_batch(model or self.model(), x)), "samples")
+            self._compare("data", data_hash(checked_samples(self._network or self.model(), x)), "samples")
 
-    def check_inputs(self, model: Model, x: np.ndarray) -> None:
+    def check_inputs(self, model: Model | ForeignNetwork, x: np.ndarray) -> None:
         """Raise `StoreError` unless this is the kernel of that network and of those samples."""
         self._compare("model", model.hash(), "network")
         self._compare("data", data_hash(x), "samples")
@@ -111,6 +118,7 @@ class StoredKernel:
 
     def __setstate__(self, state: tuple[Path, int]) -> None:
         self.path, self._memory = state
+        self._network = None
         self._load()
 
     # --- what it is -----------------------------------------------------------------------------------------------
@@ -152,12 +160,22 @@ class StoredKernel:
         outputs: Outputs = self.manifest["outputs"]
         return checked_reduction(outputs, int(self.manifest["n_outputs"]))
 
-    def model(self) -> Model:
-        """The network.
+    def model(self) -> Any:
+        """The network: a `Model`, which the store holds, or what was handed in when it was opened.
 
         Raises:
-            StoreError: its file is damaged, or is another network's.
+            StoreError: its file is damaged, or is another network's; or a module was not handed in, or has changed.
         """
+        module = self.manifest.get("module")
+        if module is not None:
+            if self._network is None:
+                raise StoreError(
+                    f"{self.path} is the kernel of a PyTorch module ({module['name']}), which it does not hold",
+                    allowed="that module, with the same weights",
+                    remedy="hand it in: ub.KernelStore(path, model=module), or --model file.py:function",
+                )
+            self._compare("model", self._network.hash(), "network")
+            return self._network
         path = self.path / MODEL
         try:
             size, numbers = check_readable(path), int(self.manifest["model_bytes"])
@@ -170,6 +188,15 @@ class StoredKernel:
             raise self._foreign(MODEL, "its hash is another one")
         return model
 
+    def check_network(self) -> None:
+        """Compare the network with its hash: the stored one, or the one that was handed in, if one was.
+
+        Raises:
+            StoreError: it is damaged, or another one.
+        """
+        if self.manifest.get("module") is None or self._network is not None:
+            self.model()
+
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the kernel sums over."""
@@ -178,16 +205,23 @@ class StoredKernel:
     @property
     def rank_bound(self) -> int:
         """The largest rank that the kernel can have: P for one output or their sum, O P for a trace or mean."""
-        return parameter_count(self.model(), self.parameters) * self.reduction.n_cotangents
+        module = self.manifest.get("module")
+        count = parameter_count(self.model(), self.parameters) if module is None else int(module["n_params"])
+        return count * self.reduction.n_cotangents
 
     def samples(self) -> np.ndarray:
-        """The samples, (n, *D).
+        """The samples, (n, *D); several inputs of a module as the fields of an array (n,).
 
         Raises:
             StoreError: they are damaged, or others.
         """
         self.check_samples()
-        return np.asarray(self._stored_samples[: self.shape[0]])
+        return as_given(np.asarray(self._stored_samples[: self.shape[0]]), self._fields)
+
+    @property
+    def _fields(self) -> Fields | None:
+        found: Fields | None = self.manifest["samples"].get("fields")
+        return found
 
     def check_samples(self) -> None:
         """Read the samples, chunk by chunk, and compare their hash.
@@ -197,7 +231,9 @@ class StoredKernel:
         """
         try:
             check_sample_files(self.path, self.manifest)
-            found = data_hash(self._stored_samples, self.shape[0])  # another handle may have appended some
+            found = data_hash(
+                self._stored_samples, self.shape[0], self._fields
+            )  # another handle may have appended some
         except (OSError, ValueError) as error:
             raise self._foreign("x", str(error)) from error
         if found != self.manifest["data"]:

@@ -15,6 +15,7 @@ import numpy as np
 from udlbridge.atomic import is_partial
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
 from udlbridge.regular import regular_size
 from udlbridge.store.arrays import check_claim
@@ -24,7 +25,7 @@ from udlbridge.store.folders import Held, flush, locked
 from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
-from udlbridge.store.samples import data_hash
+from udlbridge.store.samples import as_kept, data_hash
 from udlbridge.store.tile_files import DirectWriter
 
 
@@ -69,7 +70,7 @@ class WritableStore(StoredKernel):
             finally:
                 self._held = None
 
-    def restore_inputs(self, model: Model, x: np.ndarray) -> None:
+    def restore_inputs(self, model: Model | ForeignNetwork, x: np.ndarray) -> None:
         """Write the network and the samples again, which must be those of the kernel, if they are damaged.
 
         Raises:
@@ -194,11 +195,11 @@ class WritableStore(StoredKernel):
         with self._disk():
             samples = self._stored_samples
             samples.resize((max(total, samples.shape[0]), *samples.shape[1:]))
-            write_samples(samples, n, x_new)
+            write_samples(samples, n, as_kept(x_new))
             flush(self.path / "x")
             length = max(total, *self._array.shape[:2])
             self._array.resize((length, length, *self.shape[2:]))
-            data = data_hash(samples, total)
+            data = data_hash(samples, total, self._fields)
         self.update(n=total, data=data, complete=False)
 
     def _clear_partial_files(self) -> None:
@@ -216,9 +217,12 @@ class WritableStore(StoredKernel):
         return sum(file.stat().st_size for file in (self.path / "kernel" / "c").rglob("*") if file.is_file())
 
     def _foreign_inputs(self) -> tuple[str, ...]:
-        """What is wrong with the stored network and samples, nothing if they are those of the kernel."""
+        """What is wrong with the stored network and samples, nothing if they are those of the kernel.
+
+        A network that is not stored is looked at where it was handed in.
+        """
         found = []
-        for check in (self.model, self.check_samples):
+        for check in (self.check_network, self.check_samples):
             try:
                 check()
             except StoreError as error:

@@ -8,12 +8,13 @@ the gradient are not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
 
 from udlbridge.errors import OptionError
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.layers import (
     Activation,
@@ -72,27 +73,52 @@ class Objective(NamedTuple):
     """
 
     loss: str
-    model: Model
+    model: Any
 
 
-def objective(model: Model, loss: str, x: np.ndarray) -> Objective:
+def objective(model: Model | ForeignNetwork, loss: str, x: np.ndarray) -> Objective:
     """What engines compute for a loss (a name of `objectives.LOSSES`, or "sobolev") of a network on samples like `x`.
 
     Raises:
         OptionError: softmax or sigmoid would be applied twice; or "nll" of a network that gives no probabilities.
     """
+    if isinstance(model, ForeignNetwork):
+        return _of_foreign(model, loss)
     end = ending(model)
     if loss == "nll":
         return _of_logits(model, end, x)
-    if end is not None and end.kind in NOT_BEHIND.get(loss, ()):
-        own = "softmax" if loss == "cross_entropy" else "sigmoid"
-        what = "log-probabilities" if end.kind == "LogSoftmax" else "probabilities"
-        raise OptionError(
-            f"loss={loss!r} applies {own} to outputs that are {what} already: layer {end.layer} ends in {end.kind}",
-            allowed='logits; or loss="nll", the negative log likelihood of probabilities',
-            remedy=f'leave the {end.kind} out and train the logits, or use loss="nll"',
-        )
+    if end is not None:
+        _check_once(loss, end.kind, f"layer {end.layer}")
     return Objective(loss, model)
+
+
+def _check_once(loss: str, kind: str, where: str) -> None:
+    """Raise `OptionError` where softmax or sigmoid would be applied a second time."""
+    if kind in NOT_BEHIND.get(loss, ()):
+        own = "softmax" if loss == "cross_entropy" else "sigmoid"
+        what = "log-probabilities" if kind == "LogSoftmax" else "probabilities"
+        raise OptionError(
+            f"loss={loss!r} applies {own} to outputs that are {what} already: {where} ends in {kind}",
+            allowed='logits; or loss="nll", the negative log likelihood of probabilities',
+            remedy=f'leave the {kind} out and train the logits, or use loss="nll"',
+        )
+
+
+def _of_foreign(network: ForeignNetwork, loss: str) -> Objective:
+    """For somebody's own network, whose last step cannot be left out."""
+    kind = network.ending()
+    if loss != "nll":
+        if kind is not None:
+            _check_once(loss, kind, network.name)
+        return Objective(loss, network)
+    if kind != "LogSoftmax":
+        raise OptionError(
+            f'loss="nll" of {network.name}, whose outputs are not log-probabilities',
+            allowed="modules that end in log_softmax, with outputs (n, O)",
+            remedy='give the logits, and use "cross_entropy" (classes) or "binary_cross_entropy" (yes or no)',
+        )
+    # The softmax of log-probabilities gives the probabilities.
+    return Objective("cross_entropy", network)
 
 
 def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:

@@ -11,7 +11,6 @@ import numpy as np
 from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import TrainState
 from udlbridge.errors import DTypeError, OptionError
-from udlbridge.networks.model import Model
 from udlbridge.training.probes import Measurement
 from udlbridge.training.runs import EpochErrors, TrainingRun
 
@@ -22,11 +21,11 @@ class Ledger:
     What comes after the last closed epoch is not in `run()`: that is the run to go on from if a later step fails.
     """
 
-    def __init__(self, plan: Mapping[str, Any], backend: str, versions: Mapping[str, str], start: Model) -> None:
+    def __init__(self, plan: Mapping[str, Any], backend: str, versions: Mapping[str, str], start: Any) -> None:
         self.plan, self._backend, self._versions = plan, backend, versions
         self._losses: list[np.ndarray] = []
         self._errors: list[EpochErrors] = []
-        self._checkpoints: dict[int, Model] = {}
+        self._checkpoints: dict[int, Any] = {}
         self._records: dict[str, list[tuple[int, Measurement]]] = {}
         self._closed_losses = 0
         self._closed_records: dict[str, int] = {}
@@ -83,11 +82,11 @@ class Ledger:
             )
         self._records.setdefault(name, []).append((step, measured))
 
-    def keep(self, epoch: int, model: Model) -> None:
+    def keep(self, epoch: int, model: Any) -> None:
         """A checkpoint."""
         self._checkpoints[epoch] = model
 
-    def close_epoch(self, epochs: int, model: Model, state: TrainState) -> None:
+    def close_epoch(self, epochs: int, model: Any, state: TrainState) -> None:
         """All that was added up to now belongs to the run."""
         self.epochs, self._model, self._state = epochs, model, state
         self._closed_losses = len(self._losses)

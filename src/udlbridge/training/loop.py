@@ -16,7 +16,9 @@ from udlbridge.atomic import check_target
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.errors import OptionError, RunFileError
-from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_flag, checked_not_negative, thread_count
 from udlbridge.progress import progress_bar
@@ -47,12 +49,18 @@ from udlbridge.training.trainer import Trainer
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: np.ndarray, *, loss: Loss = "cross_entropy", backend: str | None = None
+    model: Model | Any,
+    x: Any,
+    y: Any,
+    *,
+    loss: Loss = "cross_entropy",
+    backend: str | None = None,
+    output: Any = None,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch, and its derivative with respect to every parameter.
 
     Args:
-        model, x, y, loss, backend: as for `train`.
+        model, x, y, loss, backend, output: as for `train`.
 
     Returns:
         The loss, and an array of each parameter's shape by its name.
@@ -60,17 +68,21 @@ def loss_gradient(
     Raises:
         As `train`.
     """
-    batch = checked_batch(model, x)
+    model = as_network(model, output=output)
+    name = checked_engine(model, backend)
+    if isinstance(model, ForeignNetwork):
+        model.check_training()
+    batch = checked_samples(model, x)
     computed = objective(model, checked_loss(loss), batch)
     targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
-    return backends.get(backend).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
+    return backends.get(name).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
 
 
 def train(
-    model: Model,
-    x: np.ndarray,
-    y: np.ndarray,
+    model: Model | Any,
+    x: Any,
+    y: Any,
     *,
     epochs: int,
     batch_size: int | None = None,
@@ -92,6 +104,7 @@ def train(
     progress: bool | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    output: Any = None,
 ) -> TrainingRun:
     """Train a network by minibatch descent; the same batches in the same order on every engine.
 
@@ -99,7 +112,8 @@ def train(
     statistics.
 
     Args:
-        model: where training starts; it is not changed.
+        model: where training starts; it is not changed. Of a `torch.nn.Module`, in evaluation mode, those parameters
+            are trained that require a gradient; the run's `model.module` is a trained copy.
         x: samples (n, *D), of the model's dtype.
         y: class numbers (n,), or targets (n, O); see `udlbridge.training.objectives.checked_targets`.
         epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
@@ -133,6 +147,7 @@ def train(
         progress: a bar with loss, error and remaining time; None shows it on a terminal.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
+        output: which of the outputs of a module counts, as for `udlbridge.as_network`.
 
     Returns:
         The run. On the same engine, a run that was resumed equals one that was not interrupted, bit for bit.
@@ -146,10 +161,10 @@ def train(
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
     """
-    check_model(model)
+    model = as_network(model, output=output)
     if save_to is not None:
         check_target(Path(save_to), RunFileError)
-    name = backends.checked_name(backends.default_name() if backend is None else backend)
+    name = checked_engine(model, backend)
     device = backends.checked_device(name, device)
     optimiser = checked_optimizer(optimizer)
     rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)
@@ -161,8 +176,10 @@ def train(
     threads = thread_count(threads)
     linearized = checked_flag("linearized", linearized)
     job = TrainJob(model, checked_loss(loss), optimiser, rates, clip, threads, device, linearized=linearized)
+    if isinstance(model, ForeignNetwork):
+        model.check_training()
     if linearized:
-        check_linear(job.loss, callbacks)
+        check_linear(model, job.loss, callbacks)
     data = checked_data(job, x, y)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
@@ -183,7 +200,7 @@ def train(
     versions = {"udlbridge": metadata.version("udlbridge"), **engine.versions()}
     ledger = Ledger(describe(job, plan, data, held_out), name, versions, model)
     if resume is not None:
-        take_over(ledger, resume, plan)
+        take_over(ledger, resume, plan, model)
     native = replace(job, model=computed.model, loss=computed.loss)
     session = engine.training(native, data.x, data.y, ledger.state)
     trainer = Trainer(job, plan, engine, session, data, held_out, ledger, save_to)
@@ -197,8 +214,14 @@ def train(
     return run
 
 
-def check_linear(loss: str, callbacks: Sequence[Callback]) -> None:
+def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[Callback]) -> None:
     """Raise `OptionError` for what a linearised network does not have."""
+    if isinstance(model, ForeignNetwork):
+        raise OptionError(
+            f"linearized=True with a module ({model.name})",
+            allowed="linearized=True with a udlbridge.Model",
+            remedy="translate it: ub.from_torch(module); or take ub.predict.gradient_descent on ub.ntk(module, x)",
+        )
     if loss in ("sobolev", "nll"):
         raise OptionError(
             f'loss="{loss}" of a linearised network',

@@ -12,7 +12,9 @@ import numpy as np
 
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.errors import OptionError, RunFileError
-from udlbridge.networks.inputs import checked_batch, output_size
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import checked_samples, output_size
+from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, whole
 from udlbridge.training.checksums import checksum
 from udlbridge.training.endings import objective
@@ -49,10 +51,10 @@ def checked_data(job: TrainJob, x: object, y: object, prefix: str = "") -> Data:
     """Samples and targets as the job's model and loss need them.
 
     Raises:
-        InputError, ShapeError, DTypeError: see `checked_batch` and `checked_targets`.
+        InputError, ShapeError, DTypeError: see `checked_samples` and `checked_targets`.
         OptionError: see `objective`.
     """
-    batch = checked_batch(job.model, x, f"{prefix}x")
+    batch = checked_samples(job.model, x, f"{prefix}x")
     width, loss = output_size(job.model, batch.shape[1:]), objective(job.model, job.loss, batch).loss
     return Data(batch, checked_targets(loss, y, len(batch), width, job.model.dtype, f"{prefix}y"))
 
@@ -173,14 +175,16 @@ def _spec(callback: Callback) -> Any:
     return found
 
 
-def take_over(ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan: Plan) -> None:
-    """Let the ledger go on from a run.
+def take_over(
+    ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan: Plan, model: Model | ForeignNetwork
+) -> None:
+    """Let the ledger go on from a run of `model`.
 
     Raises:
         RunFileError: the run is of another model, of another start, or was made with other settings or data.
         OptionError: it is longer than what is asked for.
     """
-    run = resume if isinstance(resume, TrainingRun) else TrainingRun.load(resume)
+    run = resume if isinstance(resume, TrainingRun) else TrainingRun.load(resume, model=model)
     asked = json.loads(json.dumps(ledger.plan))
     if run.plan["model"] != asked["model"]:
         raise RunFileError(
@@ -206,6 +210,8 @@ def take_over(ledger: Ledger, resume: TrainingRun | str | os.PathLike[str], plan
 
 
 def _layers(plan: Any) -> str:
+    if "module" in plan["model"]:
+        return f"{plan['model']['dtype']} {plan['model']['module']} with the parameters {plan['model']['params']}"
     return f"{plan['model']['dtype']} " + ", ".join(
         f"{layer['kind']}({', '.join(str(v) for k, v in layer.items() if k != 'kind')})"
         for layer in plan["model"]["layers"]

@@ -15,7 +15,7 @@ from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.ntk import ntk
-from udlbridge.networks.inputs import checked_batch
+from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, whole
 from udlbridge.training.checksums import checksum
@@ -123,7 +123,7 @@ class Probe:
             NumericalError: the change of a kernel is asked for that is zero at the start.
             InputError, DTypeError, ShapeError: the network cannot take `x`.
         """
-        checked_batch(start, self.x, "the probe's x")
+        checked_samples(start, self.x, "the probe's x")
         first = self._ntk(start, backend) if "ntk_change" in self.quantities else None
         size = None if first is None else float(np.linalg.norm(first.astype(np.float64)))
         if size == 0.0:

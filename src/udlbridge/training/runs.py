@@ -14,7 +14,9 @@ import numpy as np
 from udlbridge.backends.jobs import TrainState
 from udlbridge.backends.optimisers import OPTIMISERS
 from udlbridge.errors import RunFileError
+from udlbridge.kernels.request import as_network
 from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import layer_from_spec
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import require_buffers
@@ -37,15 +39,17 @@ class TrainingRun:
     """A training up to the end of an epoch.
 
     `losses` (steps,): mean loss of every batch before its step. `errors`: one entry for each epoch that was evaluated.
-    `checkpoints`: models by the number of epochs after which they were kept. `records`: by the name of a callback, its
-    measurements stacked along the first axis, with the steps under "step". `plan`: the settings of the training, JSON-
-    ready. `state`: parameters and optimiser. `seconds`: wall time, over all sittings. `versions`: of what computed.
+    `model`: the network at the end: a `Model`, or what `udlbridge.as_network` gives, whose `.module` is a trained copy
+    of the module. `checkpoints`: networks by the number of epochs after which they were kept. `records`: by the name of
+    a callback, its measurements stacked along the first axis, with the steps under "step". `plan`: the settings of the
+    training, JSON- ready. `state`: parameters and optimiser. `seconds`: wall time, over all sittings. `versions`: of
+    what computed.
     """
 
-    model: Model
+    model: Any
     losses: np.ndarray
     errors: tuple[EpochErrors, ...]
-    checkpoints: Mapping[int, Model]
+    checkpoints: Mapping[int, Any]
     records: Mapping[str, Mapping[str, np.ndarray]]
     plan: Mapping[str, Any]
     state: TrainState
@@ -97,15 +101,23 @@ class TrainingRun:
         write_safetensors(Path(path), tensors, {"udlbridge_run": json.dumps(about)}, RunFileError)
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> TrainingRun:
+    def load(path: str | os.PathLike[str], *, model: Any = None, output: Any = None) -> TrainingRun:
         """Read a run that `save` wrote. Nothing in the file can execute code.
 
+        Args:
+            path: the file.
+            model: of a run of a PyTorch module: the module, in whatever state, since the file has its parameters alone.
+            output: of the module, as for `udlbridge.as_network`.
+
         Raises:
-            RunFileError: missing, truncated, of another program or of another format version.
+            RunFileError: missing, truncated, of another program or of another format version; of a module that was not
+                handed in, or is another one.
         """
         about, tensors = _read(Path(path))
+        network = None if model is None else as_network(model, output=output)
+        _check_module(about, network, Path(path))
         try:
-            return _assemble(about, tensors)
+            return _assemble(about, tensors, network)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
             raise RunFileError(
                 f"{path} does not hold a whole run ({type(error).__name__}: {error})",
@@ -133,15 +145,37 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return about, tensors
 
 
-def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> TrainingRun:
-    layers = [layer_from_spec(layer) for layer in about["model"]["layers"]]
+def _check_module(about: dict[str, Any], network: Any, path: Path) -> None:
+    """Raise `RunFileError` for a run of a module where that is not at hand."""
+    spec = about.get("model")
+    if not isinstance(spec, dict) or "module" not in spec:
+        return
+    if not isinstance(network, ForeignNetwork):
+        raise RunFileError(
+            f"{path} is a run of a PyTorch module ({spec['module']}), of which it has the parameters alone",
+            allowed="that module, in whatever state",
+            remedy="hand it in: TrainingRun.load(path, model=module)",
+        )
+    if network.spec() != spec:
+        raise RunFileError(
+            f"{path} is a run of {spec}, given is {network.spec()}",
+            allowed="a module of the same class, with parameters of the same names and shapes",
+            remedy="hand in the module that was trained",
+        )
+
+
+def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray], network: Any) -> TrainingRun:
+    foreign = "module" in about["model"]
+    layers = [] if foreign else [layer_from_spec(layer) for layer in about["model"]["layers"]]
     dtype = about["model"]["dtype"]
 
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    def model(prefix: str) -> Model:
+    def model(prefix: str) -> Any:
         arrays = part(prefix)
+        if foreign:
+            return network.with_params(arrays)
         require_buffers(layers, arrays, prefix)
         return Model(layers, arrays, dtype=dtype)
 
@@ -168,7 +202,7 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Training
     )
 
 
-def _check_whole(about: dict[str, Any], tensors: dict[str, np.ndarray], model: Model) -> None:
+def _check_whole(about: dict[str, Any], tensors: dict[str, np.ndarray], model: Any) -> None:
     """Raise `ValueError` where the parts of a run do not belong together: going on from it would go wrong silently."""
     plan, step, epochs = about["plan"], about["step"], about["epochs"]
     missing = {"model", "data", "batch_size", "optimizer"} - set(plan if isinstance(plan, dict) else ())

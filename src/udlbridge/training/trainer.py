@@ -12,7 +12,6 @@ from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import TrainJob, TrainState
 from udlbridge.errors import NumericalError, ParameterError, TrainingDiverged
 from udlbridge.kernels.expansions import moved
-from udlbridge.networks.model import Model
 from udlbridge.progress import Show
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -104,7 +103,7 @@ class Trainer:
             cuts |= {step - before for step in range(before + 1, before + steps + 1) if step % callback.every == 0}
         return sorted(cuts)
 
-    def _measure(self, step: int, model: Model) -> None:
+    def _measure(self, step: int, model: Any) -> None:
         for callback, measure in self._measures:
             if step % callback.every == 0:
                 try:
@@ -114,7 +113,7 @@ class Trainer:
                     self._diverged(step, words, error.remedy)
                 self._ledger.add_record(callback.name, step, measured)
 
-    def _model(self, step: int, state: TrainState) -> Model:
+    def _model(self, step: int, state: TrainState) -> Any:
         try:
             return self._job.model.with_params(state.params)
         except ParameterError as error:
@@ -134,7 +133,7 @@ class Trainer:
         if self._save_to is not None:
             self._ledger.run().save(self._save_to)
 
-    def _error_rate(self, model: Model, data: Data) -> float | None:
+    def _error_rate(self, model: Any, data: Data) -> float | None:
         """The share of samples whose class is not the one that the network gives; None for regression."""
         wanted = classes(self._targets_of, data.y, self._marks)
         if wanted is None or self._marks is None:
@@ -143,7 +142,7 @@ class Trainer:
         given = predicted(self._job.loss, np.concatenate(parts), self._marks)
         return float(np.mean(given != wanted))
 
-    def _outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def _outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """Of the network, or of the one that is linearised at the start, with the parameters of `model`."""
         if not self._job.linearized:
             return self._engine.outputs(model, x)

@@ -41,6 +41,7 @@ class TorchBackend(Backend[list[Summand]]):
         """torch's version."""
         return {"torch": str(torch.__version__)}
 
+    @undisturbed()
     def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
         if isinstance(model, Graph):
@@ -50,6 +51,7 @@ class TorchBackend(Backend[list[Summand]]):
         with torch.no_grad():
             return evaluate(model, tensors(model), tensor(x)).numpy().copy()  # a Flatten alone gives a view of x
 
+    @undisturbed()
     def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """`vmap(jacrev)` over samples; blocks (n, O, *parameter shape)."""
         if isinstance(model, Graph):
@@ -61,6 +63,7 @@ class TorchBackend(Backend[list[Summand]]):
         blocks = _per_sample_jacobian(model, tensors(model), tensor(x))
         return {name: array(block) for name, block in blocks.items()}
 
+    @undisturbed()
     def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """`vmap(jacrev)` with respect to the input, (n, O, *D)."""
         if isinstance(model, Graph):
@@ -75,6 +78,7 @@ class TorchBackend(Backend[list[Summand]]):
         result: Tensor = torch.func.vmap(torch.func.jacrev(one))(tensor(x))
         return array(result)
 
+    @undisturbed()
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """Reverse mode over reverse mode, which every activation has exactly, (n, O, D, D)."""
         model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
@@ -91,6 +95,7 @@ class TorchBackend(Backend[list[Summand]]):
         result: Tensor = torch.func.vmap(second)(tensor(x).flatten(1))
         return array(result)
 
+    @undisturbed()
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, by autograd."""
         # Tokens carry no gradient, so parameters have to: errors after an Embedding come through them.
@@ -111,10 +116,12 @@ class TorchBackend(Backend[list[Summand]]):
         # Layers that change nothing pass on the tensor that they got.
         return [a.detach().numpy().copy() for a in activations], [e.numpy().copy() for e in errors]
 
+    @undisturbed()
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula in torch's functions."""
         return programs.value(program, x)
 
+    @undisturbed()
     def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula's gradient by autograd."""
         return programs.gradient(program, x)
@@ -175,12 +182,14 @@ class TorchBackend(Backend[list[Summand]]):
         if not direct:
             out[...] = target.cpu().numpy()
 
+    @undisturbed()
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+        self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One backward pass; for slopes, one through the backward passes that they are."""
         return training.loss_gradient(model, x, y, loss, slopes)
 
+    @undisturbed()
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """torch.optim."""
         return training.TorchTraining(job, x, y, state)
@@ -189,6 +198,7 @@ class TorchBackend(Backend[list[Summand]]):
         """torch with `count` threads."""
         return blas_threads(count)
 
+    @undisturbed()
     def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One reverse pass of the batch."""
         model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
@@ -198,6 +208,7 @@ class TorchBackend(Backend[list[Summand]]):
         pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
         return {name: array(value) for name, value in pulled.items()}
 
+    @undisturbed()
     def push(
         self,
         model: Any,
@@ -213,6 +224,7 @@ class TorchBackend(Backend[list[Summand]]):
         pushed = operator.push(lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents))
         return pushed.numpy()
 
+    @undisturbed()
     def expand(
         self, model: Any, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
     ) -> Float[np.ndarray, "n outputs"]:

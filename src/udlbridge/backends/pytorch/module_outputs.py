@@ -7,10 +7,23 @@ from typing import Any
 
 from torch import Tensor
 
+from udlbridge.backends.pytorch.tracing import REORDERINGS, shape_of
 from udlbridge.errors import ConversionError, DTypeError, ShapeError
 
 Choice = str | int | Callable[[Any], Any] | None
 """Which of several outputs counts: a key or attribute, a position, or a function of what forward returns."""
+
+
+ENDINGS = {"SoftmaxBackward0": "Softmax", "LogSoftmaxBackward0": "LogSoftmax", "SigmoidBackward0": "sigmoid"}
+"""Nodes of autograd's graph that make probabilities, or their logarithms, of logits."""
+
+
+def ending_of(y: Tensor) -> str | None:
+    """What makes the outputs y (n, O) of logits, where it gave them in that shape; None for anything else."""
+    node: Any = y.grad_fn
+    while node is not None and node.name() in REORDERINGS and shape_of(node, 0) == tuple(y.shape):
+        node = node.next_functions[0][0]
+    return None if node is None or shape_of(node, 0) != tuple(y.shape) else ENDINGS.get(node.name())
 
 
 def chosen_outputs(y: Any, n: int, output: Choice, name: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,14 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 """Samples to outputs (n, O), and what was noted on the way; its tables are noted too."""
 
 
-def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, places: Sequence[int], name: str) -> Tensor:
-    """Evaluate the samples at `places` together, and each alone: the outputs, which have to be the same.
+def check_evaluation(
+    network: str, evaluate: Evaluation, batch: np.ndarray, places: Sequence[int], name: str
+) -> tuple[int, Mapping[str, int]]:
+    """Evaluate the samples at `places` together, and each alone: the outputs have to be the same.
 
     Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
-    what errors call the module, and its samples.
+    what errors call the module, and its samples. Returns O, and by the names of inputs that are tokens the rows of
+    their tables.
 
     Raises:
         ConversionError: they are random, or one sample depends on the others.
@@ -43,7 +46,7 @@ def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, plac
         if not agree(y, _tried(network, evaluate, some, batch, name)[0]):
             raise _random(network, ": two evaluations differ")
         raise _mixed(network, place, reason) from cause
-    return y
+    return y.shape[1], watching.tables
 
 
 def _random(network: str, reason: str) -> ConversionError:

@@ -1,11 +1,8 @@
-"""Any PyTorch module as a network, without translation: evaluated on private copies, checked before it is believed."""
+"""Any PyTorch module as a network, without translation: where a `Model` stands, a `ModuleNetwork` may."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,108 +11,150 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.backends import sites as described
-from udlbridge.backends.pytorch.checks import check_inference
-from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
+from udlbridge.backends.pytorch.copies import private_copy
 from udlbridge.backends.pytorch.gathering import Observed, samples_together
-from udlbridge.backends.pytorch.layouts import MORE
-from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
-from udlbridge.backends.pytorch.module_outputs import Choice, chosen_outputs
+from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
+from udlbridge.backends.pytorch.module_hash import module_hash
+from udlbridge.backends.pytorch.module_inputs import Inputs
+from udlbridge.backends.pytorch.module_layers import ModuleLayers
+from udlbridge.backends.pytorch.module_outputs import ending_of
 from udlbridge.backends.pytorch.module_sites import ModuleSites, Params
-from udlbridge.backends.pytorch.module_trials import check_evaluation, check_same
-from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
+from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
-from udlbridge.backends.pytorch.watching import Watching, undisturbed
-from udlbridge.errors import ConversionError, InputError
+from udlbridge.backends.pytorch.watching import undisturbed
+from udlbridge.errors import ConversionError
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.parameters import checked_arrays
 from udlbridge.networks.selection import Selection, selected_names
 
+AT_ONCE = 64
+"""Samples whose layers are looked at together: all of their outputs are held for the way back."""
 
-class ModuleNetwork(ForeignNetwork):
-    """A `torch.nn.Module` with the face of a `Model`: the parameters that require a gradient, shared ones once.
 
-    The module itself is neither moved nor changed. It is looked at when samples come: which shapes it takes and gives
-    shows on them.
-
-    Args:
-        module: in inference mode, or such that its mode makes no difference.
-        output: which of its outputs counts, where it gives several.
-
-    Raises:
-        ConversionError: parameters without numbers, none to train, BatchNorm or Dropout in training mode.
-    """
+class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
+    """A `torch.nn.Module` with the face of a `Model`. Arguments and errors are those of `ModuleEvaluation`."""
 
     engine = "torch"
 
-    def __init__(self, module: nn.Module, output: Choice = None) -> None:
-        self.module = unwrapped(module)
-        self._output = output
-        check_inference(self.module)
-        check_values(self.module)
-        every = dict(self.module.named_parameters(remove_duplicate=False))
-        first = {id(value): name for name, value in reversed(every.items())}
-        self._aliases = {name: first[id(value)] for name, value in every.items()}
-        self._parameters = {name: value for name, value in every.items() if self._aliases[name] == name}
-        self.trainable = tuple(name for name, value in self._parameters.items() if value.requires_grad)
-        if not self.trainable:
-            raise ConversionError(
-                "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
-            )
-        every_value = (*self._parameters.values(), *self.module.buffers())
-        floats = [value.dtype for value in every_value if value.is_floating_point()]
-        self.dtypes = Dtypes(frozenset(floats))
-        others = {id(value): value for value in tensors_inside(self.module)}
-        self._state = [value for value in others.values() if not isinstance(value, nn.Parameter)]
-        self._frozen: dict[str, dict[int, Tensor]] = {}
-        self._generators: dict[int, Any] = {}
+    def _read(self) -> None:
+        super()._read()
         self._sites = ModuleSites(self.name, self.param_shapes(), self.dtypes.kernel, self.evaluate)
-        self._examples: np.ndarray | None = None
-        self._outputs = 0
+        self._layers = ModuleLayers(self.name, self.dtypes.kernel, self._shown)
 
     @property
-    def name(self) -> str:
-        """The name of its class."""
-        return type(self.module).__name__
-
-    @property
-    def dtype(self) -> np.dtype[np.floating]:
-        """The dtype of kernels: that of the parameters, of half precision float32."""
-        return np.dtype(str(self.dtypes.kernel).removeprefix("torch."))
-
-    @cached_property
     def params(self) -> Mapping[str, np.ndarray]:
-        """Copies of the trainable parameters, by name."""
+        """Copies of the trainable parameters, by name, as they are now."""
         values = {name: self._parameters[name].detach().cpu() for name in self.trainable}
         return MappingProxyType({name: value.to(self.dtypes.kernel).numpy().copy() for name, value in values.items()})
 
-    @property
-    def n_outputs(self) -> int:
-        """O, as far as samples have come."""
-        return self._outputs
-
-    def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every trainable parameter by name."""
-        return {name: tuple(self._parameters[name].shape) for name in self.trainable}
-
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether there are no derivatives by the samples, as far as they are known."""
-        return self._examples is not None and not takes_numbers(self._examples)
-
     def hash(self) -> str:
-        """SHA-256 of the names of the classes inside, and of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for path, part in self.module.named_modules():
-            digest.update(f"{path}:{type(part).__qualname__};".encode())
-        values = [*self.module.named_parameters(), *self.module.named_buffers()]
-        for name, value in values:
-            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 of what it computes, as `module_hash` takes it."""
+        return module_hash(self.module, self._output_name())
+
+    def _output_name(self) -> str:
+        chosen = self._output
+        return getattr(chosen, "__qualname__", type(chosen).__qualname__) if callable(chosen) else repr(chosen)
 
     def astype(self, dtype: str) -> ModuleNetwork:
-        """Of a copy of the module."""
+        """Of a copy of the module, with all real numbers in that dtype."""
         wanted = torch.float64 if dtype == "float64" else torch.float32
-        return ModuleNetwork(copy.deepcopy(self.module).to(wanted), self._output)
+        return self._copied(lambda _, value: value, wanted)
+
+    def _copied(self, changed: Callable[[str, Tensor], Tensor], dtype: torch.dtype | None = None) -> ModuleNetwork:
+        """Of a copy of the module, with parameters by name as `changed` gives them, in `dtype` or in their own ones."""
+        values: dict[int, Tensor] = {}
+        with torch.inference_mode(False):
+            for value in self._state:
+                values[id(value)] = converted(own(value, value.device), value, dtype)
+            for name, value in self._parameters.items():
+                given = own(changed(name, value), value.device)
+                values[id(value)] = nn.Parameter(converted(given, value, dtype), requires_grad=value.requires_grad)
+        return ModuleNetwork(private_copy(self.module, values, {}), self._output)
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> ModuleNetwork:
+        """Of a copy of the module, whose parameters are in its own dtypes.
+
+        Raises:
+            ParameterError: other names or shapes, or numbers that are not finite.
+        """
+        values, _ = checked_arrays(params, self.param_shapes(), {}, self.dtype.name)
+        return self._copied(lambda name, value: torch.from_numpy(values[name]) if name in values else value)
+
+    @property
+    def layer_kinds(self) -> dict[str, str]:
+        """Of the innermost modules that are called with samples, as far as these have come; see `module_layers`."""
+        layers = self._found_layers()
+        return {name: layers.kinds[name] for name in layers.names}
+
+    @undisturbed()
+    def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
+        """(n, *shape) by path; of the first tensor where a module gives several.
+
+        Raises:
+            OptionError: no module of that path is called with samples.
+        """
+        layers = self._found_layers()
+        pieces = (x[start : start + AT_ONCE] for start in range(0, len(x), AT_ONCE))
+        parts = [layers.outputs(self.inputs(piece, "cpu"), layer) for piece in pieces]
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+    @undisturbed()
+    def layer_signals(self, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Outputs and errors by path, (n, *shape) each."""
+        layers, parts = self._found_layers(), []
+        for start in range(0, len(x), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            parts.append(layers.signals(self.inputs(x[some], "cpu"), torch.from_numpy(np.array(y[some]))))
+        both = {name: [torch.cat(of) for of in zip(*(part[name] for part in parts), strict=True)] for name in parts[0]}
+        return {name: (a.numpy(), e.numpy()) for name, (a, e) in both.items()}
+
+    def _found_layers(self) -> ModuleLayers:
+        examples = self._examples
+        assert examples is not None
+        self._layers.find(lambda count: self.inputs(examples[:count], "cpu"))
+        return self._layers
+
+    def _shown(self, inputs: Inputs, show: Callable[[nn.Module], None]) -> Tensor:
+        """Outputs of a copy that was shown before; its parameters are followed."""
+        params = {name: value.requires_grad_() for name, value in self.tensors("cpu").items()}
+        return self.evaluate(params, inputs, show=show)[0]
+
+    def ending(self) -> str | None:
+        """What makes the outputs, (n, O) already, of logits, read off the graph of the first samples that came."""
+        assert self._examples is not None
+        params = {name: value.requires_grad_() for name, value in self.tensors("cpu").items()}
+        with undisturbed():
+            y, _ = self.evaluate(params, self.inputs(self._examples, "cpu"))
+        return ending_of(y)
+
+    def check_training(self) -> None:
+        """Refuse parameters whose steps would be rounded to another dtype than that of kernels.
+
+        Raises:
+            ConversionError: naming the first.
+        """
+        for name in self.trainable:
+            dtype = self._parameters[name].dtype
+            if dtype != self.dtypes.kernel:
+                raise ConversionError(
+                    f"{name} has dtype {str(dtype).removeprefix('torch.')}, and is to be trained",
+                    allowed=f"parameters of one dtype, here {self.dtype}",
+                    remedy="convert the module: module.float(), or module.double()",
+                )
+
+    def translatable(self) -> nn.Module:
+        """The module, whose outputs are those of the network.
+
+        Raises:
+            ConversionError: one of its outputs was chosen.
+        """
+        if self._output is not None:
+            raise ConversionError(
+                f"output={self._output_name()} of {self.name}",
+                allowed="modules whose forward gives one tensor",
+                remedy="wrap it in a module that returns that output",
+            )
+        return self.module
 
     def selected(self, params: Selection) -> tuple[str, ...]:
         """The names that `params` means; a shared parameter has several, of which the first stands for it.
@@ -128,80 +167,6 @@ class ModuleNetwork(ForeignNetwork):
         words = {"readout": readout, "hidden": [name for name in self.trainable if name not in readout]}
         found = {self._aliases[name] for name in selected_names(names, params, words)}
         return tuple(name for name in self.trainable if name in found)
-
-    @undisturbed()
-    def checked_batch(self, x: Any, name: str) -> np.ndarray:
-        """The samples as an array, with a field for each of several inputs; the first ones are evaluated, and checked.
-
-        Raises:
-            InputError, ShapeError, DTypeError: what is wrong with them.
-            ConversionError: outputs that are random, depend on other samples, or are no tensor of real numbers.
-        """
-        batch = packed(x, name, self.dtypes)
-        if self._examples is not None:
-            check_same(batch, self._examples, name)
-        places = sorted({0, len(batch) // 2, len(batch) - 1})
-        params = self.tensors("cpu")
-        self._outputs = check_evaluation(
-            self.name,
-            lambda some: self.evaluate(params, self.inputs(some, "cpu"), tables=True),
-            batch,
-            places,
-            name,
-        ).shape[1]
-        if self._examples is None:
-            self._examples = batch[(places * MORE)[:MORE]]
-        return batch
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(O,), for samples like those that have come."""
-        return (self._outputs,)
-
-    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
-        """Random samples: drawn from those that came, or numbers, or where it takes none, the token 0."""
-        generator = np.random.default_rng(0)
-        if self._examples is not None:
-            return self._examples[generator.integers(0, len(self._examples), size=n)]
-        numbers = generator.standard_normal((n, *shape)).astype(self.dtype)
-        try:
-            return self.checked_batch(numbers, "x")
-        except InputError:
-            return self.checked_batch(np.zeros((n, *shape), dtype=np.int64), "x")
-
-    def tensors(self, device: str) -> dict[str, Tensor]:
-        """The trainable parameters as tensors of their own, on a device."""
-        return {name: own(self._parameters[name], device) for name in self.trainable}
-
-    @undisturbed()
-    def inputs(self, x: np.ndarray, device: str) -> Inputs:
-        """The samples as tensors, by name."""
-        return unpacked(x, self.dtypes, device)
-
-    def evaluate(self, params: Params, inputs: Inputs, *, tables: bool = False) -> tuple[Tensor, Watching]:
-        """Outputs (n, O), with the axes behind the first in C order, of a copy of the module with these parameters.
-
-        `tables`: note which inputs are looked up in which tables.
-        """
-        device = next(iter(params.values())).device
-        stand_ins = {id(self._parameters[name]): value for name, value in params.items()}
-        stand_ins |= self._frozen_values(str(device))
-        # Buffers and the like are copied: a module that overwrites its own starts from the same ones each time.
-        state = {id(value): own(value, device) for value in self._state}
-        copied = private_copy(self.module, stand_ins | state, self._generators)
-        watched = {value.data_ptr(): field for field, value in inputs.items()} if tables else {}
-        watching = Watching(stand_ins, [*stand_ins.values(), *state.values()], watched)
-        args, words = arguments(inputs)
-        with undisturbed(), watching:
-            y = copied(*args, **words)
-        n = len(next(iter(inputs.values())))
-        return chosen_outputs(y, n, self._output, self.name), watching
-
-    def _frozen_values(self, device: str) -> dict[int, Tensor]:
-        """Parameters that are not trained, by the `id` of the caller's."""
-        if device not in self._frozen:
-            rest = (value for name, value in self._parameters.items() if name not in self.trainable)
-            self._frozen[device] = {id(value): own(value, device) for value in rest}
-        return self._frozen[device]
 
     @undisturbed()
     def recipe(self, names: tuple[str, ...], params: Params, device: str) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.optimisers import Optimiser
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
+from udlbridge.backends.pytorch.module_inputs import Inputs
+from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.operator import expand
-from udlbridge.backends.pytorch.tensors import evaluate, tensor, tensors
-from udlbridge.networks.model import Model
+from udlbridge.backends.pytorch.tensors import Params, evaluate, tensor, tensors
+from udlbridge.backends.pytorch.watching import undisturbed
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": nnf.mse_loss,
@@ -38,32 +41,46 @@ SLOTS: dict[str, dict[str, str]] = {
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+    model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch and its gradient, by one backward pass."""
-    params = _leaves(model.params, "cpu")
-    if slopes is None:
-        value = LOSSES[loss](evaluate(model, params, tensor(x)), tensor(y))
-    else:
-        value = sobolev(model, params, tensor(x), tensor(y), tensor(slopes.values), slopes.weight)
-    gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
-    return value.item(), {name: g.numpy() for name, g in zip(params, gradients, strict=True)}
+    with undisturbed():
+        params = _leaves(model.params, "cpu")
+        data = _data(model, x, "cpu")
+        if slopes is None:
+            value = LOSSES[loss](_outputs(model, params, data), tensor(y))
+        else:
+            value = sobolev(model, params, data, tensor(y), tensor(slopes.values), slopes.weight)
+        gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
+    return value.item(), {name: g.to_dense().numpy() for name, g in zip(params, gradients, strict=True)}
 
 
-def sobolev(model: Model, params: Mapping[str, Tensor], x: Tensor, y: Tensor, slopes: Tensor, weight: float) -> Tensor:
+def _data(model: Any, x: np.ndarray, device: str) -> Inputs:
+    """The samples by the names of inputs; "" is the only one."""
+    return model.inputs(x, device) if isinstance(model, ModuleNetwork) else {"": tensor(x, device)}
+
+
+def _outputs(model: Any, params: Params, data: Inputs) -> Tensor:
+    """f(x), (n, O), of a `Model` or a module with these parameters."""
+    if isinstance(model, ModuleNetwork):
+        return model.evaluate(params, data)[0].to(model.dtypes.kernel)
+    return evaluate(model, params, data[""])
+
+
+def sobolev(model: Any, params: Params, inputs: Inputs, y: Tensor, slopes: Tensor, weight: float) -> Tensor:
     """The mean over samples of sum (f - y)^2 + weight sum (df/dx - slopes)^2; what is NaN was not observed.
 
     The slopes are backward passes that keep their graph, so that the gradient goes backwards through them.
     """
-    data = x.detach().requires_grad_()
-    f = evaluate(model, params, data)
+    data = inputs[""].detach().requires_grad_()
+    f = _outputs(model, params, {"": data})
     total = _squares(f, y)
     for a in range(f.shape[1]):
         (slope,) = torch.autograd.grad(
             f[:, a].sum(), data, create_graph=True, allow_unused=True, materialize_grads=True
         )
         total = total + weight * _squares(slope, slopes[:, a])
-    return total / len(x)
+    return total / len(data)
 
 
 def _squares(found: Tensor, wanted: Tensor) -> Tensor:
@@ -84,7 +101,7 @@ class TorchTraining(Training):
         device = checked_device(job.device)
         self._job = job
         self._params = _leaves(state.params, device)
-        self._x, self._y = tensor(x, device), tensor(y, device)
+        self._x, self._y = _data(job.model, x, device), tensor(y, device)
         self._slopes = None if job.slopes is None else tensor(job.slopes.values, device)
         self._start = tensors(job.model, device) if job.linearized else None
         self._step = state.step
@@ -99,9 +116,9 @@ class TorchTraining(Training):
     def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
         """One pass over `order`."""
         self._set_rates(factor)
-        indices = torch.from_numpy(np.ascontiguousarray(order)).to(self._x.device)
+        indices = torch.from_numpy(np.ascontiguousarray(order)).to(self._y.device)
         losses: list[float] = []
-        with blas_threads(self._job.threads):
+        with blas_threads(self._job.threads), undisturbed():
             for batch in torch.split(indices, batch_size):
                 loss = self._loss(batch)
                 losses.append(loss.item())
@@ -123,13 +140,14 @@ class TorchTraining(Training):
         return TrainState({name: _copy(p) for name, p in self._params.items()}, slots, self._step)
 
     def _loss(self, batch: Tensor) -> Tensor:
-        model, params, x, y = self._job.model, self._params, self._x[batch], self._y[batch]
+        model, params, y = self._job.model, self._params, self._y[batch]
+        x = {name: value[batch] for name, value in self._x.items()}
         if self._slopes is not None and self._job.slopes is not None:
             return sobolev(model, params, x, y, self._slopes[batch], self._job.slopes.weight)
         if self._start is not None:
             moves = {name: p - self._start[name] for name, p in params.items()}
-            return LOSSES[self._job.loss](expand(lambda p: evaluate(model, p, x), self._start, moves, 1), y)
-        return LOSSES[self._job.loss](evaluate(model, params, x), y)
+            return LOSSES[self._job.loss](expand(lambda p: evaluate(model, p, x[""]), self._start, moves, 1), y)
+        return LOSSES[self._job.loss](_outputs(model, params, x), y)
 
     def _set_rates(self, factor: float) -> None:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -139,6 +157,9 @@ class TorchTraining(Training):
     @torch.no_grad()
     def _change_gradients(self) -> None:
         """Clip by the global norm; then, where torch.optim does not do it, decay and multiply by the rate."""
+        for p in self._params.values():
+            if p.grad is not None and p.grad.is_sparse:  # as those of tables may be, which not every optimiser takes
+                p.grad = p.grad.to_dense()
         limit = self._job.clip_norm
         if limit is not None:
             gradients = [p.grad for p in self._params.values() if p.grad is not None]

@@ -1,0 +1,110 @@
+"""What the kernel of somebody's own network is checked against: sample by sample, differences, and a translation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.analysis.spectra import spectrum
+from udlbridge.backends.reduction import Outputs
+from udlbridge.conversion.pytorch import from_torch
+from udlbridge.errors import UDLBridgeError
+from udlbridge.kernels.derivatives import input_jacobian, jacobian
+from udlbridge.kernels.derivatives import outputs as evaluate
+from udlbridge.kernels.ntk import ntk
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import in_float64
+
+STRUCTURED, PLAIN, DIFFERENCES = "structured", "plain", "differences"
+WAYS = (STRUCTURED, PLAIN, DIFFERENCES)
+"""The ways: the kernel from its sites; from per-sample Jacobians; derivatives by evaluating at other parameters."""
+
+ALONG = "J w"
+"""The derivative of the outputs along a random direction of all parameters, of a copy in float64."""
+
+DIFFERENCES_BUDGET = 1e-5
+"""What differences may be off, relative to the largest entry: in float64 they are good to 1e-9 or so, and where a step
+crosses the kink of a unit, to that unit's share of the step."""
+
+STEP = float(np.finfo(np.float64).eps ** (1 / 3))
+"""Of the differences, relative to the length of all parameters: there truncation and rounding are of one size."""
+
+Results = dict[str, dict[str, np.ndarray]]
+"""By the name of a way or an engine, what it found by the name of a quantity."""
+
+
+def module_results(
+    network: ForeignNetwork, x: np.ndarray, engines: Sequence[str] | None, reduction: Outputs
+) -> tuple[Results, dict[str, str]]:
+    """What all ways and engines found, and why some were left out.
+
+    `engines`: names of engines, of which the others than the module's own compute a translation; None means all that
+    are usable, where there is a translation.
+
+    Raises:
+        ConversionError: engines were named, and the module has no translation.
+    """
+    others = None if engines is None else [name for name in backends.selected(engines) if name != network.engine]
+    blocks = jacobian(network, x)
+    numbers = {} if network.takes_tokens else {"input jacobian": input_jacobian(network, x)}
+    results: Results = {
+        STRUCTURED: {"outputs": evaluate(network, x), **_kernels(network, x, reduction, method="structured")},
+        PLAIN: {**_kernels(network, x, reduction, method="plain"), **numbers},
+    }
+    skipped: dict[str, str] = {}
+    try:
+        results[PLAIN][ALONG], along = _along(network, x, blocks)
+        results[DIFFERENCES] = {ALONG: along}
+    except UDLBridgeError as error:  # its forward may insist on the dtype that it has
+        skipped[DIFFERENCES] = f"a copy in float64 fails: {error.given}"
+        results[PLAIN].pop(ALONG, None)
+    if others == []:
+        return results, skipped
+    try:
+        model = from_torch(network.translatable())
+    except UDLBridgeError as error:
+        if others is not None:
+            raise
+        reason = f"the module has no translation: {error.given}"
+        return results, {**skipped, **{name: reason for name in backends.engines() if name != network.engine}}
+    usable = [name for name in backends.usable() if name != network.engine]
+    for name in usable if others is None else others:
+        results[name] = {
+            "outputs": evaluate(model, x, backend=name),
+            **_kernels(model, x, reduction, backend=name),
+            **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=name)}),
+        }
+    if others is None:
+        left_out = [name for name in backends.engines() if name not in (*usable, network.engine)]
+        skipped |= {name: backends.availability(name).reason for name in left_out}
+    return results, skipped
+
+
+def _kernels(network: Any, x: np.ndarray, reduction: Outputs, **options: Any) -> dict[str, np.ndarray]:
+    return {
+        "full NTK": ntk(network, x, outputs="full", **options),
+        "eigenvalues": spectrum(ntk(network, x, outputs=reduction, **options)).eigenvalues,
+    }
+
+
+def _along(network: ForeignNetwork, x: np.ndarray, blocks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """J w by the Jacobian and by central differences, in float64."""
+    double, samples = network, x
+    if network.dtype != np.float64:
+        double, samples = network.astype("float64"), in_float64(x)
+        blocks = jacobian(double, samples)
+    generator = np.random.default_rng(0)
+    drawn = {name: generator.standard_normal(value.shape) for name, value in double.params.items()}
+    length = np.sqrt(sum(float((value**2).sum()) for value in double.params.values())) or 1.0
+    unit = length / np.sqrt(sum(float((value**2).sum()) for value in drawn.values()))
+    direction = {name: unit * value for name, value in drawn.items()}
+    exact = sum(block.reshape(*block.shape[:2], -1) @ direction[name].ravel() for name, block in blocks.items())
+
+    def at(step: float) -> np.ndarray:
+        moved = {name: value + step * direction[name] for name, value in double.params.items()}
+        return evaluate(double.with_params(moved), samples)
+
+    return np.asarray(exact), (at(STEP) - at(-STEP)) / (2 * STEP)

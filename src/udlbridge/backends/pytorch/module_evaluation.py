@@ -1,0 +1,188 @@
+"""Evaluating a module on private copies: its parameters and samples as tensors, looked at before they are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from udlbridge.backends.pytorch.checks import check_inference
+from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
+from udlbridge.backends.pytorch.layouts import MORE
+from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
+from udlbridge.backends.pytorch.module_outputs import Choice, chosen_outputs
+from udlbridge.backends.pytorch.module_sites import Params
+from udlbridge.backends.pytorch.module_trials import check_evaluation, check_same
+from udlbridge.backends.pytorch.module_values import check_values, own, state_of, unwrapped
+from udlbridge.backends.pytorch.watching import Watching, undisturbed
+from udlbridge.errors import ConversionError, InputError
+
+
+class ModuleEvaluation:
+    """A `torch.nn.Module` that is neither moved nor changed, as a function of parameters and samples.
+
+    It is looked at when samples come: which shapes it takes and gives shows on them, and where it got other parameters,
+    or other ones are frozen, it is read anew. The parameters are those that require a gradient, shared ones once.
+
+    Args:
+        module: in inference mode, or such that its mode makes no difference.
+        output: which of its outputs counts, where it gives several.
+
+    Raises:
+        ConversionError: parameters without numbers, none to train, BatchNorm or Dropout in training mode.
+    """
+
+    def __init__(self, module: nn.Module, output: Choice = None) -> None:
+        self.module = unwrapped(module)
+        self._output = output
+        self._read()
+
+    def _read(self) -> None:
+        """Look at the module as it is: its parameters, its other tensors, and nothing of samples yet."""
+        check_inference(self.module)
+        check_values(self.module)
+        every = dict(self.module.named_parameters(remove_duplicate=False))
+        self._seen = _held(self.module)
+        first = {id(value): name for name, value in reversed(every.items())}
+        self._aliases = {name: first[id(value)] for name, value in every.items()}
+        self._parameters = {name: value for name, value in every.items() if self._aliases[name] == name}
+        self.trainable = tuple(name for name, value in self._parameters.items() if value.requires_grad)
+        if not self.trainable:
+            raise ConversionError(
+                "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
+            )
+        every_value = (*self._parameters.values(), *self.module.buffers())
+        floats = [value.dtype for value in every_value if value.is_floating_point()]
+        self.dtypes = Dtypes(frozenset(floats))
+        others = {id(value): value for value in tensors_inside(self.module)}
+        self._state = [value for value in others.values() if not isinstance(value, nn.Parameter)]
+        self._frozen: dict[str, tuple[list[tuple[int, int]], dict[int, Tensor]]] = {}
+        self._generators: dict[int, Any] = {}
+        self._examples: np.ndarray | None = None
+        self._outputs = 0
+        self._tables: Mapping[str, int] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return type(self.module).__name__
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of kernels: that of the parameters, of half precision float32."""
+        return np.dtype(str(self.dtypes.kernel).removeprefix("torch."))
+
+    @property
+    def n_outputs(self) -> int:
+        """O, as far as samples have come."""
+        return self._outputs
+
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every trainable parameter by name."""
+        return {name: tuple(self._parameters[name].shape) for name in self.trainable}
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether there are no derivatives by the samples, as far as they are known."""
+        return self._examples is not None and not takes_numbers(self._examples)
+
+    @undisturbed()
+    def checked_batch(self, x: Any, name: str) -> np.ndarray:
+        """The samples as an array, with a field for each of several inputs; the first ones are evaluated, and checked.
+
+        Raises:
+            InputError, ShapeError, DTypeError: what is wrong with them.
+            ConversionError: outputs that are random, depend on other samples, or are no tensor of real numbers.
+        """
+        if self._seen != _held(self.module):  # a layer was replaced, or a parameter frozen
+            self._read()
+        check_inference(self.module)
+        batch = packed(x, name, self.dtypes)
+        if self._examples is not None:
+            check_same(batch, self._examples, name)
+        places = sorted({0, len(batch) // 2, len(batch) - 1})
+        params = self.tensors("cpu")
+        self._outputs, self._tables = check_evaluation(
+            self.name, lambda some: self.evaluate(params, self.inputs(some, "cpu"), tables=True), batch, places, name
+        )
+        if self._examples is None:
+            self._examples = batch[(places * MORE)[:MORE]]
+        return batch
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Of one sample, as far as samples have come; of several inputs ()."""
+        return None if self._examples is None else self._examples.shape[1:]
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(O,), for samples like those that have come."""
+        return (self._outputs,)
+
+    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
+        """Random samples: drawn from those that came, or numbers, or where it takes none, tokens of its table."""
+        generator = np.random.default_rng(0)
+        if self._examples is not None:
+            return self._examples[generator.integers(0, len(self._examples), size=n)]
+        numbers = generator.standard_normal((n, *shape)).astype(self.dtype)
+        try:
+            return self.checked_batch(numbers, "x")
+        except InputError:
+            zeros = self.checked_batch(np.zeros((n, *shape), dtype=np.int64), "x")
+        if "" not in self._tables:
+            return zeros
+        self._examples = None  # samples that are all equal say little
+        return self.checked_batch(generator.integers(0, self._tables[""], size=(n, *shape)), "x")
+
+    def tensors(self, device: str) -> dict[str, Tensor]:
+        """The trainable parameters as tensors of their own, on a device."""
+        return {name: own(self._parameters[name], device) for name in self.trainable}
+
+    @undisturbed()
+    def inputs(self, x: np.ndarray, device: str) -> Inputs:
+        """The samples as tensors, by name."""
+        return unpacked(x, self.dtypes, device)
+
+    def evaluate(
+        self,
+        params: Params,
+        inputs: Inputs,
+        *,
+        tables: bool = False,
+        show: Callable[[nn.Module], None] | None = None,
+    ) -> tuple[Tensor, Watching]:
+        """Outputs (n, O), with the axes behind the first in C order, of a copy of the module with these parameters.
+
+        `tables`: note which inputs are looked up in which tables. `show`: is shown the copy before.
+        """
+        device = next(iter(params.values())).device
+        stand_ins = {id(self._parameters[name]): value for name, value in params.items()}
+        stand_ins |= self._frozen_values(str(device))
+        # Buffers and the like are copied: a module that overwrites its own starts from the same ones each time.
+        state = {id(value): own(value, device) for value in self._state}
+        copied = private_copy(self.module, stand_ins | state, self._generators)
+        watched = {value.data_ptr(): field for field, value in inputs.items()} if tables else {}
+        watching = Watching(stand_ins, [*stand_ins.values(), *state.values()], watched)
+        args, words = arguments(inputs)
+        if show is not None:
+            show(copied)
+        with undisturbed(), watching:
+            y = copied(*args, **words)
+        n = len(next(iter(inputs.values())))
+        return chosen_outputs(y, n, self._output, self.name), watching
+
+    def _frozen_values(self, device: str) -> dict[int, Tensor]:
+        """Parameters that are not trained, by the `id` of the caller's."""
+        rest = [value for name, value in self._parameters.items() if name not in self.trainable]
+        states = [state_of(value) for value in rest]
+        if device not in self._frozen or self._frozen[device][0] != states:
+            self._frozen[device] = states, {id(value): own(value, device) for value in rest}
+        return self._frozen[device][1]
+
+
+def _held(module: nn.Module) -> list[tuple[str, int, torch.dtype, bool]]:
+    """Which parameters and buffers the module holds, in which dtypes, and which of them are trained."""
+    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return [(name, id(value), value.dtype, value.requires_grad) for name, value in every]

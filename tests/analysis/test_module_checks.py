@@ -1,0 +1,133 @@
+"""What `check` says of a module: ways against each other, a translation against engines, and what it finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import strangers
+import udlbridge as ub
+from helpers import udlbridge
+from modules import made
+from udlbridge import errors
+
+X = np.random.default_rng(0).standard_normal((4, 3))
+
+
+def ways(report: Any) -> set[tuple[str, str, str]]:
+    return {(row.quantity, row.first, row.second) for row in report.comparisons}
+
+
+@pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "own function", "frames"])
+def test_the_ways_of_a_module_agree(name: str) -> None:
+    module, x = made(name)
+    report = ub.check(module, x, backends=["torch"])
+    assert report.ok, str(report)
+    assert report.engines == ("structured", "plain", "differences")
+    assert ("full NTK", "structured", "plain") in ways(report)
+    assert ("J w", "plain", "differences") in ways(report)
+    assert "agree" in str(report)
+
+
+def test_a_chain_is_translated_for_the_other_engines() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    report = ub.check(module, X, backends=["torch", "reference"])
+    assert report.ok, str(report)
+    for quantity, way in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
+        assert (quantity, way, "reference") in ways(report)
+    assert report.versions.keys() >= {"torch"}
+    assert "reference" in ub.check(module, X).engines
+
+
+def test_a_module_without_a_translation_says_why() -> None:
+    module, x = made("resnet")
+    report = ub.check(module, x)
+    assert report.ok, str(report)
+    assert "no translation" in report.skipped["reference"]
+    assert "no translation" in str(report)
+    with pytest.raises(errors.ConversionError):
+        ub.check(module, x, backends=["torch", "reference"])
+    chosen = ub.check(strangers.language_model(), strangers.inputs("language_model", 3), output="logits")
+    assert chosen.ok, str(chosen)
+    assert "output='logits'" in chosen.skipped["reference"]
+
+
+class Lying(torch.autograd.Function):
+    """A backward that is not that of the forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Tensor:  # type: ignore[override]
+        return d
+
+
+def test_a_backward_that_is_another_functions_is_found() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Lying.apply(self.inner(x))
+
+    report = ub.check(Net().double(), X)
+    assert not report.ok
+    assert [row.quantity for row in report.comparisons if not row.ok] == ["J w"]
+
+
+def test_differences_of_a_float32_module_are_taken_in_float64() -> None:
+    module, x = strangers.net(), strangers.inputs("net", 3)
+    report = ub.check(module, x)
+    assert report.ok, str(report)
+    (row,) = [row for row in report.comparisons if row.quantity == "J w"]
+    assert row.difference < 1e-7
+
+
+def test_a_module_that_insists_on_its_dtype_is_checked_without_differences() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x.float())
+
+    report = ub.check(Stubborn(), X.astype(np.float32))
+    assert report.ok
+    assert "float64" in report.skipped["differences"]
+
+
+@pytest.mark.parametrize("name", ["net", "language_model", "unet", "tagger"])
+def test_a_strangers_module_at_the_command_line(name: str, tmp_path: Any) -> None:
+    x = strangers.inputs(name)
+    file = tmp_path / ("x.npz" if isinstance(x, dict) else "x.npy")
+    np.savez(file, **x) if isinstance(x, dict) else np.save(file, x)
+    output = ["--output", "logits"] if name == "language_model" else []
+    done = udlbridge("check", "--model", f"{strangers.__file__}:{name}", "--samples", file, "--n", 4, *output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "structured" in done.stdout
+
+
+def test_a_copy_with_other_parameters_or_in_another_dtype() -> None:
+    module = strangers.tagger()
+    x = strangers.inputs("tagger")
+    module(torch.tensor(x))  # its last state is no leaf, which cannot be copied deeply
+    network = ub.as_network(module)
+    double = network.astype("float64")
+    assert ub.ntk(double, x).dtype == np.float64
+    np.testing.assert_allclose(ub.ntk(double, x), ub.ntk(module, x), rtol=1e-4)
+    moved = network.with_params({name: 2 * value for name, value in network.params.items()})
+    assert moved.module is not module
+    np.testing.assert_array_equal(moved.params["lstm.bias_ih_l0"], 2 * module.lstm.bias_ih_l0.detach().numpy())
+    np.testing.assert_array_equal(network.params["lstm.bias_ih_l0"], module.lstm.bias_ih_l0.detach().numpy())
+    tied = ub.as_network(made("tied")[0]).astype("float32").module
+    assert tied.head.weight is tied.tokens.weight
+    with pytest.raises(errors.ParameterError, match="missing"):
+        network.with_params({})

@@ -1,0 +1,181 @@
+"""Stores of kernels of modules: begun, resumed, appended to, verified, with the module handed in again."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import strangers
+import udlbridge as ub
+from helpers import assert_within_budget
+from modules import made
+from udlbridge import errors
+from udlbridge.store import filling, samples
+from udlbridge.store.tile_writer import TileWriter
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 4 samples, so that few samples have several."""
+    from udlbridge.kernels import planning
+
+    monkeypatch.setattr(planning, "LARGEST_TILE", 4)
+    monkeypatch.setattr(planning, "SHORTEST_BLOCK", 4)
+
+
+@pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "functional"])
+def test_a_store_of_a_module_holds_its_kernel_and_grows(name: str, tmp_path: Path) -> None:
+    module, x = made(name, 10)
+    store = ub.compute_kernel(module, x[:7], tmp_path / "K.zarr")
+    assert_within_budget(np.asarray(store), ub.ntk(module, x[:7], method="plain"))
+    assert store.verify().ok
+    again = ub.KernelStore(store.path, model=module, x=x[:7])
+    again.append(x[7:])
+    assert_within_budget(np.asarray(again), ub.ntk(module, x, method="plain"))
+    np.testing.assert_array_equal(again.samples(), x)
+    assert again.rank_bound == ub.as_network(module).n_params * store.reduction.n_outputs
+    assert again.compare_with_float64(3) < 1e-12
+
+
+def test_what_was_interrupted_goes_on_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = made("tied", 10)
+    whole = ub.compute_kernel(module, x, tmp_path / "whole.zarr")
+
+    class Interrupted(TileWriter):
+        def put(self, tile: Any, block: np.ndarray) -> None:
+            if tile.row == 2:
+                raise KeyboardInterrupt
+            super().put(tile, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "TileWriter", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ub.compute_kernel(module, x, tmp_path / "K.zarr")
+    assert ub.KernelStore(tmp_path / "K.zarr").verify().missing
+    with pytest.raises(errors.StoreError, match="other network"):
+        ub.compute_kernel(other_weights(module), x, tmp_path / "K.zarr", resume=True)
+    found = ub.compute_kernel(copy.deepcopy(module), x, tmp_path / "K.zarr", resume=True)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(whole))
+    assert found.manifest["model"] == whole.manifest["model"]
+
+
+def other_weights(module: nn.Module) -> nn.Module:
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-9
+    return other
+
+
+def test_the_module_has_to_be_the_one_of_the_kernel(tmp_path: Path) -> None:
+    module, x = made("reused", 6)
+    store = ub.compute_kernel(module, x, tmp_path / "K.zarr", params="again.weight")
+    assert store.parameters == ("first.weight",)
+    alone = ub.KernelStore(store.path)
+    assert alone.verify().ok
+    assert alone.rank_bound == 9 * 2
+    for work in (alone.model, alone.repair, lambda: alone.append(x), lambda: alone.compare_with_float64(1)):
+        with pytest.raises(errors.StoreError, match=r"module \(Reused\), which it does not hold.*model=module"):
+            work()
+    for other in (other_weights(module), ub.Model([ub.Dense(3, 2)], dtype="float64")):
+        with pytest.raises(errors.StoreError, match="other network"):
+            ub.KernelStore(store.path, model=other)
+    with pytest.raises(errors.StoreError, match="other samples"):
+        ub.KernelStore(store.path, model=module, x=x[::-1])
+    with torch.no_grad():
+        module.read.weight += 1.0
+    assert store.verify().inputs != ()
+    with pytest.raises(errors.StoreError, match="other network"):
+        store.append(x)
+
+
+def test_a_damaged_tile_is_computed_again(tmp_path: Path) -> None:
+    module, x = made("tied", 10)
+    store = ub.compute_kernel(module, x, tmp_path / "K.zarr")
+    before = np.asarray(store)
+    file = store.path / "kernel" / "c" / "1" / "0"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert ub.KernelStore(store.path).verify().damaged == ((1, 0),)
+    assert ub.KernelStore(store.path, model=module).repair() == 1
+    np.testing.assert_array_equal(np.asarray(store), before)
+
+
+def test_settings_and_the_choice_of_an_output_are_part_of_what_a_kernel_is_of() -> None:
+    def hashed(slope: float, output: Any = None) -> str:
+        torch.manual_seed(0)
+        return ub.as_network(nn.Sequential(nn.Linear(3, 2), nn.LeakyReLU(slope)), output=output).hash()
+
+    assert hashed(0.1) == hashed(0.1)
+    assert len({hashed(0.1), hashed(0.2), hashed(0.1, "logits"), hashed(0.1, 0)}) == 4
+    module = strangers.tagger()
+    before = ub.as_network(module).hash()
+    module(torch.zeros(1, 3, dtype=torch.int64))  # it keeps its last state
+    assert ub.as_network(module).hash() == before
+
+
+def test_several_inputs_by_name(tmp_path: Path) -> None:
+    module, x = strangers.language_model(), strangers.inputs("language_model", 7)
+    store = ub.compute_kernel(module, first(x, 5), tmp_path / "K.zarr", output="logits", outputs=3)
+    again = ub.KernelStore(store.path, model=module, output="logits", x=first(x, 5))
+    again.append({name: value[5:] for name, value in x.items()})
+    assert_within_budget(np.asarray(again), ub.ntk(module, x, output="logits", outputs=3))
+    assert again.samples().dtype.names == ("input_ids", "attention_mask")
+    np.testing.assert_array_equal(again.samples()["attention_mask"], x["attention_mask"])
+    with pytest.raises(errors.StoreError, match="other samples"):
+        ub.KernelStore(store.path, model=module, output="logits", x=first(x, 5))
+    with pytest.raises(errors.StoreError, match="other network"):
+        ub.KernelStore(store.path, model=module, output=lambda y: y["logits"])
+    swapped = {"attention_mask": x["input_ids"], "input_ids": x["attention_mask"]}
+    assert samples.data_hash(network_batch(swapped)) != samples.data_hash(network_batch(x))
+
+
+def first(x: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    return {name: value[:n] for name, value in x.items()}
+
+
+def network_batch(x: Any) -> np.ndarray:
+    from udlbridge.backends.pytorch.module_inputs import Dtypes, packed
+
+    return packed(x, "x", Dtypes(frozenset({torch.float32})))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.ones((3, 2, 2), np.float32),
+        np.arange(6).reshape(3, 2) > 2,
+        np.arange(6, dtype=np.float16).reshape(3, 2),
+        np.array([(1, [2.0, 3.0]), (4, [5.0, 6.0])], dtype=[("a", "i8"), ("b", "f4", (2,))]),
+    ],
+)
+def test_samples_lie_in_a_store_and_come_back(x: np.ndarray) -> None:
+    kept, fields = samples.as_kept(x), samples.sample_fields(x)
+    assert kept.dtype.name in samples.DTYPES
+    found = samples.as_given(kept, fields)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, x)
+    assert samples.data_hash(x) == samples.data_hash(memoryview_like(kept), fields=fields)
+    assert fields is None or kept.shape[1:] == (samples.bytes_of(fields),)
+
+
+class memoryview_like:  # noqa: N801 - an array that is not NumPy's, as Zarr's
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self.array[key]
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).to(torch.bfloat16)
+    x = torch.randn(5, 3).to(torch.bfloat16)
+    store = ub.compute_kernel(module, x, tmp_path / "K.zarr", device=torch.device("cpu"))
+    assert store.dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(store), ub.ntk(module, x))

@@ -1,0 +1,147 @@
+"""Somebody else's module at the first try: kernel, spectrum, store, and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import strangers
+import udlbridge as ub
+from helpers import assert_within_budget, udlbridge
+from udlbridge import errors
+
+NAMES = ("net", "language_model", "unet", "tagger")
+FILE = Path(strangers.__file__)
+
+
+def output_of(name: str) -> str | None:
+    return "logits" if name == "language_model" else None
+
+
+def in_double(name: str) -> tuple[Any, Any]:
+    module, x = getattr(strangers, name)().double(), strangers.inputs(name)
+    return module, x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_spectrum_and_store(name: str, tmp_path: Path) -> None:
+    module, x = in_double(name)
+    output = output_of(name)
+    kernel = ub.ntk(module, x, output=output)
+    assert_within_budget(kernel, ub.ntk(module, x, output=output, method="plain"))
+    found = ub.spectrum(module, x=x, output=output)
+    assert found.verdict in ("PSD", "rounding")
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(kernel), rtol=0, atol=1e-12 * kernel.max())
+    store = ub.compute_kernel(module, x, tmp_path / "K.zarr", output=output)
+    np.testing.assert_array_equal(np.asarray(store), kernel)
+    network = ub.as_network(module, output=output)
+    ub.outputs(network, x)
+    assert ub.plan(network, 100, calibrate=False).n == 100  # the shapes are those of the samples that came
+
+
+def test_one_of_several_outputs_by_name_by_place_and_by_a_function() -> None:
+    module, x = in_double("language_model")
+    logits = ub.outputs(module, x, output="logits")
+    assert logits.shape == (6, 55)
+    np.testing.assert_array_equal(ub.outputs(module, x, output=0), logits)
+    last = ub.outputs(module, x, output=lambda found: found.logits[:, -1])
+    np.testing.assert_array_equal(last, logits.reshape(6, 5, 11)[:, -1])
+    state = ub.jacobian(module, x, output=lambda found: found["hidden_states"][0].sum(1))
+    assert state["wte.weight"].any()
+    assert not state["ln_f.weight"].any()
+    parts = ub.layer_kernels(module, x, output="logits")
+    assert_within_budget(sum(parts.values()), ub.ntk(module, x, output="logits"))
+    operator = ub.ntk_operator(module, x, output="logits", outputs="sum")
+    np.testing.assert_allclose(
+        operator @ np.ones(6), ub.ntk(module, x, output="logits", outputs="sum").sum(1), rtol=1e-12
+    )
+    with pytest.raises(errors.ConversionError, match=r"gives a ModelOutput, with 'logits', 'hidden_states'.*output="):
+        ub.ntk(module, x)
+
+
+def test_output_is_for_modules() -> None:
+    model, x = ub.Model([ub.Dense(3, 2)]), np.ones((2, 3), np.float32)
+    for call in (ub.outputs, ub.jacobian, ub.input_jacobian, ub.input_hessian, ub.ntk, ub.layer_kernels):
+        with pytest.raises(errors.OptionError, match="output='logits' with a Model"):
+            call(model, x, output="logits")
+    with pytest.raises(errors.OptionError, match="output='logits' with a Model"):
+        ub.spectrum(model, x=x, output="logits")
+    with pytest.raises(errors.OptionError, match="output= with a kernel"):
+        ub.spectrum(np.eye(3), output="logits")
+    network = ub.as_network(strangers.tagger())
+    with pytest.raises(errors.OptionError, match="say it once, to as_network"):
+        ub.ntk(network, strangers.inputs("tagger"), output=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_the_command_line(name: str, tmp_path: Path) -> None:
+    module, x = getattr(strangers, name)(), strangers.inputs(name)
+    file = tmp_path / ("x.npz" if isinstance(x, dict) else "x.npy")
+    np.savez(file, **x) if isinstance(x, dict) else np.save(file, x)
+    words = ["--model", f"{FILE}:{name}", "--samples", file]
+    words += ["--output", "logits"] if output_of(name) else []
+    for target in ("k.npy", "k.zarr"):
+        done = udlbridge("kernel", *words, "--n", 6, "--out", tmp_path / target)
+        assert done.returncode == 0, done.stderr
+    expected = ub.ntk(module, x, output=output_of(name))
+    np.testing.assert_array_equal(np.load(tmp_path / "k.npy"), expected)
+    np.testing.assert_array_equal(np.asarray(ub.KernelStore(tmp_path / "k.zarr")), expected)
+    assert udlbridge("spectrum", *words, "--n", 6).returncode == 0
+    assert udlbridge("spectrum", tmp_path / "k.zarr").returncode == 0
+    if name == "tagger":
+        assert udlbridge("kernel", *words, "--n", 1000, "--plan").returncode == 0
+    assert udlbridge("kernel", *words, "--n", 6, "--out", tmp_path / "k.zarr", "--resume").returncode == 0
+
+
+def test_a_store_of_a_module_at_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(tmp_path))
+    x, target = strangers.inputs("tagger", 8), tmp_path / "k.zarr"
+    np.save(tmp_path / "x.npy", x[:5])
+    np.save(tmp_path / "more.npy", x[5:])
+    model = ["--model", "strangers:tagger"]  # package.module:function
+    done = udlbridge("kernel", *model, "--samples", tmp_path / "x.npy", "--out", target, "--n", 9)
+    assert done.returncode == 0, done.stderr
+    assert udlbridge("store", "verify", target).returncode == 0
+    assert udlbridge("store", "verify", target, *model).returncode == 0
+    done = udlbridge("store", "verify", target, "--model", f"{FILE}:unet")
+    assert done.returncode == 2
+    assert "other network" in done.stderr
+    done = udlbridge("store", "append", target, tmp_path / "more.npy")
+    assert done.returncode == 2
+    assert "--model file.py:function" in done.stderr
+    assert udlbridge("store", "append", target, tmp_path / "more.npy", *model).returncode == 0
+    np.testing.assert_allclose(np.asarray(ub.KernelStore(target)), ub.ntk(strangers.tagger(), x), rtol=1e-5)
+    assert udlbridge("store", "verify", target, "--repair", *model).returncode == 0
+
+
+def test_random_tokens_are_tokens_of_the_table(tmp_path: Path) -> None:
+    target = tmp_path / "k.npy"
+    done = udlbridge("kernel", "--model", f"{FILE}:tagger", "--shape", 5, "--n", 6, "--out", target)
+    assert done.returncode == 0, done.stderr
+    assert np.linalg.matrix_rank(np.load(target)) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "3ls", "--output", "logits"], "output='logits' with a Model"),
+        (["--model", f"{FILE}:tagger"], "a module does not say what shape a sample has"),
+        (["--model", f"{FILE}:language_model", "--shape", "5"], "output='logits'"),
+        (["--model", f"{FILE}:unet", "--samples", FILE], "is not a .npy file"),
+    ],
+)
+def test_what_is_refused_at_the_command_line(words: list[Any], said: str, tmp_path: Path) -> None:
+    done = udlbridge("kernel", *words, "--n", 3, "--out", tmp_path / "k.npy")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_function_finds_what_lies_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("import torch\n\nclass Net(torch.nn.Linear):\n    pass\n")
+    (tmp_path / "mine.py").write_text("from beside_it import Net\n\ndef net():\n    return Net(3, 2)\n")
+    target = tmp_path / "k.npy"
+    done = udlbridge("kernel", "--model", f"{tmp_path}/mine.py:net", "--shape", 3, "--n", 4, "--out", target)
+    assert done.returncode == 0, done.stderr
