@@ -317,7 +317,7 @@ def test_a_layer_without_an_alignment_is_named() -> None:
     model = ub.Model([ub.Dense(3, 2), ub.Dense(2, 2)], dtype="float64")
     dead = model.with_params({**model.params, "1.weight": np.zeros((2, 2))})
     x = np.random.default_rng(0).standard_normal((6, 3))
-    with pytest.raises(NumericalError, match="layer 1 has no norm"):
+    with pytest.raises(NumericalError, match="layer 1 dense has no norm"):
         ub.layer_alignments(dead, x, ub.label_kernel(np.array([1, -1, 1, -1, 1, 1])), backend="reference")
     with pytest.raises(NumericalError, match="the target has no norm"):
         ub.layer_alignments(model, x, np.ones((6, 6)), backend="reference")

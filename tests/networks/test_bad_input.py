@@ -216,7 +216,7 @@ def test_bad_options_of_a_spectrum() -> None:
     for options, message in (({"k": 0}, "k=0"), ({"dense_limit": -1}, "dense_limit=-1"), ({"k": 2.5}, r"k=2\.5")):
         with pytest.raises(errors.OptionError, match=message):
             ub.spectrum(np.eye(3), **options)
-    with pytest.raises(errors.OptionError, match=r"type ndarray.*Model alone"):
+    with pytest.raises(errors.OptionError, match=r"type ndarray.*with a network alone"):
         ub.spectrum(np.eye(3), x=GOOD)
     with pytest.raises(errors.OptionError, match=r"without samples"):
         ub.spectrum(MODEL)
@@ -253,9 +253,7 @@ def test_bad_repairs() -> None:
         ub.repair(np.diag([1.0, -1.0]), "closest")
 
 
-def test_a_torch_module_in_the_place_of_the_model() -> None:
-    torch = pytest.importorskip("torch")
-    module = torch.nn.Linear(3, 2)
-    for compute in (ub.signal_report, ub.features):
-        with pytest.raises(errors.OptionError, match=r"a Linear in the place of the model.*ub\.from_torch"):
-            compute(module, GOOD)
+def test_a_word_in_the_place_of_the_model() -> None:
+    for compute in (ub.signal_report, ub.features, ub.ntk, ub.check):
+        with pytest.raises(errors.OptionError, match=r"a str in the place of the model.*torch\.nn\.Module"):
+            compute("3ls", GOOD)

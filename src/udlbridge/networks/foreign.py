@@ -81,13 +81,19 @@ class ForeignNetwork(ABC):
     def astype(self, dtype: str) -> ForeignNetwork:
         """A copy that computes in "float32" or "float64"."""
 
+    def _lacks(self, what: str) -> ConversionError:
+        """The error of a network that is no module, where only a module has this."""
+        return ConversionError(
+            f"{what} of a {self.name}", allowed="a torch.nn.Module", remedy="give ub.to_torch(network), which is one"
+        )
+
     def with_params(self, params: Mapping[str, np.ndarray]) -> ForeignNetwork:
         """A copy with other parameters, of the same names and shapes. Raises `ParameterError` for others, and NaN."""
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("other parameters")
 
     def translatable(self) -> Any:
         """What `from_torch` may make a `Model` of. Raises `ConversionError` where that would be another network."""
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("a translation")
 
     @abstractmethod
     def hash(self) -> str:
@@ -106,18 +112,18 @@ class ForeignNetwork(ABC):
     @property
     def layer_kinds(self) -> Mapping[str, str]:
         """The layers, in the order in which samples come by, by path with the names of their classes."""
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("layers")
 
     def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
         """(n, *shape) by the path of every layer, or of the one that is named, which may hold others.
 
         Raises `OptionError` where there is no such layer.
         """
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("layers")
 
     def layer_signals(self, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By the path of every layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each."""
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("layers")
 
     def ending(self) -> str | None:
         """What makes the outputs (n, O) of logits, as far as it is known: "Softmax", "LogSoftmax" or "sigmoid"."""
@@ -125,7 +131,7 @@ class ForeignNetwork(ABC):
 
     def check_training(self) -> None:
         """Raise `ConversionError` for one that cannot be trained as it is."""
-        raise ConversionError(f"a {self.name} does not have this", allowed="a torch.nn.Module")
+        raise self._lacks("training")
 
     @property
     def n_params(self) -> int:
