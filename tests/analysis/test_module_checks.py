@@ -43,8 +43,17 @@ def test_a_chain_is_translated_for_the_other_engines() -> None:
     assert "reference" in ub.check(module, X).engines
 
 
-def test_a_module_without_a_translation_says_why() -> None:
+def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
     module, x = made("resnet")
+    report = ub.check(module, x, backends=["torch", "reference"])
+    assert report.ok, str(report)
+    for quantity, way in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
+        assert (quantity, way, "reference") in ways(report)
+    assert "reference" in ub.check(module, x).engines
+
+
+def test_a_module_without_a_translation_says_why() -> None:
+    module, x = made("bag of sums")
     report = ub.check(module, x)
     assert report.ok, str(report)
     assert "no translation" in report.skipped["reference"]
@@ -77,9 +86,13 @@ def test_a_backward_that_is_another_functions_is_found() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return Lying.apply(self.inner(x))
 
-    report = ub.check(Net().double(), X)
+    report = ub.check(Net().double(), X, backends=["torch"])
     assert not report.ok
     assert [row.quantity for row in report.comparisons if not row.ok] == ["J w"]
+    # The graph has the forward alone, whose derivatives are others than the module's.
+    parted = {(row.quantity, row.second) for row in ub.check(Net().double(), X).comparisons if not row.ok}
+    assert {("full NTK", "reference"), ("input jacobian", "reference")} <= parted
+    assert ("outputs", "reference") not in parted
 
 
 def test_differences_of_a_float32_module_are_taken_in_float64() -> None:

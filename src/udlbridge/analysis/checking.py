@@ -116,7 +116,8 @@ def check(
 
     Of a `torch.nn.Module` the structured kernel is compared with the one of per-sample Jacobians ("plain"), and the
     derivative along a random direction of the parameters with differences of outputs, in float64 and within 1e-5; and
-    all of these with the other engines where `udlbridge.from_torch` has a translation, else `skipped` says why not.
+    all of these with the other engines where `udlbridge.from_torch` has a translation, as a `Model` or else as a
+    `Graph`; `skipped` says where not, and why.
 
     Args:
         model: the network; of a `Graph`, the engines that compute graphs are compared.

@@ -16,7 +16,9 @@ from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import in_float64
+from udlbridge.networks.model import Model
 
 STRUCTURED, PLAIN, DIFFERENCES = "structured", "plain", "differences"
 WAYS = (STRUCTURED, PLAIN, DIFFERENCES)
@@ -64,13 +66,14 @@ def module_results(
     if others == []:
         return results, skipped
     try:
-        model = from_torch(network.translatable())
+        model = _translation(network, x)
     except UDLBridgeError as error:
         if others is not None:
             raise
         reason = f"the module has no translation: {error.given}"
         return results, {**skipped, **{name: reason for name in backends.engines() if name != network.engine}}
-    usable = [name for name in backends.usable() if name != network.engine]
+    computing = model.engines if isinstance(model, Graph) else backends.engines()
+    usable = [name for name in backends.usable() if name in computing and name != network.engine]
     for name in usable if others is None else others:
         results[name] = {
             "outputs": evaluate(model, x, backend=name),
@@ -79,8 +82,17 @@ def module_results(
         }
     if others is None:
         left_out = [name for name in backends.engines() if name not in (*usable, network.engine)]
-        skipped |= {name: backends.availability(name).reason for name in left_out}
+        skipped |= {name: backends.availability(name).reason or "it does not compute graphs" for name in left_out}
     return results, skipped
+
+
+def _translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
+    """A `Model`, which every engine computes, or else a `Graph`. Raises `ConversionError` where there is neither."""
+    module = network.translatable()
+    try:
+        return from_torch(module)
+    except UDLBridgeError:
+        return from_torch(module, x)
 
 
 def _kernels(network: Any, x: np.ndarray, reduction: Outputs, **options: Any) -> dict[str, np.ndarray]:
