@@ -111,6 +111,14 @@ def test_calls_run_in_one_thread_and_come_back(thread: owner.JuliaThread) -> Non
     assert thread._thread.daemon  # it ends with the process
 
 
+@pytest.mark.julia
+def test_a_thread_that_did_not_start_julia_does_not_speak_for_it(thread: owner.JuliaThread) -> None:
+    owner.run(runtime.start)
+    # It idles between these, and Julia, which does not know this thread, crashed when it said so.
+    assert [thread.run(lambda n=n: n) for n in range(3)] == [0, 1, 2]
+    owner.run(lambda: runtime.julia_base().GC.gc())
+
+
 def test_a_call_from_the_thread_itself_is_made_at_once(thread: owner.JuliaThread) -> None:
     assert thread.run(lambda: thread.run(lambda: 3)) == 3
 

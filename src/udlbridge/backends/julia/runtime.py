@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ class _State:
     module: Any = None
     main: Any = None
     library: ctypes.PyDLL | None = None
+    thread: int | None = None
     forked: bool = False
 
 
@@ -200,7 +202,7 @@ def start() -> Any:
         said = probe.load_failure(place.exe, place.project)
         raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from None
     _STATE.main, _STATE.module = main, module
-    _STATE.library = _internal_library()
+    _STATE.library, _STATE.thread = _internal_library(), threading.get_ident()
     return module
 
 
@@ -224,9 +226,12 @@ def _internal_library() -> ctypes.PyDLL | None:
 
 @contextlib.contextmanager
 def parked() -> Iterator[None]:
-    """Within it, Julia's first thread, which asks, does not touch Julia, and collections do not wait for it."""
+    """Within it, the thread that started Julia does not touch it, and collections do not wait for that thread.
+
+    In any other thread it does nothing: Julia does not know these, and would crash.
+    """
     library = _STATE.library
-    if library is None:
+    if library is None or _STATE.thread != threading.get_ident():
         yield
         return
     state = library.jl_gc_safe_enter()
