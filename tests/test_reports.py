@@ -49,7 +49,9 @@ def test_reports_of_numbers_that_are_not_finite(monkeypatch: pytest.MonkeyPatch)
     """`worst` of nothing is NaN, differences of NaN are infinite, and exploded signals are: none is a word of JSON."""
     model = ub.Model([ub.Dense(3, 2)])
     x = np.ones((4, 3), dtype=np.float32)
-    monkeypatch.setattr("udlbridge.analysis.checking._engines", lambda asked: (["reference"], {"julia": "not here"}))
+    monkeypatch.setattr(
+        "udlbridge.analysis.checking._engines", lambda asked, graph: (["reference"], {"julia": "not here"})
+    )
     alone = ub.check(model, x).to_dict()
     assert (alone["worst"], alone["ok"]) == (None, False)
     broken = model.with_params({**model.params, "0.bias": np.full(2, 3e38, np.float32)})
