@@ -31,6 +31,7 @@ def assert_crosses(module: nn.Module, x: np.ndarray) -> ub.Graph:
     return graph
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
     module, x = made(name)

@@ -22,6 +22,7 @@ from udlbridge.errors import OptionError  # noqa: E402
 from udlbridge.estimators import NTKClassifier, NTKKernel, NTKRidge, network_kernel  # noqa: E402
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", [NTKRidge(), NTKClassifier()], ids=lambda e: type(e).__name__)
 def test_the_checks_of_scikit_learn_pass(estimator: object) -> None:

@@ -21,6 +21,7 @@ def test_quickstart() -> None:
     assert "agree; worst" in done.stdout
 
 
+@pytest.mark.slow
 def test_crossing() -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / "crossing.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -83,6 +84,7 @@ def test_the_notebook_of_kernel_regression_runs_and_is_stored_with_its_outputs()
     assert operator < 1e-3  # its regularisation is relative to a diagonal that is estimated
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_stored_with_its_outputs() -> None:
     import nbformat
     from nbclient import NotebookClient

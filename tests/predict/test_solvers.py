@@ -106,6 +106,7 @@ def test_predictions_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By products and by a store: the same test error, much below chance."""
     x, labels = ub.data.mnist("train", n=340)

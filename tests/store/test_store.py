@@ -149,6 +149,7 @@ def test_bad_amounts_of_memory() -> None:
         ub.plan(MODEL, 10, backend="reference", memory="1MB")
 
 
+@pytest.mark.slow
 def test_memory_bound_holds(tmp_path: Path) -> None:
     """The peak resident size of a fresh process over its baseline, for a bound far below what the kernel would take."""
     code = (
@@ -368,6 +369,7 @@ def test_interrupted_anywhere_and_resumed(tmp_path: Path, monkeypatch: pytest.Mo
             assert path.read_bytes() == (resumed.path / path.relative_to(whole.path)).read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_by_sigkill_and_resumed(tmp_path: Path) -> None:
     """A real process, killed as soon as its first tiles are on disk; the lock that it held is free afterwards."""
     code = (

@@ -84,6 +84,7 @@ TRAINED = ("07_convolution", "08_mnist1d", "10_decoding", "14_values_and_slopes"
 """Practicals that train networks, which takes seconds."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in TRAINED else name for name in practicals.names()]
 )
