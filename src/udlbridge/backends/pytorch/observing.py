@@ -16,7 +16,8 @@ from udlbridge.backends.pytorch.layouts import Layout
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site, Tied
 from udlbridge.backends.pytorch.structured import Group, Recipe
 from udlbridge.backends.pytorch.tracing import Entry, Trace
-from udlbridge.backends.pytorch.uses import Rows, Table, Use, rows_site, use_of
+from udlbridge.backends.pytorch.use_rules import use_of
+from udlbridge.backends.pytorch.uses import Rows, Table, Use, rows_site
 from udlbridge.errors import ConversionError
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candidates
 from udlbridge.backends.pytorch.tracing import Entry, Trace
-from udlbridge.backends.pytorch.uses import Convolved, Rows, Table, Use, use_of
+from udlbridge.backends.pytorch.use_rules import use_of
+from udlbridge.backends.pytorch.uses import Convolved, Rows, Table, Use
 from udlbridge.errors import ConversionError
 
 

@@ -1,8 +1,7 @@
-"""How a tensor made of parameters enters a network, read from the node of autograd's graph where it does.
+"""How a tensor made of parameters enters a network.
 
 Each use says what samples give at it (`locator`), how errors d = d f / d z become a summand of the kernel, and the
-per-sample gradients by the tensor that entered. Nodes that are not in `RULES` have no use: their parameters are
-differentiated sample by sample.
+per-sample gradients by the tensor that entered.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from udlbridge.backends.pytorch.layouts import Layout
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
@@ -215,195 +211,3 @@ def _summed(e: Tensor, spread: Shape) -> Tensor:
         if e.shape[axis] != length:
             e = e.reshape(*e.shape[:axis], -1, length, *e.shape[axis + 1 :]).sum(axis)
     return e
-
-
-def use_of(node: Node, index: int, entered: Shape, made: Shape) -> Use | None:
-    """How a tensor of shape `entered` enters at input `index` of a node that makes a tensor of shape `made`."""
-    rule = RULES.get(node.name())
-    try:
-        return None if rule is None else rule(node, index, entered, made)
-    except RuntimeError:  # a tensor that the node kept was overwritten since
-        return None
-
-
-def _aligned(entered: Shape, made: Shape) -> Shape:
-    """As NumPy broadcasts: from the last axis."""
-    return (1,) * (len(made) - len(entered)) + entered
-
-
-def _channels(entered: Shape, made: Shape) -> Shape:
-    """Along axis 1."""
-    return tuple(prod(entered) if axis == 1 else 1 for axis in range(len(made)))
-
-
-def _addmm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    if node._saved_alpha != 1 or node._saved_beta != 1:
-        return None
-    if index == 0:
-        return Scaled(entered, made, node._saved_mat1, _aligned(entered, made))
-    return _rows(node._saved_mat1 if index == 2 else node._saved_mat2, index == 1, entered, made)
-
-
-def _mm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return _rows(node._saved_self if index == 1 else node._saved_mat2, index == 0, entered, made)
-
-
-def _mv(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return _rows(node._saved_self, False, entered, made) if index == 1 else None
-
-
-def _rows(other: Tensor | None, first: bool, entered: Shape, made: Shape) -> Use | None:
-    """`first`: W stands to the left, so that z is the transpose of what rows give."""
-    if other is None:
-        return None
-    return Rows(entered, made[::-1] if first else made, other.detach().T if first else other.detach(), first)
-
-
-def _convolution(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    x = node._saved_input
-    if x is None:
-        return None
-    if index == 2:
-        return Scaled(entered, made, x, _channels(entered, made))
-    if index != 1:
-        return None
-    zeros = node._saved_padding
-    windows = Windows(
-        tuple(entered[2:]), tuple(node._saved_stride), tuple((zero, zero) for zero in zeros),
-        tuple(node._saved_dilation),
-    )  # fmt: skip
-    if node._saved_transposed and any(node._saved_output_padding):
-        # The last zeros that were added lie outside of every window.
-        windows = Windows(
-            windows.kernel, windows.strides,
-            tuple((zero, zero - more) for zero, more in zip(zeros, node._saved_output_padding, strict=True)),
-            windows.dilations,
-        )  # fmt: skip
-    return Convolved(entered, made, x.detach(), windows, node._saved_groups, node._saved_transposed)
-
-
-def _norm(node: Any, index: int, entered: Shape, made: Shape, spread: Shape, plain: Callable[[], Tensor]) -> Use | None:
-    if index not in (1, 2):
-        return None
-    x = node._saved_input
-    return Scaled(entered, made, x, spread, plain if index == 1 else None)
-
-
-def _layer_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    x, mean, scale = node._saved_input.detach(), node._saved_result1, node._saved_result2
-    return _norm(node, index, entered, made, _aligned(entered, made), lambda: (x.to(mean.dtype) - mean) * scale)
-
-
-def _group_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    x, mean, scale, groups = node._saved_input.detach(), node._saved_result1, node._saved_result2, node._saved_group
-
-    def plain() -> Tensor:
-        apart = x.reshape(len(x), groups, -1).to(mean.dtype)
-        return ((apart - mean[..., None]) * scale[..., None]).view(x.shape)
-
-    return _norm(node, index, entered, made, _channels(entered, made), plain)
-
-
-def _batch_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    x = node._saved_input.detach()
-    training, mean, scale = node._saved_training, node._saved_result1, node._saved_result2
-    if not training:
-        mean = node._saved_running_mean
-        scale = (node._saved_running_var + node._saved_eps).rsqrt()
-    spread = _channels((x.shape[1],), made)
-    return _norm(
-        node, index, entered, made, spread, lambda: (x.to(mean.dtype) - mean.view(spread)) * scale.view(spread)
-    )
-
-
-def _embedding(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    if index != 0 or node._saved_scale_grad_by_freq:
-        return None
-    return Table(entered, made, node._saved_indices, _token(node._saved_padding_idx, entered))
-
-
-def _token(saved: int, entered: Shape) -> int:
-    """The padding token, of which -1 says that there is none; torch shows it without its sign."""
-    return saved if saved < entered[0] else -1
-
-
-def _embedding_bag(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    weighted = node._saved_per_sample_weights is not None
-    if index != 0 or weighted or node._saved_scale_grad_by_freq or node._saved_mode not in (0, 1):
-        return None
-    tokens, offsets = node._saved_indices, node._saved_offsets[: made[0]]
-    if _token(node._saved_padding_idx, entered) >= 0:
-        return None
-    bag = torch.searchsorted(offsets, torch.arange(len(tokens), device=tokens.device), right=True) - 1
-    counts = torch.bincount(bag, minlength=made[0])
-    share = 1.0 / counts[bag].double() if node._saved_mode == 1 else torch.ones(len(bag), device=bag.device)
-    return Table(entered, made, tokens, -1, bag, share)
-
-
-def _mul(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    other = node._saved_other if index == 0 else node._saved_self
-    if other is None:
-        return None
-    other = other.detach()
-    return Scaled(entered, made, _full(other, made), _aligned(entered, made), lambda: other)
-
-
-def _div(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    by = node._saved_other
-    if by is None:
-        return None
-    by = by.detach()
-    if index == 0:
-        return Scaled(entered, made, _full(by, made), _aligned(entered, made), lambda: 1.0 / by)
-    x = node._saved_self
-    if x is None:
-        return None
-    x = x.detach()
-    return Scaled(entered, made, _full(x, made), _aligned(entered, made), lambda: -x / by**2)
-
-
-def _full(other: Tensor, made: Shape) -> Tensor | None:
-    """A tensor that has the axes of z."""
-    return other if tuple(other.shape) == made else None
-
-
-def _add(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    sign = float(node._saved_alpha) if index == 1 else 1.0
-    return Scaled(entered, made, None, _aligned(entered, made), sign=sign)
-
-
-def _sub(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    sign = -float(node._saved_alpha) if index == 1 else 1.0
-    return Scaled(entered, made, None, _aligned(entered, made), sign=sign)
-
-
-def _prelu(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    if index != 1:
-        return None
-    x = node._saved_self.detach()
-    return Scaled(entered, made, _full(x, made), _aligned(entered, made), lambda: x.clamp(max=0.0))
-
-
-def _copies(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return Scaled(entered, made, None, _aligned(entered, made))
-
-
-RULES: dict[str, Callable[[Any, int, Shape, Shape], Use | None]] = {
-    "AddmmBackward0": _addmm,
-    "MmBackward0": _mm,
-    "MvBackward0": _mv,
-    "ConvolutionBackward0": _convolution,
-    "NativeLayerNormBackward0": _layer_norm,
-    "NativeGroupNormBackward0": _group_norm,
-    "NativeBatchNormBackward0": _batch_norm,
-    "EmbeddingBackward0": _embedding,
-    "EmbeddingBagBackward0": _embedding_bag,
-    "MulBackward0": _mul,
-    "DivBackward0": _div,
-    "AddBackward0": _add,
-    "SubBackward0": _sub,
-    "PreluKernelBackward0": _prelu,
-    "ExpandBackward0": _copies,
-    "RepeatBackward0": _copies,
-}
-"""By the name of the node."""

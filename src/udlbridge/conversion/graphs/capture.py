@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.graphs.module import GraphModule
 from udlbridge.backends.pytorch.modules import ModuleNetwork
-from udlbridge.conversion.graphs import elementwise, layers, places, recurrent
+from udlbridge.conversion.graphs import axes, elementwise, images, layers, places, recurrent, reductions
 from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.errors import ConversionError, GraphError
@@ -27,8 +27,11 @@ from udlbridge.tolerances import budget, relative_difference
 
 TRANSLATIONS = {
     **elementwise.TRANSLATIONS,
-    **layers.TRANSLATIONS,
+    **reductions.TRANSLATIONS,
+    **axes.TRANSLATIONS,
     **places.TRANSLATIONS,
+    **layers.TRANSLATIONS,
+    **images.TRANSLATIONS,
     **recurrent.TRANSLATIONS,
 }
 """The translation of every operation that has one, by torch's name."""

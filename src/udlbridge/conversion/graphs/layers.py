@@ -1,4 +1,4 @@
-"""Translations of affine maps, convolutions, pools, norms, tables, attention, and of resizing images."""
+"""Translations of affine maps, convolutions, norms, tables and attention."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import string
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation
-from udlbridge.networks.graphs.values import Extent, PerSample
+from udlbridge.networks.graphs.values import Extent
 
 Extents = tuple[Extent, ...]
 
@@ -174,33 +172,6 @@ def group_norm(c: Call) -> Value:
     return c.add("group_norm", c["input"], scale, shift, groups=c["num_groups"], epsilon=c["eps"])
 
 
-def pool(maximum: bool) -> Translation:
-    """Over 1 to 3 axes."""
-
-    def translate(c: Call) -> Value:
-        x = c["self"]
-        dims = len(c["kernel_size"]) if len(c["kernel_size"]) > 1 else c.ndim(x) - 2
-        kernel = per_axis(c["kernel_size"], dims)
-        settings: dict[str, Any] = {
-            "kernel": kernel,
-            "stride": per_axis(c["stride"], dims) if c["stride"] else kernel,
-            "padding": per_axis(c["padding"], dims),
-            "ceil_mode": bool(c["ceil_mode"]),
-        }
-        if maximum:
-            return c.add("max_pool", x, **settings, dilation=per_axis(c["dilation"], dims))
-        if c.get("divisor_override") is not None:
-            raise Unfit("its divisor is given")
-        return c.add("mean_pool", x, **settings, count_padding=bool(c["count_include_pad"]))
-
-    return translate
-
-
-def first_of_two(translation: Translation) -> Translation:
-    """Nobody may ask for what comes besides, the places."""
-    return lambda c: (translation(c), None)
-
-
 def bilinear(c: Call) -> Value:
     """Y_o = x' W_o z + b_o."""
     x, z, weight, bias = (c[name] for name in ("input1", "input2", "weight", "bias"))
@@ -209,85 +180,6 @@ def bilinear(c: Call) -> Value:
     half = c.add("einsum", x, weight, shape=(*outer, c.size(weight, 2)), equation=f"{lead}x,yxz->{lead}yz")
     y = c.add("einsum", half, z, shape=outer, equation=f"{lead}yz,{lead}z->{lead}y")
     return y if bias is None else c.add("add", y, bias)
-
-
-def adaptive_pool(maximum: bool) -> Translation:
-    """To a size: windows of one size where they divide; else, for means, weights for each axis."""
-
-    def translate(c: Call) -> Any:
-        x, sizes = c["self"], c["output_size"]
-        dims = len(sizes)
-        space = [c.size(x, axis - dims) for axis in range(dims)]
-        if all(before % after == 0 for before, after in zip(space, sizes, strict=True)):
-            kernel = tuple(before // after for before, after in zip(space, sizes, strict=True))
-            settings = {"kernel": kernel, "stride": kernel, "padding": (0,) * dims, "ceil_mode": False}
-            shape = (*c.shape(x)[: c.ndim(x) - dims], *sizes)
-            if maximum:
-                return c.add("max_pool", x, shape=shape, **settings, dilation=(1,) * dims)
-            return c.add("mean_pool", x, shape=shape, **settings, count_padding=True)
-        if maximum:
-            raise Unfit("the size of the result does not divide that of the sample")
-        return along_axes(c, x, [_averages(before, after) for before, after in zip(space, sizes, strict=True)])
-
-    return translate
-
-
-def _averages(before: int, after: int) -> Tensor:
-    """The weights of adaptive means along an axis, (after, before)."""
-    return functional.adaptive_avg_pool1d(torch.eye(before, dtype=torch.float64)[:, None], after)[:, 0].T
-
-
-def along_axes(c: Call, x: Any, weights: list[Tensor]) -> Value:
-    """Linear maps along the last axes, one after the other; (after, before) for each."""
-    result, shape = c.value(x), list(c.shape(x))
-    dims = len(weights)
-    for index, weight in enumerate(weights):
-        axis = len(shape) - dims + index
-        letters = string.ascii_lowercase[: len(shape)]
-        replaced = letters[:axis] + "z" + letters[axis + 1 :]
-        shape[axis] = len(weight)
-        equation = f"{letters},z{letters[axis]}->{replaced}"
-        result = c.add("einsum", result, weight.contiguous(), shape=shape, equation=equation)
-    return result
-
-
-def upsample(mode: str) -> Translation:
-    """Along each axis for itself: places for "nearest", and else weights, which are those of a unit matrix."""
-
-    def translate(c: Call) -> Value:
-        x, sizes = c["input" if "input" in c.arguments else "self"], c.shape()[2:]
-        result, shape, weights = c.value(x), list(c.shape(x)), []
-        factors = factors_of(c, len(sizes))
-        for index, after in enumerate(sizes):
-            before = c.size(x, index + 2)
-            # The factor counts, where it is given, and not the quotient of the sizes.
-            own: dict[str, Any] = {"size": after} if factors[index] is None else {"scale_factor": factors[index]}
-            if mode == "nearest":
-                places = functional.interpolate(torch.arange(before, dtype=torch.float64)[None, None], **own, mode=mode)
-                shape[index + 2] = after
-                result = c.add("take", result, places[0, 0].long(), shape=shape, axis=index + 2)
-            elif mode == "linear":
-                unit = torch.eye(before, dtype=torch.float64)[:, None]
-                corners = {"align_corners": bool(c["align_corners"]), "recompute_scale_factor": False}
-                weights.append(functional.interpolate(unit, **own, mode=mode, **corners)[:, 0].T)
-            else:
-                unit = torch.eye(before, dtype=torch.float64)[:, None, :, None]
-                both: dict[str, Any] = {name: (value, 1) for name, value in own.items()}
-                found = functional.interpolate(unit, **both, mode=mode, align_corners=bool(c["align_corners"]))
-                weights.append(found[:, 0, :, 0].T)
-        return along_axes(c, x, weights) if weights else result
-
-    return translate
-
-
-def factors_of(c: Call, dims: int) -> list[float | None]:
-    """Scale factors along the axes, where they were given."""
-    found = c.get("scale_factors")
-    if found is None:
-        listed = [c.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
-        given = [one for one in listed if one is not None]
-        found = given if len(given) == dims else None
-    return [None] * dims if not found else list(found)
 
 
 def embedding(c: Call) -> Value:
@@ -310,34 +202,6 @@ def attention(c: Call) -> Value:
     return c.add("attention", query, key, value, mask, causal=bool(c["is_causal"]), scale=float(scale))
 
 
-def pixel_shuffle(c: Call) -> Value:
-    """(n, c r^2, h, w) -> (n, c, h r, w r)."""
-    *lead, channels, height, width = c.shape(c["self"])
-    r = c["upscale_factor"]
-    own = _whole(channels) // r**2
-    split = c.reshape(c["self"], (*lead, own, r, r, height, width))
-    k = len(lead)
-    axes = (*range(k), k, k + 3, k + 1, k + 4, k + 2)
-    return c.reshape(c.add("permute", split, shape=(*lead, own, height, r, width, r), axes=axes))
-
-
-def pixel_unshuffle(c: Call) -> Value:
-    """(n, c, h r, w r) -> (n, c r^2, h, w)."""
-    *lead, channels, height, width = c.shape(c["self"])
-    r = c["downscale_factor"]
-    split = c.reshape(c["self"], (*lead, channels, _whole(height) // r, r, _whole(width) // r, r))
-    k = len(lead)
-    axes = (*range(k), k, k + 2, k + 4, k + 1, k + 3)
-    shape = (*lead, channels, r, r, _whole(height) // r, _whole(width) // r)
-    return c.reshape(c.add("permute", split, shape=shape, axes=axes))
-
-
-def _whole(size: Extent) -> int:
-    if isinstance(size, PerSample):
-        raise Unfit("it moves numbers between samples")
-    return size
-
-
 TRANSLATIONS: dict[str, Translation] = {
     "linear": lambda c: c.add("linear", c["input"], c["weight"], c["bias"]),
     "addmm": addmm,
@@ -353,18 +217,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,
-    **{f"max_pool{dims}d": pool(maximum=True) for dims in (1, 2, 3)},
-    **{f"avg_pool{dims}d": pool(maximum=False) for dims in (1, 2, 3)},
-    **{f"max_pool{dims}d_with_indices": first_of_two(pool(maximum=True)) for dims in (1, 2, 3)},
-    **{f"adaptive_max_pool{dims}d": first_of_two(adaptive_pool(maximum=True)) for dims in (1, 2, 3)},
-    **{f"adaptive_avg_pool{dims}d": adaptive_pool(maximum=False) for dims in (1, 2, 3)},
-    **{f"_adaptive_avg_pool{dims}d": adaptive_pool(maximum=False) for dims in (2, 3)},
-    **{f"upsample_nearest{dims}d": upsample("nearest") for dims in (1, 2, 3)},
-    **{name: upsample("linear") for name in ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")},
-    "upsample_bicubic2d": upsample("bicubic"),
     "embedding": embedding,
     "scaled_dot_product_attention": attention,
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
 }
 """By the name of torch's operation."""

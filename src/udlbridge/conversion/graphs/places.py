@@ -1,4 +1,4 @@
-"""Translations of what moves numbers, of reductions, and of what makes constants."""
+"""Translations of what takes numbers from places and puts them at others, and of what makes constants."""
 
 from __future__ import annotations
 
@@ -10,67 +10,7 @@ from torch import Tensor
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation, first
-from udlbridge.networks.graphs.values import Extent, PerSample
-
-
-def reshape(c: Call) -> Value:
-    """To the shape that comes out."""
-    if c.get("dtype") is not None:
-        raise Unfit("it takes the bytes for another dtype")
-    return c.reshape(first(c))
-
-
-def permute(c: Call) -> Value:
-    """Axes in a given order."""
-    return c.add("permute", c["self"], axes=c.axes(c["self"], c["dims"]))
-
-
-def transpose(c: Call) -> Any:
-    """Two axes exchanged; by default the last two."""
-    x = c["self"]
-    ndim = c.ndim(x)
-    if ndim < 2:
-        return x
-    axes = list(range(ndim))
-    a, b = (c.axis(x, c.get("dim0", c.get("axis0", -2))), c.axis(x, c.get("dim1", c.get("axis1", -1))))
-    axes[a], axes[b] = axes[b], axes[a]
-    return c.add("permute", x, axes=axes)
-
-
-def reversed_axes(c: Call) -> Value:
-    """All axes backwards."""
-    return c.add("permute", c["self"], axes=tuple(reversed(range(c.ndim(c["self"])))))
-
-
-def expand(c: Call) -> Value:
-    """Broadcast to the shape that comes out."""
-    if c.shape(first(c)) == c.shape():
-        return c.value(first(c))
-    return c.add("expand", first(c), **{"shape_": c.shape()})
-
-
-def repeat(c: Call) -> Value:
-    """Copies of the whole along each axis, one after the other."""
-    x, result = c["self"], c.shape()
-    own = (*(1,) * (len(result) - c.ndim(x)), *c.shape(x))
-    between: list[Extent] = []
-    spread: list[Extent] = []
-    for size, after in zip(own, result, strict=True):
-        count = _quotient(after, size)
-        between += [1, size]
-        spread += [count, size]
-    stretched = c.add("expand", c.reshape(x, between), shape=spread, **{"shape_": tuple(spread)})
-    return c.reshape(stretched)
-
-
-def _quotient(after: Extent, before: Extent) -> Extent:
-    if isinstance(after, PerSample):
-        if isinstance(before, PerSample):
-            return after.count // before.count
-        return PerSample(after.count // before)
-    if isinstance(before, PerSample):
-        raise Unfit("it mixes samples")
-    return after // before
+from udlbridge.networks.graphs.values import PerSample
 
 
 def slices(c: Call) -> Any:
@@ -277,16 +217,6 @@ def shuffled_channels(c: Call) -> Value:
     return c.reshape(c.add("permute", split, shape=(n, c.size(x, 1) // groups, groups, *space), axes=axes))
 
 
-def moved(c: Call) -> Value:
-    """Axes put elsewhere, the others in their order."""
-    x = c["self"]
-    sources, targets = c.axes(x, c["source"]), c.axes(x, c["destination"])
-    order = [axis for axis in range(c.ndim(x)) if axis not in sources]
-    for target, source in sorted(zip(targets, sources, strict=True)):
-        order.insert(target, source)
-    return c.add("permute", x, axes=tuple(order))
-
-
 def pad(mode: str | None = None) -> Translation:
     """At the ends of the last axes."""
 
@@ -322,60 +252,6 @@ def triangle(lower: bool) -> Translation:
     return translate
 
 
-def reduction(op: str, **settings: Any) -> Translation:
-    """Over some axes or all."""
-
-    def translate(c: Call) -> Value:
-        x = c["self"]
-        return c.add(op, x, axes=c.axes(x, c.get("dim")), keep=bool(c.get("keepdim", False)), **settings)
-
-    return translate
-
-
-def extreme(op: str) -> Translation:
-    """With an axis torch gives places too, for which nobody may ask, and the slope goes to the first."""
-
-    def translate(c: Call) -> Any:
-        x = c["self"]
-        if "dim" not in c.arguments:
-            return c.add(op, x, axes=c.axes(x, None), keep=False, ties="share")
-        return c.add(op, x, axes=c.axes(x, c["dim"]), keep=bool(c["keepdim"]), ties="first"), None
-
-    return translate
-
-
-def variance(c: Call) -> Value:
-    """With Bessel's correction, unless said otherwise."""
-    x = c["self"]
-    correction = c.get("correction", 1 if c.get("unbiased", True) else 0)
-    correction = 1 if correction is None else correction
-    if correction != int(correction):
-        raise Unfit("a correction that is not whole")
-    axes = c.axes(x, c.get("dim"))
-    return c.add("variance", x, axes=axes, keep=bool(c.get("keepdim", False)), correction=int(correction))
-
-
-def deviation(c: Call) -> Value:
-    """The root of the variance."""
-    return c.add("sqrt", variance(c))
-
-
-def norm(c: Call) -> Value:
-    """Of vectors: the root of the sum of squares, or the sum of absolute values."""
-    x, order = c["self"], c.get("ord", c.get("p", 2))
-    settings: dict[str, Any] = {"axes": c.axes(x, c.get("dim")), "keep": bool(c.get("keepdim", False))}
-    if order == 1:
-        return c.add("sum", c.add("absolute", x, shape=c.shape(x)), **settings)
-    if order not in (2, None):
-        raise Unfit(f"a norm of order {order}")
-    return c.add("sqrt", c.add("sum", c.add("power", x, shape=c.shape(x), exponent=2.0), **settings))
-
-
-def softmax(op: str) -> Translation:
-    """Along an axis."""
-    return lambda c: c.add(op, c["self"], axis=c.axis(c["self"], c["dim"]))
-
-
 def filled(value: float | None) -> Translation:
     """One number everywhere, of a shape that grows with the samples."""
 
@@ -391,14 +267,6 @@ def filled(value: float | None) -> Translation:
 
 
 TRANSLATIONS: dict[str, Translation] = {
-    **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as"), reshape
-    ),
-    "permute": permute,
-    "numpy_T": reversed_axes,
-    **dict.fromkeys(("transpose", "t", "mT", "adjoint", "swapaxes", "swapdims"), transpose),
-    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
-    **dict.fromkeys(("repeat", "tile"), repeat),
     "slice": slices,
     "select": select,
     "narrow": narrow,
@@ -418,27 +286,12 @@ TRANSLATIONS: dict[str, Translation] = {
     "outer": outer,
     "cumsum": cumulated,
     "channel_shuffle": shuffled_channels,
-    "movedim": moved,
-    "moveaxis": moved,
     "pad": pad(),
     "constant_pad_nd": pad("constant"),
     **{f"reflection_pad{dims}d": pad("reflect") for dims in (1, 2, 3)},
     **{f"replication_pad{dims}d": pad("replicate") for dims in (1, 2, 3)},
     "tril": triangle(lower=True),
     "triu": triangle(lower=False),
-    "sum": reduction("sum"),
-    "mean": reduction("mean"),
-    "amax": reduction("max", ties="share"),
-    "amin": reduction("min", ties="share"),
-    "max": extreme("max"),
-    "min": extreme("min"),
-    "logsumexp": reduction("logsumexp"),
-    "var": variance,
-    "std": deviation,
-    "linalg_vector_norm": norm,
-    "norm": norm,
-    **{name: softmax("softmax") for name in ("softmax", "_softmax")},
-    **{name: softmax("log_softmax") for name in ("log_softmax", "_log_softmax")},
     **{name: filled(0.0) for name in ("zeros", "new_zeros", "zeros_like")},
     **{name: filled(1.0) for name in ("ones", "new_ones", "ones_like")},
     **{name: filled(None) for name in ("full", "new_full", "full_like", "fill")},
