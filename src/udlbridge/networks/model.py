@@ -14,7 +14,8 @@ import numpy as np
 
 from udlbridge.arrays import has_dtype
 from udlbridge.errors import LayerError, ModelFileError
-from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.files import read_safetensors
+from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
 from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_after
 from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
@@ -26,7 +27,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-class Model:
+class Model(FrozenNetwork):
     """A network: layers, and arrays named `<index of the layer>.weight`, `.bias` and so on.
 
     Two kinds of arrays are kept apart. `params` are trained: Jacobians, kernels and P are about them. `buffers` belong
@@ -50,7 +51,7 @@ class Model:
         OptionError, DTypeError: a `seed` that is not a whole number of at least 0, or another `dtype`.
     """
 
-    __slots__ = ("_buffers", "_dtype", "_hash", "_layers", "_params")
+    __slots__ = ("_layers",)
 
     def __init__(
         self,
@@ -92,34 +93,9 @@ class Model:
         return self._layers
 
     @property
-    def params(self) -> Mapping[str, np.ndarray]:
-        """Read-only parameters by name, in order of the layers."""
-        return self._params
-
-    @property
-    def buffers(self) -> Mapping[str, np.ndarray]:
-        """Read-only arrays that are not trained, by name, in order of the layers."""
-        return self._buffers
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Parameters, then buffers: all that a file of the model holds."""
-        return {**self._params, **self._buffers}
-
-    @property
     def takes_tokens(self) -> bool:
         """Whether samples are integers, the numbers of tokens: the model begins with an Embedding."""
         return self._layers[0].of_tokens
-
-    @property
-    def dtype(self) -> np.dtype[np.floating]:
-        """The dtype of every parameter, and of every array that the model takes and gives."""
-        return FLOATS[self._dtype]
-
-    @property
-    def n_params(self) -> int:
-        """P, the number of parameters."""
-        return sum(value.size for value in self._params.values())
 
     def param_shapes(self) -> dict[str, Shape]:
         """The shape of every parameter by name, as the layers ask for them."""
@@ -185,30 +161,12 @@ class Model:
         """The architecture as JSON-ready data, without parameters."""
         return spec_of(self._layers, self._dtype)
 
-    def hash(self) -> str:
-        """SHA-256 of the spec and of the bytes of all parameters and buffers; computed once, as a model is frozen."""
-        if self._hash is None:
-            self._hash = self._computed_hash()
-        return self._hash
-
     def _computed_hash(self) -> str:
         digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
         for name, value in self.arrays.items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file: parameters and buffers as tensors, the spec as JSON in the metadata.
-
-        The format is that of safetensors, and UDLBridge in Julia writes and reads the same: 8 bytes with the length of
-        the header (little-endian), a JSON header that gives dtype ("F32", "F64"), shape and place of every tensor by
-        name, and the raw numbers in C order. `__metadata__` has the spec as JSON text under the key "udlbridge".
-
-        Raises:
-            ModelFileError: the folder is missing, or the disk refuses.
-        """
-        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -231,15 +189,6 @@ class Model:
         layers, dtype = parsed_spec(spec, source)
         require_buffers(layers, params, source)
         return Model(layers, params, dtype=dtype)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal if layers and parameters are the same bytes."""
-        if not isinstance(other, Model):
-            return NotImplemented
-        return self is other or self.hash() == other.hash()
-
-    def __hash__(self) -> int:
-        return hash(self.hash())
 
     def __getstate__(self) -> tuple[tuple[Layer, ...], dict[str, np.ndarray], str]:
         """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""

@@ -19,7 +19,8 @@ from udlbridge.conversion.graphs import axes, elementwise, images, layers, place
 from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.errors import ConversionError, GraphError
-from udlbridge.networks.graphs.graph import INPUT, Graph
+from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import PerSample
 from udlbridge.networks.init import FLOATS

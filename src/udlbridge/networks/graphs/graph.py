@@ -5,39 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from udlbridge.arrays import as_array, has_dtype
+from udlbridge.arrays import as_array
 from udlbridge.errors import GraphError, ModelFileError, ParameterError, ShapeError
-from udlbridge.networks.files import read_safetensors, write_safetensors
+from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.frozen import FrozenNetwork
+from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
 from udlbridge.networks.graphs.node import Node, checked_nodes, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
 from udlbridge.networks.graphs.values import Kind, Shape, Value
 from udlbridge.networks.init import FLOATS
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
-from udlbridge.networks.parameters import as_parameter, checked_dtype
+from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
-
-INPUT = "x"
-"""The name of the value that the samples are."""
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
 """Kinds of values by the kind of a NumPy dtype."""
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
-    result = np.array(array, order="C")  # a copy: the graph must not change when the caller's array does
-    result.flags.writeable = False
-    return result
-
-
-class Graph(ForeignNetwork):
+class Graph(FrozenNetwork, ForeignNetwork):
     """A network as a graph: nodes, each an operation of `udlbridge.networks.graphs.operations` on named values.
 
     Values are the samples ("x"), parameters, buffers, and what the nodes before give, each by the name of its node. The
@@ -74,12 +67,12 @@ class Graph(ForeignNetwork):
         dtype: str = "float32",
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        arrays = _through_the_door({**params, **(buffers or {})}, checked_dtype(dtype))
+        arrays = taken_arrays({**params, **(buffers or {})}, checked_dtype(dtype))
         self._params = MappingProxyType({name: arrays[name] for name in params})
         self._buffers = MappingProxyType({name: arrays[name] for name in buffers or {}})
-        self._dtype = _common_dtype(self._params, self._buffers, dtype)
+        self._dtype = common_dtype(self._params, self._buffers, dtype)
         self._aliases = MappingProxyType(dict(aliases or {}))
-        self._check_names()
+        check_names(self._params, self._buffers, self._aliases)
         self._sample_shape: Shape = tuple(int(size) for size in sample_shape)
         self._tokens = bool(tokens)
         self._given = {name: Value(value.shape, KINDS[value.dtype.kind]) for name, value in arrays.items()}
@@ -109,29 +102,9 @@ class Graph(ForeignNetwork):
         return self._output
 
     @property
-    def params(self) -> Mapping[str, np.ndarray]:
-        """Read-only parameters by name."""
-        return self._params
-
-    @property
-    def buffers(self) -> Mapping[str, np.ndarray]:
-        """Read-only arrays that are not trained, by name."""
-        return self._buffers
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Parameters, then buffers."""
-        return {**self._params, **self._buffers}
-
-    @property
     def aliases(self) -> Mapping[str, str]:
         """Further names of shared parameters, and the names that stand for them."""
         return self._aliases
-
-    @property
-    def dtype(self) -> np.dtype[np.floating]:
-        """The dtype of parameters, samples and results."""
-        return FLOATS[self._dtype]
 
     @property
     def takes_tokens(self) -> bool:
@@ -219,7 +192,7 @@ class Graph(ForeignNetwork):
         Raises:
             ParameterError: other names, shapes or dtypes.
         """
-        arrays = _through_the_door(params, self._dtype)
+        arrays = taken_arrays(params, self._dtype)
         shapes = {name: value.shape for name, value in arrays.items()}
         if shapes != self.param_shapes():
             raise ParameterError(
@@ -268,25 +241,12 @@ class Graph(ForeignNetwork):
         """The graph as JSON-ready data, without its arrays."""
         return graph_spec(self)
 
-    def hash(self) -> str:
-        """SHA-256 of the spec and of the bytes of all arrays; computed once, as a graph is frozen."""
-        if self._hash is None:
-            digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
-            for name, value in self.arrays.items():
-                digest.update(f"{name}:{value.dtype}:{value.shape};".encode())
-                digest.update(value.tobytes())
-            self._hash = digest.hexdigest()
-        return self._hash
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph to a safetensors file: its arrays as tensors by name, its spec as JSON in the metadata.
-
-        The spec has the format number 2; files of models of layers have 1.
-
-        Raises:
-            ModelFileError: the folder is missing, or the disk refuses.
-        """
-        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
+    def _computed_hash(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode())
+        for name, value in self.arrays.items():
+            digest.update(f"{name}:{value.dtype}:{value.shape};".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Graph:
@@ -326,27 +286,6 @@ class Graph(ForeignNetwork):
             aliases=found["aliases"],
         )
 
-    def _check_names(self) -> None:
-        names = [INPUT, *self._params, *self._buffers, *self._aliases]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise GraphError(
-                f"the name {twice[0]!r} stands for two values", allowed="a name for each", remedy="rename one"
-            )
-        paths = {name[:dot] for name in names for dot, letter in enumerate(name) if letter == "."}
-        odd = [name for name in names if name in paths or not all(name.split("."))]
-        if odd:
-            raise GraphError(
-                f"the name {odd[0]!r} of an array",
-                allowed="words with dots between them, as modules name their parameters, and no path of another name",
-                remedy="rename it",
-            )
-        unknown = [name for name in self._aliases.values() if name not in self._params]
-        if unknown:
-            raise GraphError(
-                f"an alias of {unknown[0]!r}, which is no parameter", allowed="parameters", remedy="correct aliases"
-            )
-
     def _checked_output(self) -> Shape:
         """The shape of f(x) of one sample, from the shapes of all values for two numbers of samples."""
         shapes = []
@@ -372,57 +311,10 @@ class Graph(ForeignNetwork):
             )
         return shapes[0]
 
-    def __eq__(self, other: object) -> bool:
-        """Equal if nodes and arrays are the same."""
-        if not isinstance(other, Graph):
-            return NotImplemented
-        return self is other or self.hash() == other.hash()
-
-    def __hash__(self) -> int:
-        return hash(self.hash())
-
-    def __getstate__(self) -> tuple[str, dict[str, np.ndarray]]:
+    def __reduce__(self) -> tuple[Callable[..., Graph], tuple[str, dict[str, np.ndarray]]]:
         """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""
-        return json.dumps(self.spec()), self.arrays
-
-    def __setstate__(self, state: tuple[str, dict[str, np.ndarray]]) -> None:
-        self.__dict__.update(Graph.from_spec(*state).__dict__)
+        return Graph.from_spec, (json.dumps(self.spec()), self.arrays)
 
     def __repr__(self) -> str:
         shapes = f"{self.sample_shape} -> {self._output_shape}"
         return f"Graph({len(self._nodes)} nodes, {shapes}, dtype={self._dtype!r}, {self.n_params:,} parameters)"
-
-
-def _through_the_door(given: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:
-    """Read-only copies of the arrays in any containers."""
-    found = {name: as_parameter(name, value, dtype) for name, value in given.items() if has_dtype(value)}
-    wanted = next((value.dtype for value in found.values() if value.dtype.kind == "f"), np.dtype(dtype))
-    rest = {name: as_parameter(name, value, wanted) for name, value in given.items() if name not in found}
-    every = {**found, **rest}
-    return {name: _frozen(every[name]) for name in given}
-
-
-def _common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray], dtype: str) -> str:
-    found: dict[str, str] = {}
-    for name, value in {**params, **buffers}.items():
-        kind = value.dtype.name
-        if name in buffers and kind in ("int64", "bool"):
-            continue
-        if kind not in FLOATS:
-            raise ParameterError(
-                f"{name} has dtype {kind}",
-                allowed="float32 or float64, the same for all; buffers also int64 and bool",
-                remedy="convert it with .astype",
-            )
-        if name in params and not np.isfinite(value).all():
-            raise ParameterError(
-                f"parameter {name} is not finite", allowed="finite numbers", remedy="clean the weights"
-            )
-        found[kind] = name
-    if len(found) > 1:
-        raise ParameterError(
-            "; ".join(f"{name} has dtype {kind}" for kind, name in found.items()),
-            allowed="one dtype for all",
-            remedy="convert them with .astype",
-        )
-    return next(iter(found), checked_dtype(dtype))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.backends.pytorch.graphs import layers, operations
-from udlbridge.networks.graphs.graph import INPUT, Graph
+from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.values import concrete
 
 RULES = {**operations.RULES, **layers.RULES}

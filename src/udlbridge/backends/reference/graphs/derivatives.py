@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from udlbridge.backends.reference.graphs.network import evaluate, outputs, pull_back, push_forward
-from udlbridge.networks.graphs.graph import INPUT, Graph
+from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.graph import Graph
 
 __all__ = ["input_jacobian", "jacobian", "outputs", "pull", "push"]
 

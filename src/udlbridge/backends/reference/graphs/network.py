@@ -22,7 +22,8 @@ from udlbridge.backends.reference.graphs import (
     reductions,
 )
 from udlbridge.backends.reference.graphs.rule import Rule
-from udlbridge.networks.graphs.graph import INPUT, Graph
+from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.graph import Graph
 
 RULES: dict[str, Rule] = {
     **affine.RULES,
