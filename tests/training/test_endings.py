@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 
 import udlbridge as ub
 from helpers import random_model
@@ -178,7 +179,9 @@ def test_likelihoods_of_probabilities_come_with_a_warning() -> None:
     y, categorical, bernoulli = CLASSES.astype(float), ub.losses.Categorical(), ub.losses.Bernoulli()
     logits, softmax = ub.outputs(LOGITS, X), ub.outputs(behind(LOGITS, ub.Softmax()), X)
     for f in (logits, ub.outputs(behind(LOGITS, ub.LogSoftmax()), X), softmax[:1], np.eye(3)):
-        ub.losses.negative_log_likelihood(categorical, f, y[: len(f)], backend="reference")
+        value = ub.losses.negative_log_likelihood(categorical, f, y[: len(f)], backend="reference")
+        expected = scipy.special.logsumexp(f, axis=1) - f[np.arange(len(f)), y[: len(f)].astype(int)]
+        np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)  # and no warning, which would be an error here
     with pytest.warns(UDLBridgeWarning, match=r"sums to 1.*Leave the Softmax out"):
         ub.losses.negative_log_likelihood(categorical, softmax, y, backend="reference")
 

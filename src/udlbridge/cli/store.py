@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,11 +63,8 @@ def verify(
     repair: bool,
     model_name: str | None,
     output: str | None,
-    backend: str | None,
-    memory: str,
-    threads: int | None,
-    device: str | None,
     quiet: bool,
+    **engine: Any,
 ) -> int:
     """Read every tile and its checksum, the network and the samples; a module where it is named by --model.
 
@@ -85,9 +82,7 @@ def verify(
         if found.ok and not store.complete:
             click.echo("  but the computation was interrupted before it said so: finish it with --repair")
         return 0 if found.ok and store.complete else 1
-    computed = store.repair(
-        backend=backend, memory=memory, threads=threads, device=device, progress=False if quiet else None
-    )
+    computed = store.repair(**engine, progress=False if quiet else None)
     click.echo(f"computed {computed} tiles again")
     return 0 if store.verify().ok else 1
 
@@ -103,22 +98,13 @@ def append(
     samples: Path,
     model_name: str | None,
     output: str | None,
-    backend: str | None,
-    memory: str,
-    threads: int | None,
-    device: str | None,
     quiet: bool,
+    **engine: Any,
 ) -> int:
     """Append the samples of a .npy file, (m, *D), or of a .npz file by name; only the new rows are computed."""
     store = _opened(path, model_name, output)
-    store.append(
-        load_samples(samples, several="module" in store.manifest),
-        backend=backend,
-        memory=memory,
-        threads=threads,
-        device=device,
-        progress=False if quiet else None,
-    )
+    taken = load_samples(samples, several="module" in store.manifest)
+    store.append(taken, **engine, progress=False if quiet else None)
     click.echo(f"{path} is now {store.shape}")
     return 0
 

@@ -19,10 +19,10 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
 from udlbridge.store.arrays import make_arrays
+from udlbridge.store.folder import MODEL
 from udlbridge.store.folders import new_folder
 from udlbridge.store.manifest import FORMAT, KEY, signed
 from udlbridge.store.narrowing import STORAGE
-from udlbridge.store.reading import MODEL
 from udlbridge.store.samples import as_kept, data_hash, sample_fields, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
