@@ -28,7 +28,8 @@ function save(model::Model, path::AbstractString)
     end
     text = JSON.json(header)
     text *= " "^mod(-ncodeunits(text), 8) # the numbers begin at a multiple of 8 bytes
-    partial = "$path.$(getpid()).part"
+    # A name of its own: another task, thread or process may be writing to the same path.
+    partial = tempname(dirname(abspath(path)); cleanup=false)
     try
         open(partial, "w") do io
             write(io, htol(UInt64(ncodeunits(text))), text)
@@ -59,25 +60,41 @@ function read_model(path::AbstractString)
     length(bytes) >= 8 || unreadable("it has $(length(bytes)) bytes")
     size = ltoh(only(reinterpret(UInt64, bytes[1:8])))
     size <= length(bytes) - 8 || unreadable("its header is cut off")
-    header = try
-        JSON.parse(String(bytes[9:(8 + size)]))
-    catch
-        unreadable("its header is no JSON")
-    end
+    header = parsed(String(bytes[9:(8 + size)]), () -> unreadable("its header is no JSON object"))
     metadata = get(header, "__metadata__", nothing)
-    metadata !== nothing && haskey(metadata, "udlbridge") || unreadable("it has no spec")
-    spec = JSON.parse(metadata["udlbridge"])
+    metadata isa AbstractDict && get(metadata, "udlbridge", nothing) isa AbstractString || unreadable("it has no spec")
+    spec = parsed(metadata["udlbridge"], () -> unreadable("its spec is no JSON object"))
     version = get(spec, "format", nothing)
     version == FORMAT_VERSION || unreadable("it has format $version, this version reads $FORMAT_VERSION")
     params = Pair{String,Array}[]
     for (name, entry) in header
         name == "__metadata__" && continue
-        T = get(DTYPES, entry["dtype"], nothing)
-        T === nothing && unreadable("$name has dtype $(entry["dtype"])")
-        first, stop = entry["data_offsets"]
-        8 + size + stop <= length(bytes) || unreadable("the numbers of $name are cut off")
+        T, dims, (first, stop) = described(entry, what -> unreadable("$name has $what"))
+        0 <= first <= stop <= length(bytes) - 8 - size || unreadable("the numbers of $name are cut off")
+        stop - first == sizeof(T) * prod(big, dims; init=big(1)) || unreadable("$name has $(stop - first) bytes for shape $dims")
         numbers = ltoh.(reinterpret(T, bytes[(9 + size + first):(8 + size + stop)]))
-        push!(params, String(name) => reshape(numbers, reverse(Int.(entry["shape"]))...))
+        push!(params, String(name) => reshape(numbers, reverse(dims)...))
     end
     return Model(Dict{String,Any}(spec), params)
+end
+
+"the object in JSON text; `otherwise()` where there is none"
+function parsed(text::AbstractString, otherwise)
+    found = try
+        JSON.parse(text)
+    catch
+        nothing
+    end
+    return found isa AbstractDict ? found : otherwise()
+end
+
+"element type, sizes and places of the numbers of one array, from its entry in the header"
+function described(entry, refused)
+    entry isa AbstractDict || refused("no description")
+    T = get(DTYPES, get(entry, "dtype", nothing), nothing)
+    T === nothing && refused("dtype $(get(entry, "dtype", nothing))")
+    dims, places = get(entry, "shape", nothing), get(entry, "data_offsets", nothing)
+    whole(list) = list isa AbstractVector && all(n -> n isa Integer && 0 <= n < 2^48, list)
+    whole(dims) && whole(places) && length(places) == 2 || refused("shape $dims and places $places")
+    return T, Int.(dims), Int.(places)
 end

@@ -73,13 +73,16 @@ function check_inference(layer, path="")
     throw(ArgumentError("$place is without statistics: it has no inference mode"))
 end
 
-"refuse an array that is a parameter, or a buffer, in two places"
+"refuse numbers that are a parameter, or a buffer, in two places: one array, or its transpose, a view or a reshape of it"
 function check_shared(arrays)
-    seen = IdDict{Any,String}()
-    for leaf in arrays
-        other = get!(seen, value(leaf), leaf.name)
-        other == leaf.name && continue
-        throw(ArgumentError("$(leaf.name) and $other are one shared array; copies would have another kernel"))
+    seen = Dict{UInt,Vector{Leaf}}()
+    for leaf in arrays, id in Base.dataids(value(leaf))
+        others = get!(() -> Leaf[], seen, id)
+        for other in others
+            other.name == leaf.name || !Base.mightalias(value(leaf), value(other)) || throw(ArgumentError(
+                "$(leaf.name) and $(other.name) are one shared array; copies would have another kernel"))
+        end
+        push!(others, leaf)
     end
 end
 

@@ -93,7 +93,7 @@ julia> first.(UDLBridge.parameters(Chain(Dense(2 => 3), SkipConnection(Dense(3 =
 parameters(@nospecialize(model)) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
 
 "the arrays alone"
-parameter_arrays(@nospecialize(model)) = Array[array for (_, array) in parameters(model)]
+parameter_arrays(@nospecialize(model)) = AbstractArray[array for (_, array) in parameters(model)]
 
 """
     build(spec, params) -> Chain

@@ -241,9 +241,9 @@ function gradients!(see::Gradients, network_back, d)
 end
 
 "a derivative with respect to the parameter `p` as an array like it"
-filled(g::Array, p::Array) = g
-filled(g, p::Array) = copyto!(similar(p), g)
-filled(::Nothing, p::Array) = zero(p)
+filled(g::Array, ::AbstractArray) = g
+filled(g, p::AbstractArray) = copyto!(similar(p, size(p)), g)
+filled(::Nothing, p::AbstractArray) = fill!(similar(p, size(p)), 0)
 
 function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
     y, chain_back = observed_pullback(chain, x, see)

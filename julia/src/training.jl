@@ -77,7 +77,7 @@ A training in progress, in inference mode. The arrays of the chain are trained i
 """
 mutable struct Training{A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
     const chain::Chain # of no one type: what trains it is compiled once, and not for every network
-    const arrays::Vector{Array} # of the parameters, in their order; the optimiser's leaves likewise
+    const arrays::Vector{AbstractArray} # of the parameters, in their order; the optimiser's leaves likewise
     const optimiser_leaves::Vector{Flux.Optimisers.Leaf}
     const X::A
     const Y::B
@@ -97,7 +97,8 @@ function Training(@nospecialize(model), X::AbstractArray, Y, loss; optimiser, ra
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
     length(rates) == length(arrays) ||
         throw(DimensionMismatch("$(length(rates)) rates, but $(length(arrays)) parameters"))
-    trained = Flux.Optimisers.Leaf[Flux.setup(optimiser, array) for array in arrays]
+    # Not by `Flux.setup`, which looks into views and transposes for the array behind them.
+    trained = Flux.Optimisers.Leaf[Flux.Optimisers.Leaf(optimiser, Flux.Optimisers.init(optimiser, p)) for p in arrays]
     return Training(chain, arrays, trained, X, Y, loss, collect(Float64, rates), clip_norm, Gradients(), 0)
 end
 

@@ -73,6 +73,20 @@ values_of(t::Training) = last.(parameters(t.chain))
         @test epoch!(a, order, 10) == epoch!(b, order, 10)
     end
 
+    @testset "parameters that are views and transposes are trained in place" begin
+        numbers = randn(Xoshiro(7), 3, 4)
+        for weight in (view(numbers, :, 1:4), transpose(copy(transpose(numbers))))
+            _, X, Y = problem()
+            chain, copied = Chain(Dense(weight)), Chain(Dense(copy(weight)))
+            trained = map((chain, copied)) do c
+                Training(c, X, Y, Flux.logitcrossentropy; optimiser=optimiser(:adam, RECIPES[:adam]), rates=0.05)
+            end
+            @test epoch!(trained[1], order, 8) ≈ epoch!(trained[2], order, 8)
+            @test chain[1].weight ≈ copied[1].weight && weight === chain[1].weight
+            @test last.(pull(chain, X, Y)) ≈ last.(pull(copied, X, Y))
+        end
+    end
+
     @testset "clipping" begin
         chain, X, Y = problem()
         _, gradients = loss_gradient(Flux.logitcrossentropy, chain, X, Y)

@@ -66,6 +66,28 @@
         shared = Dense(2 => 2)
         @test_throws "one shared array" from_flux(Chain(shared, shared))
         @test_throws "there is no model file" UDLBridge.load("nowhere.safetensors")
+        mktempdir() do folder
+            path = joinpath(folder, "net.safetensors")
+            UDLBridge.save(Chain(Dense(2 => 2)), path)
+            @test readdir(folder) == ["net.safetensors"]
+            bytes = read(path)
+            size = Int(only(reinterpret(UInt64, bytes[1:8])))
+            text, numbers = String(bytes[9:(8 + size)]), bytes[(9 + size):end]
+            reversed(text, pair) = (found = replace(text, pair); found == text ? error("nothing to damage") : found)
+            damaged = ["[]", "null", "{}", text[1:(end ÷ 2)], """{"__metadata__": 3}""", """{"__metadata__": {"udlbridge": "3"}}""",
+                """{"__metadata__": {"udlbridge": "{"}}""", reversed(text, "\"F32\"" => "\"F8\""), reversed(text, "\"F32\"" => "7"),
+                reversed(text, "\"shape\":[2,2]" => "\"shape\":[2,-2]"), reversed(text, "\"shape\":[2,2]" => "\"shape\":[2,3]"),
+                reversed(text, "\"shape\":[2,2]" => "\"shape\":\"x\""), reversed(text, "data_offsets" => "offsets"),
+                reversed(text, r"\"data_offsets\":\[0," => "\"data_offsets\":[-8,")]
+            for header in damaged
+                write(path, htol(UInt64(ncodeunits(header))), header, numbers)
+                @test_throws ArgumentError UDLBridge.load(path)
+            end
+            for count in (0, 5, 20, length(bytes) - 3)
+                write(path, bytes[1:count])
+                @test_throws ArgumentError UDLBridge.load(path)
+            end
+        end
         @test_throws "does not know the parameters of a LayerNorm" ntk(Chain(LayerNorm(2)), randn(Float32, 2, 3))
     end
 end

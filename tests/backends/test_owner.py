@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
-from udlbridge.backends.julia import owner, runtime
-from udlbridge.errors import BackendError
+from udlbridge.backends.julia import hosts, owner, runtime, service
+from udlbridge.errors import BackendError, JuliaUnavailable
 
 KERNELS = """
 import asyncio, sys, threading
@@ -228,3 +229,32 @@ def test_a_forked_child_has_an_owner_of_its_own(monkeypatch: pytest.MonkeyPatch)
     if child == 0:
         os._exit(owner.run(lambda: 7))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_child_that_is_forked_while_julia_starts_neither_waits_nor_takes_it_for_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "_STATE", runtime._State(starting=True))
+    with hosts._kept.lock:  # as the thread that starts it holds it
+        child = os.fork()
+        if child == 0:
+            free = hosts._kept.lock.acquire(blocking=False)
+            try:
+                owner.run(lambda: 0)
+            except JuliaUnavailable:
+                os._exit(7 if free else 1)
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_what_an_interrupted_caller_made_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(service, "JuliaBackend", lambda checkpoint: SimpleNamespace(prepare=lambda job, x: "factors"))
+    kept, left = service.Service(lambda: None), service.Service(interrupted)
+    assert kept._held == {kept.call("prepare", None, None): "factors"}
+    with pytest.raises(KeyboardInterrupt):
+        left.call("prepare", None, None)
+    assert left._held == {}

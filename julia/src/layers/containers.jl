@@ -5,14 +5,24 @@ function children(@nospecialize(chain::Chain))
     return Any[(string(index - 1), layers[index], g -> item(part(g, :layers), index)) for index in eachindex(layers)]
 end
 
-children(s::SkipConnection) = inside(s.layers, "", g -> part(g, :layers))
+function children(s::SkipConnection)
+    check_connection(s.connection, "SkipConnection")
+    return inside(s.layers, "", g -> part(g, :layers))
+end
 
 function children(p::Parallel)
+    check_connection(p.connection, "Parallel")
     two = length(p.layers) == 2
     two || throw(ArgumentError("a Parallel with $(length(p.layers)) branches; allowed: Parallel(+, main, shortcut)"))
     main = inside(p.layers[1], "", g -> item(part(g, :layers), 1))
     side = inside(p.layers[2], "shortcut.", g -> item(part(g, :layers), 2))
     return [main; side]
+end
+
+"refuse a connection with parameters of its own, which have no name"
+function check_connection(@nospecialize(connection), where)
+    nfields(connection) == 0 || isempty(Flux.trainables(connection)) || throw(ArgumentError("a $where whose connection, a \
+        $(nameof(typeof(connection))), has parameters; allowed: a function, as +"))
 end
 
 "the children of a chain, or of a single layer, that is itself a part of a layer"

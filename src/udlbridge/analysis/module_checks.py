@@ -50,7 +50,6 @@ def module_results(
         ConversionError: engines were named, and the module has no translation.
     """
     others = None if engines is None else [name for name in backends.selected(engines) if name != network.engine]
-    blocks = jacobian(network, x)
     numbers = {} if network.takes_tokens else {"input jacobian": input_jacobian(network, x)}
     results: Results = {
         STRUCTURED: {"outputs": evaluate(network, x), **_kernels(network, x, reduction, method="structured")},
@@ -58,11 +57,10 @@ def module_results(
     }
     skipped: dict[str, str] = {}
     try:
-        results[PLAIN][ALONG], along = _along(network, x, blocks)
+        results[PLAIN][ALONG], along = _along(network, x)
         results[DIFFERENCES] = {ALONG: along}
     except UDLBridgeError as error:  # its forward may insist on the dtype that it has
         skipped[DIFFERENCES] = f"a copy in float64 fails: {error.given}"
-        results[PLAIN].pop(ALONG, None)
     if others == []:
         return results, skipped
     try:
@@ -102,12 +100,12 @@ def _kernels(network: Any, x: np.ndarray, reduction: Outputs, **options: Any) ->
     }
 
 
-def _along(network: ForeignNetwork, x: np.ndarray, blocks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _along(network: ForeignNetwork, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """J w by the Jacobian and by central differences, in float64."""
     double, samples = network, x
     if network.dtype != np.float64:
         double, samples = network.astype("float64"), in_float64(x)
-        blocks = jacobian(double, samples)
+    blocks = jacobian(double, samples)
     generator = np.random.default_rng(0)
     drawn = {name: generator.standard_normal(value.shape) for name, value in double.params.items()}
     length = np.sqrt(sum(float((value**2).sum()) for value in double.params.values())) or 1.0

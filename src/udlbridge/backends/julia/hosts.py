@@ -6,10 +6,9 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from functools import cache
 from typing import Any
 
-from udlbridge.backends.julia import owner
+from udlbridge.backends.julia import owner, runtime
 from udlbridge.backends.julia.service import Service
 
 
@@ -55,15 +54,25 @@ class ThreadHost(Host):
         return self._service.call(method, *args)
 
 
-_starting = threading.Lock()
-
-
 def in_process() -> ThreadHost:
     """The host in this process: one, which is made at the first call."""
-    with _starting:
-        return _in_process()
+    with _kept.lock:
+        if _kept.host is None:
+            _kept.host = ThreadHost()
+        return _kept.host
 
 
-@cache
-def _in_process() -> ThreadHost:
-    return ThreadHost()
+class _Kept:
+    """The host of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.host: ThreadHost | None = None
+
+    def forget(self) -> None:
+        """In a forked child, where another thread than the one that forked may have held the lock."""
+        self.__init__()  # type: ignore[misc]
+
+
+_kept = _Kept()
+runtime.after_fork(_kept.forget)

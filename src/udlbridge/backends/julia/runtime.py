@@ -159,6 +159,7 @@ class _State:
     main: Any = None
     library: ctypes.PyDLL | None = None
     thread: int | None = None
+    starting: bool = False
     forked: bool = False
 
 
@@ -187,6 +188,7 @@ def start() -> Any:
         # juliacall waits for this without end, and does not say what Julia said.
         probe.check_start(place.exe, place.project)
     _set_defaults(named)  # now that this Julia works: what is set here stays, and would hide another one
+    _STATE.starting = True  # from here on a fork would copy a part of Julia
     try:
         import juliacall
 
@@ -197,11 +199,13 @@ def start() -> Any:
         base.push_b(base.LOAD_PATH, str(package_path()))
         module = base.require(main, base.Symbol("UDLBridge"))
         module.bridge_start()
+        _STATE.main, _STATE.module = main, module
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         said = probe.load_failure(place.exe, place.project)
         raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from None
-    _STATE.main, _STATE.module = main, module
+    finally:
+        _STATE.starting = False
     _STATE.library, _STATE.thread = _internal_library(), threading.get_ident()
     return module
 
@@ -296,7 +300,7 @@ def after_fork(function: Callable[[], None]) -> None:
 
 
 def _mark_forked() -> None:
-    _STATE.forked = _STATE.module is not None
+    _STATE.forked = _STATE.starting or _STATE.module is not None
 
 
 after_fork(_mark_forked)

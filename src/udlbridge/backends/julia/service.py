@@ -22,6 +22,7 @@ class Service:
 
     def __init__(self, checkpoint: Callable[[], None]) -> None:
         self.engine = JuliaBackend(checkpoint)
+        self._checkpoint = checkpoint
         self._held: dict[int, Any] = {}
         self._numbers = itertools.count()
 
@@ -66,6 +67,7 @@ class Service:
         return found
 
     def _hold(self, thing: Any) -> int:
+        self._checkpoint()  # who was interrupted will never ask for it
         number = next(self._numbers)
         self._held[number] = thing
         return number
