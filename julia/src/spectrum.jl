@@ -43,7 +43,7 @@ function spectrum(K::AbstractMatrix{<:Real})
     apart = maximum(abs, whole .- transpose(whole)) / max(maximum(abs, whole), floatmin(Float64))
     apart <= 100 * sqrt(size(K, 1)) * eps(T) || throw(ArgumentError("the kernel is not symmetric: K and K' differ by $apart of the \
         largest entry; allowed: rounding. If it should be symmetric, pass (K + K') / 2"))
-    values = eigvals(Symmetric((whole .+ transpose(whole)) ./ 2))
+    values = eigvals(Symmetric(whole ./ 2 .+ transpose(whole) ./ 2)) # halves first: the sum of two large numbers may be none
     smallest, largest = first(values), last(values)
     tolerance = 10 * sqrt(size(K, 1)) * eps(T) * abs(largest)
     verdict = smallest >= 0 ? "PSD" : smallest >= -tolerance ? "rounding" : "not PSD"

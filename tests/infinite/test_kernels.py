@@ -340,3 +340,10 @@ def test_files_and_engines_that_do_not_fit_are_refused(untyped: None) -> None:
     for options, error in calls:
         with pytest.raises(error):
             infinite.kernels(layers, x, w_std=1.0, b_std=0.0, **options)
+
+
+@pytest.mark.parametrize("backend", [None, pytest.param("julia", marks=pytest.mark.julia)])
+def test_entries_that_are_not_finite_are_not_given(backend: str | None) -> None:
+    layers, x = [ub.Dense(2, 3, "relu"), ub.Dense(3, 1)], np.array([[1.0, 2.0], [3.0, -1.0]])
+    with pytest.raises(NumericalError, match=r"(nngp|ntk)\[0, 0\] is (nan|inf)"):
+        ub.infinite.kernels(layers, x * 1e200, w_std=1.4, b_std=0.1, backend=backend)

@@ -165,6 +165,27 @@ INDEFINITE = np.array([[1.0, 2.0], [2.0, 1.0]])
         (lambda: ub.predict.gradient_flow(ASYMMETRIC, np.ones(2)), InputError, "not symmetric"),
         (lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2)).at(1.0), NumericalError, "not positive semidefinite"),
         (
+            lambda: ub.predict.gradient_flow(INDEFINITE, np.eye(2), loss="cross_entropy").at(1.0),
+            NumericalError,
+            "not positive semidefinite",
+        ),
+        (
+            lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2), momentum=0.5).at(1.0),
+            NumericalError,
+            "not positive semidefinite",
+        ),
+        (lambda: ub.predict.max_learning_rate(INDEFINITE), NumericalError, "not positive semidefinite"),
+        (
+            lambda: ub.predict.posterior(np.eye(2), np.eye(2), ASYMMETRIC, np.ones(2)),
+            InputError,
+            "k_test_test is not symmetric",
+        ),
+        (
+            lambda: ub.predict.infinite_ensemble(np.eye(2), np.eye(2), ASYMMETRIC, np.ones(2)),
+            InputError,
+            "nngp_test_test is not",
+        ),
+        (
             lambda: ub.predict.gradient_flow(INDEFINITE, np.ones(2)).at(math.inf),
             NumericalError,
             "semidefinite: its smallest",
@@ -228,3 +249,14 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+def test_kernels_near_the_end_of_the_range() -> None:
+    k = 1e307 * (9 * np.eye(3) + 1)
+    y = np.array([1.0, -1.0, 2.0])
+    for time in (1e-307, np.inf):
+        found = ub.predict.gradient_flow(k, y).at(time).train
+        np.testing.assert_allclose(found, ub.predict.gradient_flow(k / 1e307, y).at(time * 1e307).train, rtol=1e-12)
+    np.testing.assert_allclose(ub.predict.posterior(k, k, None, y).mean, y, rtol=1e-12)
+    with pytest.raises(NumericalError, match="k_train"):
+        ub.predict.gradient_flow(1.7e308 * np.eye(3), y, diag_reg=1.0)

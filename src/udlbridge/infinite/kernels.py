@@ -17,6 +17,7 @@ from udlbridge.backends.symmetry import symmetrise
 from udlbridge.errors import LayerError, OptionError, ShapeError
 from udlbridge.infinite.propagation import through
 from udlbridge.infinite.states import Setting, State, States
+from udlbridge.kernels.finite import check_finite
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.layers import GlobalMeanPool, Layer, MeanPool, Residual
 from udlbridge.networks.model import Model
@@ -82,7 +83,7 @@ def kernels(
         LayerError: a layer without a kernel at infinite width, or layers that do not end in one vector.
         InputError, ShapeError, DTypeError: what is wrong with the samples.
         OptionError: what is wrong with the rest; an engine that has no such kernels.
-        NumericalError: variances so large that a series does not converge.
+        NumericalError: variances so large that a series does not converge, or that an entry is not finite.
 
     Source: Jacot, Gabriel, Hongler (2018); Lee et al. (2018); Arora et al. (2019) and Novak et al. (2019) for
     convolutions; Sohl-Dickstein, Novak, Schoenholz, Lee (2020) for "standard".
@@ -111,6 +112,7 @@ def kernels(
         for name, kernel in zip(("nngp", "ntk"), found, strict=True):
             if name in results:
                 results[name][...] = kernel
+                check_finite(results[name], name)
         return Kernels(results.get("nngp"), results.get("ntk"))
     pairs = len(rows.shape) > 2 and _needs_pairs(network.layers)
     workers = thread_count(threads) or os.cpu_count() or 1
@@ -121,11 +123,13 @@ def kernels(
     def compute(tile: tuple[slice, slice]) -> None:
         own, other = tile
         same = x2 is None and own == other
-        states = through(network.layers, _start(rows[own], columns[other], pairs, same), setting)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below, by its place
+            states = through(network.layers, _start(rows[own], columns[other], pairs, same), setting)
         for name, result in results.items():
             found = states.across.nngp if name == "nngp" else states.across.ntk
             block = result[own, other]
             block[...] = 0.0 if found is None else found
+            check_finite(block, name, (own.start, other.start))
             if same:
                 symmetrise(block)
             elif x2 is None:

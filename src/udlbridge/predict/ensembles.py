@@ -10,7 +10,7 @@ import numpy as np
 
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.predict.flows import checked_times, relaxation
-from udlbridge.predict.systems import System, checked_kernel, training_system
+from udlbridge.predict.systems import System, check_symmetric, checked_kernel, training_system
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,7 @@ def infinite_ensemble(
             allowed="(m, n), (m, n) and (m, m) of the same m test samples",
             remedy="compute them on the same samples",
         )
+    check_symmetric("nngp_test_test", own)
     mean = trained.shown(towards @ _relaxed(trained, time, trained.y))
     if ntk_train is None:
         # Parameters of the last layer alone move: what was random of the training outputs decays at twice the rate.

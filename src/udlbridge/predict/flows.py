@@ -108,6 +108,7 @@ class GradientFlow:
 
     def _integrated(self, times: np.ndarray, start: np.ndarray) -> list[_Path]:
         system, momentum = self._system, self._momentum
+        _ = system.eigen  # outputs of a kernel that is not PSD would run away, or look right
         slope = mse_slope if self._slope is None else self._slope
         size = system.columns(start).size
 

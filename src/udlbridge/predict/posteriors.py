@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from udlbridge.errors import ShapeError
-from udlbridge.predict.systems import as_matrix, checked_kernel, training_system
+from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel, training_system
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,7 @@ def posterior(k_train: object, k_test: object, k_test_test: object, y: object, *
                 allowed=f"the kernel of the {count} test samples with themselves",
                 remedy="compute it as ub.ntk(model, x_test)",
             )
+        check_symmetric("k_test_test", own)
         covariance = own - matrix @ system.solve(matrix.T)
         if system.coupled:
             outputs = system.y.shape[1]

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.options import checked_count, checked_not_negative
-from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel
+from udlbridge.predict.systems import as_matrix, check_semidefinite, check_symmetric, checked_kernel
 
 DENSE = 500
 """Up to this order all eigenvalues are computed; beyond, the largest one alone, by products with vectors."""
@@ -27,6 +27,7 @@ def max_learning_rate(kernel: Any, size: int | None = None, momentum: float = 0.
     Raises:
         OptionError: a size below 1, or a momentum outside [0, 1).
         InputError, ShapeError: what is wrong with the kernel.
+        NumericalError: it is not positive semidefinite; looked at where all eigenvalues are computed, up to order 500.
 
     Source: Lee et al. (2019), section 2.2; Goh (2017) for momentum.
     """
@@ -49,6 +50,8 @@ def _largest_eigenvalue(kernel: Any) -> tuple[float, int]:
     n = shape[0]
     if n <= DENSE:
         dense = matrix @ np.eye(n) if by_products else matrix
-        return float(np.linalg.eigvalsh(np.asarray(dense, dtype=np.float64))[-1]), n
+        values = np.linalg.eigvalsh(np.asarray(dense, dtype=np.float64))
+        check_semidefinite(values)
+        return float(values[-1]), n
     operator = LinearOperator((n, n), matvec=lambda v: np.asarray(matrix @ v, dtype=np.float64), dtype=np.float64)
     return float(eigsh(operator, k=1, which="LA", return_eigenvectors=False, tol=1e-12)[0]), n

@@ -13,6 +13,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, eigh
 
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, NumericalError, ShapeError
+from udlbridge.kernels.finite import check_finite
 from udlbridge.options import checked_not_negative
 
 
@@ -121,15 +122,7 @@ class System:
             NumericalError: the matrix is not positive semidefinite beyond rounding.
         """
         values, vectors = eigh(self.matrix)
-        lowest, highest = float(values[0]), float(values[-1])
-        tolerance = 10 * np.sqrt(len(values)) * float(np.finfo(np.float32).eps) * max(highest, 0.0)
-        if lowest < -tolerance:
-            raise NumericalError(
-                f"the kernel is not positive semidefinite: its smallest eigenvalue is {lowest:.3g}, the largest "
-                f"{highest:.3g}",
-                allowed=f"eigenvalues above {-tolerance:.2g}, where rounding ends",
-                remedy="look at ub.spectrum(k), mend it with ub.repair(k), or give diag_reg",
-            )
+        check_semidefinite(values)
         return np.maximum(values, 0.0), vectors
 
     def filtered(
@@ -174,6 +167,19 @@ class System:
         return factor
 
 
+def check_semidefinite(values: Float[np.ndarray, " size"]) -> None:
+    """Raise `NumericalError` for ascending eigenvalues of which one is negative beyond rounding."""
+    lowest, highest = float(values[0]), float(values[-1])
+    tolerance = 10 * np.sqrt(len(values)) * float(np.finfo(np.float32).eps) * max(highest, 0.0)
+    if lowest < -tolerance:
+        raise NumericalError(
+            f"the kernel is not positive semidefinite: its smallest eigenvalue is {lowest:.3g}, the largest "
+            f"{highest:.3g}",
+            allowed=f"eigenvalues above {-tolerance:.2g}, where rounding ends",
+            remedy="look at ub.spectrum(k), mend it with ub.repair(k), or give diag_reg",
+        )
+
+
 def check_symmetric(what: str, matrix: Float[np.ndarray, "size size"]) -> None:
     """Raise `InputError` for a matrix that differs from its transpose by more than the rounding of float32."""
     scale, eps = float(np.abs(matrix).max(initial=0.0)), float(np.finfo(np.float32).eps)
@@ -181,8 +187,8 @@ def check_symmetric(what: str, matrix: Float[np.ndarray, "size size"]) -> None:
     if gap > 100 * eps * np.sqrt(len(matrix)) * scale:
         raise InputError(
             f"{what} is not symmetric: it differs from its transpose by {gap / scale:.2g} of the largest entry",
-            allowed="the kernel of the training samples with themselves",
-            remedy="compute it as ub.ntk(model, x_train)",
+            allowed="the kernel of samples with themselves",
+            remedy="compute it as ub.ntk(model, x)",
         )
 
 
@@ -215,6 +221,8 @@ def training_system(k_train: object, y: object, diag_reg: Any = 0.0) -> System:
     share = checked_not_negative("diag_reg", diag_reg)
     matrix = as_matrix(k)
     check_symmetric("k_train", matrix)
-    matrix = (matrix + matrix.T) / 2
-    matrix[np.diag_indices_from(matrix)] += share * float(np.diagonal(matrix).mean())
+    matrix = matrix / 2 + matrix.T / 2  # halves first: the sum of two large numbers may be none
+    with np.errstate(over="ignore"):
+        matrix[np.diag_indices_from(matrix)] += share * float((np.diagonal(matrix) / len(matrix)).sum())
+    check_finite(matrix, "k_train + diag_reg")
     return System(matrix, targets, coupled=k.ndim == 4, flat=flat)
