@@ -127,7 +127,8 @@ function step!(t::Training, x::AbstractArray, y)
     loss, gradients = value_and_gradient(t.loss, t.chain, x, y; t.arrays, t.see)
     isfinite(loss) || return Float64(loss)
     for (leaf, p, g) in zip(t.optimiser_leaves, t.arrays, clip(gradients, t.clip_norm))
-        Flux.update!(leaf, p, g)
+        _, moved = Flux.Optimisers.update!(leaf, p, g)
+        moved === p || copyto!(p, moved) # Optimisers writes into dense arrays, and makes others anew
     end
     t.step += 1
     return Float64(loss)
