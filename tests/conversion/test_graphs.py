@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +156,33 @@ class Calling(nn.Module):
         return self.after(self.function(self.before(x)))
 
 
+ON_EDGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a bound without axes": lambda h: torch.clamp(h, torch.tensor(0.0).to(h), torch.tensor(2.0).to(h)),
+    "bounds of every output": lambda h: h.clamp(torch.zeros(4).to(h), 2 * torch.ones(4).to(h)),
+    "a bound for every sample": lambda h: h.clamp_min(h.flip(1)[:, :1]) + h.clamp_max(torch.zeros(4).to(h)),
+    "a bound on one side": lambda h: torch.clamp(h, max=torch.zeros(4).to(h)) + torch.clamp(h, 0, None),
+    "bounds the wrong way round": lambda h: h + h.clamp(2.0, 1.0) + h.clamp(2 * torch.ones(4).to(h), h[:, :1]),
+    "a norm of nothing": lambda h: h + h.norm(dim=1, keepdim=True) + torch.linalg.vector_norm(h[:, 1:], dim=1)[:, None],
+    "a norm along no axis kept": lambda h: h * (1 + h[:, :3].norm(dim=1))[:, None] + F.normalize(h, dim=1),
+    "a deviation of nothing": lambda h: h + h.std(1, keepdim=True) + h.std(dim=1, correction=0)[:, None],
+    "a power of nothing": lambda h: h + h**0 + h.pow(1),
+}
+"""Functions whose derivatives are a matter of definition where a bound is met exactly, or a root is 0."""
+
+
+@pytest.mark.parametrize("name", ON_EDGES)
+def test_derivatives_on_edges_are_those_of_torch(name: str) -> None:
+    torch.manual_seed(0)
+    module = Calling(ON_EDGES[name]).double()
+    with torch.no_grad():
+        module.before.weight.round_()
+        module.before.bias.zero_()
+        module.before.weight[0] = torch.tensor([0.0, 0.0, 2.0])
+    x = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, -1.0, 1.0], [0.5, 2.0, -1.0]])
+    assert np.isfinite(ub.ntk(module, x)).all()
+    assert_crosses(module, x)
+
+
 def of_no_grad(h: Tensor) -> Tensor:
     with torch.no_grad():
         scale = h.abs().sum(1, keepdim=True)
@@ -205,3 +235,38 @@ def test_in_single_precision_too() -> None:
     assert graph.dtype == np.float32
     for backend in ("torch", "reference"):
         assert_within_budget(ub.ntk(graph, samples, backend=backend), ub.ntk(module, samples))
+
+
+def test_the_module_of_a_graph_goes_with_the_graph() -> None:
+    from udlbridge.backends.pytorch.graphs import engine
+
+    module, x = Calling(torch.sin).double(), np.random.default_rng(0).normal(size=(3, 3))
+    graph = ub.from_torch(module, x)
+    network = engine.as_module_network(graph, x)
+    assert engine.as_module_network(graph, x) is network
+    gone = weakref.ref(network)
+    del network, graph
+    gc.collect()
+    assert gone() is None
+
+
+def test_another_graph_in_between_does_not_come_back() -> None:
+    from udlbridge.backends.pytorch.graphs import engine
+
+    x = np.random.default_rng(0).normal(size=(3, 3))
+    one, other = (ub.from_torch(Calling(f).double(), x) for f in (torch.sin, torch.cos))
+
+    def another(frame: Any, event: str, _: Any) -> Any:
+        """Before each line of the function another thread has its turn, which asks with its own graph."""
+        if event == "line":
+            engine.as_module_network(other, x)
+        return another
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: another if frame.f_code is engine.as_module_network.__code__ else None)
+    try:
+        found = engine.as_module_network(one, x), engine.as_module_network(one, x)
+    finally:
+        sys.settrace(before)
+    for network in found:
+        np.testing.assert_array_equal(network.params["after.weight"], one.params["after.weight"])

@@ -59,12 +59,23 @@ def power(c: Call) -> Value:
 
 
 def clamp(c: Call) -> Value:
-    """Between numbers, or above or below tensors."""
-    low, high = c.get("min"), c.get("max")
+    """Between numbers, or above or below tensors; where x is equal to a bound the slope is that of x."""
+    low, high = number(c.get("min")), number(c.get("max"))
     if isinstance(low, Tensor | Value) or isinstance(high, Tensor | Value):
-        found = c["self"] if low is None else c.add("maximum", c["self"], low)
-        return c.value(found) if high is None else c.add("minimum", found, high)
+        above = c["self"] if low is None else bounded(c, c["self"], low, "less")
+        return c.value(above) if high is None else bounded(c, above, high, "greater")
     return c.add("clamp", c["self"], low=-math.inf if low is None else low, high=math.inf if high is None else high)
+
+
+def number(value: Any) -> Any:
+    """A constant without axes as a number."""
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+
+def bounded(c: Call, x: Any, bound: Any, relation: str) -> Value:
+    """The bound where x is `relation` than it: "maximum" and "minimum" would share the slope where both are equal."""
+    bound = as_float(c, bound)
+    return c.add("where", c.add("compare", x, bound, relation=relation), bound, x)
 
 
 def compare(relation: str) -> Translation:

@@ -43,7 +43,13 @@ def variance(c: Call) -> Value:
 
 def deviation(c: Call) -> Value:
     """The root of the variance."""
-    return c.add("sqrt", variance(c))
+    return root(c, variance(c))
+
+
+def root(c: Call, x: Value) -> Value:
+    """The square root, with the derivative 0 at 0, as torch defines it for norms and deviations."""
+    zero = c.add("compare", x, 0.0, relation="equal")
+    return c.add("where", zero, 0.0, c.add("sqrt", c.add("where", zero, 1.0, x)))
 
 
 def norm(c: Call) -> Value:
@@ -54,7 +60,7 @@ def norm(c: Call) -> Value:
         return c.add("sum", c.add("absolute", x, shape=c.shape(x)), **settings)
     if order not in (2, None):
         raise Unfit(f"a norm of order {order}")
-    return c.add("sqrt", c.add("sum", c.add("power", x, shape=c.shape(x), exponent=2.0), **settings))
+    return root(c, c.add("sum", c.add("power", x, shape=c.shape(x), exponent=2.0), **settings))
 
 
 def softmax(op: str) -> Translation:

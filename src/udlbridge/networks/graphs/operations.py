@@ -100,7 +100,7 @@ OPERATIONS: dict[str, Operation] = {
     "sin": _unary("sin x"),
     "cos": _unary("cos x"),
     "erf": _unary("2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x"),
-    "clamp": _unary("max(low, min(x, high)), with slope 1 at the bounds", low=REAL, high=REAL),
+    "clamp": _unary("min(max(x, low), high), with slope 1 at the bounds", low=REAL, high=REAL),
     "fill": Operation((0, 0), shapes.filled, "one number everywhere", {"shape": EXTENTS, "value": REAL}),
     "compare": Operation(
         (2, 2),

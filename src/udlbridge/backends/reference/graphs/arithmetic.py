@@ -31,8 +31,14 @@ def ties(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def clamp(a: Attributes, x: np.ndarray) -> np.ndarray:
-    """max(low, min(x, high))."""
-    return np.maximum(np.minimum(x, a["high"]), a["low"]).astype(x.dtype)
+    """min(max(x, low), high): that is `high` everywhere if it is below `low`."""
+    return np.minimum(np.maximum(x, a["low"]), a["high"]).astype(x.dtype)
+
+
+def power_slope(a: Attributes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """a x^(a-1); of x^0, which is 1 at 0 too, that is 0 everywhere."""
+    p = a["exponent"]
+    return np.asarray(p * x ** (p - 1) if p else np.zeros_like(x))
 
 
 def inside(a: Attributes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -73,7 +79,7 @@ RULES: dict[str, Rule] = {
     "divide": partial_rule(np.divide, lambda a, b, y: (1 / b, -y / b)),
     "maximum": partial_rule(np.maximum, lambda a, b, y: (ties(a, b), ties(b, a))),
     "minimum": partial_rule(np.minimum, lambda a, b, y: (ties(b, a), ties(a, b))),
-    "power": slope_rule(lambda a, x: x ** a["exponent"], lambda a, x, y: a["exponent"] * x ** (a["exponent"] - 1)),
+    "power": slope_rule(lambda a, x: x ** a["exponent"], power_slope),
     "negative": slope_rule(lambda a, x: -x, lambda a, x, y: -np.ones_like(x)),
     "absolute": slope_rule(lambda a, x: np.abs(x), lambda a, x, y: np.sign(x)),
     "exp": slope_rule(lambda a, x: np.exp(x), lambda a, x, y: y),
