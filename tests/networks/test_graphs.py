@@ -245,6 +245,91 @@ def test_truth_values_tokens_and_constants() -> None:
         ub.input_jacobian(graph, x)
 
 
+MOVED = {
+    "reshape": [ub.Node("t", "reshape", ("x",), {"shape": (PerSample(), 2, 2)})],
+    "permute": [
+        ub.Node("r", "reshape", ("x",), {"shape": (PerSample(), 2, 2)}),
+        ub.Node("t", "permute", ("r",), {"axes": (0, 2, 1)}),
+    ],
+    "slice": [ub.Node("t", "slice", ("x",), {"axis": 1, "start": 1, "stop": 4, "step": 2})],
+    "take": [ub.Node("t", "take", ("x", "order"), {"axis": 1})],
+    "expand": [
+        ub.Node("r", "reshape", ("x",), {"shape": (PerSample(), 1, 4)}),
+        ub.Node("t", "expand", ("r",), {"shape": (PerSample(), 3, 4)}),
+    ],
+    "concatenate": [
+        ub.Node("first", "expand", ("start",), {"shape": (PerSample(), 1)}),
+        ub.Node("t", "concatenate", ("first", "x"), {"axis": 1}),
+    ],
+    "stop_gradient": [ub.Node("t", "stop_gradient", ("x",))],
+}
+"""How tokens may come to a table, by the last operation that moves them: `order` takes the places 3 and 1."""
+
+
+def lookup(moves: list[ub.Node], *, own_table: bool = False) -> ub.Graph:
+    """The sum of the rows of a table of five that tokens are looked up in, behind the moves."""
+    extra = [ub.Node("own", "multiply", ("table", "table"))] if own_table else []
+    nodes = [
+        *moves,
+        *extra,
+        ub.Node("rows", "embedding", ("own" if own_table else "table", "t"), {"padding": -1}),
+        ub.Node("flat", "reshape", ("rows",), {"shape": (PerSample(), *FLAT[moves[-1].op])}),
+        ub.Node("y", "sum", ("flat",), {"axes": (1,), "keep": False}),
+    ]
+    return ub.Graph(
+        nodes,
+        "y",
+        params={"table": np.random.default_rng(0).normal(size=(5, 3))},
+        buffers={"order": np.array([3, 1]), "start": np.array([[0]])},
+        sample_shape=(4,),
+        tokens=True,
+    )
+
+
+FLAT = {"slice": (2, 3), "take": (2, 3), "expand": (12, 3), "concatenate": (5, 3)}
+FLAT |= dict.fromkeys(("reshape", "permute", "stop_gradient"), (4, 3))
+
+
+@pytest.mark.parametrize("own_table", [False, True], ids=["parameter", "value"])
+@pytest.mark.parametrize("op", MOVED)
+def test_tokens_are_checked_behind_whatever_moves_them(op: str, own_table: bool) -> None:
+    """Also of a table that is itself a node's value; numbers that no table is asked for may be anything."""
+    graph = lookup(MOVED[op], own_table=own_table)
+    good = np.array([[0, 1, 2, 4]])
+    assert ub.outputs(graph, good, backend="reference").shape == (1, 3)
+    assert set(np.unique(graph.random_batch((4,), 50)[:, [1, 3]])) == {0, 1, 2, 3, 4}
+    for wrong in (-1, 5, 7):
+        x = good.copy()
+        x[0, 1] = wrong
+        for backend in ("torch", "reference"):
+            with pytest.raises(InputError, match=rf"x is {wrong} at \(0, 1\).*from 0 to 4"):
+                ub.outputs(graph, x, backend=backend)
+    if op in ("slice", "take"):
+        ub.outputs(graph, np.array([[99, 1, -7, 4]]), backend="reference")
+
+
+def test_each_place_of_a_sample_is_held_against_its_own_table() -> None:
+    """Two columns of categories, of three and of ten, and one that gives the place of a `take`."""
+    columns = [ub.Node(f"c{k}", "slice", ("x",), {"axis": 1, "start": k, "stop": k + 1, "step": 1}) for k in range(3)]
+    nodes = [
+        *columns,
+        ub.Node("a", "embedding", ("small", "c0"), {"padding": -1}),
+        ub.Node("b", "embedding", ("large", "c1"), {"padding": -1}),
+        ub.Node("place", "reshape", ("c2",), {"shape": (PerSample(),)}),
+        ub.Node("chosen", "take", ("third", "place"), {"axis": 1}),
+        ub.Node("c", "permute", ("chosen",), {"axes": (1, 0)}),
+        ub.Node("c'", "reshape", ("c",), {"shape": (PerSample(), 1, 2)}),
+        ub.Node("y", "concatenate", ("a", "b", "c'"), {"axis": 2}),
+    ]
+    tables = {"small": np.ones((3, 2)), "large": np.ones((10, 2)), "third": np.arange(8.0).reshape(2, 4)}
+    graph = ub.Graph(nodes, "y", params=tables, sample_shape=(3,), tokens=True)
+    assert ub.outputs(graph, np.array([[2, 9, 3]]), backend="reference")[0, -2:].tolist() == [3.0, 7.0]
+    assert graph.random_batch((3,), 200).max(axis=0).tolist() == [2, 9, 3]
+    for wrong, most in (([3, 9, 3], 2), ([2, 10, 3], 9), ([2, 9, 4], 3), ([2, 9, -1], 3)):
+        with pytest.raises(InputError, match=f"from 0 to {most}"):
+            ub.outputs(graph, np.array([wrong]), backend="reference")
+
+
 def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
     assert table() in DOCS.read_text(encoding="utf-8")
 

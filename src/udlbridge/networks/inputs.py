@@ -107,13 +107,16 @@ def check_whole(array: np.ndarray, name: str, reason: str) -> None:
         )
 
 
-def check_known(array: np.ndarray, name: str, known: int) -> None:
-    """Raise InputError for tokens outside a table of `known` rows."""
-    outside = (array < 0) | (array >= known)
+def check_known(array: np.ndarray, name: str, known: int | np.ndarray) -> None:
+    """Raise InputError for tokens outside a table of `known` rows: of one, or of one for each place, 0 for none."""
+    rows = np.broadcast_to(known, array.shape)
+    outside = (rows > 0) & ((array < 0) | (array >= rows))
     if outside.any():
         bad = tuple(int(i) for i in np.argwhere(outside)[0])
         raise InputError(
-            f"{name} is {array[bad]} at {bad}", allowed=f"tokens from 0 to {known - 1}", remedy="check the tokeniser"
+            f"{name} is {array[bad]} at {bad}",
+            allowed=f"tokens from 0 to {rows[bad] - 1}",
+            remedy="check the tokeniser",
         )
 
 

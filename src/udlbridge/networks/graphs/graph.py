@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
+from udlbridge.networks.graphs.lookups import token_bounds
 from udlbridge.networks.graphs.node import Node, checked_nodes, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
 from udlbridge.networks.graphs.values import Kind, Shape, Value
@@ -155,22 +157,21 @@ class Graph(FrozenNetwork, ForeignNetwork):
         self.output_shape(array.shape[1:])
         if not self._tokens:
             check_finite(array, name)
-        elif self._known_tokens is not None:
-            check_known(array, name, self._known_tokens)
+        else:
+            check_known(array, name, self._token_bounds)
         return np.ascontiguousarray(array, dtype=np.int64 if self._tokens else self.dtype)
 
-    @property
-    def _known_tokens(self) -> int | None:
-        """How many tokens there are: the rows of the smallest table that the samples are looked up in."""
-        tables = [self._given[node.inputs[0]] for node in self._nodes if node.reads_tokens(INPUT)]
-        return min((table.shape[0] for table in tables), default=None)
+    @cached_property
+    def _token_bounds(self) -> np.ndarray:
+        """How many tokens there are at each place of a sample: rows of the smallest table, 0 where none is asked."""
+        return token_bounds(self._nodes, self._buffers, self.values, self._sample_shape)
 
     def random_batch(self, shape: Shape, n: int) -> np.ndarray:
         """Random samples (n, *shape): normal numbers, or tokens."""
         generator = np.random.default_rng(0)
         if not self._tokens:
             return generator.standard_normal((n, *shape)).astype(self.dtype)
-        return generator.integers(0, self._known_tokens or 1, size=(n, *shape))
+        return generator.integers(0, np.maximum(self._token_bounds, 1), size=(n, *shape))
 
     def selected(self, params: Selection) -> tuple[str, ...]:
         """The names that `params` means; a shared parameter has several, of which one stands for all.

@@ -37,10 +37,6 @@ class Node:
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.op}{f' in {self.source}' if self.source else ''})"
 
-    def reads_tokens(self, name: str) -> bool:
-        """Whether it looks up the value in a table."""
-        return self.op == "embedding" and self.inputs[1] == name
-
 
 def checked_nodes(nodes: Iterable[Node], given: Collection[str]) -> tuple[Node, ...]:
     """The nodes with their attributes checked and frozen; `given` are the names that are values already.

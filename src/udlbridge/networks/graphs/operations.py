@@ -31,12 +31,16 @@ MANY = 10_000
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation: the fewest and the most inputs, its attributes, its rule of shapes, and its meaning in words."""
+    """An operation: the fewest and the most inputs, its attributes, its rule of shapes, and its meaning in words.
+
+    `moves`: whether it only puts the numbers of its first input, or of all, elsewhere, whatever their kind.
+    """
 
     inputs: tuple[int, int]
     rule: shapes.Rule
     meaning: str
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    moves: bool = False
 
 
 def _unary(meaning: str, **attributes: Attribute) -> Operation:
@@ -111,7 +115,7 @@ OPERATIONS: dict[str, Operation] = {
     "logical": Operation((1, 2), shapes.truth, "of truth values", {"function": choice("not", "and", "or")}),
     "where": Operation((3, 3), shapes.chosen, "a where the condition holds, else b"),
     "cast": Operation((1, 1), shapes.cast, "truth values or whole numbers as numbers"),
-    "stop_gradient": Operation((1, 1), shapes.untouched, "x, with derivative 0"),
+    "stop_gradient": Operation((1, 1), shapes.untouched, "x, with derivative 0", moves=True),
     # Activations.
     "relu": _unary("max(x, 0), with slope 0 at 0"),
     "leaky_relu": _unary("x where x > 0, else slope x", slope=REAL),
@@ -182,14 +186,20 @@ OPERATIONS: dict[str, Operation] = {
         {"kernel": SIZES, "stride": SIZES, "padding": COUNTS, "ceil_mode": FLAG, "count_padding": FLAG},
     ),
     # Places.
-    "reshape": Operation((1, 1), shapes.reshape, "the same numbers in C order", {"shape": EXTENTS}),
-    "expand": Operation((1, 1), shapes.expand, "broadcast to a shape", {"shape": EXTENTS}),
-    "permute": Operation((1, 1), shapes.permute, "axes in another order", {"axes": AXES}),
+    "reshape": Operation((1, 1), shapes.reshape, "the same numbers in C order", {"shape": EXTENTS}, moves=True),
+    "expand": Operation((1, 1), shapes.expand, "broadcast to a shape", {"shape": EXTENTS}, moves=True),
+    "permute": Operation((1, 1), shapes.permute, "axes in another order", {"axes": AXES}, moves=True),
     "slice": Operation(
-        (1, 1), shapes.slices, "a part of an axis", {"axis": AXIS, "start": AXIS, "stop": AXIS, "step": SIZE}
+        (1, 1),
+        shapes.slices,
+        "a part of an axis",
+        {"axis": AXIS, "start": AXIS, "stop": AXIS, "step": SIZE},
+        moves=True,
     ),
-    "take": Operation((2, 2), shapes.take, "places of an axis, by whole numbers", {"axis": AXIS}),
-    "concatenate": Operation((1, MANY), shapes.concatenate, "one behind the other along an axis", {"axis": AXIS}),
+    "take": Operation((2, 2), shapes.take, "places of an axis, by whole numbers", {"axis": AXIS}, moves=True),
+    "concatenate": Operation(
+        (1, MANY), shapes.concatenate, "one behind the other along an axis", {"axis": AXIS}, moves=True
+    ),
     "pad": Operation(
         (1, 1),
         shapes.pad,

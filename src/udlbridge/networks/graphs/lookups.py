@@ -1,0 +1,88 @@
+"""Which tokens of a sample a graph looks up, and in tables of how many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.node import Node
+from udlbridge.networks.graphs.operations import OPERATIONS
+from udlbridge.networks.graphs.values import Shape, Value
+
+NOWHERE = -1
+"""In the place of a number that is none of the sample's."""
+
+
+def token_bounds(
+    nodes: Sequence[Node],
+    buffers: Mapping[str, np.ndarray],
+    values: Callable[[int], Mapping[str, Value]],
+    sample_shape: Shape,
+) -> Int[np.ndarray, "*sample"]:
+    """How many rows the smallest table has that the number at each place of a sample is looked up in; 0 is none.
+
+    The numbers of the samples are followed through the operations that only move them, by doing the same with their
+    places.
+
+    Args:
+        nodes: in order of evaluation.
+        buffers: the arrays that are no parameters.
+        values: shape and kind of every value, for so many samples.
+        sample_shape: of one sample.
+    """
+    two, three = values(2), values(3)
+    bounds = np.zeros(int(np.prod(sample_shape)), dtype=np.int64)
+    places = {INPUT: np.broadcast_to(np.arange(bounds.size).reshape(sample_shape), (2, *sample_shape))}
+    fixed = {name: value for name, value in buffers.items() if value.dtype.kind == "i"}
+    for node in nodes:
+        rows, looked_up = _table(node, two)
+        # What is chosen from the samples themselves has no bound before their number is known.
+        if looked_up in places and rows == _table(node, three)[0]:
+            found = np.unique(places[looked_up])
+            found = found[found != NOWHERE]
+            bounds[found] = np.where(bounds[found] == 0, rows, np.minimum(bounds[found], rows))
+        if not OPERATIONS[node.op].moves:
+            continue
+        shape = two[node.name].shape
+        if all(name in fixed for name in node.inputs):
+            fixed[node.name] = _moved(node, [fixed[name] for name in node.inputs], shape)
+        elif node.op == "take" and node.inputs[0] in places and node.inputs[1] in fixed:
+            places[node.name] = _moved(node, [places[node.inputs[0]], fixed[node.inputs[1]]], shape)
+        elif node.op != "take" and any(name in places for name in node.inputs):
+            given = [places.get(name, np.full(two[name].shape, NOWHERE)) for name in node.inputs]
+            places[node.name] = _moved(node, given, shape)
+    return bounds.reshape(sample_shape)
+
+
+def _table(node: Node, values: Mapping[str, Value]) -> tuple[int, str]:
+    """How many rows a node chooses from, and the name of the numbers that it chooses by; "" if it does not."""
+    if node.op == "embedding":
+        return values[node.inputs[0]].shape[0], node.inputs[1]
+    if node.op == "take":
+        return values[node.inputs[0]].shape[node.attributes["axis"]], node.inputs[1]
+    return 0, ""
+
+
+def _moved(node: Node, given: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+    return _MOVES[node.op](node.attributes, given, shape)
+
+
+def _sliced(a: Mapping[str, Any], given: Sequence[np.ndarray], shape: Shape) -> np.ndarray:
+    part = slice(a["start"], a["stop"], a["step"])
+    return given[0][(slice(None),) * a["axis"] + (part,)]
+
+
+_MOVES: dict[str, Callable[[Mapping[str, Any], Sequence[np.ndarray], Shape], np.ndarray]] = {
+    "reshape": lambda a, given, shape: given[0].reshape(shape),
+    "expand": lambda a, given, shape: np.broadcast_to(given[0], shape),
+    "permute": lambda a, given, shape: given[0].transpose(a["axes"]),
+    "slice": _sliced,
+    "take": lambda a, given, shape: given[0].take(given[1], axis=a["axis"], mode="clip"),
+    "concatenate": lambda a, given, shape: np.concatenate(given, axis=a["axis"]),
+    "stop_gradient": lambda a, given, shape: given[0],
+}
+"""The operations that only move numbers, by name."""
