@@ -13,6 +13,7 @@ import udlbridge as ub
 from udlbridge.cli.predict import command
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.predict.classification import centred_targets, predicted_outputs
+from udlbridge.predict.columns import diagonal_mean
 
 MODEL = ub.Model([ub.Dense(6, 16, "tanh"), ub.Dense(16, 3)], dtype="float64")
 X = np.random.default_rng(0).standard_normal((120, 6))
@@ -73,6 +74,21 @@ def test_the_regularisation_is_the_same_from_wherever_the_kernel_is_read(
     operator = ub.ntk_operator(MODEL, X, outputs=0, backend="reference")
     for kernel in (k, store, operator):
         assert ub.predict.solve(kernel, Y, diag_reg=1e-2).reg == pytest.approx(1e-2 * np.trace(k) / 120, rel=1e-13)
+
+
+def test_the_mean_of_a_float32_diagonal_is_taken_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sliced:
+        """What has neither a diagonal nor a product: blocks alone are read of it."""
+
+        values = np.random.default_rng(3).uniform(1, 2, 60).astype(np.float32)
+        shape, dtype, ndim = (60, 60), np.dtype(np.float32), 2
+
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            return np.diag(self.values)[key]
+
+    monkeypatch.setattr("udlbridge.predict.columns.BLOCK", 16)
+    expected = Sliced.values.astype(np.float64).mean()
+    assert diagonal_mean(Sliced()) == pytest.approx(expected, rel=1e-14)
 
 
 def test_an_interrupted_solution_goes_on(tmp_path: Path) -> None:

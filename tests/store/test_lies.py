@@ -316,6 +316,36 @@ def test_an_append_that_is_killed(path: Path, monkeypatch: pytest.MonkeyPatch, s
 # --- what files claim ---
 
 
+STDS = {"w_std": 1.5, "b_std": 0.1, "parameterization": "ntk", "get": "ntk"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"module": {"name": "Net", "n_params": "many"}},
+        {"module": {"name": "Net", "n_params": None}},
+        {"module": {"name": "Net"}},
+        {"module": {"name": "Net", "n_params": -1}},
+        {"model_bytes": None},
+        {"model_bytes": "1"},
+        {"infinite": []},
+        {"infinite": {}},
+        {"infinite": STDS | {"w_std": "1.5"}},
+        {"infinite": STDS | {"w_std": 0.0}},
+        {"infinite": STDS | {"b_std": None}},
+        {"infinite": STDS | {"parameterization": ["ntk"]}},
+        {"infinite": STDS | {"get": "both"}},
+        {"infinite": STDS | {"memory": "1GB"}},
+    ],
+    ids=str,
+)
+def test_a_signed_manifest_with_fields_that_cannot_be(path: Path, change: dict[str, Any]) -> None:
+    edit_manifest(path, sign=True, **change)
+    for open_store in (ub.KernelStore, ub.infinite.InfiniteStore):
+        with pytest.raises(errors.StoreError, match=f"{next(iter(change))} cannot be"):
+            open_store(path)
+
+
 def test_a_store_that_claims_a_billion_samples(path: Path) -> None:
     n = 10**9
     edit_manifest(path, sign=True, n=n)

@@ -38,7 +38,7 @@ def diagonal_mean(kernel: Any) -> float:
     """The mean of the diagonal, the same from wherever the kernel is read."""
     if hasattr(kernel, "diagonal"):
         return float(np.mean(kernel.diagonal(), dtype=np.float64))
-    return float(np.mean([value for block in _diagonal_blocks(kernel) for value in np.diagonal(block)]))
+    return float(np.concatenate([np.diagonal(block) for block in _diagonal_blocks(kernel)]).mean(dtype=np.float64))
 
 
 def _diagonal_blocks(kernel: Any) -> Iterator[np.ndarray]:

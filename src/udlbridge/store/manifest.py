@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,13 @@ def _canonical(fields: dict[str, Any]) -> str:
 
 
 def _is_count(value: object) -> bool:
-    return 1 <= (whole(value) or 0) < 1 << 40
+    return _is_amount(value, 1, 1 << 40)
+
+
+def _is_amount(value: object, least: int = 0, bound: int = 1 << 50) -> bool:
+    """Whether it is a whole number of at least `least`, below `bound`."""
+    found = whole(value)
+    return found is not None and least <= found < bound
 
 
 def _is_text(value: object) -> bool:
@@ -171,7 +178,19 @@ def _is_field(value: object) -> bool:
 def _is_module(value: object) -> bool:
     """None for the store of a `Model`; of a module its class and the number of parameters that are summed over."""
     return value is None or (
-        isinstance(value, dict) and _is_text(value.get("name")) and 0 <= (whole(value.get("n_params")) or 0) < 1 << 50
+        isinstance(value, dict) and _is_text(value.get("name")) and _is_amount(value.get("n_params"))
+    )
+
+
+def _is_infinite(value: object) -> bool:
+    """None for the store of a finite network; of a kernel at infinite width, what it was computed with."""
+    return value is None or (
+        isinstance(value, dict)
+        and set(value) == {"w_std", "b_std", "parameterization", "get"}
+        and all(isinstance(value[name], float) and 0 <= value[name] < math.inf for name in ("w_std", "b_std"))
+        and value["w_std"] > 0
+        and value["parameterization"] in ("ntk", "standard")
+        and value["get"] in ("nngp", "ntk")
     )
 
 
@@ -182,8 +201,9 @@ def _is_plan(value: object) -> bool:
 _FIELDS: dict[str, Callable[[object], bool]] = {
     "id": _is_text,
     "model": _is_text,
-    "model_bytes": lambda value: 0 <= (-1 if (found := whole(value)) is None else found) < 1 << 50,
+    "model_bytes": _is_amount,
     "module": _is_module,
+    "infinite": _is_infinite,
     "data": _is_text,
     "samples": _is_samples,
     "n": _is_count,
