@@ -122,7 +122,7 @@ def descents(backend, steps=10):
 def descent_rows(backend):
     paths = descents(backend)
     found = [
-        practicals.solved(f"loss after {k} steps", text, value)
+        practicals.solved(f"loss after {k} step{'s' * (k != 1)}", text, value)
         for k, (text, value) in enumerate(zip(SOURCE_LOSSES, paths["source"].values, strict=True))
     ]
     design = np.stack([np.ones(12), DATA[0]], axis=1)
@@ -156,12 +156,13 @@ def draw_brackets(backend):
     found = search(backend, threshold=1e-4, iterations=10, rule="source")
     for number, (axis, bracket) in enumerate(zip(axes.flat, found.brackets, strict=True), start=1):
         axis.axvspan(bracket[0], bracket[3], color="0.85")
-        for point, style in zip(bracket, ("-", "--", "-.", ":"), strict=True):
-            axis.axvline(point, color="C1", ls=style, lw=1)
+        for name, point, style in zip("abcd", bracket, ("-", "--", "-.", ":"), strict=True):
+            axis.axvline(point, color="C1", ls=style, lw=1, label=name)
         axis.plot(grid, dips(grid), "C0-")
         axis.set(title=f"iteration {number}", xlim=(0, 1), ylim=(0, 1))
-    axes[1, 4].plot(found.minimum, found.value, "ko", label=f"answer {found.minimum:.3f}")
-    axes[1, 4].legend(loc="lower right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+    axes[1, 4].plot(found.minimum, found.value, "ko")
+    axes[1, 4].set_title(f"iteration 10: answer {found.minimum:.3f}")
     for axis in axes[1]:
         axis.set_xlabel("phi")
     for axis in axes[:, 0]:

@@ -106,7 +106,10 @@ def rows(backend=None):
         here = said(engine)[0]
     except (ImportError, OSError) as error:
         reason = f"no transformers, or no weights here ({type(error).__name__})"
-        return [*small_rows(engine), *(practicals.skipped(f"GPT-2, {name}", reason) for name in SAYS)]
+        return [
+            *small_rows(engine),
+            *(practicals.skipped(f"{name}: says{text!r}", reason) for name, text in SAYS.items()),
+        ]
     return [
         *small_rows(engine),
         *(practicals.asserted(f"{name}: says{text!r}", 1, here[name] == text) for name, text in SAYS.items()),

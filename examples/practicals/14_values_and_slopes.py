@@ -80,7 +80,7 @@ def draw(backend=None):
         model = fitted(engine, kind).model
         label = f"fitted to {kind}: error {error(model, engine):.3f}"
         panels[label] = ub.outputs(model, points, backend=engine)
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         drawn = axis.contourf(grid, grid, values.reshape(41, 41), np.linspace(-2, 2, 17), extend="both")
         axis.set(title=title, xlabel="x1")
@@ -89,8 +89,8 @@ def draw(backend=None):
         for axis in axes[1:] if label == "y" else axes[1:2]:
             axis.plot(*x[mask].T, marker, ms=4, mec="k", label=label)
     axes[0].set_ylabel("x2")
-    axes[1].legend(fontsize=7, loc="upper left")
-    figure.colorbar(drawn, ax=axes, label="y")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.colorbar(drawn, ax=axes, label="y", ticks=[-2, -1, 0, 1, 2])
     return figure
 
 

@@ -270,6 +270,23 @@ def test_the_command_prints_writes_and_draws(backend: str, tmp_path: Path) -> No
     assert len(picture) > 20_000
 
 
+def test_the_command_puts_the_notebook_beside_the_study(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- figures of alignment -->\n<!-- end of figures -->\nafter", encoding="utf-8")
+    words = ["align", "--n", "120", "--width", "20", "--epochs", "2", "--batch-size", "30", "--backend", "reference"]
+    done = CliRunner().invoke(group, [*words, "--write", str(page)], catch_exceptions=False)
+    assert done.exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- figures of alignment -->\n| figure | notebook | reference |")
+    assert text.endswith("<!-- end of figures -->\nafter")
+    learn, test = halves(120)
+    settings = {"backends": ["reference"], "width": 20, "batch_size": 30}
+    first = ub.study_alignment(learn, test, batches=1, **settings).table("reference", "slow")[-1]
+    last = ub.study_alignment(learn, test, epochs=2, **settings).table("reference", "regular")[-1]
+    assert f"| one batch, slow: test error (%) | 50.78 | {100 * first['test_error']:.2f} |" in text
+    assert f"| epoch 2, regular: change of the NTK |  | {last['ntk_change']:.4f} |" in text
+
+
 @pytest.mark.parametrize("digits", ["8", "8,8", "8,x", "", "-1,2"])
 def test_the_command_refuses_digits(digits: str) -> None:
     with pytest.raises(OptionError, match="at least two different digits"):

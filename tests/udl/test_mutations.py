@@ -1,15 +1,18 @@
 """Every figure of every practical notices when an engine is wrong.
 
-Each engine is replaced by one that is wrong in one of three ways, and the rows of the practicals are computed with it.
-A row that no mutation turns into a failure does not check the engine, and must not pretend to: it goes, is replaced, or
-says that it is of the data alone (`engine=False`).
+Each engine is replaced by one that is wrong in one of three ways, and the rows of the practicals are computed with it;
+the other engines stay right. A row that no mutation turns into a failure does not check the engine, and must not
+pretend to: it goes, is replaced, or says that it is of the data alone (`engine=False`).
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -22,24 +25,22 @@ from udlbridge.backends.programs import Program
 from udlbridge.errors import UDLBridgeError
 from udlbridge.networks.model import Model
 from udlbridge.udl import practicals
+from udlbridge.udl.practicals import Row
 
 NOISE = 1e-3
 Change = Callable[[np.ndarray], np.ndarray]
 
 
-class Noise:
-    """Every number is off by about a tenth of a per cent, or by 1e-3 where all are zero, otherwise at every call."""
-
-    def __init__(self) -> None:
-        self._generator = np.random.default_rng(0)
+class Nothing:
+    """No mutation."""
 
     def result(self, values: list[np.ndarray]) -> list[np.ndarray]:
-        errors = [NOISE * self._generator.standard_normal(a.shape) for a in values]
-        return [(a + e * (a if a.any() else 1)).astype(a.dtype) for a, e in zip(values, errors, strict=True)]
+        """What an engine gives."""
+        return values
 
-    def params(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def params(self, params: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """What a training came to."""
-        return dict(zip(params, self.result(list(params.values())), strict=True))
+        return params
 
     def model(self, model: Model) -> Model:
         """What a network is computed with."""
@@ -50,7 +51,21 @@ class Noise:
         return program
 
 
-class Sign(Noise):
+class Noise(Nothing):
+    """Every number is off by about a tenth of a per cent, or by 1e-3 where all are zero, otherwise at every call."""
+
+    def __init__(self) -> None:
+        self._generator = np.random.default_rng(0)
+
+    def result(self, values: list[np.ndarray]) -> list[np.ndarray]:
+        errors = [NOISE * self._generator.standard_normal(a.shape) for a in values]
+        return [(a + e * (a if a.any() else 1)).astype(a.dtype) for a, e in zip(values, errors, strict=True)]
+
+    def params(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(params, self.result(list(params.values())), strict=True))
+
+
+class Sign(Nothing):
     """The largest number of every result has the wrong sign, and so has the last weight of what was trained."""
 
     def result(self, values: list[np.ndarray]) -> list[np.ndarray]:
@@ -66,14 +81,11 @@ class Sign(Noise):
         return {**params, last: -params[last]}
 
 
-class Bias(Noise):
+class Bias(Nothing):
     """A bias is left out: the first one of a network that is not zero, the first constant that a formula adds.
 
     Of a network without biases, or with biases of zero, the largest weight of the first layer is.
     """
-
-    def result(self, values: list[np.ndarray]) -> list[np.ndarray]:
-        return values
 
     def model(self, model: Model) -> Model:
         for name, value in model.params.items():
@@ -99,11 +111,38 @@ class Bias(Noise):
 MUTATIONS = {"noise": Noise, "sign": Sign, "bias": Bias}
 
 
+class Recorded:
+    """A training of the right engine. What it once did, epoch by epoch, is told again, and not done again.
+
+    A mutation changes what is seen of a training, and not its course: all mutants of an engine share one.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._states = [deepcopy(session.state())]
+        self._losses: list[np.ndarray] = []
+        self._calls: list[bytes] = []
+
+    def after(self, position: int) -> Any:
+        """The state after so many calls."""
+        return deepcopy(self._states[position])
+
+    def call(self, position: int, order: np.ndarray, *settings: Any) -> np.ndarray:
+        """The losses of the call that stands there."""
+        call = pickle.dumps((np.asarray(order), settings))
+        if position == len(self._calls):
+            self._losses.append(self._session.epoch(order, *settings))
+            self._states.append(deepcopy(self._session.state()))
+            self._calls.append(call)
+        assert self._calls[position] == call
+        return np.array(self._losses[position])
+
+
 class Mutant:
     """An engine that is wrong in one way; what it does not compute it leaves to the engine."""
 
-    def __init__(self, engine: Any, mutation: Noise) -> None:
-        self._engine, self._mutation = engine, mutation
+    def __init__(self, engine: Any, mutation: Nothing, done: dict[bytes, Recorded]) -> None:
+        self._engine, self._mutation, self._done = engine, mutation, done
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -151,20 +190,26 @@ class Mutant:
         return float(self._mutation.result([np.array(loss)])[0]), self._named(blocks)
 
     def training(self, job: Any, x: np.ndarray, y: np.ndarray, state: Any) -> Any:
-        return MutantTraining(self._engine.training(job, x, y, state), self._mutation, job.model)
+        asked = pickle.dumps((self._engine.name, job, x, y, state))
+        if asked not in self._done:
+            self._done[asked] = Recorded(self._engine.training(job, x, y, state))
+        return MutantTraining(self._done[asked], self._mutation, job.model)
 
 
 class MutantTraining:
     """A training whose losses and parameters are wrong."""
 
-    def __init__(self, session: Any, mutation: Noise, model: Model) -> None:
-        self._session, self._mutation, self._model = session, mutation, model
+    def __init__(self, recorded: Recorded, mutation: Nothing, model: Model) -> None:
+        self._recorded, self._mutation, self._model = recorded, mutation, model
+        self._position = 0
 
     def epoch(self, *arguments: Any) -> np.ndarray:
-        return self._mutation.result([self._session.epoch(*arguments)])[0]
+        losses = self._recorded.call(self._position, *arguments)
+        self._position += 1
+        return self._mutation.result([losses])[0]
 
     def state(self) -> Any:
-        state = self._session.state()
+        state = self._recorded.after(self._position)
         params = self._mutation.model(self._model.with_params(state.params)).params
         return replace(state, params=self._mutation.params(params))
 
@@ -190,37 +235,38 @@ def noticing(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch, load: Callable[[str], ModuleType]
 ) -> tuple[Counter[str], Counter[str]]:
     """How often every figure of an engine was computed by a mutant, and how often it noticed."""
-    right = backends.get(backend)
-    noticed: Counter[str] = Counter()
-    load(name)
-    rows = [row for row in practicals.run(name, backend) if row.origin != practicals.SKIPPED and row.engine]
-    assert all(row.ok for row in rows)
-    for mutation in MUTATIONS.values():
-        mutant = Mutant(right, mutation())
+    get, done = backends.get, {}
+
+    def rows(mutation: Nothing) -> list[Row]:
+        """The figures of the engine, where it is wrong in this way and the others are right."""
+
+        def changed(given: str | None = None, **options: Any) -> Mutant:
+            engine = get(given or backend, **options)
+            return Mutant(engine, mutation if engine.name == backend else Nothing(), done)
+
         load(name)
         with monkeypatch.context() as patch:
-            patch.setattr(backends, "get", lambda given=None, mutant=mutant, **options: mutant)
-            try:
-                found = practicals.run(name, backend)
-            except UDLBridgeError:
-                continue  # the practical as a whole noticed, but which row would have is not known
-        noticed.update(row.quantity for row in found if not row.ok)
+            patch.setattr(backends, "get", changed)
+            found = practicals.run(name, backend)
+        return [row for row in found if row.engine and row.origin != practicals.SKIPPED]
+
+    right = rows(Nothing())
+    assert all(row.ok for row in right)
+    noticed: Counter[str] = Counter()
+    for mutation in MUTATIONS.values():
+        with suppress(UDLBridgeError):  # the practical as a whole noticed, but which row would have is not known
+            noticed.update(row.quantity for row in rows(mutation()) if not row.ok)
     load(name)
-    return Counter(row.quantity for row in rows), noticed
+    return Counter(row.quantity for row in right), noticed
 
 
 QUICK = ("05_backpropagation", "11_input_derivatives")
 """Practicals that take about a second with each mutation."""
 
-LONG = {"08_mnist1d": pytest.mark.skip(reason="fifty epochs with every mutation would take ten minutes")}
-"""Practicals that are not mutated."""
-
 
 def marked(name: str) -> Any:
-    """The name of a practical with the marks that its duration asks for."""
-    if name in QUICK:
-        return name
-    return pytest.param(name, marks=[pytest.mark.slow, *([LONG[name]] if name in LONG else [])])
+    """The name of a practical with the mark that its duration asks for."""
+    return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
 @pytest.mark.usefixtures("untyped")  # a mutant hands on what it does not know, which a checker of types cannot see

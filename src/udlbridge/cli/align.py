@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from udlbridge.cli.common import (
+    UserPath,
     count_option,
     data_option,
     engines,
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
     help="torch, julia, reference, several with commas, or all that run here.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--write",
+    "page",
+    type=UserPath(path_type=Path),
+    help="Put what the notebook prints, after one batch, beside what is found here where its marks stand in this file.",
+)
 @count_option(None, "Take N training images alone, and hold out a quarter of them.")
 @data_option
 @json_option
@@ -67,6 +74,7 @@ def command(
     init: str,
     backend: str,
     dtype: str,
+    page: Path | None,
     n: int | None,
     folder: Path | None,
     json_file: Path | None,
@@ -82,20 +90,18 @@ def command(
 
     learn, test = _images(_parsed(digits), n, folder, dtype)
     names, skipped = engines(backend)
-    study = study_alignment(
-        learn,
-        test,
-        backends=names,
-        width=width,
-        epochs=epochs,
-        batch_size=batch_size,
-        batches=batches,
-        seed=seed,
-        init=init,
-    )
+    settings: dict[str, Any] = {"width": width, "batch_size": batch_size, "seed": seed, "init": init}
+    study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
     report(str(study), json_file)
     for name, reason in skipped.items():
         report(f"{name} was left out: {reason}", json_file)
+    if page is not None:
+        from udlbridge.studies.alignment_table import comparison
+        from udlbridge.udl.practicals import overview
+
+        first = study_alignment(learn, test, backends=names, batches=1, **settings)
+        overview.write(page, {"alignment": comparison(first, study)})
+        report(f"wrote the figures of the study to {page}", json_file)
     if plots is not None:
         from udlbridge.plots.training import study_figure
 

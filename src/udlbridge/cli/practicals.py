@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
-from udlbridge.cli.common import UserPath, json_option, plot_option, report, write_json
+from udlbridge.cli.common import UserPath, engines, json_option, plot_option, report, write_json
 
 practical_data_option = click.option(
     "--data",
@@ -31,7 +31,11 @@ def command(context: click.Context) -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--backend", default=None, help="torch, julia or reference.")
+@click.option(
+    "--backend",
+    default=None,
+    help="torch, julia, reference, several with commas, or all that run here.  [default: the default engine]",
+)
 @click.option("--full", is_flag=True, help="Run what takes long, too, where a practical has such figures.")
 @practical_data_option
 @plot_option
@@ -46,29 +50,38 @@ def run(
 ) -> int:
     """Run the practicals NAMES (names or numbers), or "all".
 
-    Prints, for every figure, what the source or an independent computation says, what this engine gives, the difference
-    and a verdict. The exit code is 0 only if all hold, 1 if one differs, and 2 if a practical could not run; the others
-    run all the same.
+    Prints, for every figure, what the source or an independent computation says, what each engine gives, the difference
+    and a verdict; figures of the data alone, which no engine computes, once and apart. The exit code is 0 only if all
+    hold, 1 if one differs, and 2 if a practical could not run; the others run all the same. With several engines each
+    has a folder of its own for its pictures.
     """
     from udlbridge import backends
     from udlbridge.udl import practicals
 
-    engine = backends.get(backend).name
-    results = {}
+    selected, left_out = ([backends.get(None).name], {}) if backend is None else engines(backend)
+    results: dict[str, dict[str, Any]] = {}
     with practicals.data_from(folder):
         for each in _full_names(names):
             longer = full and hasattr(practicals.load(each), "full_rows")
-            results[each] = _one(each, engine, longer, plots, json_file)
-    rows = [row for result in results.values() for row in result["rows"] if row["origin"] != practicals.SKIPPED]
-    failed = [each for each, result in results.items() if result["error"] is not None]
-    differing = sum(not row["ok"] for row in rows)
-    skipped = sum(len(result["rows"]) for result in results.values()) - len(rows)
-    summary = f"{len(rows) - differing} of {len(rows)} figures hold with backend {engine}"
-    summary += f", {skipped} skipped" if skipped else ""
-    summary += f"; could not run: {', '.join(failed)}" if failed else ""
-    report(summary, json_file)
+            report(f"{practicals.title(each)}  [{each}]\n", json_file)
+            found = {}
+            for engine in selected:
+                place = plots / engine if plots is not None and len(selected) > 1 else plots
+                found[engine] = _one(each, engine, longer, place, json_file)
+            results[each] = {"engines": found, "data": _of_data(found, json_file)}
+    counts = {engine: _count({name: each["engines"][engine] for name, each in results.items()}) for engine in selected}
+    for engine, count in counts.items():
+        report(f"{count.words} with backend {engine}{count.besides}", json_file)
+    data = _count({name: {"rows": each["data"], "error": None} for name, each in results.items()})
+    if data.total:
+        report(f"{data.words}, of the data alone", json_file)
+    for engine, reason in left_out.items():
+        report(f"{engine} was left out: {reason}", json_file)
+    failed = any(count.failed for count in counts.values())
+    differing = any(count.held < count.total for count in (*counts.values(), data))
     if json_file is not None:
-        write_json({"backend": engine, "ok": not failed and not differing, "practicals": results}, json_file)
+        ok = not failed and not differing
+        write_json({"backends": selected, "skipped": left_out, "ok": ok, "practicals": results}, json_file)
     if failed:
         return EXIT_ERROR
     return EXIT_DISAGREE if differing else 0
@@ -76,18 +89,18 @@ def run(
 
 @command.command("table")
 @click.argument("names", nargs=-1, required=True)
-@click.option("--backend", "engines", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
+@click.option("--backend", "given", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
 @practical_data_option
 @click.option(
     "--write", "page", type=UserPath(path_type=Path), help="Put the tables where their marks stand in this file."
 )
-def table(names: tuple[str, ...], engines: tuple[str, ...], folder: Path | None, page: Path | None) -> None:
+def table(names: tuple[str, ...], given: tuple[str, ...], folder: Path | None, page: Path | None) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
     from udlbridge import backends
     from udlbridge.udl import practicals
     from udlbridge.udl.practicals import overview
 
-    selected = backends.selected(engines or None)
+    selected = backends.selected(given or None)
     tables = {}
     for each in _full_names(names):
         with practicals.data_from(folder):
@@ -109,7 +122,7 @@ def _full_names(names: tuple[str, ...]) -> list[str]:
 
 
 def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path | None) -> dict[str, Any]:
-    """Run and report one practical; an error of this package is part of the result."""
+    """Run and report one practical with one engine; an error of this package is part of the result."""
     import time
 
     from udlbridge.errors import UDLBridgeError
@@ -121,12 +134,53 @@ def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path
     try:
         rows = practicals.run(name, engine, full=full)
         text = practicals.report(name, engine)
-        said = f"{text}\n\n{practicals.table(rows)}" if text else practicals.table(rows)
+        computed = practicals.table([row for row in rows if row.engine])
+        said = f"{text}\n\n{computed}" if text else computed
         for path in [] if plots is None else practicals.save_pictures(name, plots, engine):
             said += f"\nwrote {path}"
     except UDLBridgeError as problem:
         error = str(problem)
         said = f"could not run: {error}"
     seconds = time.perf_counter() - started
-    report(f"{practicals.title(name)}  [{name}, {engine}, {seconds:.1f} s]\n{said}\n", json_file)
-    return {"seconds": seconds, "error": error, "text": text, "rows": [row.to_dict() for row in rows]}
+    report(f"{engine}, {seconds:.1f} s\n{said}\n", json_file)
+    return {"seconds": seconds, "error": error, "text": text, "rows": rows}
+
+
+def _of_data(found: dict[str, dict[str, Any]], json_file: Path | None) -> list[dict[str, Any]]:
+    """Take the rows of the data alone out of the engines' results, where they are the same, and report them once."""
+    from udlbridge.udl import practicals
+
+    lists = [result["rows"] for result in found.values() if result["error"] is None]
+    data = [row for row in lists[0] if not row.engine] if lists else []
+    for result in found.values():
+        result["rows"] = [row.to_dict() for row in result["rows"] if row.engine]
+    if data:
+        report(f"of the data alone\n{practicals.table(data)}\n", json_file)
+    return [row.to_dict() for row in data]
+
+
+class _Count(NamedTuple):
+    """Of the figures of several practicals: how many hold, of how many; skipped ones; what could not run."""
+
+    held: int
+    total: int
+    skipped: int
+    failed: list[str]
+
+    @property
+    def words(self) -> str:
+        return f"{self.held} of {self.total} figures hold"
+
+    @property
+    def besides(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return skipped + (f"; could not run: {', '.join(self.failed)}" if self.failed else "")
+
+
+def _count(results: dict[str, dict[str, Any]]) -> _Count:
+    from udlbridge.udl import practicals
+
+    rows = [row for result in results.values() for row in result["rows"]]
+    held = [row["ok"] for row in rows if row["origin"] != practicals.SKIPPED]
+    failed = [name for name, result in results.items() if result["error"] is not None]
+    return _Count(sum(held), len(held), len(rows) - len(held), failed)

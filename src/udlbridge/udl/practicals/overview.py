@@ -9,15 +9,17 @@ from pathlib import Path
 from udlbridge.atomic import writing
 from udlbridge.errors import OptionError
 from udlbridge.texts import read_text
-from udlbridge.udl.practicals.rows import PRINTED, SKIPPED, Row
+from udlbridge.udl.practicals.rows import BELOW, CLOSED_FORM, DIFFERENCES, PRINTED, SKIPPED, Row
 
 START, END = "<!-- figures of {} -->", "<!-- end of figures -->"
+WORDS = {CLOSED_FORM: "another computation", DIFFERENCES: "finite differences", SKIPPED: "the source"}
 
 
 def comparison(results: Mapping[str, Sequence[Row]]) -> str:
     """A Markdown table of one practical: a line for every figure of its source, a column for every engine.
 
-    What the source does not show is counted in a sentence below it.
+    Figures of the data alone, which no engine computes, stand in a table of their own. What the source does not show is
+    counted in a sentence; where the source shows no figure that can be had here, a table shows that as well.
 
     Args:
         results: rows by the engine that computed them.
@@ -25,31 +27,60 @@ def comparison(results: Mapping[str, Sequence[Row]]) -> str:
     Raises:
         OptionError: engines with different figures of the source, or no engine.
     """
-    of_source = [[row for row in rows if row.of_source] for rows in results.values()]
-    lists = {tuple((row.quantity, row.expected) for row in rows) for rows in of_source}
+    lists = {tuple((row.quantity, row.expected) for row in rows if row.of_source) for rows in results.values()}
     if len(lists) != 1:
         raise OptionError(
             f"{len(lists)} different lists of figures", allowed="the same figures from every engine", remedy="run all"
         )
-    lines = [f"| figure | source | {' | '.join(results)} |", f"|{'---|' * (2 + len(results))}"]
-    for same in zip(*of_source, strict=True):
-        row = same[0]
-        where = "" if row.origin == PRINTED else "\\*"
-        ours = [each.shown(each.figure) + ("" if each.ok else " **differs**") for each in same]
-        lines.append(f"| {_escaped(row.quantity)} | {row.shown(row.expected)}{where} | {' | '.join(ours)} |")
-    return "\n".join([*(lines if len(lines) > 2 else []), *_further(results)])
+    computed = {name: [row for row in rows if row.engine] for name, rows in results.items()}
+    source = _table("source", {name: [row for row in rows if row.of_source] for name, rows in computed.items()})
+    data = _of_data(next(iter(results.values())))
+    other = {name: [row for row in rows if not row.of_source] for name, rows in computed.items()}
+    parts = [source, data, "" if source else _table("held against", other), _counted(other)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _further(results: Mapping[str, Sequence[Row]]) -> list[str]:
+def _table(against: str, results: Mapping[str, Sequence[Row]]) -> str:
+    """A line for every figure, with what it is held against and the figure of every engine; empty without figures."""
+    lines = [
+        f"| {_escaped(same[0].quantity)} | {_expected(same[0])} | {' | '.join(map(_figure, same))} |"
+        for same in zip(*results.values(), strict=True)
+    ]
+    head = [f"| figure | {against} | {' | '.join(results)} |", f"|{'---|' * (2 + len(results))}"]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def _of_data(rows: Sequence[Row]) -> str:
+    """The figures of the data alone, which are the same with every engine; empty where there are none."""
+    found = [row for row in rows if not row.engine]
+    if not found:
+        return ""
+    lines = [f"| {_escaped(row.quantity)} | {_expected(row)} | {_figure(row)} |" for row in found]
+    return "\n".join(["| figure of the data alone | source | here |", "|---|---|---|", *lines])
+
+
+def _expected(row: Row) -> str:
+    """What a figure is held against: the figure of its source, or in words."""
+    if row.of_source:
+        return row.shown(row.expected) + ("" if row.origin == PRINTED else "\\*")
+    return f"below {row.expected:.4g}" if row.origin == BELOW else WORDS[row.origin]
+
+
+def _figure(row: Row) -> str:
+    if row.origin == SKIPPED:
+        return "skipped"
+    return (row.shown(row.figure) if row.of_source else f"{row.figure:.6g}") + ("" if row.ok else " **differs**")
+
+
+def _counted(results: Mapping[str, Sequence[Row]]) -> str:
     """How many figures are held against something else than the source, and how many of them hold."""
-    further = {name: [row for row in rows if not row.of_source] for name, rows in results.items()}
-    held = {name: [row for row in rows if row.origin != SKIPPED] for name, rows in further.items()}
-    if not any(further.values()):
-        return []
+    if not any(results.values()):
+        return ""
+    held = {name: [row for row in rows if row.origin != SKIPPED] for name, rows in results.items()}
     counts = [f"{sum(row.ok for row in rows)} of {len(rows)} with {name}" for name, rows in held.items()]
-    skipped = max(len(further[name]) - len(held[name]) for name in results)
+    skipped = max(len(results[name]) - len(held[name]) for name in results)
     words = f"Further figures that hold: {', '.join(counts)}" + (f"; {skipped} skipped" if skipped else "")
-    return ["", f"{words}."]
+    return f"{words}."
 
 
 def _escaped(text: str) -> str:

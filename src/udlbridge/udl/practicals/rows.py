@@ -25,7 +25,8 @@ class Row:
     tasks are "solved"; a "closed form" (or another independent computation); finite "differences"; or a line that the
     figure has to stay "below". What is "skipped" cannot be had here. `tolerance` is the largest difference allowed: for
     a figure of the source half a unit of its last digit. `digits` are the decimals that the source shows, None where it
-    shows none. `engine` is False for a figure of the data alone, which no engine has touched.
+    shows none. `engine` is False for a figure of the data alone, which no engine has touched; `note` says why a figure
+    was skipped.
     """
 
     quantity: str
@@ -35,6 +36,7 @@ class Row:
     tolerance: float = 0.0
     digits: int | None = None
     engine: bool = True
+    note: str = ""
 
     @property
     def difference(self) -> float:
@@ -133,19 +135,25 @@ def below(quantity: str, line: float, figure: float) -> Row:
 
 def skipped(quantity: str, reason: str) -> Row:
     """A figure that cannot be had here, and why."""
-    return Row(f"{quantity}: {reason}", SKIPPED, math.nan, math.nan)
+    return Row(quantity, SKIPPED, math.nan, math.nan, note=reason)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text: what it is, what it should be, what it is here, the difference, the verdict."""
+    """The rows as text: what it is, what it should be, what it is here, the difference, the verdict.
+
+    Where some are an engine's and some are of the data alone, these stand apart, below.
+    """
+    data = [row for row in rows if not row.engine]
+    if 0 < len(data) < len(rows):
+        return f"{table([row for row in rows if row.engine])}\n\nof the data alone\n{table(data)}"
     width = max([len(row.quantity) for row in rows if row.origin != SKIPPED] + [8])
     lines = [f"{'':<{width}}  {'expected':>16}  {'here':>16}  {'difference':>10}  verdict"]
     for row in rows:
         if row.origin == SKIPPED:
-            lines.append(f"skipped: {row.quantity}")
+            lines.append(f"skipped: {row.quantity}: {row.note}")
             continue
         sign = "< " if row.origin == BELOW else ""
-        verdict = f"{'ok' if row.ok else 'DIFFERS'} ({row.origin}{'' if row.engine else ', the data alone'})"
+        verdict = f"{'ok' if row.ok else 'DIFFERS'} ({row.origin})"
         expected = row.shown(row.expected) if row.of_source else format(row.expected, ".10g")
         lines.append(
             f"{row.quantity:<{width}}  {sign + expected:>16}  {row.figure:>16.10g}  {row.difference:>10.1e}  {verdict}"
