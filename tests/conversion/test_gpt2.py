@@ -1,4 +1,7 @@
-"""GPT-2 with random weights, small, against transformers, in every engine."""
+"""GPT-2 with random weights, small, against transformers, in every engine.
+
+What needs transformers is slow: importing it takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from udlbridge.tolerances import relative_difference
 def random_gpt2(dtype: str = "float64", **settings: Any) -> Any:
     """A GPT-2 of two blocks whose every number is random, scales and biases too."""
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed: pip install 'udlbridge[gpt2]'"
+    )
     torch.manual_seed(0)
     sizes = {"vocab_size": 97, "n_positions": 20, "n_embd": 24, "n_layer": 2, "n_head": 3}
     module = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **settings)).eval()
@@ -25,6 +30,7 @@ def random_gpt2(dtype: str = "float64", **settings: Any) -> Any:
     return module.to(getattr(torch, dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "budget"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_logits_of_the_next_token(dtype: str, budget: float, backend: str) -> None:
     module = random_gpt2(dtype)
@@ -39,6 +45,7 @@ def test_logits_of_the_next_token(dtype: str, budget: float, backend: str) -> No
     assert relative_difference(found, expected) <= budget
 
 
+@pytest.mark.slow
 def test_beams_and_greedy_choice_are_those_of_generate() -> None:
     module = random_gpt2()
     import torch
@@ -63,6 +70,7 @@ def test_what_is_no_gpt2() -> None:
         ub.from_gpt2(variant)
 
 
+@pytest.mark.slow
 def test_half_precision_is_refused() -> None:
     with pytest.raises(ConversionError, match="float16"):
         ub.from_gpt2(random_gpt2("float16"))
