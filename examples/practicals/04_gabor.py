@@ -125,7 +125,9 @@ def path_rows(backend):
         found.append(practicals.solved(f"{label}: loss at the start", start, path.values[0]))
         for k, text in enumerate(texts):
             step = 1 + every * k
-            found.append(practicals.solved(f"{label}: loss after {step} step{'s' * (step != 1)}", text, path.values[step]))
+            found.append(
+                practicals.solved(f"{label}: loss after {step} step{'s' * (step != 1)}", text, path.values[step])
+            )
     fixed, batches = losses_by_hand(START, 21, 0.2), losses_by_hand(RANDOM_START, 41, 0.8, 5)
     # Steps of 0.8 enlarge what rounding has done before them.
     found.append(practicals.largest_gap(f"{FIXED}: all losses", paths(backend)[FIXED].values, fixed))

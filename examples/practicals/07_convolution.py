@@ -8,9 +8,9 @@ both sides are float64.) Then the derivatives of a small network of convolutions
 MNIST.
 
 Convolution_III trains on all 60,000 images for three epochs. That takes minutes, and is what `--full` does: with torch
-the errors on the 10,000 test images are 3.57, 2.17 and 2.00 % after the three epochs. The short run has the 1,000 images
-that come with this package, 800 to learn from and 200 to be judged by. It shows that the network learns, and no more:
-it ends at 6.5 %.
+the errors on the 10,000 test images are 3.57, 2.17 and 2.00 % after the three epochs. The short run has the 1,000
+images that come with this package, 800 to learn from and 200 to be judged by. It shows that the network learns, and no
+more: it ends at 6.5 %.
 """
 
 from functools import cache

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import udlbridge as ub
 from udlbridge.cli import group
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
+from udlbridge.studies.alignment_table import PRINTED
 from udlbridge.training.trainer import batch_order
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -285,6 +286,14 @@ def test_the_command_puts_the_notebook_beside_the_study(tmp_path: Path) -> None:
     last = ub.study_alignment(learn, test, epochs=2, **settings).table("reference", "regular")[-1]
     assert f"| one batch, slow: test error (%) | 50.78 | {100 * first['test_error']:.2f} |" in text
     assert f"| epoch 2, regular: change of the NTK |  | {last['ntk_change']:.4f} |" in text
+
+
+def test_the_index_of_the_examples_shows_what_the_notebook_prints() -> None:
+    index = (Path(__file__).parents[2] / "examples" / "README.md").read_text(encoding="utf-8")
+    table = index.split("<!-- figures of alignment -->")[1].split("<!-- end of figures -->")[0]
+    for variant, printed in PRINTED.items():
+        for what, error in zip(("training", "test"), printed, strict=True):
+            assert f"| one batch, {variant}: {what} error (%) | {error:.2f} |" in table
 
 
 @pytest.mark.parametrize("digits", ["8", "8,8", "8,x", "", "-1,2"])

@@ -203,6 +203,10 @@ def test_a_table_sets_figures_of_the_data_apart() -> None:
     text = overview.comparison({"torch": rows, "reference": rows})
     assert "| images | 4 | 4 |" in text
     assert "| a | another computation | 1 | 1 |" in text
+    entries = {
+        name: [Row("array", practicals.CLOSED_FORM, x, x + 0.5, 1.0)] for name, x in (("torch", 1.0), ("julia", 7.0))
+    }
+    assert "| array | another computation | 5e-01 off | 5e-01 off |" in overview.comparison(entries)
     both = overview.comparison({"torch": [*rows, practicals.printed("b", "2.0", 2.0)]})
     assert "| b | 2.0 | 2.0 |" in both
     assert "| a |" not in both

@@ -43,7 +43,7 @@ def comparison(results: Mapping[str, Sequence[Row]]) -> str:
 def _table(against: str, results: Mapping[str, Sequence[Row]]) -> str:
     """A line for every figure, with what it is held against and the figure of every engine; empty without figures."""
     lines = [
-        f"| {_escaped(same[0].quantity)} | {_expected(same[0])} | {' | '.join(map(_figure, same))} |"
+        f"| {_escaped(same[0].quantity)} | {_expected(same[0])} | {' | '.join(_figures(same))} |"
         for same in zip(*results.values(), strict=True)
     ]
     head = [f"| figure | {against} | {' | '.join(results)} |", f"|{'---|' * (2 + len(results))}"]
@@ -64,6 +64,13 @@ def _expected(row: Row) -> str:
     if row.of_source:
         return row.shown(row.expected) + ("" if row.origin == PRINTED else "\\*")
     return f"below {row.expected:.4g}" if row.origin == BELOW else WORDS[row.origin]
+
+
+def _figures(same: Sequence[Row]) -> list[str]:
+    """One figure of every engine; of arrays whose worst entry is another one with each engine, how far that is off."""
+    if len({f"{row.expected:.6g}" for row in same}) > 1:
+        return [f"{abs(row.difference):.0e} off" + ("" if row.ok else " **differs**") for row in same]
+    return [_figure(row) for row in same]
 
 
 def _figure(row: Row) -> str:
