@@ -143,7 +143,8 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 
 
 def test_errors_are_ours(tmp_path: Path) -> None:
-    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "absent" / "a", f"no folder {tmp_path / 'absent'}")):
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "file" / "a", "file is not a folder")):
         with pytest.raises(errors.StoreError, match=words) as caught, atomic.writing(path, errors.StoreError):
             pass
         assert caught.value.remedy
@@ -168,14 +169,14 @@ def test_protected_targets(tmp_path: Path) -> None:
         atomic.check_target(path, errors.OptionError)
 
 
-MODEL = ("--model", "notebook1", "--n", "2")
+MODEL = ("--model", "notebook_method1", "--n", "2")
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ("reproduce", "--backend", "reference"),
-        ("check", *MODEL, "--backends", "torch,reference"),
+        ("check", *MODEL, "--backend", "torch,reference"),
         ("spectrum", *MODEL, "--backend", "reference"),
         ("kernel", *MODEL, "--backend", "reference", "--out", "k.npy"),
         ("align", "--n", "40"),
@@ -189,7 +190,7 @@ def test_commands_look_at_their_targets_first(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("udlbridge.backends.get", lambda *_, **__: pytest.fail("an engine is set up for nothing"))
     (tmp_path / "file").touch()
-    targets = [("--json", "absent/x.json"), ("--json", ".")]
+    targets = [("--json", "file/x.json"), ("--json", ".")]
     if words[0] in ("reproduce", "align", "practicals"):
         targets.append(("--plot", "file/plots"))
     for option, target in targets:
@@ -200,7 +201,7 @@ def test_commands_look_at_their_targets_first(
 
 
 def test_json_replaces_a_file_at_once(tmp_path: Path) -> None:
-    from udlbridge.cli.common import write_json
+    from udlbridge.cli.targets import write_json
 
     target = tmp_path / "r.json"
     target.write_text("before")

@@ -102,7 +102,7 @@ def test_a_store_of_a_module_at_the_command_line(tmp_path: Path, monkeypatch: py
     np.save(tmp_path / "x.npy", x[:5])
     np.save(tmp_path / "more.npy", x[5:])
     model = ["--model", "strangers:tagger"]  # package.module:function
-    done = udlbridge("kernel", *model, "--samples", tmp_path / "x.npy", "--out", target, "--n", 9)
+    done = udlbridge("kernel", *model, "--samples", tmp_path / "x.npy", "--out", target)
     assert done.returncode == 0, done.stderr
     assert udlbridge("store", "verify", target).returncode == 0
     assert udlbridge("store", "verify", target, *model).returncode == 0
@@ -130,7 +130,7 @@ def test_random_tokens_are_tokens_of_the_table(tmp_path: Path) -> None:
         (["--model", "3ls", "--output", "logits"], "output='logits' with a Model"),
         (["--model", f"{FILE}:tagger"], "a module does not say what shape a sample has"),
         (["--model", f"{FILE}:language_model", "--shape", "5"], "output='logits'"),
-        (["--model", f"{FILE}:unet", "--samples", FILE], "is not a .npy file"),
+        (["--model", f"{FILE}:unet", "--samples", FILE], ".npy, .npz, .csv, .parquet, .safetensors"),
     ],
 )
 def test_what_is_refused_at_the_command_line(words: list[Any], said: str, tmp_path: Path) -> None:

@@ -76,13 +76,14 @@ def is_partial(name: str) -> bool:
 
 @contextmanager
 def writing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
-    """As `replacing`, with a message for users in place of the system's.
+    """As `replacing`, with a message for users in place of the system's; folders that are missing are made.
 
     Raises:
-        error: the folder is missing, or the disk refuses.
+        error: a folder cannot be made, or the disk refuses.
     """
     check_target(path, error)
     try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
     except UDLBridgeError:  # some of ours are an OSError too
@@ -96,7 +97,7 @@ def writing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
 
 
 def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> None:
-    """Find out before a long computation whether its result can be written to a file.
+    """Find out before a long computation whether its result can be written to a file, whose folder may have to be made.
 
     Args:
         path: of the file.
@@ -104,11 +105,11 @@ def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> Non
         name: what the error calls the target, as "--json FILE"; the path itself if it is empty.
 
     Raises:
-        error: there is no such folder, it is protected, or `path` is a folder itself.
+        error: its folder cannot be made, or is protected, or `path` is a folder itself.
     """
-    folder = path.absolute().parent
     try:
         path.exists()
+        folder = next(above for above in path.absolute().parents if os.path.lexists(above))
     except OSError as failure:  # a name that is too long
         words = f"{str(name or path)[:80]} is not a path here ({failure.strerror})"
         raise error(words, allowed="a name that the system takes", remedy="choose another") from failure
@@ -119,15 +120,15 @@ def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> Non
     if path.is_dir():
         reason = "it is a folder"
     elif not folder.is_dir():
-        reason = f"there is no folder {folder}"
+        reason = f"{folder} is not a folder"
     elif protected:
         reason = f"{protected[0]} is protected"
     else:
         return
     raise error(
         f"{name or path} cannot be written: {reason}",
-        allowed="a path to a file in a folder that exists",
-        remedy="create the folder first, or name another path",
+        allowed="a path to a file, in a folder that exists or can be made",
+        remedy="name another path",
     )
 
 

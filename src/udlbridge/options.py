@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any
 
 from udlbridge.errors import OptionError
+from udlbridge.texts import nearest
 
 
 def _scalar(value: object) -> object:
@@ -134,7 +135,9 @@ def checked_choice(what: str, value: Any, choices: Iterable[str]) -> str:
     known = list(choices)
     if isinstance(value, str) and value in known:
         return str(value)
-    raise OptionError(f"{what}={value!r}", allowed=", ".join(known), remedy="choose one of them")
+    raise OptionError(
+        f"{what}={value!r}", allowed=", ".join(known), remedy=f"choose one of them{nearest(value, known)}"
+    )
 
 
 def checked_shape(what: str, value: object) -> tuple[int, ...]:

@@ -1,8 +1,10 @@
-"""Text files as text: read as UTF-8, with one kind of error for whatever is in the way."""
+"""Text files as text, with one kind of error for whatever is in the way; and words that are nearly right."""
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -17,3 +19,19 @@ def read_text(path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise OSError(errno.EILSEQ, f"{path.name} is not text in UTF-8") from error
+
+
+def nearest(word: object, choices: Iterable[str]) -> str:
+    """What to add to "choose one of them": ", perhaps 'sigmoid'" for "sigmod", and nothing where none is near.
+
+    A choice is near where most of its letters are in the word in order, or where one begins with the other.
+    """
+    if not isinstance(word, str) or not word:
+        return ""
+    known = {choice.lower(): choice for choice in choices}
+    lower = word.lower()
+    found = difflib.get_close_matches(lower, known, n=1, cutoff=0.6)
+    found = found or [
+        choice for choice in known if len(lower) > 2 and (choice.startswith(lower) or lower.startswith(choice))
+    ]
+    return f", perhaps {known[found[0]]!r}" if found else ""

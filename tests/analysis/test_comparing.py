@@ -128,7 +128,7 @@ def test_bad_input_is_named() -> None:
 def test_on_the_command_line(tmp_path: Path) -> None:
     CONV.save(tmp_path / "a.safetensors")
     with_array(CONV, "4.bias", CONV.arrays["4.bias"] + 1).save(tmp_path / "b.safetensors")
-    arguments = ["--shape", "2,5,4", "--dtype", "float64", "--backends", "reference", "--n", "3"]
+    arguments = ["--shape", "2,5,4", "--dtype", "float64", "--backend", "reference", "--n", "3"]
     files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
     same = CliRunner().invoke(command, ["--model", files[0], "--against", files[0], *arguments], standalone_mode=False)
     assert same.return_value == 0

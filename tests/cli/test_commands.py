@@ -71,7 +71,7 @@ def test_disagreement_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_check(tmp_path: Path) -> None:
     target = tmp_path / "c.json"
-    done = udlbridge("check", "--n", "4", "--backends", "torch,reference", "--dtype", "float64", "--json", target)
+    done = udlbridge("check", "--n", "4", "--backend", "torch,reference", "--dtype", "float64", "--json", target)
     assert done.returncode == 0, done.stderr
     assert "torch, reference: agree" in done.stdout
     result = json.loads(target.read_text())
@@ -82,7 +82,9 @@ def test_check(tmp_path: Path) -> None:
 
 def test_check_of_a_saved_model(tmp_path: Path) -> None:
     random_model([3, 4, 2], ["mish", "identity"]).save(tmp_path / "m.safetensors")
-    done = udlbridge("check", "--model", tmp_path / "m.safetensors", "--backends", "torch,reference")
+    done = udlbridge(
+        "check", "--model", tmp_path / "m.safetensors", "--backend", "torch,reference", "--samples", "random"
+    )
     assert done.returncode == 0, done.stderr
     assert "jacobian 1.bias" in done.stdout
 
@@ -137,16 +139,28 @@ def test_a_file_keeps_its_dtype(tmp_path: Path) -> None:
         return CliRunner().invoke(group, [str(arg) for arg in args], standalone_mode=False)
 
     for options, dtype in (((), "float64"), (("--dtype", "float32"), "float32")):
-        done = run("check", "--model", path, "--n", 3, "--backends", "torch,reference", *options)
+        given = ("--model", path, "--n", 3, "--samples", "random", "--force", *options)
+        done = run("check", *given, "--backend", "torch,reference")
         assert f"({dtype}, n = 3)" in done.output
-        done = run("spectrum", "--model", path, "--n", 3, "--backend", "reference", "--json", tmp_path / "s", *options)
+        done = run("spectrum", *given, "--backend", "reference", "--json", tmp_path / "s")
         assert json.loads((tmp_path / "s").read_text())["dtype"] == dtype
-        run("kernel", "--model", path, "--n", 3, "--backend", "reference", "--out", tmp_path / "K.npy", *options)
+        run("kernel", *given, "--backend", "reference", "--out", tmp_path / "K.npy")
         assert np.load(tmp_path / "K.npy").dtype == dtype
-    by_name = run("kernel", "--model", "notebook1", "--n", 2, "--backend", "reference", "--out", tmp_path / "K.npy")
+    by_name = run(
+        "kernel",
+        "--model",
+        "notebook_method1",
+        "--n",
+        2,
+        "--backend",
+        "reference",
+        "--out",
+        tmp_path / "K.npy",
+        "--force",
+    )
     assert by_name.exception is None
     assert np.load(tmp_path / "K.npy").dtype == np.float32
-    mixed = ("check", "--model", path, "--against", narrow, "--backends", "reference")
+    mixed = ("check", "--model", path, "--against", narrow, "--backend", "reference", "--samples", "random")
     assert re.search(r"float64.*float32.*--dtype float64", str(run(*mixed).exception))
     assert run(*mixed, "--dtype", "float32").return_value == 0
 
@@ -233,3 +247,22 @@ def test_a_kernel_is_planned_for_an_engine_that_is_not_here(monkeypatch: pytest.
     assert "on julia" in done.output
     assert "not predicted: Julia is not set up" in done.output
     assert "GFLOP/s" not in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("kernel", "--backend", "reference", "--n", "3", "--out", "k.npy"),
+        ("kernel", "--plan", "--backend", "reference"),
+        ("spectrum", "--backend", "reference", "--n", "3"),
+        ("convert", "m.safetensors", "m.npz"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_what_needs_no_torch_does_not_import_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    random_model([3, 2], ["tanh"]).save(tmp_path / "m.safetensors")
+    code = f"import sys; sys.argv = ['udlbridge', *{words!r}]\nfrom udlbridge.cli import main\n"
+    code += "try: main()\nexcept SystemExit as done: assert not done.code, done.code\n"
+    code += "print({'torch', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr

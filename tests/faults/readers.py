@@ -13,7 +13,7 @@ import numpy as np
 
 import udlbridge as ub
 from udlbridge import config
-from udlbridge.cli.common import load_array
+from udlbridge.cli.sample_files import load_array
 from udlbridge.conversion.formats import read_network, write_network
 from udlbridge.data import idx
 

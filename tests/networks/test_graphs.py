@@ -99,7 +99,9 @@ def test_the_command_line_takes_files_of_graphs(tmp_path: Path) -> None:
     from tests.helpers import udlbridge
 
     small().save(tmp_path / "graph.safetensors")
-    done = udlbridge("check", "--model", tmp_path / "graph.safetensors", "--backends", "torch,reference", "--n", 3)
+    done = udlbridge(
+        "check", "--model", tmp_path / "graph.safetensors", "--backend", "torch,reference", "--n", 3, "--shape", "3"
+    )
     assert done.returncode == 0, done.stderr
     assert "torch, reference: agree" in done.stdout
     assert ub.plan(small(), 100, calibrate=False).n == 100

@@ -105,3 +105,8 @@ def test_padding_of_one_side() -> None:
             ub.Conv2d(1, 1, 3, padding=wrong)
     with pytest.raises(LayerError, match="same_padding"):
         ub.Conv2d(1, 1, 3, stride=2, padding="same")
+
+
+def test_torchs_names_of_activations_are_taken() -> None:
+    assert ub.Dense(2, 3, "silu") == ub.Dense(2, 3, "swish")
+    assert ub.Activation("leaky_relu") == ub.Activation("leakyrelu")

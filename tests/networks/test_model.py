@@ -121,3 +121,32 @@ def test_notebook_network_is_the_recorded_one() -> None:
     model = ub.models.notebook_method1()
     assert all((model.params[name] == value).all() for name, value in params.items())
     np.testing.assert_array_equal(ub.models.NOTEBOOK_POINTS, golden["x"])
+
+
+def test_a_model_is_no_function_and_says_what_is() -> None:
+    model = ub.Model([ub.Dense(2, 3)])
+    with pytest.raises(errors.OptionError, match=r"ub\.outputs\(model, x"):
+        model(np.ones((1, 2)))
+    with pytest.raises(errors.LayerError, match="layers in one list"):
+        ub.Model(ub.Dense(2, 3), ub.Dense(3, 1))  # type: ignore[arg-type]
+
+
+def test_flatten_is_advised_where_it_helps() -> None:
+    model = ub.Model([ub.Dense(12, 3)])
+    with pytest.raises(errors.ShapeError, match=r"Flatten\(\)"):
+        model.output_shape((3, 4))
+    for shape in ((10,), (3, 5)):
+        with pytest.raises(errors.ShapeError, match="samples of 12 numbers") as caught:
+            model.output_shape(shape)
+        assert "Flatten" not in str(caught.value)
+
+
+def test_samples_in_the_place_of_their_number() -> None:
+    with pytest.raises(errors.OptionError, match=r"plan\(model, 5, sample_shape=\(2,\)\)"):
+        ub.plan(ub.Model([ub.Dense(2, 3)]), np.zeros((5, 2)))  # type: ignore[arg-type]
+
+
+def test_completion_shows_networks_alone() -> None:
+    assert {"lenet5", "three_layer_sigmoid"} <= set(dir(ub.models))
+    assert {"np", "Dense", "Model"}.isdisjoint(dir(ub.models))
+    assert all(name in dir(ub.models) or name == "3ls" for name in ub.models.BY_NAME)

@@ -171,7 +171,7 @@ def test_shares_of_sites_add_up_to_the_plan(name: str) -> None:
 
 def test_the_command_takes_patterns(tmp_path: Path) -> None:
     out = str(tmp_path / "K.npy")
-    args = ["kernel", "--model", "3ls", "--n", "3", "--backend", "reference", "--out", out]
+    args = ["kernel", "--model", "3ls", "--n", "3", "--backend", "reference", "--force", "--out", out]
     model = ub.models.three_layer_sigmoid()
     x = ub.data.mnist("train", n=3)[0]
     for given, params in (

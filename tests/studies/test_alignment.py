@@ -225,7 +225,7 @@ def test_the_command_looks_at_what_it_writes_before_it_trains(tmp_path: Path, mo
     file = tmp_path / "file"
     file.write_text("")
     for words, message in (
-        (["--json", str(tmp_path / "nodir" / "x.json")], "cannot be written"),
+        (["--json", str(tmp_path / "file" / "x.json")], "cannot be written"),
         (["--json", str(tmp_path)], "cannot be written"),
         (["--plot", str(file)], f"{file} is a file, not a folder"),
         (["--plot", str(file / "deeper" / "still")], f"{file} is a file, not a folder"),

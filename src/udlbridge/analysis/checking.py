@@ -13,6 +13,7 @@ from udlbridge import backends
 from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, WAYS, module_results
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import GraphError, OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
@@ -43,8 +44,8 @@ class Comparison:
         return self.difference <= self.budget
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Displayed):
     """What `check` found. Prints as a table.
 
     `engines`: what was compared; of a module also the ways "structured", "plain" and "differences".
@@ -100,12 +101,26 @@ class CheckReport:
         lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
         return "\n".join(lines)
 
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [
+            {
+                "quantity": row.quantity, "first": row.first, "second": row.second, "difference": row.difference,
+                "budget": row.budget, "within": row.ok,
+            }
+            for row in self.comparisons
+        ]  # fmt: skip
+
+    def plot(self, ax: Any = None) -> Any:
+        """Differences by quantity with the budget, on `ax` or a new figure; returns the Axes."""
+        return draw("reports:draw_check", ax, self)
+
 
 def check(
     model: Model | Any,
     x: Any,
     *,
-    backends: Sequence[str] | None = None,  # shadows the module, as the public name should
+    backends: str | Sequence[str] | None = None,  # shadows the module, as the public name should
     outputs: Outputs = "trace",
     output: Any = None,
 ) -> CheckReport:
@@ -122,7 +137,8 @@ def check(
     Args:
         model: the network; of a `Graph`, the engines that compute graphs are compared.
         x: samples (n, *D), of the model's dtype. The full kernel holds n^2 O^2 numbers, the Jacobian n O P.
-        backends: names; None means all that are usable here. "torch" is what computes a module itself.
+        backends: names, in a list or with commas in between; None and "all" mean all that are usable here. "torch" is
+            what computes a module itself.
         outputs: the reduction whose eigenvalues are compared (one of those that give an (n, n) matrix).
         output: of a module, as for `udlbridge.as_network`.
 
@@ -135,6 +151,7 @@ def check(
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
     """
+    backends = None if isinstance(backends, str) and backends.strip() == "all" else backends
     network = as_network(model, output=output)
     batch = checked_samples(network, x)
     if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
@@ -242,7 +259,7 @@ def _network(chain: Chain, dtype: str) -> Model:
     return Model([layer for layer, _ in chain], arrays, dtype=dtype)
 
 
-def _engines(asked: Sequence[str] | None, graph: Graph | None) -> tuple[list[str], dict[str, str]]:
+def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[list[str], dict[str, str]]:
     names = backends.selected(asked)
     if graph is not None and asked is not None:
         for name in names:
@@ -252,7 +269,9 @@ def _engines(asked: Sequence[str] | None, graph: Graph | None) -> tuple[list[str
     if asked is not None:
         if len(names) < 2:
             raise OptionError(
-                f"backends={list(asked)}", allowed="at least two different ones", remedy="leave it out to compare all"
+                f"backends={asked if isinstance(asked, str) else list(asked)}",
+                allowed="at least two different ones",
+                remedy="leave it out to compare all",
             )
         return names, {}
     left_out = [name for name in backends.engines() if name not in names]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import numpy as np
 
 from udlbridge import backends
 from udlbridge.conversion.pytorch import from_torch
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import DTypeError, ShapeError, UDLBridgeError
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, is_module, output_size
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
+from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
@@ -35,8 +37,8 @@ class StepComparison:
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class PortReport:
+@dataclass(frozen=True, repr=False)
+class PortReport(Displayed):
     """What `compare_models` found. Prints as a table.
 
     `steps`: behind every layer, and behind its activation by itself. `parted`: the number of the first step behind
@@ -77,6 +79,17 @@ class PortReport:
         verdict = "the same network" if self.ok else "NOT the same network"
         lines.append(f"{verdict}: budget {self.budget:.0e} ({self.dtype}, n = {self.n}, on {self.backend})")
         return "\n".join([*lines, *self.hints])
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [
+            {"step": index, "first": step.first, "second": step.second, "difference": step.difference}
+            for index, step in enumerate(self.steps)
+        ]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Differences behind every layer with the budget, on `ax` or a new figure; returns the Axes."""
+        return draw("reports:draw_port", ax, self)
 
 
 def compare_models(
@@ -240,7 +253,7 @@ def _steps(model: Model) -> list[Model]:
             activation, layer = layer.activation, attrs.evolve(layer, activation="identity")
         found.append(Model([layer], arrays, dtype=model.dtype.name))
         if activation != "identity":
-            found.append(Model([Activation(activation)], {}, dtype=model.dtype.name))
+            found.append(Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype.name))
     return found
 
 

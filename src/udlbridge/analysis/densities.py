@@ -18,6 +18,7 @@ from udlbridge.analysis.spectra import eigenvalues
 from udlbridge.analysis.traces import LEAST, PROBES, STEPS
 from udlbridge.analysis.verdicts import in_units
 from udlbridge.analysis.xtrace import check_symmetric
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError
 from udlbridge.options import checked_choice, checked_count, checked_positive, checked_seed
 from udlbridge.reports import frozen_array, json_ready, same_fields
@@ -35,8 +36,8 @@ MARGIN = 4
 """Standard deviations that the axis goes beyond the outermost eigenvalues."""
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Displayed):
     """The share of eigenvalues for each unit of the axis, at `points` of it, and how far it may be off.
 
     The axis is log10 of the eigenvalue, so that `density` (T,) is a share for each decade, or the eigenvalue itself.
@@ -86,6 +87,10 @@ class SpectralDensity:
             f"  largest at the eigenvalue {self.eigenvalues[peak]:.3g}: {self.density[peak]:.3g} +- "
             f"{self.error[peak]:.1g} of all eigenvalues for each {unit}"
         )
+
+    def plot(self, ax: Any = None) -> Any:
+        """The density with its error band, on `ax` or a new figure; returns the Axes."""
+        return draw("kernels:draw_density", ax, {"density": self}, "spectral density")
 
 
 def spectral_density(

@@ -16,6 +16,7 @@ from udlbridge.analysis.hsic import LEAST
 from udlbridge.analysis.inputs import KernelLike
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import Unit, units_of
+from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.options import checked_positive
 from udlbridge.reports import json_ready
@@ -23,8 +24,8 @@ from udlbridge.reports import json_ready
 NAMES = ("the first kernel", "the second kernel")
 
 
-@dataclass(frozen=True)
-class AlignmentInterval:
+@dataclass(frozen=True, repr=False)
+class AlignmentInterval(Displayed):
     """An alignment of two kernels of `n` samples, and the interval [`low`, `high`] that holds the population's.
 
     It does in a share of `level` of draws of the samples, where n is large and the alignment is neither 0 nor 1.

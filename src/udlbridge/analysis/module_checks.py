@@ -39,7 +39,7 @@ Results = dict[str, dict[str, np.ndarray]]
 
 
 def module_results(
-    network: ForeignNetwork, x: np.ndarray, engines: Sequence[str] | None, reduction: Outputs
+    network: ForeignNetwork, x: np.ndarray, engines: str | Sequence[str] | None, reduction: Outputs
 ) -> tuple[Results, dict[str, str]]:
     """What all ways and engines found, and why some were left out.
 

@@ -14,14 +14,15 @@ from udlbridge.analysis.inputs import KernelLike
 from udlbridge.analysis.permuted import permuted_alignments
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import units_of
+from udlbridge.displays import Displayed
 from udlbridge.options import checked_count, checked_seed
 from udlbridge.reports import frozen_array, json_ready, same_fields
 
 NAMES = ("the first kernel", "the second kernel")
 
 
-@dataclass(frozen=True, eq=False)
-class AlignmentTest:
+@dataclass(frozen=True, eq=False, repr=False)
+class AlignmentTest(Displayed):
     """Whether two kernels of `n` samples are aligned more than those of independent features are.
 
     `p_value` is the share of permutations, the identity among them, whose alignment is at least `alignment`; None where

@@ -10,6 +10,7 @@ import numpy as np
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.spectra import LAPACK_ORDER
 from udlbridge.arrays import as_kernel
+from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.reports import same_fields
 from udlbridge.tolerances import relative_difference
@@ -18,8 +19,8 @@ CLOSE_ENOUGH = 1e-6
 """How far "closest" may leave the diagonal, relative to its largest entry, before it is put right by scaling."""
 
 
-@dataclass(frozen=True, eq=False)
-class Repair:
+@dataclass(frozen=True, eq=False, repr=False)
+class Repair(Displayed):
     """A repaired kernel (n, n), of the dtype of the original, and what was changed.
 
     `smallest` is lambda_min before. `change` is the Frobenius norm of the difference relative to that of the original,

@@ -10,6 +10,7 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
+from udlbridge.displays import Displayed
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
@@ -31,8 +32,8 @@ class LayerSignal:
     gradient_std: float
 
 
-@dataclass(frozen=True)
-class SignalReport:
+@dataclass(frozen=True, repr=False)
+class SignalReport(Displayed):
     """The size of the signals per layer; prints as a table."""
 
     rows: tuple[LayerSignal, ...]
@@ -50,6 +51,13 @@ class SignalReport:
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data; a size that has left the range of the dtype is None."""
         return dict(json_ready(self))
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [
+            {"layer": row.layer, "kind": row.kind, "of outputs": row.activation_std, "of gradients": row.gradient_std}
+            for row in self.rows
+        ]
 
     def __str__(self) -> str:
         width = max((len(str(row.layer)) for row in self.rows), default=0)

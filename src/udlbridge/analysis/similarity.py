@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from udlbridge.analysis.alignments import alignment_matrix
 from udlbridge.analysis.features import layer_outputs
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError, ShapeError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.request import as_network, checked_engine
@@ -24,8 +25,8 @@ TILE = 512
 """Samples whose distances are held at a time, on either side."""
 
 
-@dataclass(frozen=True, eq=False)
-class SimilarityMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class SimilarityMap(Displayed):
     """`values[a, b]`: how alike layer a of the first network and layer b of the second one are, at most 1.
 
     `first` and `second` name the layers, `backends` are the engines that evaluated the networks.
@@ -58,6 +59,17 @@ class SimilarityMap:
         for name, row in zip(self.first, self.values, strict=True):
             lines.append(f"{name:<{width}}" + "".join(f"  {value:5.3f}" for value in row))
         return "\n".join([*lines, *(f"{index:>3}: {name}" for index, name in enumerate(self.second))])
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [
+            {"layer": name, **dict(zip(self.second, map(float, row), strict=True))}
+            for name, row in zip(self.first, self.values, strict=True)
+        ]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The map with its colour bar, on `ax` or a new figure; returns the Axes."""
+        return draw("similarity:draw_similarity", ax, self, f"{self.measure} of layers")
 
 
 def similarity_map(

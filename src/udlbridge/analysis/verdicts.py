@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError
 from udlbridge.reports import frozen_array, json_ready, same_fields
 
@@ -16,8 +17,8 @@ NOT_PSD = "not PSD"
 UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Displayed):
     """Eigenvalues of an (n, n) kernel and the verdict on its positivity, with the evidence.
 
     `eigenvalues` ascend, a read-only array of float64. `tolerance` is 10 sqrt(n) eps lambda_max with the `eps` of the
@@ -107,6 +108,18 @@ class Spectrum:
                 "rounding, and small negative ones are to be expected"
             )
         return "\n".join(lines)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        below = self.n - len(self.eigenvalues)
+        return [
+            {"rank": 1 + index + (below if index >= len(self.largest) else 0), "eigenvalue": float(value)}
+            for index, value in enumerate(self.eigenvalues[::-1])
+        ]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Eigenvalues by rank on a logarithmic scale, on `ax` or a new figure; returns the Axes."""
+        return draw("kernels:draw_spectrum", ax, {"eigenvalues": self}, self.verdict)
 
 
 def judged(

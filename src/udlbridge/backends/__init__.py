@@ -15,6 +15,7 @@ from typing import Any
 from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
+from udlbridge.texts import nearest
 
 GROUP = "udlbridge.backends"
 """The group of entry points that engines are found by."""
@@ -95,7 +96,7 @@ def checked_name(name: object) -> str:
     """
     if isinstance(name, str) and name in engines():
         return name
-    remedy = "use one of these names"
+    remedy = f"use one of these names{nearest(name, engines())}"
     if name in SHIPPED:
         remedy = f"install udlbridge again (pip install): it is installed without its entry points {GROUP}"
     raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(engines()), remedy=remedy)
@@ -177,13 +178,18 @@ def usable() -> list[str]:
     return [name for name in engines() if availability(name).ok]
 
 
-def selected(names: Sequence[str] | None) -> list[str]:
-    """`names` checked and in starting order, without repetition; None means all that are usable.
+def selected(names: str | Sequence[str] | None) -> list[str]:
+    """`names` checked and in starting order, without repetition; None and "all" mean all that are usable.
+
+    Args:
+        names: one name, several with commas ("torch,reference"), or a list of names.
 
     Raises:
         UnknownBackend: one of the names is not that of an engine.
     """
-    if names is None:
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    if names is None or list(names) == ["all"]:
         return usable()
     for name in names:
         checked_name(name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from udlbridge.errors import OptionError
 from udlbridge.options import checked_not_negative
+from udlbridge.texts import nearest
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ OPTIMISERS: dict[str, Kind] = {
 """The registry. g is the gradient of the mean loss, clipped if asked, plus weight_decay p (not for adamw); t counts
 steps from 1."""
 
+ALIASES = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw", "RMSprop": "rmsprop", "Descent": "sgd", "RMSProp": "rmsprop"}
+"""What PyTorch and Flux call them."""
+
 BELOW_ONE = ("momentum", "beta1", "beta2", "rho")
 
 
@@ -88,9 +92,12 @@ def checked_optimizer(optimizer: object) -> Optimiser:
     if isinstance(optimizer, Optimiser):
         optimizer = (optimizer.name, optimizer.settings)
     name, given = (optimizer, {}) if isinstance(optimizer, str) else _pair(optimizer)
+    name = ALIASES.get(name, name)
     if name not in OPTIMISERS:
         raise OptionError(
-            f"unknown optimizer {name!r}", allowed=", ".join(OPTIMISERS), remedy='as optimizer=("adam", {"lr": 0.01})'
+            f"unknown optimizer {name!r}",
+            allowed=", ".join(OPTIMISERS),
+            remedy=f'as optimizer=("adam", {{"lr": 0.01}}){nearest(name, OPTIMISERS)}',
         )
     defaults = OPTIMISERS[name].defaults
     values = dict(given)

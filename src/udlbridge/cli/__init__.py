@@ -42,7 +42,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, None if there is none."""
         if cmd_name not in COMMANDS:
-            return None
+            from udlbridge.texts import nearest
+
+            ctx.fail(f"there is no command {cmd_name!r}; there are {', '.join(COMMANDS)}{nearest(cmd_name, COMMANDS)}")
         found: click.Command = import_module(COMMANDS[cmd_name]).command
         return found
 
@@ -53,7 +55,17 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = """\b
+Completion of commands, options, engines, networks and practicals:
+  bash  eval "$(_UDLBRIDGE_COMPLETE=bash_source udlbridge)"       in ~/.bashrc
+  zsh   eval "$(_UDLBRIDGE_COMPLETE=zsh_source udlbridge)"        in ~/.zshrc
+  fish  _UDLBRIDGE_COMPLETE=fish_source udlbridge | source        in ~/.config/fish/config.fish
+"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
 def group() -> None:
     """Gradient kernels of neural networks on Flux/Zygote, on PyTorch and by hand, shown to be equal."""
@@ -64,15 +76,16 @@ def main() -> None:
     from udlbridge.errors import UDLBridgeError
 
     try:
-        code = group(standalone_mode=False)
+        code = group(standalone_mode=False, prog_name="udlbridge")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except UDLBridgeError as error:
         click.echo(f"udlbridge: {error}", err=True)
         sys.exit(EXIT_ERROR)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("udlbridge: interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        notes = getattr(error.__cause__ or error, "__notes__", [])  # click hands an interruption on as the cause
+        click.echo("; ".join(["udlbridge: interrupted", *notes]), err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has left; point stdout elsewhere so that the interpreter's last flush stays quiet.

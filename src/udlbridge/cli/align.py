@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import (
+from udlbridge.cli.common import backends_option, data_option, engines, quiet_option
+from udlbridge.cli.pages import report_option
+from udlbridge.cli.sample_files import Named, NamedArray, read_array, read_labels
+from udlbridge.cli.samples import cast_option, fitted, halves
+from udlbridge.cli.targets import (
     UserPath,
-    count_option,
-    data_option,
-    engines,
+    check_plots,
+    force_option,
     json_option,
     plot_option,
     report,
@@ -22,11 +25,19 @@ from udlbridge.cli.common import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from udlbridge.networks.model import Model
+
     Labelled = tuple[np.ndarray, np.ndarray]
 
 
-@click.command()
-@click.option("--digits", default="8,9", show_default=True, help="Digits to tell apart, with commas.")
+PICTURE = "alignment.png"
+
+
+@click.command(
+    short_help="Run the kernel alignment study.",
+    epilog="Example: udlbridge align --digits 8,9 --epochs 6 --plot pictures",
+)
+@click.option("--digits", metavar="DIGITS", default="8,9", show_default=True, help="Digits to tell apart, with commas.")
 @click.option("--width", type=click.IntRange(min=1), default=2000, show_default=True, help="Width of the hidden layer.")
 @click.option("--epochs", type=click.IntRange(min=0), default=6, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True)
@@ -47,23 +58,36 @@ if TYPE_CHECKING:
     show_default=True,
     help="Initial weights: as PyTorch draws them, or Glorot-uniform with biases of zero.",
 )
-@click.option(
-    "--backend",
-    default="all",
-    show_default=True,
-    help="torch, julia, reference, several with commas, or all that run here.",
-)
+@backends_option
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option(
     "--write",
     "page",
     type=UserPath(path_type=Path),
+    metavar="FILE",
     help="Put what the notebook prints, after one batch, beside what is found here where its marks stand in this file.",
 )
-@count_option(None, "Take N training images alone, and hold out a quarter of them.")
+@click.option(
+    "--n",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Take N training samples alone, and hold out a quarter of them.  [default: all]",
+)
+@click.option(
+    "--samples",
+    "x_file",
+    type=NamedArray(),
+    metavar="FILE[:KEY]",
+    help="Samples, in place of MNIST's images; a quarter is held out.",
+)
+@click.option("--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words.")
+@cast_option
+@quiet_option
 @data_option
 @json_option
+@report_option
 @plot_option
+@force_option
 def command(
     digits: str,
     width: int,
@@ -76,8 +100,13 @@ def command(
     dtype: str,
     page: Path | None,
     n: int | None,
+    x_file: Named | None,
+    y_file: Named | None,
+    cast: bool,
+    quiet: bool,
     folder: Path | None,
     json_file: Path | None,
+    html: Path | None,
     plots: Path | None,
 ) -> int:
     """Run the kernel alignment study: regular against slow learning of features.
@@ -88,9 +117,19 @@ def command(
     """
     from udlbridge.studies.alignment import study_alignment
 
-    learn, test = _images(_parsed(digits), n, folder, dtype)
+    check_plots(plots, [PICTURE])
+    model = None
+    if x_file is None:
+        learn, test = _images(_parsed(digits), n, folder, dtype)
+    elif y_file is None:
+        raise click.UsageError("--samples wants --labels")
+    else:
+        learn, test, model = _own(x_file, y_file, n, dtype, cast, width, seed, init)
     names, skipped = engines(backend)
-    settings: dict[str, Any] = {"width": width, "batch_size": batch_size, "seed": seed, "init": init}
+    settings: dict[str, Any] = {
+        "width": width, "batch_size": batch_size, "seed": seed, "init": init, "model": model,
+        "progress": False if quiet else None,
+    }  # fmt: skip
     study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
     report(str(study), json_file)
     for name, reason in skipped.items():
@@ -102,13 +141,36 @@ def command(
         first = study_alignment(learn, test, backends=names, batches=1, **settings)
         overview.write(page, {"alignment": comparison(first, study)})
         report(f"wrote the figures of the study to {page}", json_file)
+    if html is not None:
+        from udlbridge.cli.pages import write_page
+        from udlbridge.plots.training import study_figure
+
+        write_page(html, str(study), {"Epochs": study.as_rows()}, {"Study": study_figure(study)}, json_file)
     if plots is not None:
         from udlbridge.plots.training import study_figure
 
-        save_figure(study_figure(study), plots / "alignment.png", json_file)
+        save_figure(study_figure(study), plots / PICTURE, json_file)
     if json_file is not None:
         write_json({**study.to_dict(), "skipped": skipped}, json_file)
     return 0
+
+
+def _own(
+    x_file: Named, y_file: Named, n: int | None, dtype: str, cast: bool, width: int, seed: int, init: str
+) -> tuple[Labelled, Labelled, Model]:
+    """Samples of a file to learn from and to test on, as rows, and the network of the study for them."""
+    import numpy as np
+
+    from udlbridge.networks.init import torch_default
+    from udlbridge.networks.layers import Dense
+    from udlbridge.networks.model import Model
+
+    found = read_array(x_file, without=y_file)
+    found = fitted(found.reshape(len(found), -1), np.dtype(dtype), x_file, cast=cast)[:n]
+    classes, names = read_labels(y_file, len(found))
+    model = Model([Dense(found.shape[1], width, "relu"), Dense(width, len(names))], seed=seed, dtype=dtype)
+    x, y, x_test, y_test, _ = halves((found, classes, names), None, None, None)
+    return (x, y), (x_test, y_test), torch_default(model, seed) if init == "torch" else model
 
 
 def _parsed(digits: str) -> list[int]:

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import count_option, data_option, engines, json_option, report, write_json
+from udlbridge.cli.common import backends_option, engines
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
     model_option,
     output_option,
-    samples,
-    samples_option,
-    shape_option,
+    seed_option,
 )
+from udlbridge.cli.pages import report_option
+from udlbridge.cli.samples import Samples, sample_options
+from udlbridge.cli.targets import force_option, json_option, report, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.analysis.checking import CheckReport
+    from udlbridge.analysis.comparing import PortReport
 
 
-@click.command()
+@click.command(
+    short_help="Compare engines on one network, or two networks.",
+    epilog="Example: udlbridge check --model port.safetensors --against original.safetensors --samples x.npy",
+)
 @model_option
 @output_option
-@click.option("--against", "other_name", help="Another network: are the two the same, and where do they part?")
-@count_option(10, "Number of samples.")
-@click.option("--backends", default="all", show_default=True, help="Engines to compare, with commas.")
-@shape_option
-@samples_option
+@click.option(
+    "--against", "other_name", metavar="NETWORK", help="Another network: are the two the same, and where do they part?"
+)
+@backends_option
+@sample_options(10, of_file=10)
 @dtype_option
-@data_option
+@seed_option
 @json_option
+@report_option
+@force_option
 def command(
     model_name: str,
     output: str | None,
     other_name: str | None,
-    n: int,
-    backends: str,
-    shape: str | None,
-    samples_file: Path | None,
+    backend: str,
+    chosen: Samples,
     dtype: str | None,
-    folder: Path | None,
+    seed: int,
     json_file: Path | None,
+    html: Path | None,
 ) -> int:
     """Is my port of this network right? Compares engines on one network, or one network with another.
 
@@ -56,29 +66,48 @@ def command(
     from udlbridge.errors import OptionError
     from udlbridge.networks.foreign import ForeignNetwork
 
-    model = load_model(model_name, dtype, output)
-    other = None if other_name is None else load_model(other_name, dtype, output)
+    model = load_model(model_name, dtype, output, seed)
+    other = None if other_name is None else load_model(other_name, dtype, output, seed)
     if other is not None and other.dtype != model.dtype:
         raise OptionError(
             f"--model is {model.dtype}, --against is {other.dtype}",
             allowed="two networks of the same dtype",
             remedy="add --dtype float64, which converts both, or --dtype float32",
         )
-    x = samples(model, n, folder, shape, samples_file)
+    x = chosen.of(model)
     if other is not None:
-        engine = None if backends == "all" else engines(backends)[0][0]
+        engine = None if backend == "all" else engines(backend)[0][0]
         port = compare_models(model, other, x, backend=engine)
         report(str(port), json_file)
+        if html is not None:
+            _write("Layers", port, html, json_file)
         if json_file is not None:
             write_json(port.to_dict(), json_file)
         return 0 if port.ok else 1
     if isinstance(model, ForeignNetwork):
         # Whether other engines are asked at all is a matter of its translation.
-        result = check(model, x, backends=None if backends == "all" else engines(backends)[0])
+        result = check(model, x, backends=None if backend == "all" else engines(backend)[0])
     else:
-        names, skipped = engines(backends)
+        names, skipped = engines(backend)
         result = replace(check(model, x, backends=names), skipped=skipped)
     report(str(result), json_file)
+    if html is not None:
+        _write("Comparisons", result, html, json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)
     return 0 if result.ok else 1
+
+
+def _write(name: str, result: CheckReport | PortReport, html: Path, json_file: Path | None) -> None:
+    """The page of a report, with its picture."""
+    from udlbridge.analysis.checking import CheckReport
+    from udlbridge.cli.pages import write_page
+    from udlbridge.plots.reports import draw_check, draw_port
+    from udlbridge.plots.style import figure
+
+    with figure(7.0, 4.5) as (drawn, ax):
+        if isinstance(result, CheckReport):
+            draw_check(ax, result)
+        else:
+            draw_port(ax, result)
+    write_page(html, str(result), {name: result.as_rows()}, {"Differences": drawn}, json_file)

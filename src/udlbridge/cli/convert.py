@@ -6,16 +6,25 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import UserPath
+from udlbridge.cli.targets import UserPath, check_new, force_option, json_option, report, write_json
 
 
-@click.command()
+@click.command(
+    short_help="Convert a network to another file format.",
+    epilog="Example: udlbridge convert model.safetensors model.npz",
+)
 @click.argument("source", metavar="IN", type=UserPath(path_type=Path))
 @click.argument("target", metavar="OUT", type=UserPath(path_type=Path))
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Convert the numbers; without it they stay.")
-@click.option("--spec", type=UserPath(path_type=Path), help="JSON file with the layers, where IN has arrays alone.")
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
-def command(source: Path, target: Path, dtype: str | None, spec: Path | None, force: bool) -> None:
+@click.option(
+    "--spec",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="JSON file with the layers, where IN has arrays alone.",
+)
+@json_option
+@force_option
+def command(source: Path, target: Path, dtype: str | None, spec: Path | None, json_file: Path | None) -> None:
     """Convert a network from one file format to another, by the endings of the names.
 
     .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load).
@@ -24,12 +33,13 @@ def command(source: Path, target: Path, dtype: str | None, spec: Path | None, fo
     .json: the layers alone; only as OUT.
     """
     from udlbridge.conversion.formats import read_network, write_network
-    from udlbridge.errors import ModelFileError
 
-    if target.exists() and not force:
-        raise ModelFileError(f"{target} exists", allowed="a new file", remedy="add --force to overwrite it")
+    check_new(target, "")
     model = read_network(source, spec)
     if dtype is not None:
         model = model.astype(dtype)
     write_network(model, target)
-    click.echo(f"{target}: {len(model.layers)} layers, {model.n_params:,} parameters, {model.dtype}")
+    report(f"{target}: {len(model.layers)} layers, {model.n_params:,} parameters, {model.dtype}", json_file)
+    if json_file is not None:
+        figures = {"layers": len(model.layers), "parameters": model.n_params, "dtype": model.dtype.name}
+        write_json({"path": str(target), **figures, "hash": model.hash()}, json_file)

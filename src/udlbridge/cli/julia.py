@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.common import UserPath
+from udlbridge.cli.targets import UserPath
 
 
-@click.group()
+@click.group(short_help="Set up, look at, or name a Julia.", epilog="Example: udlbridge julia status")
 def command() -> None:
     """Set up the Julia engine, look at it, or point to a Julia that you have."""
 
 
-@command.command()
+@command.command(short_help="Download Julia and its packages.", epilog="Example: udlbridge julia install")
 def install() -> int:
     """Download Julia and its packages with juliapkg (once, about 1 GB, several minutes), and start it."""
     from udlbridge import backends
@@ -30,7 +30,7 @@ def install() -> int:
     return 0
 
 
-@command.command()
+@command.command(short_help="Say which Julia would be used.", epilog="Example: udlbridge julia status")
 def status() -> int:
     """Say which Julia would be used, without starting it. The exit code is 0 only if it can be used."""
     from udlbridge.backends.julia import runtime
@@ -46,7 +46,10 @@ def status() -> int:
     return 0 if state.ok else 1
 
 
-@command.command()
+@command.command(
+    short_help="Name a Julia that you have.",
+    epilog="Example: udlbridge julia use --exe /usr/bin/julia --project environment",
+)
 @click.option(
     "--exe", type=UserPath(path_type=Path, exists=True, dir_okay=False), required=True, help="The julia binary."
 )
@@ -72,7 +75,7 @@ def use(exe: Path, project: Path) -> int:
     return 0 if state.ok else 1
 
 
-@command.command()
+@command.command(short_help="Undo `use`.", epilog="Example: udlbridge julia forget")
 def forget() -> int:
     """Undo `use`: take the Julia that it named out of the configuration file. All else in the file stays."""
     from udlbridge import config

@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import (
-    UserPath,
-    count_option,
-    data_option,
-    json_option,
-    outputs_option,
-    params_option,
-    report,
-    selection,
-    write_json,
-)
+from udlbridge.cli.common import backend_option, outputs_option, params_option, quiet_option, resumable, selection
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
     model_option,
     output_option,
-    parsed_shape,
-    samples,
-    samples_option,
-    shape_option,
+    seed_option,
 )
+from udlbridge.cli.pages import report_option, write_page
+from udlbridge.cli.sample_files import Named, NamedArray, load_array
+from udlbridge.cli.samples import Samples, read, sample_options
+from udlbridge.cli.targets import UserPath, check_new, force_option, json_option, remove_forced, report, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from udlbridge.backends.jobs import StorageWord
+
+SHOWN = 200
+"""Samples of a kernel that the picture in its page shows."""
 
 
-@click.command()
+@click.command(
+    short_help="Compute a kernel and write it to a file or store.",
+    epilog="Example: udlbridge kernel --model lenet5 --n 2000 --outputs 0 --out K.zarr",
+)
 @model_option
 @output_option
-@count_option(1000, "Number of samples.")
+@sample_options(1000)
+@click.option(
+    "--samples2",
+    "columns",
+    type=NamedArray(),
+    metavar="FILE[:KEY]",
+    help="Other samples, for a cross kernel (n, m) in a .npy file.",
+)
+@seed_option
 @outputs_option
 @params_option
-@click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
+@backend_option()
 @dtype_option
-@click.option("--method", default="auto", show_default=True, help="auto, structured or plain.")
-@click.option("--out", "target", type=UserPath(path_type=Path), help="A .npy file, or a .zarr store for any size.")
-@click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
-@click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS.")
-@click.option("--device", default=None, help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
-@click.option("--storage", default=None, help="How a store keeps entries: float32, float64, float16, bfloat16.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "structured", "plain"]),
+    metavar="NAME",
+    help="auto, structured or plain.",
+)
+@click.option(
+    "--out",
+    "target",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="A .npy file, or a .zarr store for any size.  [required without --plan]",
+)
+@click.option("--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory.")
+@click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS.")
+@click.option("--device", default=None, metavar="NAME", help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
+@click.option(
+    "--storage", default=None, metavar="DTYPE", help="How a store keeps entries: float32, float64, float16, bfloat16."
+)
 @click.option("--resume", is_flag=True, help="Resume an interrupted store.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what it will cost, and stop.")
 @click.option(
@@ -54,15 +81,16 @@ from udlbridge.cli.networks import (
     metavar="K",
     help="Compute K random tiles of a store again in float64.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-@shape_option
-@samples_option
-@data_option
+@quiet_option
 @json_option
+@report_option
+@force_option
 def command(
     model_name: str,
     output: str | None,
-    n: int,
+    chosen: Samples,
+    columns: Named | None,
+    seed: int,
     outputs: str,
     params: tuple[str, ...],
     backend: str | None,
@@ -72,15 +100,13 @@ def command(
     memory: str,
     threads: int | None,
     device: str | None,
-    storage: str | None,
+    storage: StorageWord | None,
     resume: bool,
     only_plan: bool,
     verified: int,
     quiet: bool,
-    shape: str | None,
-    samples_file: Path | None,
-    folder: Path | None,
     json_file: Path | None,
+    html: Path | None,
 ) -> int:
     """Compute the kernel of a network on the first N samples and write it to a file.
 
@@ -90,7 +116,7 @@ def command(
     from udlbridge.kernels.planning import plan
     from udlbridge.networks.model import Model
 
-    model = load_model(model_name, dtype, output)
+    model = load_model(model_name, dtype, output, seed)
     shared: dict[str, Any] = {
         "outputs": outputs,
         "params": selection(params),
@@ -105,11 +131,17 @@ def command(
 
         # What an engine needs can be told without it, but not how fast it would be here.
         state = backends.availability(backend or backends.default_name())
-        sizes = None if shape is None else parsed_shape(shape)
-        if samples_file is not None:
-            sizes = checked_samples(model, samples(model, 3, folder, shape, samples_file)).shape[1:]
+        sizes, n = chosen.sizes(model), chosen.count
+        if isinstance(chosen.source, Named):
+            # As many as the file has, or as many as are asked for: there may be more of them than in this file.
+            batch = checked_samples(model, replace(chosen, n=None).of(model))
+            sizes, n = batch.shape[1:], chosen.n or len(batch)
+        elif sizes is None:
+            chosen.check_count(model)
         planned = plan(model, n, sample_shape=sizes, **shared, calibrate=state.ok)
         report(f"{planned}" if state.ok else f"{planned}\ntime     not predicted: {state.reason}", json_file)
+        if html is not None:
+            write_page(html, f"{planned}", {"Plan": planned.as_rows()}, {}, json_file)
         if json_file is not None:
             write_json(planned.to_dict(), json_file)
         return 0
@@ -119,28 +151,45 @@ def command(
     if target.suffix not in (".npy", ".zarr"):
         raise click.UsageError(f"--out {target} ends in {target.suffix or 'nothing'}: a .npy file, or a .zarr store")
     if target.suffix == ".npy":
+        check_new(target, "--out")
         for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
             if given:
                 raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
         from udlbridge.store.array_files import check_target, write_array
 
+        chosen.check_count(model)
+        # A file says how many there are; of others as many are made as fit.
+        x = chosen.of(model) if isinstance(chosen.source, Named) else None
         if isinstance(model, Model):
-            check_target(model, n, outputs, target)
+            check_target(model, chosen.count if x is None else len(x), outputs, target)
         options = {**shared, "device": device or "cpu", "progress": progress}
-        figures = write_array(model, samples(model, n, folder, shape, samples_file), target, options)
+        x = chosen.of(model) if x is None else x
+        if columns is not None:
+            options["x2"] = read(columns, model, cast=chosen.cast)
+        figures = write_array(model, x, target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
             f"{figures['seconds']:.1f} s",
             json_file,
         )
+        if html is not None:
+            kernel = load_array(target, "the array just written", mapped=True)
+            _write_kernel(html, target, kernel, figures, json_file)
         if json_file is not None:
             write_json(figures, json_file)
         return 0
-    x = samples(model, n, folder, shape, samples_file)
+    if columns is not None:
+        raise click.UsageError(f"--samples2 is for arrays: --out {target.with_suffix('.npy')}")
     from udlbridge.options import show_bytes
     from udlbridge.store.computing import compute_kernel
 
-    store = compute_kernel(model, x, target, **shared, device=device, storage=storage, resume=resume, progress=progress)
+    x = chosen.of(model)
+    if not resume:
+        remove_forced(target)
+    with resumable("the tiles that are finished stay: go on with the same command and --resume"):
+        store = compute_kernel(
+            model, x, target, **shared, device=device, storage=storage, resume=resume, progress=progress
+        )
     run = store.manifest["actual"][-1]
     predicted = run["predicted_seconds"]
     narrow = store.manifest["storage"] != store.manifest["dtype"]
@@ -156,6 +205,25 @@ def command(
     if verified:
         worst = store.compare_with_float64(verified)
         report(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry", json_file)
+    if html is not None:
+        corner = store[: min(SHOWN, store.shape[0]), : min(SHOWN, store.shape[1])]
+        _write_kernel(html, target, corner, {"shape": store.shape, **run}, json_file)
     if json_file is not None:
         write_json(store.manifest, json_file)
     return 0
+
+
+def _write_kernel(
+    html: Path, target: Path, kernel: np.ndarray, facts: Mapping[str, Any], json_file: Path | None
+) -> None:
+    """The page of a kernel: its figures, and a picture of its first samples, of output 0 where it has several."""
+    from udlbridge.plots.kernels import draw_kernel
+    from udlbridge.plots.style import figure
+
+    shown = kernel[:SHOWN, :SHOWN]
+    shown = shown.reshape(*shown.shape[:2], -1)[..., 0]
+    title = f"first {shown.shape[0]} by {shown.shape[1]} samples"
+    with figure(6.5, 5.5) as (drawn, ax):
+        draw_kernel(ax, shown, title)
+    rows = [{"figure": name, "value": value} for name, value in facts.items()]
+    write_page(html, f"wrote {target}", {"Computation": rows}, {f"Kernel, {title}": drawn}, json_file)

@@ -1,32 +1,35 @@
-"""Networks and their samples as the command line names them: options, and what they mean."""
+"""Networks as the command line names them: options, and what they mean."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from udlbridge.cli.common import UserPath, load_array, load_arrays
 
-if TYPE_CHECKING:
-    from udlbridge.networks.model import Model
+def _completed(_context: click.Context, _option: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of networks, and files."""
+    from udlbridge.networks.models import BY_NAME
+
+    return [CompletionItem(name) for name in BY_NAME if name.startswith(begun)] or [CompletionItem(begun, type="file")]
+
 
 model_option = click.option(
     "--model",
     "model_name",
-    default="3ls",
+    default="three_layer_sigmoid",
     show_default=True,
-    help="3ls, notebook1, lenet5, resnet, transformer, a .safetensors file, or a function that makes a network or a "
-    "module of PyTorch: package.module:function or file.py:function.",
-)
-shape_option = click.option(
-    "--shape", metavar="SIZES", help="Shape of one sample, as 3,32,32, where the layers do not say it."
+    metavar="NETWORK",
+    shell_complete=_completed,
+    help="A name from udlbridge.models, as lenet5 or small_resnet; a file that a model was saved to; or a function "
+    "that makes a network or a module of PyTorch: package.module:function or file.py:function.",
 )
 dtype_option = click.option(
     "--dtype",
@@ -34,44 +37,51 @@ dtype_option = click.option(
     help="Convert the network.  [default: as in its file; float32 for a network by name]",
 )
 output_option = click.option(
-    "--output", help="Which output of a module counts, where it gives several: a name, as logits, or a position."
+    "--output",
+    metavar="NAME",
+    help="Which output of a module counts, where it gives several: a name, as logits, or a position.",
 )
-samples_option = click.option(
-    "--samples",
-    "samples_file",
-    type=UserPath(path_type=Path, exists=True),
-    help="Take the first N samples of a .npy file, or of a .npz file that has several inputs by name.",
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="NUMBER",
+    help="Of the weights of a network by name, and of random samples.",
 )
+KEPT = re.compile(r"\.(safetensors|npz|pt|pth|json)$", re.IGNORECASE)
 
 
-def load_model(name: str, dtype: str | None, output: str | None = None) -> Any:
+def load_model(name: str, dtype: str | None, output: str | None = None, seed: int = 0) -> Any:
     """A network by name, from a file, or from a function without arguments that makes one, "package.module:function".
 
     Without `dtype` a file and a function keep their own, and a network by name is float32. `output`: of a module.
+    `seed`: of the weights of a network by name.
 
     Raises:
-        ModelFileError: there is no such file or function, or it cannot be read, or makes no network.
+        ModelFileError: there is no such name, file or function, or it cannot be read, or makes no network.
         OptionError: `output` with another network than a module.
     """
+    from udlbridge.conversion.formats import read_any
+    from udlbridge.errors import ModelFileError
     from udlbridge.kernels.request import as_network
-    from udlbridge.networks import models
-    from udlbridge.networks.graphs.files import load_network
+    from udlbridge.networks.models import BY_NAME
+    from udlbridge.texts import nearest
 
-    known: dict[str, Callable[..., Model]] = {
-        "3ls": models.three_layer_sigmoid,
-        "notebook1": models.notebook_method1,
-        "lenet5": models.lenet5,
-        "resnet": models.small_resnet,
-        "transformer": models.small_transformer,
-    }
-    if name in known:
-        return as_network(known[name](dtype=dtype or "float32"), output=output)
+    if name in BY_NAME:
+        return as_network(BY_NAME[name](seed=seed, dtype=dtype or "float32"), output=output)
     chosen = int(output) if output is not None and re.fullmatch(r"-?\d+", output) else output
     if re.search(r":[A-Za-z_]\w*$", name):
         source, _, function = name.rpartition(":")
         model = _from_function(source, function, chosen)
+    elif KEPT.search(name) or os.path.lexists(name):
+        model = as_network(read_any(Path(name)), output=chosen)
     else:
-        model = as_network(load_network(name), output=chosen)
+        raise ModelFileError(
+            f"there is no network called {name[:80]!r}, and no model file of that name",
+            allowed=", ".join(BY_NAME),
+            remedy=f"choose one of them{nearest(name[:80], BY_NAME)}; or name a file, or package.module:function",
+        )
     return model if dtype is None else model.astype(dtype)
 
 
@@ -98,57 +108,3 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
         return as_network(made, output=output)
     except UDLBridgeError as error:
         raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy) from error
-
-
-def samples(model: Any, n: int, folder: Path | None, shape: str | None = None, file: Path | None = None) -> Any:
-    """`n` samples that the model can take: of a file, the notebook's points, MNIST images, or else random ones.
-
-    Raises:
-        ShapeError: `shape` is not a list of sizes, or does not fit the layers; or the layers do not say one.
-        DataError: the file has no arrays; or MNIST images are wanted, and no source has them.
-    """
-    from udlbridge import data
-    from udlbridge.errors import ShapeError
-    from udlbridge.networks import models
-    from udlbridge.networks.foreign import ForeignNetwork
-    from udlbridge.networks.inputs import plausible_shape, random_batch
-
-    if file is not None:
-        found = load_samples(file, several=isinstance(model, ForeignNetwork))
-        return {name: value[:n] for name, value in found.items()} if isinstance(found, dict) else found[:n]
-    foreign = isinstance(model, ForeignNetwork)
-    sizes = parsed_shape(shape) if shape is not None else model.sample_shape if foreign else plausible_shape(model)
-    if sizes is None:
-        raise ShapeError(
-            "a module does not say what shape a sample has" if foreign else "the layers do not say it",
-            allowed="--shape SIZES, for random samples, or --samples FILE",
-            remedy="as --shape 3,32,32",
-        )
-    if foreign:
-        return random_batch(model, sizes, n)
-    model.output_shape(sizes)
-    if shape is None and sizes == models.NOTEBOOK_POINTS.shape[1:] and n <= len(models.NOTEBOOK_POINTS):
-        return models.NOTEBOOK_POINTS[:n].astype(model.dtype)
-    if sizes in ((784,), (1, 28, 28)):
-        return data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)[0].reshape(n, *sizes)
-    return random_batch(model, sizes, n)
-
-
-def load_samples(file: Path, *, several: bool) -> Any:
-    """The array of a .npy file; or those of a .npz file by name, where there may be several inputs.
-
-    Raises:
-        DataError: it is neither, or cannot be read.
-    """
-    allowed = "samples as numpy.save writes them, or several inputs by name as numpy.savez does"
-    return load_arrays(file, allowed) if several and file.suffix == ".npz" else load_array(file, allowed)
-
-
-def parsed_shape(text: str) -> tuple[int, ...]:
-    """The sizes in "3,32,32". Raises `ShapeError` for anything else."""
-    from udlbridge.errors import ShapeError
-
-    sizes = text.split(",")
-    if not all(re.fullmatch("[0-9]{1,9}", size.strip()) and int(size) > 0 for size in sizes):
-        raise ShapeError(f"--shape {text}", allowed="positive numbers with commas", remedy="as --shape 3,32,32")
-    return tuple(int(size) for size in sizes)

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
-from udlbridge.cli.common import UserPath, engines, json_option, plot_option, report, write_json
+from udlbridge.cli.common import backends_option, completed_engines, engines
+from udlbridge.cli.pages import report_option, write_page
+from udlbridge.cli.targets import UserPath, force_option, json_option, plot_option, report, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 practical_data_option = click.option(
     "--data",
     "folder",
     type=UserPath(path_type=Path),
+    metavar="FOLDER",
     help="Folder with the files of MNIST-1D or MNIST, or with folders `mnist1d` and `mnist`. [UDLBRIDGE_DATA]",
 )
 
 
-@click.group(invoke_without_command=True)
+def _completed(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    """Names of practicals."""
+    from udlbridge.udl import practicals
+
+    return [name for name in (*practicals.names(), "all") if name.startswith(begun)]
+
+
+@click.group(
+    invoke_without_command=True,
+    short_help="Compute practicals and hold their figures.",
+    epilog="Example: udlbridge practicals run 3 7",
+)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the practicals; `run` computes their figures and holds them against their sources."""
@@ -29,17 +46,23 @@ def command(context: click.Context) -> None:
             click.echo(f"{name:<26}{practicals.title(name)}")
 
 
-@command.command()
-@click.argument("names", nargs=-1, required=True)
+@command.command(
+    short_help="Run practicals and say which figures hold.", epilog="Example: udlbridge practicals run losses"
+)
+@click.argument("names", nargs=-1, required=True, shell_complete=_completed)
 @click.option(
     "--backend",
     default=None,
+    metavar="NAMES",
+    shell_complete=completed_engines,
     help="torch, julia, reference, several with commas, or all that run here.  [default: the default engine]",
 )
 @click.option("--full", is_flag=True, help="Run what takes long, too, where a practical has such figures.")
 @practical_data_option
 @plot_option
 @json_option
+@report_option
+@force_option
 def run(
     names: tuple[str, ...],
     backend: str | None,
@@ -47,6 +70,7 @@ def run(
     folder: Path | None,
     plots: Path | None,
     json_file: Path | None,
+    html: Path | None,
 ) -> int:
     """Run the practicals NAMES (names or numbers), or "all".
 
@@ -79,6 +103,8 @@ def run(
         report(f"{engine} was left out: {reason}", json_file)
     failed = any(count.failed for count in counts.values())
     differing = any(count.held < count.total for count in (*counts.values(), data))
+    if html is not None:
+        _write(html, results, selected[0], counts, json_file)
     if json_file is not None:
         ok = not failed and not differing
         write_json({"backends": selected, "skipped": left_out, "ok": ok, "practicals": results}, json_file)
@@ -87,29 +113,68 @@ def run(
     return EXIT_DISAGREE if differing else 0
 
 
-@command.command("table")
-@click.argument("names", nargs=-1, required=True)
-@click.option("--backend", "given", multiple=True, help="An engine; may be repeated.  [default: all that run here]")
+@command.command(
+    "table", short_help="Figures in every engine, as Markdown.", epilog="Example: udlbridge practicals table 2"
+)
+@click.argument("names", nargs=-1, required=True, shell_complete=_completed)
+@backends_option
 @practical_data_option
 @click.option(
-    "--write", "page", type=UserPath(path_type=Path), help="Put the tables where their marks stand in this file."
+    "--write",
+    "page",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="Put the tables where their marks stand in this file.",
 )
-def table(names: tuple[str, ...], given: tuple[str, ...], folder: Path | None, page: Path | None) -> None:
+@json_option
+@force_option
+def table(names: tuple[str, ...], backend: str, folder: Path | None, page: Path | None, json_file: Path | None) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
     from udlbridge import backends
     from udlbridge.udl import practicals
     from udlbridge.udl.practicals import overview
 
-    selected = backends.selected(given or None)
-    tables = {}
+    selected = backends.selected(backend)
+    tables, rows = {}, {}
     for each in _full_names(names):
         with practicals.data_from(folder):
-            tables[each] = overview.comparison({engine: practicals.run(each, engine) for engine in selected})
+            found = {engine: practicals.run(each, engine) for engine in selected}
+        tables[each] = overview.comparison(found)
+        rows[each] = {engine: [row.to_dict() for row in own] for engine, own in found.items()}
         if page is None:
-            click.echo(f"{practicals.title(each)}\n\n{tables[each]}\n")
+            report(f"{practicals.title(each)}\n\n{tables[each]}\n", json_file)
         else:
             overview.write(page, {each: tables[each]})
-            click.echo(f"wrote the figures of {each} to {page}")
+            report(f"wrote the figures of {each} to {page}", json_file)
+    if json_file is not None:
+        write_json(rows, json_file)
+
+
+def _write(
+    html: Path, results: dict[str, dict[str, Any]], engine: str, counts: dict[str, _Count], json_file: Path | None
+) -> None:
+    """The page of practicals: their figures on every engine, and their pictures on the first one."""
+    from udlbridge.udl import practicals
+
+    text = [f"{count.words} with backend {name}{count.besides}" for name, count in counts.items()]
+    tables: dict[str, Any] = {}
+    pictures: dict[str, Figure] = {}
+    for each, result in results.items():
+        title = practicals.title(each)
+        for name, found in result["engines"].items():
+            tables[f"{title} [{name}]"] = found["rows"]
+            text += [f"{each} could not run on {name}: {found['error']}"] if found["error"] is not None else []
+        tables[f"{title}, of the data alone"] = result["data"]
+        if result["engines"][engine]["error"] is None:
+            pictures |= _pictures(each, title, engine)
+    write_page(html, "\n".join(text), tables, pictures, json_file)
+
+
+def _pictures(name: str, title: str, engine: str) -> dict[str, Figure]:
+    from udlbridge.udl import practicals
+
+    found = practicals.drawn(name, engine)
+    return {f"{title}: {label}" if label else title: figure for label, figure in found.items()}
 
 
 def _full_names(names: tuple[str, ...]) -> list[str]:
@@ -169,7 +234,7 @@ class _Count(NamedTuple):
 
     @property
     def words(self) -> str:
-        return f"{self.held} of {self.total} figures hold"
+        return f"{self.held} of {self.total} figures hold" if self.total else "nothing to hold"
 
     @property
     def besides(self) -> str:

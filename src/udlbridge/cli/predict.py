@@ -8,31 +8,95 @@ from typing import Any
 
 import click
 
-from udlbridge.cli.common import UserPath, data_option, json_option, outputs_option, report, write_json
-from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option
+from udlbridge.cli.common import backend_option, data_option, outputs_option, quiet_option, resumable
+from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
+from udlbridge.cli.pages import report_option, write_page
+from udlbridge.cli.sample_files import Named, NamedArray
+from udlbridge.cli.samples import as_images, cast_option, halves, labelled
+from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+
+USUAL = 1000
+"""Images of MNIST to learn from, and to test on."""
 
 
-@click.command()
+@click.command(
+    short_help="Classify samples by regression with a kernel.",
+    epilog="Example: udlbridge predict --model m.npz --samples iris.csv --labels iris.csv:species",
+)
 @model_option
 @output_option
-@click.option("--train", "n", default=1000, show_default=True, type=click.IntRange(min=2), help="Training images.")
-@click.option("--test", "m", default=1000, show_default=True, type=click.IntRange(min=1), help="Test images.")
+@click.option(
+    "--train",
+    "n",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Number of training samples.  [default: 1000; of a file three quarters]",
+)
+@click.option(
+    "--test",
+    "m",
+    type=click.IntRange(min=1),
+    metavar="M",
+    help="Number of test samples.  [default: 1000; of a file the others]",
+)
+@click.option(
+    "--samples", "x_file", type=NamedArray(), metavar="FILE[:KEY]", help="Samples to learn from, in place of MNIST."
+)
+@click.option("--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words.")
+@click.option(
+    "--samples2",
+    "x2_file",
+    type=NamedArray(),
+    metavar="FILE[:KEY]",
+    help="Test samples.  [default: those after the N first]",
+)
+@click.option("--labels2", "y2_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes.")
+@cast_option
+@seed_option
 @outputs_option
-@click.option("--backend", default=None, help="torch, julia or reference. [UDLBRIDGE_BACKEND]")
+@backend_option()
 @dtype_option
-@click.option("--diag-reg", default=1e-3, show_default=True, help="Regularisation, relative to the mean diagonal.")
-@click.option("--tolerance", default=1e-4, show_default=True, help="Residual of the solver, relative to the targets.")
-@click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory.")
-@click.option("--store", "target", type=UserPath(path_type=Path), help="A .zarr store for the kernel: made or used.")
-@click.option("--state", type=UserPath(path_type=Path), help="A .safetensors file to resume the solver from.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--diag-reg",
+    default=1e-3,
+    show_default=True,
+    metavar="NUMBER",
+    help="Regularisation, relative to the mean diagonal.",
+)
+@click.option(
+    "--tolerance",
+    default=1e-4,
+    show_default=True,
+    metavar="NUMBER",
+    help="Residual of the solver, relative to the targets.",
+)
+@click.option("--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory.")
+@click.option(
+    "--store",
+    "target",
+    type=UserPath(path_type=Path),
+    metavar="FOLDER",
+    help="A .zarr store for the kernel: made or used.",
+)
+@click.option(
+    "--state", type=UserPath(path_type=Path), metavar="FILE", help="A .safetensors file to resume the solver from."
+)
+@quiet_option
 @data_option
 @json_option
+@report_option
+@force_option
 def command(
     model_name: str,
     output: str | None,
-    n: int,
-    m: int,
+    n: int | None,
+    m: int | None,
+    x_file: Named | None,
+    y_file: Named | None,
+    x2_file: Named | None,
+    y2_file: Named | None,
+    cast: bool,
+    seed: int,
     outputs: str,
     backend: str | None,
     dtype: str | None,
@@ -44,8 +108,11 @@ def command(
     quiet: bool,
     folder: Path | None,
     json_file: Path | None,
+    html: Path | None,
 ) -> int:
-    """Classify MNIST by ridge regression with the kernel of a network: one-hot targets, conjugate gradients.
+    """Classify by ridge regression with the kernel of a network: one-hot targets, conjugate gradients.
+
+    The samples are MNIST's images, or those of --samples with the classes of --labels.
 
     With --store the kernel is computed into a store, or read from it; without, products with it are taken by autodiff,
     in float64, and it is never formed.
@@ -58,36 +125,59 @@ def command(
     from udlbridge.predict.solvers import solve
     from udlbridge.store.computing import compute_kernel
 
-    model = load_model(model_name, dtype, output)
-    x, labels = data.mnist("train", n=n, folder=folder)
-    x_test, test_labels = data.mnist("test", n=m, folder=folder)
-    x, x_test = x.astype(model.dtype), x_test.astype(model.dtype)
+    model = load_model(model_name, dtype, output, seed)
+    if x_file is None:
+        n, m = n or USUAL, m or USUAL
+        x, labels = data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)
+        x_test, test_labels = data.mnist("test", n=m, folder=folder, dtype=model.dtype.name)
+        x, x_test = as_images(model, x), as_images(model, x_test)
+        classes = 10
+    else:
+        if y_file is None or (x2_file is None) != (y2_file is None):
+            raise click.UsageError("--samples wants --labels, and --samples2 wants --labels2")
+        x, labels, x_test, test_labels, classes = halves(
+            labelled(x_file, y_file, model, cast=cast),
+            None if x2_file is None or y2_file is None else labelled(x2_file, y2_file, model, cast=cast),
+            n,
+            m,
+        )
+        n, m = len(x), len(x_test)
     progress = False if quiet else None
     start = time.perf_counter()
     kernel: Any
     if target is None:
         kernel = ntk_operator(model, x, outputs=outputs, backend=backend)
     else:
-        kernel = compute_kernel(
-            model, x, target, outputs=outputs, backend=backend, memory=memory, resume=True, progress=progress
-        )
+        with resumable("the tiles that are finished stay: go on with the same command"):
+            kernel = compute_kernel(
+                model, x, target, outputs=outputs, backend=backend, memory=memory, resume=True, progress=progress
+            )
     prepared = time.perf_counter() - start
-    found = solve(
-        kernel, centred_targets(labels, 10), diag_reg=diag_reg, tolerance=tolerance, memory=memory, state=state,
-        progress=progress,
-    )  # fmt: skip
+    kept = "add --state FILE to be able to go on" if state is None else "go on with the same command"
+    with resumable(kept):
+        found = solve(
+            kernel, centred_targets(labels, classes), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
+            state=state, progress=progress,
+        )  # fmt: skip
     solved = time.perf_counter() - start - prepared
     scores = predicted_outputs(model, x_test, x, found.coefficients, outputs=outputs, backend=backend, memory=memory)
     wrong = float(np.mean(scores.argmax(axis=1) != test_labels))
     seconds = time.perf_counter() - start
-    report(
-        f"{n:,} training and {m:,} test images, outputs={outputs}, diag_reg={diag_reg:g}\n"
+    text = (
+        f"{n:,} training and {m:,} test samples, outputs={outputs}, diag_reg={diag_reg:g}\n"
         f"{found.iterations} iterations with a preconditioner of rank {found.rank}, "
         f"residual {float(found.residuals.max()):.1e}\n"
         f"test error {wrong:.2%}\n"
-        f"{seconds:.1f} s: kernel {prepared:.1f}, solver {solved:.1f}, prediction {seconds - prepared - solved:.1f}",
-        json_file,
+        f"{seconds:.1f} s: kernel {prepared:.1f}, solver {solved:.1f}, prediction {seconds - prepared - solved:.1f}"
     )
+    report(text, json_file)
+    if html is not None:
+        from udlbridge.plots.predictions import draw_confusion
+        from udlbridge.plots.style import figure
+
+        with figure(6.0, 5.0) as (drawn, ax):
+            draw_confusion(ax, scores.argmax(axis=1), test_labels, classes)
+        write_page(html, text, {"Residuals": found.as_rows()}, {"Which class is taken for which": drawn}, json_file)
     if json_file is not None:
         figures = {"train": n, "test": m, "outputs": outputs, "test_error": wrong, "seconds": seconds}
         write_json({**figures, "kernel_seconds": prepared, "solver_seconds": solved, **found.to_dict()}, json_file)

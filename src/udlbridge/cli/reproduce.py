@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import data_option, engines, json_option, plot_option, report, save_figure, write_json
+from udlbridge.cli.common import backends_option, data_option, engines, no_install_option
+from udlbridge.cli.targets import check_plots, force_option, json_option, plot_option, report, save_figure, write_json
 
 if TYPE_CHECKING:
     from udlbridge.studies.reproduction import Reproduction
 
 
-@click.command()
-@click.option(
-    "--backend", default="all", show_default=True, help="torch, julia, reference, several with commas, or all."
+@click.command(
+    short_help="Reproduce the Flux kernel notebook on every engine.",
+    epilog="Example: udlbridge reproduce --backend torch,reference --plot pictures",
 )
+@backends_option
 @data_option
 @plot_option
 @json_option
 @click.option("--seed", default=0, show_default=True, help="Of the weights of method 2.")
-@click.option("--no-install", is_flag=True, help="Do not set Julia up where it is missing.")
+@no_install_option
+@force_option
 def command(
     backend: str, folder: Path | None, plots: Path | None, json_file: Path | None, seed: int, no_install: bool
 ) -> int:
@@ -33,6 +36,7 @@ def command(
     """
     from udlbridge.studies.reproduction import reproduce
 
+    check_plots(plots, [f"method{number}_{kind}.png" for number in (1, 2) for kind in ("agreement", "spectrum")])
     names, skipped = engines(backend, install=not no_install)
     result = reproduce(names, skipped=skipped, folder=folder, seed=seed)
     report(str(result), json_file)

@@ -7,56 +7,60 @@ from typing import Any
 
 import click
 
-from udlbridge.cli.common import (
-    UserPath,
-    count_option,
-    data_option,
-    json_option,
-    load_array,
-    outputs_option,
-    params_option,
-    report,
-    selection,
-    write_json,
-)
+from udlbridge.cli.common import backend_option, outputs_option, params_option, quiet_option, selection
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
     model_option,
     output_option,
-    samples,
-    samples_option,
-    shape_option,
 )
+from udlbridge.cli.pages import report_option
+from udlbridge.cli.sample_files import load_array
+from udlbridge.cli.samples import Samples, sample_options
+from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
 
 
-@click.command()
+@click.command(
+    short_help="Find eigenvalues, and whether a kernel is PSD.",
+    epilog="Example: udlbridge spectrum K.zarr --k 50 --report spectrum.html",
+)
 @click.argument("kernel_file", type=UserPath(exists=True, path_type=Path), required=False)
 @model_option
 @output_option
-@count_option(1000, "Number of samples, for --model.")
+@sample_options(1000)
 @outputs_option
 @params_option
-@click.option("--backend", default=None, help="torch, julia or reference, for --model. [UDLBRIDGE_BACKEND]")
+@backend_option()
 @dtype_option
-@click.option("--k", default=20, show_default=True, help="Largest eigenvalues, where not all are computed.")
-@click.option("--rank", default=None, type=int, help="A bound of the rank of KERNEL_FILE: P for one output.")
-@click.option("--dense-limit", default=None, type=int, help="Bytes up to which all are computed. [default: 2^30]")
-@click.option("--max-products", default=500, show_default=True, help="Where Lanczos stops in any case.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=None, help="Draw the same start vector again. [default: anew]"
+    "--k", default=20, show_default=True, metavar="NUMBER", help="Largest eigenvalues, where not all are computed."
 )
-@click.option("--threads", type=int, default=None, help="Threads of the BLAS.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@shape_option
-@samples_option
-@data_option
+@click.option(
+    "--rank", default=None, type=int, metavar="P", help="A bound of the rank of KERNEL_FILE: P for one output."
+)
+@click.option(
+    "--dense-limit", default=None, type=int, metavar="BYTES", help="Bytes up to which all are computed. [default: 2^30]"
+)
+@click.option(
+    "--max-products", default=500, show_default=True, metavar="NUMBER", help="Where Lanczos stops in any case."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="NUMBER",
+    help="Of the start vector, and of the weights of a network by name.  [default: anew; 0]",
+)
+@click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the BLAS.")
+@quiet_option
 @json_option
+@report_option
+@force_option
 def command(
     kernel_file: Path | None,
     model_name: str,
     output: str | None,
-    n: int,
+    chosen: Samples,
     outputs: str,
     params: tuple[str, ...],
     backend: str | None,
@@ -68,10 +72,8 @@ def command(
     seed: int | None,
     threads: int | None,
     quiet: bool,
-    shape: str | None,
-    samples_file: Path | None,
-    folder: Path | None,
     json_file: Path | None,
+    html: Path | None,
 ) -> int:
     """Eigenvalues of a kernel and the verdict on its positivity: PSD, rounding, not PSD.
 
@@ -92,10 +94,10 @@ def command(
         "progress": False if quiet else None,
     }
     if kernel_file is None:
-        model = load_model(model_name, dtype, output)
+        model = load_model(model_name, dtype, output, seed or 0)
         result = spectrum(
             model,
-            x=samples(model, n, folder, shape, samples_file),
+            x=chosen.of(model),
             outputs=outputs,
             params=selection(params),
             backend=backend,
@@ -110,6 +112,14 @@ def command(
         kernel = load_array(kernel_file, "a file that `udlbridge kernel` wrote", mapped=True)
         result = spectrum(kernel, **options)
     report(str(result), json_file)
+    if html is not None:
+        from udlbridge.cli.pages import write_page
+        from udlbridge.plots.kernels import draw_spectrum
+        from udlbridge.plots.style import figure
+
+        with figure(7.0, 4.5) as (drawn, ax):
+            draw_spectrum(ax, {"eigenvalues": result}, result.verdict)
+        write_page(html, str(result), {"Eigenvalues": result.as_rows()}, {"Spectrum": drawn}, json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)
     return 0 if result.verdict in (PSD, ROUNDING) else 1

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import Command, UserPath
-from udlbridge.cli.networks import load_model, load_samples, output_option
+from udlbridge.cli.common import Command, backend_option, quiet_option, resumable
+from udlbridge.cli.networks import load_model, output_option
+from udlbridge.cli.sample_files import Named, NamedArray, read_array
+from udlbridge.cli.samples import cast_option, read
+from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
 
 if TYPE_CHECKING:
     from udlbridge.store.kernel_store import KernelStore
@@ -19,93 +22,142 @@ path_argument = click.argument("path", type=UserPath(path_type=Path))
 def network_options(command: Command) -> Command:
     """The module that a store is of, which it does not hold."""
     words = "The module that the store is of, which it does not hold: package.module:function or file.py:function."
-    return click.option("--model", "model_name", help=words)(output_option(command))
+    return click.option("--model", "model_name", metavar="NETWORK", help=words)(output_option(command))
 
 
 def engine_options(command: Command) -> Command:
     """Where and how tiles are computed; what is left out is as it was when the store was begun."""
     for option in (
-        click.option("--device", default=None, help="Where torch computes.  [default: as before]"),
-        click.option("--threads", type=int, default=None, help="Threads of the engine's BLAS."),
-        click.option("--memory", default="2GB", show_default=True, help="Bound of the working memory."),
-        click.option("--backend", default=None, help="torch, julia or reference.  [default: as before]"),
+        click.option("--device", default=None, metavar="NAME", help="Where torch computes.  [default: as before]"),
+        click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS."),
+        click.option(
+            "--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory."
+        ),
+        backend_option("as before"),
     ):
         command = option(command)
     return command
 
 
-@click.group()
+@click.group(short_help="Look at, verify, repair or extend a store.", epilog="Example: udlbridge store verify K.zarr")
 def command() -> None:
     """Look at a kernel store, verify and repair it, or append samples."""
 
 
-@command.command()
+@command.command(short_help="Print the manifest of a store as JSON.", epilog="Example: udlbridge store info K.zarr")
 @path_argument
-def info(path: Path) -> int:
+@json_option
+@force_option
+def info(path: Path, json_file: Path | None) -> int:
     """Print what a store holds: its manifest as JSON."""
-    import json
-
     from udlbridge.store.kernel_store import KernelStore
 
     store = KernelStore(path)
-    click.echo(json.dumps(store.manifest, indent=2))
+    write_json(store.manifest, json_file or Path("-"))
     return 0 if store.complete else 1
 
 
-@command.command()
+@command.command(
+    short_help="Read every tile and its checksum.", epilog="Example: udlbridge store verify K.zarr --json verified.json"
+)
 @path_argument
 @click.option("--repair", is_flag=True, help="Compute missing and damaged tiles again, with the options below.")
 @network_options
 @engine_options
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@quiet_option
+@json_option
+@force_option
 def verify(
     path: Path,
     repair: bool,
     model_name: str | None,
     output: str | None,
     quiet: bool,
+    json_file: Path | None,
     **engine: Any,
 ) -> int:
     """Read every tile and its checksum, the network and the samples; a module where it is named by --model.
 
     The exit code is 0 only if all are there and whole (in the end).
     """
-    store = _opened(path, model_name, output)
-    found = store.verify()
-    click.echo(f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing")
-    for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
-        for row, column in tiles[:10]:
-            click.echo(f"  {name}: tile ({row}, {column})")
-    for problem in found.inputs:
-        click.echo(f"  {problem}")
-    if not repair:
-        if found.ok and not store.complete:
-            click.echo("  but the computation was interrupted before it said so: finish it with --repair")
-        return 0 if found.ok and store.complete else 1
-    computed = store.repair(**engine, progress=False if quiet else None)
-    click.echo(f"computed {computed} tiles again")
-    return 0 if store.verify().ok else 1
+    return _verified(path, _opened(path, model_name, output), repair, quiet, json_file, engine)
 
 
-@command.command()
+@command.command(short_help="Compute damaged and missing tiles again.", epilog="Example: udlbridge store repair K.zarr")
 @path_argument
-@click.argument("samples", type=UserPath(path_type=Path, exists=True))
 @network_options
 @engine_options
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@quiet_option
+@json_option
+@force_option
+def repair(
+    path: Path, model_name: str | None, output: str | None, quiet: bool, json_file: Path | None, **engine: Any
+) -> int:
+    """Compute missing and damaged tiles again: the same as verify --repair.
+
+    The exit code is 0 only if all are there and whole in the end.
+    """
+    return _verified(path, _opened(path, model_name, output), True, quiet, json_file, engine)
+
+
+def _verified(
+    path: Path, store: KernelStore, repair: bool, quiet: bool, json_file: Path | None, engine: dict[str, Any]
+) -> int:
+    """Look at every tile, compute those again that are not whole if asked to, and say so."""
+    found = store.verify()
+    said = [f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing"]
+    for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
+        said += [f"  {name}: tile ({row}, {column})" for row, column in tiles[:10]]
+    said += [f"  {problem}" for problem in found.inputs]
+    computed, ok = 0, found.ok and store.complete
+    if found.ok and not store.complete and not repair:
+        said.append("  but the computation was interrupted before it said so: finish it with --repair")
+    report("\n".join(said), json_file)
+    if repair:
+        with resumable(f"the tiles that are finished stay: go on with `udlbridge store repair {path}`"):
+            computed = store.repair(**engine, progress=False if quiet else None)
+        report(f"computed {computed} tiles again", json_file)
+        ok = store.verify().ok
+    if json_file is not None:
+        whole = {"good": found.good, "damaged": found.damaged, "missing": found.missing, "inputs": found.inputs}
+        write_json({"ok": ok, **whole, "computed": computed}, json_file)
+    return 0 if ok else 1
+
+
+@command.command(
+    short_help="Append the samples of a file.", epilog="Example: udlbridge store append K.zarr more.npz:images"
+)
+@path_argument
+@click.argument("samples", type=NamedArray(), metavar="FILE[:KEY]", required=False)
+@click.option("--samples", "named", type=NamedArray(), metavar="FILE[:KEY]", help="The same as the argument FILE.")
+@cast_option
+@network_options
+@engine_options
+@quiet_option
+@json_option
+@force_option
 def append(
     path: Path,
-    samples: Path,
+    samples: Named | None,
+    named: Named | None,
+    cast: bool,
     model_name: str | None,
     output: str | None,
     quiet: bool,
+    json_file: Path | None,
     **engine: Any,
 ) -> int:
-    """Append the samples of a .npy file, (m, *D), or of a .npz file by name; only the new rows are computed."""
+    """Append the samples (m, *D) of a file: .npy, .npz, .csv, .parquet or .safetensors; only new rows are computed."""
+    source = samples or named
+    if source is None or (samples is not None and named is not None):
+        raise click.UsageError("name one file with samples")
     store = _opened(path, model_name, output)
-    taken = load_samples(samples, several="module" in store.manifest)
-    store.append(taken, **engine, progress=False if quiet else None)
-    click.echo(f"{path} is now {store.shape}")
+    x = read_array(source, several=True) if "module" in store.manifest else read(source, store.model(), cast=cast)
+    with resumable(f"finish it with `udlbridge store repair {path}`"):
+        store.append(x, **engine, progress=False if quiet else None)
+    report(f"{path} is now {store.shape}", json_file)
+    if json_file is not None:
+        write_json(store.manifest, json_file)
     return 0
 
 

@@ -15,6 +15,8 @@ from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
 from udlbridge.networks.archives import check_archive
 from udlbridge.networks.files import read_safetensors
+from udlbridge.networks.graphs.files import load_network
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import parsed_spec, require_buffers
 from udlbridge.regular import check_readable
@@ -22,6 +24,15 @@ from udlbridge.texts import read_text
 
 PACKED = 64
 """How many times its size an .npz file may unpack to. Weights pack hardly at all, those of a pruned network tenfold."""
+
+
+def read_any(path: Path) -> Model | Graph:
+    """The network in a file of any of the formats, a graph in a .safetensors file too.
+
+    Raises:
+        As `read_network` and `Graph.load`.
+    """
+    return read_network(path) if path.suffix in READERS and path.suffix != ".safetensors" else load_network(path)
 
 
 def read_network(path: Path, spec: Path | None = None) -> Model:
@@ -51,7 +62,11 @@ def read_network(path: Path, spec: Path | None = None) -> Model:
     if spec is not None:
         found = _read_spec(spec)
     if found is None:
-        raise ModelFileError(f"{path} has arrays and no layers", allowed="--spec FILE.json", remedy="name the layers")
+        raise ModelFileError(
+            f"{path} has arrays and no layers",
+            allowed="a JSON file with the layers beside it",
+            remedy="name it: `udlbridge convert IN OUT --spec FILE.json`, or Model.load(path, spec=FILE)",
+        )
     layers, dtype = parsed_spec(found, str(spec or path))
     arrays = by_own_names(layers, arrays)
     require_buffers(layers, arrays, str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
@@ -36,6 +36,7 @@ from udlbridge.networks.layers import (
     Softmax,
     Take,
 )
+from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 
 
@@ -106,7 +107,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def _activation(name: str) -> nn.Module:
-    return ACTIVATIONS[name]() if name in ACTIVATIONS else LayerModule(Activation(name), {})
+    return ACTIVATIONS[name]() if name in ACTIVATIONS else LayerModule(Activation(cast(ActivationWord, name)), {})
 
 
 def _sequential(layers: Any, arrays: dict[str, Tensor]) -> nn.Sequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from udlbridge.networks.layers import (
     Softmax,
     check_chain,
 )
+from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 
 Translated = tuple[Layer, dict[str, Tensor]]
@@ -198,7 +199,7 @@ def _activation(name: str, **settings: Any) -> Callable[[Any], Translated]:
     def translate(m: nn.Module) -> Translated:
         given = {key: getattr(m, key) for key in settings}
         _need(given == settings, f"{type(m).__name__} with {given}, where {settings} is {name!r}")
-        return Activation(name), {}
+        return Activation(cast(ActivationWord, name)), {}
 
     return translate
 

@@ -60,13 +60,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UDLBRIDGE_CACHE") or platformdirs.user_cache_dir("udlbridge")) / "mnist"
 
 
+PLACES = ("", "MNIST/raw", "raw")
+"""Folders of a folder that has MNIST: its own, and those that torchvision makes."""
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    """What the file may be called there: as it was published, or with a dot (`train-images.idx3-ubyte`); gzipped."""
+    names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
+    return [folder / place / each for place in PLACES for each in names]
+
+
 def from_folder(folder: Path, name: str) -> bytes:
     """The verified content of file `name` in a folder that the user named, gzipped or not.
 
     Raises:
         DataError: if the folder or the file is not there, or is damaged.
     """
-    for candidate in (folder / name, folder / f"{name}.gz"):
+    for candidate in _candidates(folder, name):
         if candidate.is_file():
             content = idx.read_bytes(candidate, SIZES[name])
             idx.parse(content, str(candidate))  # names a wrong magic number or a truncation before the checksum does
@@ -88,7 +98,7 @@ def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
     if folder is not None or not named:
         return Path(named) if named else None
     for candidate in (Path(named), Path(named) / "mnist"):
-        if any((candidate / f"{name}{ending}").is_file() for name in SHA256 for ending in ("", ".gz")):
+        if any(file.is_file() for name in SHA256 for file in _candidates(candidate, name)):
             return candidate
     other = (Path(named) / "mnist1d").is_dir() or (Path(named) / "train_data_x.npy").is_file()
     return None if other else Path(named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.layers import Activation, Dense, Layer
+from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
 
@@ -90,6 +91,6 @@ def _infinite(features: int, depth: int, activation: str) -> list[Layer]:
     hidden: list[Layer] = []
     width = features
     for _ in range(checked_count("depth", depth, 0)):
-        hidden += [Dense(width, 1), Activation(activation)]
+        hidden += [Dense(width, 1), Activation(cast(ActivationWord, activation))]
         width = 1
     return [*hidden, Dense(width, 1)]

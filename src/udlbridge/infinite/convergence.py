@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
+from udlbridge.displays import Displayed
 from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels
 from udlbridge.infinite.widening import widened
@@ -22,8 +23,8 @@ from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_not_negative, checked_positive
 
 
-@dataclass(frozen=True, eq=False)
-class Convergence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Convergence(Displayed):
     """Distances of empirical kernels, averaged over draws, from the infinite ones, relative in Frobenius norm.
 
     `ntk` and `nngp` give, by engine, one distance for each of the `widths`. The NNGP kernel of a finite network is that
@@ -77,7 +78,7 @@ def converges(
     x: np.ndarray | None = None,
     w_std: float = 1.0,
     b_std: float = 0.0,
-    engines: Sequence[str] | None = None,
+    engines: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Convergence:
     """Draw finite networks in the NTK parameterization, and compare their empirical kernels with the infinite ones.

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.backends.jobs import MethodWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import ShapeError
 from udlbridge.kernels.finite import check_finite
@@ -31,7 +32,7 @@ def ntk(
     outputs: Outputs = "trace",
     params: Selection = None,
     backend: str | None = None,
-    method: str = "auto",
+    method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: Any = "cpu",
@@ -90,7 +91,7 @@ def layer_kernels(
     outputs: Outputs = "trace",
     params: Selection = None,
     backend: str | None = None,
-    method: str = "auto",
+    method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: Any = "cpu",

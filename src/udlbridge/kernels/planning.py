@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from udlbridge import backends
+from udlbridge.backends.jobs import MethodWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.sites import activation_numbers, samples_together
 from udlbridge.errors import OptionError
@@ -38,7 +41,7 @@ def plan(
     outputs: Outputs = "trace",
     params: Selection = None,
     backend: str | None = None,
-    method: str = "auto",
+    method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     calibrate: bool = True,
@@ -65,6 +68,13 @@ def plan(
         BackendUnavailable: the engine cannot run here, so that nothing can be calibrated.
     """
     model = as_network(model, output=output)
+    sizes: tuple[int, ...] = np.shape(n)
+    if sizes:
+        raise OptionError(
+            f"samples of shape {sizes} in the place of their number",
+            allowed="plan(model, n), of which n is a whole number",
+            remedy=f"as plan(model, {sizes[0]}, sample_shape={sizes[1:]})",
+        )
     shape = None if sample_shape is None else checked_shape("sample_shape", sample_shape)
     if shape is None:
         shape = model.sample_shape if isinstance(model, ForeignNetwork) else plausible_shape(model)

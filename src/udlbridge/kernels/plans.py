@@ -7,12 +7,13 @@ from typing import Any
 
 from udlbridge.backends.jobs import Method
 from udlbridge.backends.reduction import Outputs
+from udlbridge.displays import Displayed
 from udlbridge.kernels.tiling import Grid
 from udlbridge.options import show_bytes, show_seconds
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed):
     """How a kernel will be computed, and what that is predicted to cost: plain data, as the manifest of a store has it.
 
     `flops` counts a multiply-add as two operations. `prepared` counts the samples that pass through the network, with
@@ -66,3 +67,8 @@ class Plan:
         if self.seconds is not None and self.gflops is not None:
             lines.append(f"time     about {show_seconds(self.seconds)} at {self.gflops:,.0f} GFLOP/s (calibrated)")
         return "\n".join(lines)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        lines = [line.split(maxsplit=1) for line in str(self).splitlines()]
+        return [{"": name, "planned": words} for name, words in lines]

@@ -119,7 +119,10 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
     raise OptionError(
         f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}",
         allowed=" or ".join(f"backend={engine!r}" for engine in model.engines),
-        remedy="name one of these" if graph else "translate the module: ub.from_torch(module, x)",
+        remedy="name one of these"
+        if graph
+        else "translate it: ub.from_torch(module) gives a Model, for every engine, where it is a chain of layers; "
+        "ub.from_torch(module, x) gives a Graph, whose .engines says which compute it",
     )
 
 

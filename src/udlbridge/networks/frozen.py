@@ -6,6 +6,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ import numpy as np
 from udlbridge.errors import ModelFileError
 from udlbridge.networks.files import write_safetensors
 from udlbridge.networks.init import FLOATS
+
+FOREIGN = (".npz", ".pt", ".pth", ".json")
+"""Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
+
+
+def other_formats() -> Any:
+    """What reads and writes them. It stands above this level, and is loaded by its name, as engines are."""
+    return import_module("udlbridge.conversion.formats")
 
 
 class FrozenNetwork:
@@ -74,8 +83,14 @@ class FrozenNetwork:
         layers, which UDLBridge in Julia writes and reads too, and 2 for graphs.
 
         Raises:
-            ModelFileError: the folder is missing, or the disk refuses.
+            ModelFileError: the disk refuses, or the name is that of another format.
         """
+        if Path(path).suffix in FOREIGN:
+            raise ModelFileError(
+                f"a {type(self).__name__} as {Path(path).suffix}",
+                allowed="a name that ends in .safetensors",
+                remedy=f"name it {Path(path).with_suffix('.safetensors').name}",
+            )
         write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     def __eq__(self, other: object) -> bool:

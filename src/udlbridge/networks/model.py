@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from udlbridge.arrays import has_dtype
-from udlbridge.errors import LayerError, ModelFileError
+from udlbridge.displays import COLUMNS, Displayed
+from udlbridge.errors import LayerError, ModelFileError, OptionError
 from udlbridge.networks.files import read_safetensors
-from udlbridge.networks.frozen import FrozenNetwork
+from udlbridge.networks.frozen import FOREIGN, FrozenNetwork, other_formats
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
 from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_after
 from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
+from udlbridge.networks.summaries import Summary
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -27,7 +29,10 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-class Model(FrozenNetwork):
+CALLED = 'say which engine evaluates it: ub.outputs(model, x, backend="torch")'
+
+
+class Model(FrozenNetwork, Displayed):
     """A network: layers, and arrays named `<index of the layer>.weight`, `.bias` and so on.
 
     Two kinds of arrays are kept apart. `params` are trained: Jacobians, kernels and P are about them. `buffers` belong
@@ -61,6 +66,10 @@ class Model(FrozenNetwork):
         seed: int = 0,
         dtype: str = "float32",
     ) -> None:
+        if isinstance(params, Layer):
+            raise LayerError(
+                "layers one by one", allowed="the layers in one list", remedy="as Model([Dense(2, 3), Dense(3, 1)])"
+            )
         self._layers = chain(layers)
         if not self._layers:
             raise LayerError(
@@ -168,13 +177,35 @@ class Model(FrozenNetwork):
             digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
 
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Model:
-        """Read a model that `save` wrote. Nothing in the file can execute code.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model, by the ending of the name: .safetensors, .npz, .pt and .pth (a state dict), .json (layers).
+
+        .pt and .pth hold the state dict of `udlbridge.to_torch(model)`, without the layers; .json holds the layers
+        alone; any other name is a safetensors file, as UDLBridge in Julia writes and reads it.
 
         Raises:
-            ModelFileError: if the file is missing, truncated, of another program or of another format version.
+            ModelFileError: the disk refuses.
+            TorchUnavailable: .pt, and PyTorch is not installed.
         """
+        if Path(path).suffix in FOREIGN:
+            other_formats().write_network(self, Path(path))
+        else:
+            super().save(path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, spec: str | os.PathLike[str] | None = None) -> Model:
+        """Read a model that `save` wrote, by the ending of the name. Nothing in the file can execute code.
+
+        Args:
+            path: .safetensors, .npz, or .pt and .pth, which hold arrays alone.
+            spec: a JSON file with the layers, for those.
+
+        Raises:
+            ModelFileError: if the file is missing, truncated, of another program, format or format version.
+        """
+        if Path(path).suffix in FOREIGN or spec is not None:
+            found: Model = other_formats().read_network(Path(path), None if spec is None else Path(spec))
+            return found
         metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
         return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
@@ -198,6 +229,30 @@ class Model(FrozenNetwork):
         layers, arrays, dtype = state
         Model.__init__(self, layers, arrays, dtype=dtype)
 
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to compute: engines do.
+
+        Raises:
+            OptionError: always; it names the function that evaluates a network.
+        """
+        raise OptionError("a Model called as a function", allowed="data, which computes nothing", remedy=CALLED)
+
+    def summary(self, x: Any = None) -> Summary:
+        """A table of the layers: what each is, the shape of one sample behind it, and its parameters.
+
+        Args:
+            x: samples (n, *D), for the shapes; without them they are left out where the layers do not say them.
+
+        Raises:
+            ShapeError: a layer cannot take such samples.
+        """
+        return Summary.of(self, None if x is None else tuple(np.shape(x)[1:]))
+
+    def as_rows(self) -> Sequence[Mapping[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return self.summary().as_rows()
+
     def __repr__(self) -> str:
         layers = ", ".join(repr(layer) for layer in self._layers)
-        return f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
+        line = f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
+        return line if len(line) <= COLUMNS else str(self.summary().short())

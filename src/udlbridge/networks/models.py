@@ -5,6 +5,8 @@ Each function takes a `seed` and a `dtype` as `Model` does, and raises the same 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from udlbridge.errors import OptionError
@@ -38,9 +40,9 @@ def three_layer_sigmoid(seed: int = 0, dtype: str = "float32") -> Model:
     return Model(layers, seed=seed, dtype=dtype)
 
 
-def notebook_method1(dtype: str = "float32") -> Model:
-    """The Flux notebook's fixed network: 2-2-1, linear, every weight and bias one. P = 9."""
-    model = Model([Dense(2, 2), Dense(2, 1)], dtype=dtype)
+def notebook_method1(seed: int = 0, dtype: str = "float32") -> Model:
+    """The Flux notebook's fixed network: 2-2-1, linear, every weight and bias one, whatever the seed. P = 9."""
+    model = Model([Dense(2, 2), Dense(2, 1)], seed=seed, dtype=dtype)
     return model.with_params({name: np.ones_like(value) for name, value in model.params.items()})
 
 
@@ -142,3 +144,21 @@ def _causal_blocks(vocabulary: int, length: int, width: int, heads: int, blocks:
             Residual([LayerNorm(width), Dense(width, inner, "gelu_tanh"), Dense(inner, width)]),
         ]
     return [*layers, LayerNorm(width)]
+
+
+def __dir__() -> list[str]:
+    """The networks, for completion: not what this module imports."""
+    return [*dict.fromkeys(make.__name__ for make in BY_NAME.values()), "BY_NAME", "NOTEBOOK_POINTS"]
+
+
+BY_NAME: dict[str, Callable[..., Model]] = {
+    "three_layer_sigmoid": three_layer_sigmoid,
+    "3ls": three_layer_sigmoid,
+    "notebook_method1": notebook_method1,
+    "hidden_relu": hidden_relu,
+    "lenet5": lenet5,
+    "small_resnet": small_resnet,
+    "small_transformer": small_transformer,
+    "gpt2": gpt2,
+}
+"""Every network by the name that it has in Python and at the command line; "3ls" is what its notebook calls it."""

@@ -8,21 +8,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from udlbridge.infinite.convergence import Convergence
+from udlbridge.plots.style import colour, figure
 
 SERIES = {
-    "single": ("NTK of one draw", "tab:orange", "o"),
-    "ntk": ("NTK, mean over draws", "tab:blue", "s"),
-    "nngp": ("NNGP, mean over draws", "tab:green", "^"),
+    "single": ("NTK of one draw", colour(1), "o"),
+    "ntk": ("NTK, mean over draws", colour(0), "s"),
+    "nngp": ("NNGP, mean over draws", colour(2), "^"),
 }
 
 
 def draw_convergence(ax: Axes, found: Convergence, title: str) -> Axes:
     """Distances by width on logarithmic axes, a mark for each engine, and the lines that theory gives."""
     widths = np.array(found.widths, dtype=np.float64)
-    for name, (label, colour, marker) in SERIES.items():
+    for name, (label, shade, marker) in SERIES.items():
         for index, (engine, values) in enumerate(getattr(found, name).items()):
             # Later engines are drawn smaller, so that equal values stay visible.
-            ax.plot(widths, values, marker, color=colour, ms=9 - 2.5 * index, mfc="none", label=f"{label}, {engine}")
+            ax.plot(widths, values, marker, color=shade, ms=9 - 2.5 * index, mfc="none", label=f"{label}, {engine}")
     first = next(iter(found.single))
     for values, words in ((found.single[first], "1 / sqrt(width)"), (found.ntk[first], "1 / sqrt(width x draws)")):
         # Through the middle of what was measured: one constant for all widths.
@@ -35,13 +36,13 @@ def draw_convergence(ax: Axes, found: Convergence, title: str) -> Axes:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("width")
     ax.set_ylabel("distance from the infinite kernel, relative")
-    ax.set_title(title, fontsize=10)
-    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+    ax.set_title(title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     return ax
 
 
 def convergence_figure(found: Convergence, title: str) -> Figure:
     """One panel with the distances of all engines."""
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-    draw_convergence(figure.subplots(), found, title)
-    return figure
+    with figure(9.0, 4.8) as (drawn, ax):
+        draw_convergence(ax, found, title)
+    return drawn

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from udlbridge.plots.style import LINES, MARKERS, colour, settings
 from udlbridge.studies.linearization import LinearizationStudy
 
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
-STYLES = ("-", "--", ":")
-MARKERS = "os^"
+STYLES = LINES
 
 
 def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
-    """Departures by step, a colour for each width and a style for each engine."""
+    """Departures by step, a colour and a line style for each width, and a marker for each engine."""
     for index, (name, values) in enumerate(study.network.items()):
         for row, width in enumerate(study.widths):
             # Later engines have smaller marks, so that equal values stay visible.
             ax.plot(
                 study.steps,
                 values[row],
-                STYLES[index % 3] + MARKERS[index % 3],
-                color=COLOURS[row % len(COLOURS)],
+                STYLES[row % len(STYLES)] + MARKERS[index % len(MARKERS)],
+                color=colour(row),
                 ms=8 - 2.5 * index,
                 mfc="none",
                 label=f"width {width}, {name}",
@@ -32,7 +32,7 @@ def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("|f - f_lin| / |y - f_0|")
-    ax.set_title("the network against its linearisation", fontsize=10)
+    ax.set_title("the network against its linearisation")
     return ax
 
 
@@ -42,7 +42,13 @@ def draw_widths(ax: Axes, study: LinearizationStudy) -> Axes:
     for index, (name, values) in enumerate(study.network.items()):
         label = name if len(widths) == 1 else f"{name}, slope {study.slope(name):.2f}"
         ax.plot(
-            widths, values.max(axis=1), MARKERS[index % 3], color="black", ms=9 - 2.5 * index, mfc="none", label=label
+            widths,
+            values.max(axis=1),
+            MARKERS[index % len(MARKERS)],
+            color="black",
+            ms=9 - 2.5 * index,
+            mfc="none",
+            label=label,
         )
     first = next(iter(study.network.values())).max(axis=1)[0]
     ax.plot(widths, first * np.sqrt(widths[0] / widths), "--", color="grey", lw=1, label="1 / sqrt(width)")
@@ -52,16 +58,17 @@ def draw_widths(ax: Axes, study: LinearizationStudy) -> Axes:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("width")
     ax.set_ylabel("largest departure")
-    ax.set_title("width by width", fontsize=10)
-    ax.legend(fontsize=8)
+    ax.set_title("width by width")
+    ax.legend()
     return ax
 
 
 def linearization_figure(study: LinearizationStudy) -> Figure:
     """Departures by step and by width, of all engines."""
-    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_departures(left, study)
-    draw_widths(right, study)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.widths), fontsize=8)
+    with rc_context(settings()):
+        figure = Figure(figsize=(11.0, 5.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        draw_departures(left, study)
+        draw_widths(right, study)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.widths))
     return figure

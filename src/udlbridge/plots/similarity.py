@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from udlbridge.analysis.similarity import SimilarityMap
+from udlbridge.plots.style import POSITIVE, settings
 
 NUMBERED = 12
 """Layers up to which every cell has its number written in it."""
@@ -14,9 +16,9 @@ NUMBERED = 12
 def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
     """A heat map, layers of the first network down and of the second one across, from 0 (or the least) to 1."""
     low = min(0.0, float(found.values.min()))
-    image = ax.imshow(found.values, cmap="viridis", vmin=low, vmax=1, interpolation="nearest", origin="upper")
-    ax.set_yticks(range(len(found.first)), found.first, fontsize=8)
-    ax.set_xticks(range(len(found.second)), found.second, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    image = ax.imshow(found.values, cmap=POSITIVE, vmin=low, vmax=1, interpolation="nearest", origin="upper")
+    ax.set_yticks(range(len(found.first)), found.first)
+    ax.set_xticks(range(len(found.second)), found.second, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_ylabel("layer of the first network")
     ax.set_xlabel("layer of the second network")
     if max(found.values.shape) <= NUMBERED:
@@ -27,8 +29,8 @@ def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
         ):
             # Dark colours stand for small numbers.
             colour = "white" if value < (low + 1) / 2 else "black"
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    ax.set_title(title, fontsize=10)
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    ax.set_title(title)
     figure = ax.get_figure()
     assert figure is not None
     figure.colorbar(image, ax=ax, shrink=0.85, label=found.measure)
@@ -38,6 +40,7 @@ def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
 def similarity_figure(found: SimilarityMap, title: str) -> Figure:
     """One panel with the map."""
     size = 2.6 + 0.45 * max(found.values.shape)
-    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
-    draw_similarity(figure.subplots(), found, title)
+    with rc_context(settings()):
+        figure = Figure(figsize=(size + 1.6, size + 0.4), layout="constrained")
+        draw_similarity(figure.subplots(), found, title)
     return figure

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from udlbridge.plots.style import LINES, MARKERS, colour, settings
 from udlbridge.studies.alignment_results import VARIANTS, AlignmentStudy
 from udlbridge.training.runs import TrainingRun
 
-COLOURS = dict(zip(VARIANTS, ("tab:blue", "tab:orange"), strict=True))
-STYLES = ("-", "--", ":")
-MARKERS = "os^"
+COLOURS = {variant: colour(index) for index, variant in enumerate(VARIANTS)}
+"""A colour for each model; each engine has a marker, and each model a line style besides."""
+STYLES = dict(zip(VARIANTS, LINES, strict=False))
 
 
 def draw_losses(ax: Axes, run: TrainingRun, label: str) -> Axes:
@@ -22,6 +24,7 @@ def draw_losses(ax: Axes, run: TrainingRun, label: str) -> Axes:
     means = run.losses.reshape(run.epochs, steps).mean(axis=1)
     centres = (np.arange(run.epochs) + 0.5) * steps
     ax.plot(centres, means, "o-", color=line.get_color(), label=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("loss of the batch")
     return ax
@@ -40,7 +43,7 @@ def draw_series(ax: Axes, study: AlignmentStudy, quantity: str, title: str, *, p
         ax.plot(
             np.array([row["epoch"] for row in rows], dtype=np.float64),
             100 * values if percent else values,
-            STYLES[index % 3] + MARKERS[index % 3],
+            STYLES[variant] + MARKERS[index % len(MARKERS)],
             color=COLOURS[variant],
             # Later engines are drawn with smaller, filled marks, so that equal values stay visible.
             ms=8 - 3 * index,
@@ -50,7 +53,7 @@ def draw_series(ax: Axes, study: AlignmentStudy, quantity: str, title: str, *, p
     if percent:
         _scale_by_decades(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title)
     ax.set_xlabel("epoch")
     return ax
 
@@ -78,20 +81,28 @@ def _scale_by_decades(ax: Axes) -> None:
 
 def study_figure(study: AlignmentStudy) -> Figure:
     """Errors, alignments and the change of the NTK by epoch, and the losses by step."""
-    figure = Figure(figsize=(11.5, 6.4), layout="constrained")
+    with rc_context(settings()):
+        return _study_figure(study)
+
+
+def _study_figure(study: AlignmentStudy) -> Figure:
+    figure = Figure(figsize=(12.5, 7.2), layout="constrained")
     axes = figure.subplots(2, 3)
     draw_series(axes[0, 0], study, "test_error", "test error (%)", percent=True)
-    draw_series(axes[0, 1], study, "feature_alignment", "alignment of features and labels").set_ylim(0, 1)
-    draw_series(axes[0, 2], study, "ntk_alignment", "alignment of NTK and labels").set_ylim(0, 1)
+    # Not from 0 to 1: what tells the two models apart is a small part of that.
+    draw_series(axes[0, 1], study, "feature_alignment", "alignment of features and labels").set_ylabel(
+        "centred alignment"
+    )
+    draw_series(axes[0, 2], study, "ntk_alignment", "alignment of NTK and labels")
     draw_series(axes[1, 0], study, "train_error", "training error (%)", percent=True)
     draw_series(axes[1, 1], study, "ntk_change", "change of the NTK, |K - K0| / |K0|")
     first = next(iter(study.runs))[0]
     for variant in VARIANTS:
         draw_losses(axes[1, 2], study.runs[first, variant], variant)
-    axes[1, 2].set_title(f"loss ({first}); dots: mean of the epoch", fontsize=10)
-    axes[1, 2].legend(fontsize=8)
+    axes[1, 2].set_title(f"loss ({first}); dots: mean of the epoch")
+    axes[1, 2].legend()
     # Outside of all panels: with three engines it would cover the lines of one.
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     digits = " against ".join(map(str, study.digits))
     figure.suptitle(f"MNIST {digits}, {study.architecture}: regular and slow features")
     return figure

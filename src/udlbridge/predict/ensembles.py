@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.displays import Displayed
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.predict.flows import checked_times, relaxation
 from udlbridge.predict.systems import System, check_symmetric, checked_kernel, training_system
 
 
-@dataclass(frozen=True, eq=False)
-class Ensemble:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ensemble(Displayed):
     """Mean (m, O) of the outputs at test samples, and their covariance (m, m), the same for every output."""
 
     mean: np.ndarray

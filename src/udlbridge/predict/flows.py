@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
 from udlbridge.arrays import as_array
+from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import checked_not_negative
 from udlbridge.predict.systems import System, checked_numbers, training_system
@@ -24,8 +25,8 @@ ACCURACY = 1e-10
 """Relative error that the solver of differential equations allows itself for each step."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Displayed):
     """Outputs of training samples, and of test samples where `k_test` was given: (n, O), or (T, n, O) for T times."""
 
     train: np.ndarray

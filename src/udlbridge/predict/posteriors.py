@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from udlbridge.displays import Displayed
 from udlbridge.errors import ShapeError
 from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel, training_system
 
 
-@dataclass(frozen=True, eq=False)
-class Posterior:
+@dataclass(frozen=True, eq=False, repr=False)
+class Posterior(Displayed):
     """Mean (m, O) and covariance (m, m), the same for every output, or (m, O, m, O) where outputs are coupled.
 
     `log_marginal_likelihood` is log p(y), summed over outputs. `covariance` is None unless the kernel of the test

@@ -17,6 +17,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.arrays import as_kernel
+from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.kernels.operators import NTKOperator
 from udlbridge.networks.files import read_safetensors, write_safetensors
@@ -29,8 +30,8 @@ LARGEST_RANK = 2000
 """Beyond, factoring the preconditioner costs more than the iterations that it saves."""
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Displayed):
     """`coefficients` c (n, O) or (n,) with (K + reg I) c = y, where `reg` is diag_reg times the mean of the diagonal.
 
     `residuals` are |y - (K + reg I) c| / |y| of each right-hand side, computed anew from the solution; `rank` is that
@@ -48,6 +49,10 @@ class Solution:
         return {
             "residuals": self.residuals.tolist(), "iterations": self.iterations, "reg": self.reg, "rank": self.rank,
         }  # fmt: skip
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [{"output": index, "residual": float(value)} for index, value in enumerate(self.residuals)]
 
 
 def solve(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from udlbridge import backends
+from udlbridge.backends.jobs import MethodWord, StorageWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import StoreError
 from udlbridge.kernels.calibration import calibrated
@@ -34,11 +35,11 @@ def compute_kernel(
     outputs: Outputs = "trace",
     params: Selection = None,
     backend: str | None = None,
-    method: str = "auto",
+    method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     device: Any = None,
-    storage: str | None = None,
+    storage: StorageWord | None = None,
     resume: bool = False,
     calibrate: bool | None = None,
     progress: bool | None = None,
@@ -96,10 +97,14 @@ def compute_kernel(
         _same(existing, "params", request.parameters, existing.parameters)
     storage_dtype = checked_storage(storage, model.dtype)
     if existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not folder.is_dir():
+            raise StoreError(
+                f"{folder} is a file", allowed="a new folder", remedy="write to another path, or remove it"
+            )
         raise StoreError(
             f"{folder} exists",
             allowed="a new folder",
-            remedy="add --resume (resume=True) to continue it, or remove it",
+            remedy="add --resume (resume=True) to continue it, or remove it (--force)",
         )
     plan = make_plan(request, len(batch), tile=None if existing is None else existing.grid.tile)
     try_out(request, batch)

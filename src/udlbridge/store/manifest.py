@@ -61,7 +61,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         if not folder.is_dir():
-            raise FileNotFoundError("there is no such folder")
+            words = "it is a file; an array has no manifest" if folder.exists() else "there is no such folder"
+            raise FileNotFoundError(words)
         manifest = read_metadata(folder / METADATA)["attributes"][KEY]
         version = manifest["format"]
     except PermissionError as error:

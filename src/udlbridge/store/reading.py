@@ -18,6 +18,7 @@ import numpy as np
 
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import transposed
+from udlbridge.displays import Displayed
 from udlbridge.errors import StoreError
 from udlbridge.kernels.tiling import Tile
 from udlbridge.options import show_bytes
@@ -32,7 +33,7 @@ class NotComputed(StoreError):  # noqa: N818 - reads as the condition that it na
     """A tile that was not computed yet, or not for all samples."""
 
 
-class StoredKernel(StoreFolder):
+class StoredKernel(StoreFolder, Displayed):
     """A kernel on disk that reads like an array. It computes nothing; `kernel_store.KernelStore` does.
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
@@ -49,6 +50,16 @@ class StoredKernel(StoreFolder):
     Raises:
         StoreError: there is no store, it has another format, or it is of another network or other samples.
     """
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        facts = {
+            "shape": self.shape,
+            "dtype": self.manifest["storage"],
+            "complete": self.complete,
+            **{name: self.manifest.get(name) for name in ("outputs", "backend", "created")},
+        }
+        return [{"": name, str(self.path): value} for name, value in facts.items() if value is not None]
 
     def read_tile(self, tile: Tile) -> np.ndarray:
         """One stored tile (r, c, *trailing), its checksum and its place verified.

@@ -25,6 +25,7 @@ import numpy as np
 
 from udlbridge.analysis.labels import label_kernel
 from udlbridge.arrays import as_array
+from udlbridge.backends import selected
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.kernels.derivatives import outputs
 from udlbridge.networks.init import torch_default
@@ -44,7 +45,7 @@ def study_alignment(
     train_data: tuple[np.ndarray, np.ndarray],
     test_data: tuple[np.ndarray, np.ndarray],
     *,
-    backends: Sequence[str],
+    backends: str | Sequence[str],
     width: int = 2000,
     epochs: int = 6,
     batch_size: int = 200,
@@ -59,7 +60,7 @@ def study_alignment(
 
     Args:
         train_data, test_data: images (n, 784), float32 or float64, and the digits that they show (n,).
-        backends: names of engines.
+        backends: names of engines, in a list or with commas in between, or "all" that run here.
         width: of the hidden layer of `models.hidden_relu`; without effect if a model is given.
         epochs, batch_size: of both models.
         batches: stop after so many batches of the first epoch, whatever `epochs` says; None goes through all.
@@ -84,6 +85,7 @@ def study_alignment(
     """
     if not backends:
         raise OptionError("no backend", allowed="at least one", remedy="name one")
+    names = selected(backends) if isinstance(backends, str) else list(dict.fromkeys(backends))
     width, batch_size = checked_count("width", width, 1), checked_count("batch_size", batch_size, 1)
     epochs, seed = checked_count("epochs", epochs, 0), checked_count("seed", seed, 0)
     x, y = _labelled(train_data, "training")
@@ -125,7 +127,7 @@ def study_alignment(
             progress=progress,
             threads=threads,
         )
-        for backend in backends
+        for backend in names
         for variant, rates in VARIANTS.items()
     }
     if batches is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.displays import Displayed, draw
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.runs import TrainingRun
@@ -39,8 +40,8 @@ class Drift:
     alignments: float
 
 
-@dataclass(frozen=True, eq=False)
-class AlignmentStudy:
+@dataclass(frozen=True, eq=False, repr=False)
+class AlignmentStudy(Displayed):
     """The runs of the study by (engine, model), and what they show.
 
     `architecture`: the network in words, as "784-2000-2 ReLU"; `width`: d, the number of features of an image, those
@@ -124,6 +125,18 @@ class AlignmentStudy:
                 for d in drifts
             ]
         return "\n".join(lines)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [
+            {"model": variant, "engine": backend, **row}
+            for backend, variant in self.runs
+            for row in self.table(backend, variant)
+        ]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The alignment of the NTK with the labels by epoch, on `ax` or a new figure; returns the Axes."""
+        return draw("training:draw_series", ax, self, "ntk_alignment", "alignment of NTK and labels")
 
 
 def _drift(variant: str, first: str, second: str, a: TrainingRun, b: TrainingRun) -> Drift:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.displays import Displayed
+from udlbridge.displays import draw as drawn
 from udlbridge.errors import OptionError
 from udlbridge.infinite.widening import widened
 from udlbridge.kernels.derivatives import outputs
@@ -28,8 +30,8 @@ MARKS = 8
 """Steps at which outputs are compared, besides the start."""
 
 
-@dataclass(frozen=True, eq=False)
-class LinearizationStudy:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearizationStudy(Displayed):
     """Departures of outputs at the training samples, by engine: (widths, marks) each, after each of `steps` steps.
 
     `network`: |f - f_lin|_F / |y - f_0|_F between the network and the linearised one, both trained by the engine, as
@@ -62,6 +64,10 @@ class LinearizationStudy:
             lines.append(f"slope of the log departure by log width: {slopes} (-0.5 in the limit)")
         return "\n".join(lines)
 
+    def plot(self, ax: Any = None) -> Any:
+        """Departures from the linearised network by step, on `ax` or a new figure; returns the Axes."""
+        return drawn("linearization:draw_departures", ax, self)
+
 
 def study_linearization(
     model: Model,
@@ -72,7 +78,7 @@ def study_linearization(
     steps: int = 64,
     draws: int = 4,
     rate: float = 0.2,
-    engines: Sequence[str] | None = None,
+    engines: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> LinearizationStudy:
     """Train a network and its linearisation by full-batch gradient descent on the mean squared error, width by width.

@@ -14,6 +14,7 @@ from udlbridge import backends, data
 from udlbridge.analysis.checking import Comparison
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.analysis.verdicts import Spectrum
+from udlbridge.displays import Displayed
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks import models
 from udlbridge.networks.model import Model
@@ -41,8 +42,8 @@ class KernelResult:
         }
 
 
-@dataclass(frozen=True)
-class Reproduction:
+@dataclass(frozen=True, repr=False)
+class Reproduction(Displayed):
     """Both methods of the notebook on every engine that ran, how well they agree, and who was left out."""
 
     method1: Mapping[str, KernelResult]
@@ -111,7 +112,7 @@ class Reproduction:
 
 
 def reproduce(
-    engines: Sequence[str], *, skipped: Mapping[str, str] | None = None, folder: Path | None = None, seed: int = 0
+    engines: str | Sequence[str], *, skipped: Mapping[str, str] | None = None, folder: Path | None = None, seed: int = 0
 ) -> Reproduction:
     """Both methods of the notebook on the named engines.
 

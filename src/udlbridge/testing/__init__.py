@@ -22,7 +22,7 @@ from udlbridge.tolerances import budget
 
 
 def assert_consistent(
-    model: Model, x: np.ndarray, *, backends: Sequence[str] | None = None, outputs: Outputs = "trace"
+    model: Model, x: np.ndarray, *, backends: str | Sequence[str] | None = None, outputs: Outputs = "trace"
 ) -> CheckReport:
     """Assert that all backends (or those named) agree on everything that `udlbridge.check` compares.
 

@@ -11,6 +11,7 @@ from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.options import checked_positive
+from udlbridge.texts import nearest
 
 LOSSES: dict[str, str] = {
     "mse": "mean over samples and outputs of (f - y)^2",
@@ -53,7 +54,7 @@ def checked_loss(loss: object) -> str:
     name = loss
     if isinstance(name, str) and name in LOSSES:
         return name
-    remedy = "choose one of these names"
+    remedy = f"choose one of these names{nearest(name, LOSSES)}"
     if name in ("nll_loss", "crossentropy", "binarycrossentropy"):
         remedy = 'use "nll": the negative log likelihood of probabilities'
     if name == "sobolev":

@@ -13,6 +13,7 @@ import numpy as np
 
 from udlbridge.backends.jobs import TrainState
 from udlbridge.backends.optimisers import OPTIMISERS
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import RunFileError
 from udlbridge.kernels.request import as_network
 from udlbridge.networks.files import read_safetensors, write_safetensors
@@ -34,8 +35,8 @@ class EpochErrors:
     validation: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingRun(Displayed):
     """A training up to the end of an epoch.
 
     `losses` (steps,): mean loss of every batch before its step. `errors`: one entry for each epoch that was evaluated.
@@ -124,6 +125,28 @@ class TrainingRun:
                 allowed="a file written by TrainingRun.save",
                 remedy="save it again",
             ) from error
+
+    def __str__(self) -> str:
+        last = self.errors[-1] if self.errors else None
+        lines = [
+            f"{self.epochs} epochs, {len(self.losses):,} steps on {self.backend}, {self.seconds:.1f} s",
+        ]
+        if len(self.losses):
+            lines.append(f"loss of the first and the last batch  {self.losses[0]:.4g}, {self.losses[-1]:.4g}")
+        for words, rate in (("training", last and last.train), ("validation", last and last.validation)):
+            if rate is not None:
+                lines.append(f"{words} error at the end  {rate:.2%}")
+        if self.records:
+            lines.append("records  " + ", ".join(self.records))
+        return "\n".join(lines)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each row."""
+        return [{"epoch": e.epoch, "training error": e.train, "validation error": e.validation} for e in self.errors]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The loss by step with its means by epoch, on `ax` or a new figure; returns the Axes."""
+        return draw("training:draw_losses", ax, self, self.backend)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar
 
 from udlbridge.errors import ShapeError
@@ -43,10 +44,14 @@ class Dense(Layer):
             ShapeError: the last axis is not `in_features` wide.
         """
         if not shape or shape[-1] != self.in_features:
+            # A remedy that can work: to flatten what has other numbers, or nothing to flatten, cannot.
+            remedy = f"give samples of {self.in_features} numbers, or correct the width"
+            if len(shape) > 1 and prod(shape) == self.in_features:
+                remedy = "put Flatten() before it, or correct the width"
             raise ShapeError(
                 f"Dense({self.in_features}, {self.out_features}) got a sample of shape {shape}",
                 allowed=f"a last axis of {self.in_features}",
-                remedy="put Flatten() before it, or correct the width",
+                remedy=remedy,
             )
         return (*shape[:-1], self.out_features)
 

@@ -6,12 +6,13 @@ Numbers and truth values of NumPy become those of Python, so that every layer ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_type_hints
 
 import attrs
 import numpy as np
 
 from udlbridge.errors import LayerError
+from udlbridge.texts import nearest
 
 ACTIVATIONS: dict[str, str] = {
     "identity": "z",
@@ -31,6 +32,9 @@ ACTIVATIONS: dict[str, str] = {
     "sin": "sin(z)",
 }
 """Name of every activation, and its formula. `gelu` alone is refused: Flux and PyTorch mean different functions."""
+
+ALIASES = {"silu": "swish", "leaky_relu": "leakyrelu"}
+"""What PyTorch calls two of them."""
 
 T = TypeVar("T")
 
@@ -89,14 +93,17 @@ def _allow(
 def _known_activation(layer: Any, setting: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, str) and value in ACTIVATIONS:
         return
-    remedy = "choose one of these names"
+    remedy = f"choose one of these names{nearest(value, ACTIVATIONS)}"
     if value == "gelu":
         remedy = 'say which form: "gelu_tanh" is Flux\'s gelu, "gelu_erf" is PyTorch\'s'
-    elif value in ("silu", "leaky_relu"):
-        remedy = f'use "{"swish" if value == "silu" else "leakyrelu"}", the name of the same function here'
     raise LayerError(
         f"{type(layer).__name__} has {setting.name}={value!r}", allowed=", ".join(ACTIVATIONS), remedy=remedy
     )
+
+
+def _canonical(value: Any) -> Any:
+    plain = _plain(value)
+    return ALIASES.get(plain, plain) if isinstance(plain, str) else plain
 
 
 Size = Annotated[int, _allow(lambda value: _is_whole(value, 1), "an integer of at least 1")]
@@ -104,8 +111,13 @@ Index = Annotated[int, _allow(_is_whole, "an integer")]
 Axes = Annotated[int | None, _allow(lambda value: value is None or (_is_whole(value, 1) and value <= 2), "1 or 2")]
 """A number of spatial axes; None leaves it to other settings."""
 Flag = Annotated[bool, _allow(lambda value: isinstance(value, bool), "True or False")]
-ActivationName = Annotated[str, {"converter": _plain, "validator": _known_activation}]
-"""The name of an activation."""
+ActivationWord = Literal[
+    "identity", "relu", "sigmoid", "tanh", "gelu_tanh", "gelu_erf", "softplus", "swish", "elu", "leakyrelu", "selu",
+    "mish", "abs", "erf", "sin", "silu", "leaky_relu",
+]  # fmt: skip
+"""`ACTIVATIONS`, and what else they are called, as type checkers and editors want to read them."""
+ActivationName = Annotated[ActivationWord, {"converter": _canonical, "validator": _known_activation}]
+"""The name of an activation; PyTorch's names of two of them become the names here."""
 Epsilon = Annotated[
     float,
     _allow(

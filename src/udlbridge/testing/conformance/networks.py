@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from udlbridge.networks.layers import (
     Softmax,
     Take,
 )
+from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 
 # Kernels, strides and paddings differ between axes: a swapped axis must not go unseen.
@@ -124,5 +126,7 @@ def batch(name: str, n: int, seed: int = 0, dtype: str = "float64") -> np.ndarra
 
 def activations() -> dict[str, Model]:
     """A network for every activation, by its name."""
-    layers: dict[str, list[Layer]] = {name: [Dense(3, 4, name), Dense(4, 2)] for name in ACTIVATIONS}
+    layers: dict[str, list[Layer]] = {
+        name: [Dense(3, 4, cast(ActivationWord, name)), Dense(4, 2)] for name in ACTIVATIONS
+    }
     return {name: Model(chain, seed=4, dtype="float64") for name, chain in layers.items()}

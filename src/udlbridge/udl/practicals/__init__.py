@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udlbridge.atomic import writing
 from udlbridge.errors import OptionError, UDLBridgeError
+from udlbridge.texts import nearest
 from udlbridge.udl.practicals.rows import BELOW as BELOW
 from udlbridge.udl.practicals.rows import CLOSED_FORM as CLOSED_FORM
 from udlbridge.udl.practicals.rows import DIFFERENCES as DIFFERENCES
@@ -35,6 +36,9 @@ from udlbridge.udl.practicals.rows import printed as printed
 from udlbridge.udl.practicals.rows import skipped as skipped
 from udlbridge.udl.practicals.rows import solved as solved
 from udlbridge.udl.practicals.rows import table as table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTH = 1320
 """Pixels of a picture, before its margins are cut."""
@@ -67,7 +71,11 @@ def full_name(name: str) -> str:
     for full in names():
         if name in (full, full[3:], full[:2], full[:2].lstrip("0")):
             return full
-    raise OptionError(f"no practical is called {name!r}", allowed=", ".join(names()), remedy="use one of them")
+    raise OptionError(
+        f"no practical is called {name!r}",
+        allowed=", ".join(names()),
+        remedy=f"use one of them{nearest(name, names())}",
+    )
 
 
 def load(name: str) -> ModuleType:
@@ -161,6 +169,16 @@ def style() -> dict[str, Any]:
     }
 
 
+def drawn(name: str, backend: str | None = None) -> dict[str, Figure]:
+    """A practical's pictures by their labels, "" for the only one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(style()):
+        found = load(name).draw(backend)
+    return found if isinstance(found, dict) else {"": found}
+
+
 def save_pictures(name: str, target: Path, backend: str | None = None) -> list[Path]:
     """Draw a practical's pictures into the folder `target`: NAME.png, and NAME_x.png for each that is called "x".
 
@@ -168,15 +186,12 @@ def save_pictures(name: str, target: Path, backend: str | None = None) -> list[P
         OptionError: as `prepare_folder`.
     """
     import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     prepare_folder(target)
     paths = []
     with matplotlib.rc_context(style()):
-        drawn = load(name).draw(backend)
-        for label, figure in (drawn if isinstance(drawn, dict) else {"": drawn}).items():
+        for label, figure in drawn(name, backend).items():
             path = target / f"{full_name(name)}{'_' * bool(label)}{label}.png"
             dpi = WIDTH / figure.get_tightbbox().width  # what is empty at the edges is cut off
             with writing(path, OptionError) as partial:

@@ -1,0 +1,175 @@
+"""Where results go: the options that name files, checked before anything is computed, and the writing of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class UserPath(click.Path):
+    """A path as users type it: `~` is their home, also where the shell leaves it as it is (`--out=~/K.zarr`)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, expanded; a name that the system does not take is a usage error."""
+        try:
+            found = super().convert(os.path.expanduser(value), param, ctx)
+            os.path.lexists(found)
+            Path(os.fsdecode(found)).exists()
+        except (OSError, ValueError) as error:
+            words = error.strerror if isinstance(error, OSError) else str(error)
+            self.fail(f"{os.fspath(value)[:40]!r}... is no path here: {words}", param, ctx)
+        return found
+
+
+FORCE = "udlbridge.force"
+"""Where the context of a command keeps whether --force was given."""
+
+
+def _remember(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    context.meta[FORCE] = value
+
+
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    is_eager=True,  # the others look it up
+    expose_value=False,
+    callback=_remember,
+    help="Overwrite files that exist.",
+)
+
+
+def check_new(path: Path, name: str, context: click.Context | None = None) -> None:
+    """Find out before a long computation whether a file can be written; `name` is that of its option.
+
+    Raises:
+        OptionError: it cannot, or exists and --force was not given.
+    """
+    from udlbridge.atomic import check_target
+    from udlbridge.errors import OptionError
+
+    words = f"{name} {path}".strip()
+    check_target(path, OptionError, words)
+    # A pipe or a device is written to, and loses nothing.
+    if path.is_file() and not (context or click.get_current_context()).meta.get(FORCE):
+        raise OptionError(f"{words} exists", allowed="a new file", remedy="add --force to overwrite it")
+
+
+def forced() -> bool:
+    """Whether the command that runs was given --force."""
+    return bool(click.get_current_context().meta.get(FORCE))
+
+
+def remove_forced(folder: Path) -> None:
+    """Remove the kernel store at `folder`, which is to be computed anew, where --force was given; nothing else.
+
+    Raises:
+        StoreError: what is there is no kernel store.
+    """
+    if forced() and folder.is_dir() and any(folder.iterdir()):
+        import shutil
+
+        from udlbridge.store.kernel_store import KernelStore
+
+        KernelStore(folder)
+        shutil.rmtree(folder)
+
+
+def new_file(context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
+    """Callback of the options that name a file to write."""
+    if target is not None and str(target) != "-":
+        check_new(target, option.opts[0], context)
+    return target
+
+
+def _new_plots(_context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
+    """Find out before a long computation whether its plots can be written: the folder is there, or can be made."""
+    if target is not None:
+        from udlbridge.errors import OptionError
+
+        nearest = next(path for path in (target, *target.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise OptionError(
+                f"{option.opts[0]} {target} cannot be written: {nearest} is "
+                + ("protected" if nearest.is_dir() else "a file, not a folder"),
+                allowed="a folder; one that is not there is made",
+                remedy="name another",
+            )
+    return target
+
+
+def check_plots(folder: Path | None, names: Iterable[str]) -> None:
+    """Find out before a long computation whether any of its pictures would overwrite a file.
+
+    Raises:
+        OptionError: one would, and --force was not given.
+    """
+    for name in names if folder is not None else ():
+        check_new(Path(folder or "", name), "--plot")
+
+
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=UserPath(path_type=Path, allow_dash=True),
+    is_flag=False,
+    flag_value="-",
+    metavar="FILE",
+    callback=new_file,
+    help="Write the result as JSON; - for stdout.",
+)
+plot_option = click.option(
+    "--plot",
+    "plots",
+    type=UserPath(path_type=Path),
+    metavar="FOLDER",
+    callback=_new_plots,
+    help="Folder for PNG pictures.",
+)
+
+
+def write_json(result: dict[str, Any], target: Path) -> None:
+    """Write `result` to a file, or to standard output for "-"; NaN and infinity, which JSON does not know, as null.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    from udlbridge.atomic import writing
+    from udlbridge.errors import OptionError
+    from udlbridge.reports import json_ready
+
+    text = json.dumps(json_ready(result), indent=2, allow_nan=False)
+    if str(target) == "-":
+        click.echo(text)
+        return
+    with writing(target, OptionError) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def report(text: str, json_file: Path | None) -> None:
+    """Print the text for people, unless standard output is for the JSON."""
+    click.echo(text, err=json_file is not None and str(json_file) == "-")
+
+
+def save_figure(figure: Figure, path: Path, json_file: Path | None) -> None:
+    """Write a figure as PNG into a folder, which is made if it is not there, and say so.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    from udlbridge.atomic import writing
+    from udlbridge.errors import OptionError
+    from udlbridge.plots.style import DPI, PIXELS
+
+    with writing(path, OptionError) as partial:
+        # As wide as the style says, whatever the figure measures in inches: letters of its points can be read then.
+        figure.savefig(partial, format="png", dpi=max(DPI, PIXELS / figure.get_figwidth()))
+    report(f"wrote {path}", json_file)

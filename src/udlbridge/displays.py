@@ -1,0 +1,138 @@
+"""How results show themselves: a few lines in a shell, a table in a notebook, a data frame, a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+LINES = 10
+"""Lines of a `repr`, at most."""
+
+COLUMNS = 160
+"""Characters of a line of a `repr`, at most."""
+
+ROWS = 60
+"""Rows of a table in a notebook, at most; `to_frame` has all."""
+
+Row = Mapping[str, Any]
+
+
+class Displayed:
+    """A result with a short `repr`, and a table in notebooks. Dataclasses need `repr=False`, or theirs goes first.
+
+    A class says what it has: `__str__` for the text, `as_rows` for a table. Without `__str__`, its fields are listed.
+    """
+
+    __slots__ = ()
+
+    def as_rows(self) -> Sequence[Row]:
+        """The rows of a table, each with the same headings; none where there is no table."""
+        return ()
+
+    def __repr__(self) -> str:
+        listed = type(self).__str__ is object.__str__  # which would come back here
+        return shortened(_listed(self) if listed else str(self))
+
+    def _repr_html_(self) -> str:
+        rows = self.as_rows()
+        if not rows:
+            return f"<pre>{escape(repr(self))}</pre>"
+        head = repr(self).splitlines()[0]
+        left = f"<p>and {len(rows) - ROWS:,} rows more: to_frame() has all</p>" if len(rows) > ROWS else ""
+        return f"<p>{escape(type(self).__name__)}: {escape(head)}</p>{html_table(rows[:ROWS])}{left}"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The table as a DataFrame of pandas.
+
+        Raises:
+            OptionError: there is no table, or pandas is not installed.
+        """
+        from udlbridge.errors import OptionError
+
+        rows = self.as_rows()
+        if not rows:
+            raise OptionError(f"a {type(self).__name__} has no table", allowed="results with rows", remedy="print it")
+        try:
+            frames = import_module("pandas")
+        except ImportError as error:
+            raise OptionError(
+                "pandas is not installed", allowed="an installation with it", remedy="pip install pandas"
+            ) from error
+        return frames.DataFrame(list(rows))
+
+
+def html_table(rows: Sequence[Row], *, caption: str = "") -> str:
+    """The rows as a table of HTML; whatever is in them is text."""
+    heads = list(rows[0])
+    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(shown(row[head]))}</td>" for head in heads) + "</tr>" for row in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def shown(value: Any) -> str:
+    """A cell as text: numbers with four digits, shapes as 3 x 32 x 32, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, tuple) and all(isinstance(size, int) for size in value):
+        return " x ".join(map(str, value)) if value else "()"
+    return str(value)
+
+
+def shortened(text: str) -> str:
+    """At most `LINES` lines of at most `COLUMNS` characters; what is left out is said."""
+    lines = [line if len(line) <= COLUMNS else line[: COLUMNS - 4] + " ..." for line in text.splitlines()]
+    if len(lines) > LINES:
+        # The last lines stay: a verdict stands there.
+        lines = [*lines[: LINES - 3], f"... {len(lines) - LINES + 1} lines more: print it", *lines[-2:]]
+    return "\n".join(lines)
+
+
+def _listed(value: Any) -> str:
+    """The class and its fields, one a line."""
+    names = [field.name for field in fields(value)]
+    width = max(map(len, names), default=0)
+    return "\n".join([type(value).__name__, *(f"  {name:<{width}}  {_brief(getattr(value, name))}" for name in names)])
+
+
+def _brief(value: Any) -> str:
+    """A field in a few words: of an array its shape and dtype."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"array {value.shape} {value.dtype}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(map(str, value)) + "}"
+    if isinstance(value, tuple | list) and len(value) > 6:
+        return f"{len(value)} items"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).splitlines()[0] if str(value) else ""
+
+
+def draw(drawer: str, ax: Axes | None, *what: Any, **options: Any) -> Axes:
+    """Let `drawer` of `udlbridge.plots`, as "kernels:draw_spectrum", draw on `ax`, or on a new figure where it is None.
+
+    Drawing stands above results and is loaded by its name when a picture is asked for, as engines are.
+    """
+    module, _, function = drawer.partition(":")
+    plots = import_module(f"udlbridge.plots.{module}")
+    if ax is None:
+        from matplotlib import pyplot
+
+        with pyplot.rc_context(import_module("udlbridge.plots.style").settings()):
+            return getattr(plots, function)(pyplot.subplots(layout="constrained")[1], *what, **options)
+    return getattr(plots, function)(ax, *what, **options)

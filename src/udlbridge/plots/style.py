@@ -1,0 +1,71 @@
+"""The style of all pictures: colours, line styles and markers together, and letters that can be read on a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from udlbridge.udl.practicals import style
+
+FONT = 9.5
+"""Points of the smallest letters."""
+
+PIXELS = 1400
+"""Width of a picture, at least 1,200."""
+
+DPI = 130
+"""Pixels per inch, at least."""
+
+SIGNED = "RdBu_r"
+"""The map of values with signs: white is zero, and both ends differ in lightness from it."""
+
+POSITIVE = "cividis"
+"""The map of values without signs: its lightness grows, so that it can be read in grey."""
+
+LINES = ("-", "--", "-.", ":")
+MARKERS = "osd^v"
+
+
+def settings() -> dict[str, Any]:
+    """For matplotlib's rc_context: those of the practicals, with larger letters."""
+    return {
+        **style(),
+        "font.size": FONT,
+        "axes.titlesize": FONT + 1,
+        "axes.labelsize": FONT,
+        "xtick.labelsize": FONT,
+        "ytick.labelsize": FONT,
+        "legend.fontsize": FONT,
+        "figure.titlesize": FONT + 2,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+
+
+def colour(index: int) -> str:
+    """The colour of that number, which colour-blind people tell from the others."""
+    colours: list[str] = style()["axes.prop_cycle"].by_key()["color"]
+    return colours[index % len(colours)]
+
+
+def line(index: int) -> dict[str, Any]:
+    """Colour, line style and marker of that number: each of the three tells it from the others."""
+    return {
+        "color": colour(index),
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markerfacecolor": "none",
+    }
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of that size in inches with one panel, drawn in this style within the block."""
+    with rc_context(settings()):
+        made = Figure(figsize=(width, height), layout="constrained")
+        yield made, made.subplots()

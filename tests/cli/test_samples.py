@@ -1,0 +1,231 @@
+"""Their own samples and labels at the command line, in files of five kinds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.shell_completion import ShellComplete
+from safetensors.numpy import save_file
+
+import udlbridge as ub
+from helpers import Done, udlbridge
+from udlbridge.cli import COMMANDS, group
+
+X = np.random.default_rng(0).normal(size=(12, 4))
+MODEL = ub.Model([ub.Dense(4, 6, "tanh"), ub.Dense(6, 3)], dtype="float64")
+WORDS = np.array(["setosa", "virginica", "versicolor"] * 4)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    MODEL.save("m.safetensors")
+    np.save("x.npy", X)
+    np.savez("x.npz", x=X, y=np.arange(12) % 3)
+    np.savez("one.npz", x=X)
+    save_file({"x": X, "other": X[:3]}, "x.safetensors")
+    lines = [",".join([*map(repr, map(float, row)), word]) for row, word in zip(X, WORDS, strict=True)]
+    Path("flowers.csv").write_text("\n".join(["a,b,c,d,kind", *lines]))
+    Path("bare.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+
+
+def run(*args: object) -> Done:
+    return udlbridge(*args, "--model", "m.safetensors", "--backend", "reference")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz:x", "one.npz", "x.safetensors:x", "bare.csv"])
+def test_files_of_samples(name: str) -> None:
+    done = run("kernel", "--samples", name, "--out", "k.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load("k.npy"), ub.ntk(MODEL, X, backend="reference"))
+
+
+def test_a_parquet_file_is_a_table() -> None:
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    pandas.DataFrame(X, columns=list("abcd")).to_parquet("x.parquet")
+    assert run("kernel", "--samples", "x.parquet", "--out", "k.npy").returncode == 0
+    np.testing.assert_array_equal(np.load("k.npy"), ub.ntk(MODEL, X, backend="reference"))
+
+
+def test_a_cross_kernel() -> None:
+    done = run("kernel", "--samples", "x.npy", "--samples2", "x.safetensors:other", "--out", "k.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load("k.npy"), ub.ntk(MODEL, X, X[:3], backend="reference"))
+    done = run("kernel", "--samples", "x.npy", "--samples2", "x.npy", "--out", "k.zarr")
+    assert (done.returncode, "--samples2 is for arrays" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--samples", "x.npz"), "name one after a colon, as x.npz:x"),
+        (("--samples", "x.npz:z"), "has no 'z'"),
+        (("--samples", "flowers.csv"), "column 4 is no column of numbers"),
+        (("--samples", "x.npy", "--dtype", "float32"), "add --dtype float64, which converts the network, or --cast"),
+        (("--samples", "x.npy", "--n", "13"), "at most the 12 that it has"),
+        ((), "no samples for a network that takes (4,), which MNIST's images are not"),
+        (("--samples", "absent.npy"), "does not exist"),
+    ],
+)
+def test_what_is_refused(args: tuple[str, ...], words: str) -> None:
+    done = run("kernel", *args, "--out", "k.npy")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not Path("k.npy").exists()
+
+
+def test_samples_are_converted_where_it_is_asked_for() -> None:
+    done = run("kernel", "--samples", "x.npy", "--dtype", "float32", "--cast", "--out", "k.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load("k.npy").dtype == np.float32
+
+
+def test_random_samples_are_drawn_from_the_seed() -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run("kernel", "--samples", "random", "--n", 3, "--seed", seed, "--out", f"{name}.npy").returncode == 0
+    a, b, c = (np.load(f"{name}.npy") for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_the_seed_is_that_of_a_network_by_name() -> None:
+    done = udlbridge("kernel", "--seed", 5, "--n", 3, "--backend", "reference", "--out", "k.npy")
+    assert done.returncode == 0, done.stderr
+    x = ub.data.mnist("train", n=3)[0]
+    np.testing.assert_array_equal(
+        np.load("k.npy"), ub.ntk(ub.models.three_layer_sigmoid(seed=5), x, backend="reference")
+    )
+
+
+def test_labels_in_a_column_of_the_same_table() -> None:
+    done = run("predict", "--samples", "flowers.csv", "--labels", "flowers.csv:kind", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert (result["train"], result["test"]) == (9, 3)
+    done = udlbridge(
+        "align", "--samples", "flowers.csv", "--labels", "flowers.csv:kind", "--backend", "reference", "--epochs", 1,
+        "--width", 8, "--batch-size", 4, "--quiet", "--json", "-",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digits"] == [0, 1, 2]
+
+
+def test_check_and_spectrum_of_a_file() -> None:
+    done = udlbridge("check", "--model", "m.safetensors", "--samples", "x.npy", "--backend", "torch,reference")
+    assert done.returncode == 0, done.stderr
+    assert "n = 10" in done.stdout
+    assert run("spectrum", "--samples", "bare.csv").returncode == 0
+
+
+def test_samples_are_appended_from_a_table() -> None:
+    assert run("kernel", "--samples", "x.npy", "--n", 8, "--out", "k.zarr").returncode == 0
+    done = udlbridge("store", "append", "k.zarr", "--samples", "x.safetensors:other", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    assert ub.KernelStore("k.zarr").shape == (11, 11)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("kernl",), "perhaps 'kernel'"),
+        (("kernel", "--model", "lenet", "--out", "k.npy"), "perhaps 'lenet5'"),
+        (("practicals", "run", "loses", "--backend", "reference"), "perhaps '02_losses'"),
+        (("kernel", "--backend", "torhc", "--out", "k.npy"), "perhaps 'torch'"),
+        (("spectrum", "--backend", "torch,reference"), "`udlbridge check` compares several"),
+        (("kernel", "--n", "100000", "--plan"), "60,000"),
+        (("store", "info", "x.npy"), "it is a file"),
+        (("kernel", "--out", "x.npy"), "--force"),
+        (("kernel", "--out", "k.npy", "--json", "x.npy"), "--force"),
+        (("convert", "m.safetensors", "one.npz"), "--force"),
+    ],
+)
+def test_names_and_files_that_are_nearly_right(args: tuple[str, ...], words: str) -> None:
+    done = udlbridge(*args)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_missing_folders_are_made_for_every_output() -> None:
+    done = run("kernel", "--samples", "x.npy", "--out", "new/deep/k.npy", "--json", "other/k.json")
+    assert done.returncode == 0, done.stderr
+    assert Path("new/deep/k.npy").exists()
+    assert Path("other/k.json").exists()
+    MODEL.save("models/m.npz")
+    assert ub.Model.load("models/m.npz") == MODEL
+
+
+def test_force_overwrites_every_output() -> None:
+    for target in ("k.npy", "k.zarr"):
+        args = ("kernel", "--samples", "x.npy", "--out", target)
+        assert run(*args).returncode == 0
+        assert run(*args).returncode == 2
+        done = run(*args, "--force")
+        assert done.returncode == 0, done.stderr
+    assert udlbridge("convert", "m.safetensors", "one.npz", "--force", "--json", "c.json").returncode == 0
+    assert json.loads(Path("c.json").read_text())["parameters"] == MODEL.n_params
+
+
+def test_a_picture_is_not_overwritten_and_nothing_is_computed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("udlbridge.cli.reproduce.engines", lambda *_, **__: pytest.fail("computed for nothing"))
+    Path("plots").mkdir()
+    Path("plots/method2_spectrum.png").write_text("mine")
+    done = udlbridge("reproduce", "--backend", "reference", "--plot", "plots")
+    assert done.returncode == 2
+    assert "method2_spectrum.png exists" in done.stderr
+
+
+def test_store_repair_and_the_json_of_verify() -> None:
+    assert run("kernel", "--samples", "x.npy", "--out", "k.zarr").returncode == 0
+    for words in ("verify", "repair"):
+        done = udlbridge("store", words, "k.zarr", "--json", "-")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["ok"] is True
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("udlbridge.store.computing.compute_kernel", interrupted)
+    done = run("kernel", "--samples", "x.npy", "--out", "k.zarr")
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
+
+
+def _commands() -> Iterator[tuple[str, ...]]:
+    for name in COMMANDS:
+        found = group.get_command(click.Context(group), name)
+        inside = found.commands if isinstance(found, click.Group) else {}
+        yield from ((name, each) for each in inside) if inside else ((name,),)
+
+
+@pytest.mark.parametrize("words", list(_commands()), ids=" ".join)
+def test_every_help_text_has_an_example_and_says_what_values_are(words: tuple[str, ...]) -> None:
+    said = udlbridge(*words, "--help").stdout
+    assert f"Example: udlbridge {' '.join(words)}" in said
+    assert not re.search(r"--[\w-]+ (TEXT|PATH|FILE\.\.\.)\b", said)
+
+
+def test_summaries_are_whole() -> None:
+    for words in ((), ("store",), ("julia",), ("practicals",)):
+        assert "..." not in udlbridge(*words, "--help").stdout.split("Commands:")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "completed"),
+    [
+        (["kernel", "--model"], "len", "lenet5"),
+        (["check", "--backend"], "torch,ref", "torch,reference"),
+        (["practicals", "run"], "02", "02_losses"),
+    ],
+)
+def test_values_are_completed(words: list[str], begun: str, completed: str) -> None:
+    found = ShellComplete(group, {}, "udlbridge", "_UDLBRIDGE_COMPLETE").get_completions(words, begun)
+    assert completed in [item.value for item in found]

@@ -1,0 +1,109 @@
+"""How results show themselves: short in a shell, as a table in a notebook, as a data frame, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+
+import udlbridge as ub
+from udlbridge.displays import COLUMNS, LINES, html_table, shown
+from udlbridge.errors import OptionError
+
+X = np.random.default_rng(0).normal(size=(12, 4))
+MODEL = ub.Model([ub.Dense(4, 6, "tanh"), ub.Dense(6, 3)], dtype="float64")
+K = ub.ntk(MODEL, X, backend="reference")
+Y = np.arange(12) % 3
+
+RESULTS: dict[str, Callable[[Path], Any]] = {
+    "Model": lambda folder: ub.models.small_resnet(),
+    "Summary": lambda folder: ub.models.lenet5().summary(np.zeros((2, 1, 28, 28))),
+    "CheckReport": lambda folder: ub.check(MODEL, X, backends="torch, reference"),
+    "PortReport": lambda folder: ub.compare_models(MODEL, MODEL, X, backend="reference"),
+    "Plan": lambda folder: ub.plan(MODEL, 1000, backend="reference", calibrate=False),
+    "Spectrum": lambda folder: ub.spectrum(np.diag(np.arange(1.0, 1001.0))),
+    "TrainingRun": lambda folder: ub.train(MODEL, X, Y, epochs=3, batch_size=1, backend="reference", progress=False),
+    "KernelStore": lambda folder: ub.compute_kernel(MODEL, X, folder / "k.zarr", backend="reference"),
+    "SimilarityMap": lambda folder: ub.similarity_map(MODEL, MODEL, X, backend="reference"),
+    "Solution": lambda folder: ub.predict.solve(K, np.eye(3)[Y], diag_reg=0.1),
+    "Posterior": lambda folder: ub.predict.posterior(K, K, K, np.eye(3)[Y], diag_reg=0.1),
+    "AlignmentStudy": lambda folder: ub.study_alignment(
+        (X, Y), (X, Y), backends="reference", epochs=8, batch_size=12, width=3, progress=False,
+        model=ub.Model([ub.Dense(4, 5, "relu"), ub.Dense(5, 3)], dtype="float64"),
+    ),
+}  # fmt: skip
+TABLES = [name for name in RESULTS if name != "Posterior"]
+PICTURES = ("CheckReport", "PortReport", "Spectrum", "TrainingRun", "SimilarityMap", "AlignmentStudy")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in RESULTS.items()}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_repr_is_short(name: str, results: dict[str, Any]) -> None:
+    lines = repr(results[name]).splitlines()
+    assert 1 <= len(lines) <= LINES
+    assert max(map(len, lines)) <= COLUMNS
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_notebook_shows_a_table(name: str, results: dict[str, Any]) -> None:
+    page = results[name]._repr_html_()
+    assert len(page) < 20_000
+    assert ("<table>" in page) == (name in TABLES)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_a_frame(name: str, results: dict[str, Any]) -> None:
+    pytest.importorskip("pandas")
+    frame = results[name].to_frame()
+    assert len(frame) == len(results[name].as_rows()) > 0
+
+
+def test_what_has_no_table_says_so(results: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="has no table"):
+        results["Posterior"].to_frame()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_axes(name: str, results: dict[str, Any]) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.axes import Axes
+
+    ax = results[name].plot()
+    assert isinstance(ax, Axes)
+    assert ax.get_xlabel()
+    assert results[name].plot(ax) is ax
+    pyplot.close("all")
+
+
+def test_the_summary_of_a_network() -> None:
+    found = ub.models.lenet5().summary(np.zeros((2, 1, 28, 28)))
+    assert found.as_rows()[0]["output"] == (6, 28, 28)
+    assert sum(row["parameters"] for row in found.as_rows()) == 61_706
+    assert "400" in str(found)
+    with pytest.raises(ub.UDLBridgeError):
+        ub.models.lenet5().summary(np.zeros((2, 3)))
+
+
+def test_words_of_users_are_text_and_not_markup() -> None:
+    page = html_table([{"<b>": "<script>alert(1)</script>"}], caption="a & b")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "&lt;b&gt;" in page
+    assert "a &amp; b" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (True, "yes"), (0.123456, "0.1235"), (61706, "61,706"), ((3, 32, 32), "3 x 32 x 32"), ((), "()")],
+)
+def test_cells(value: object, text: str) -> None:
+    assert shown(value) == text
