@@ -183,6 +183,39 @@ def test_derivatives_on_edges_are_those_of_torch(name: str) -> None:
     assert_crosses(module, x)
 
 
+class Doubled(torch.autograd.Function):
+    """A backward pass that is not the derivative of its forward."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    @staticmethod
+    def backward(context: Any, d: Tensor) -> Tensor:
+        return 2 * d
+
+
+def hooked(h: Tensor) -> Tensor:
+    if h.requires_grad:
+        h.register_hook(lambda d: 2 * d)
+    return h.tanh()
+
+
+@pytest.mark.parametrize(("function", "said"), [(Doubled.apply, "backward passes of its own: Doubled"), (hooked, "")])
+def test_a_gradient_that_is_not_that_of_the_forward_pass_is_refused(function: Any, said: str) -> None:
+    x = np.random.default_rng(0).standard_normal((70, 3))
+    whole, by_samples = Calling(function).double(), Calling(function).double()
+    by_samples.before.requires_grad_(False)
+    for module, where in ((whole, r"(before\.\w+|the samples)"), (by_samples, "the samples")):
+        with pytest.raises(ConversionError, match=rf"another gradient by {where} than the module.*{said}"):
+            ub.from_torch(module, x)
+
+
+def test_gradients_that_are_not_finite_in_either_cross() -> None:
+    module, x = Calling(lambda h: (h - h).sqrt() + h).double(), np.random.default_rng(0).standard_normal((3, 3))
+    assert isinstance(ub.from_torch(module, x), ub.Graph)
+
+
 def of_no_grad(h: Tensor) -> Tensor:
     with torch.no_grad():
         scale = h.abs().sum(1, keepdim=True)
@@ -225,6 +258,28 @@ def test_a_wrong_example_is_refused() -> None:
         ub.from_torch(module, np.zeros((2, 2, 8, 8), np.float32))
     with pytest.raises(ConversionError, match="got a list"):
         ub.from_torch([], np.zeros((2, 3)))
+
+
+class Twice(nn.Module):
+    """A table that is the readout too, and a map that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 4)
+        self.inner = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(torch.tanh(self.inner(self.tokens(x)))))
+        return F.linear(h, self.tokens.weight).flatten(1)
+
+
+@pytest.mark.parametrize("params", [None, "tokens.weight", "inner.weight"])
+@pytest.mark.parametrize("method", ["structured", "plain"])
+def test_a_graph_is_planned_as_its_module_is(params: str | None, method: str) -> None:
+    module, x = Twice().double(), np.random.default_rng(0).integers(0, 7, (5, 6))
+    settings: dict[str, Any] = {"sample_shape": (6,), "params": params, "method": method, "calibrate": False}
+    settings |= {"outputs": "sum"}
+    assert ub.plan(ub.from_torch(module, x), 3000, **settings) == ub.plan(module, 3000, **settings)
 
 
 def test_in_single_precision_too() -> None:

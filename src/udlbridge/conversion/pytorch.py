@@ -25,8 +25,8 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
     With `x`, torch.export captures what the module computes, and each of its operations becomes one of a graph; the
     module is not changed, and needs no change. Parameters keep their names; a shared one counts once, under its first
     name, and a frozen one is a buffer. The number of samples is open afterwards, the shape of one is that of the
-    example. On it the graph is proved to give the module's outputs. A graph runs on torch and on the reference engine;
-    Julia's part is to come.
+    example. On it the graph is proved to give the module's outputs and gradients. A graph runs on torch and on the
+    reference engine; Julia's part is to come.
 
     Without `x` the result is a `Model` with the layers and copies of the weights, for all engines.
 
@@ -44,7 +44,8 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
 
     Raises:
         ConversionError: with `x`, what torch.export cannot capture, and an operation that has no translation, by the
-            path of its module and the line of code; outputs that are random, or where samples touch each other. Without
+            path of its module and the line of code; outputs that are random, or where samples touch each other;
+            backward passes that are not the derivatives of forward, by the parameter whose gradient shows it. Without
             it, a module that has no translation, or does not fit behind the others, by its path inside `module`; shared
             or frozen parameters. In both, weights that are neither float32 nor float64, of several dtypes,
             without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there

@@ -13,18 +13,17 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import check_inference
-from udlbridge.backends.pytorch.graphs.module import GraphModule
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, elementwise, images, layers, places, recurrent, reductions
 from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
+from udlbridge.conversion.graphs.proof import prove
 from udlbridge.errors import ConversionError, GraphError
 from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import PerSample
 from udlbridge.networks.init import FLOATS
-from udlbridge.tolerances import budget, relative_difference
 
 TRANSLATIONS = {
     **elementwise.TRANSLATIONS,
@@ -58,7 +57,7 @@ def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
         )
     program = exported(network.module, network.inputs(batch[:5], "cpu")[""])
     graph = _translated(network.module, program, batch)
-    _prove(graph, network, batch)
+    prove(graph, network, batch)
     return graph
 
 
@@ -255,21 +254,3 @@ def _needed(nodes: list[Node], output: str) -> list[Node]:
             kept.append(node)
             wanted.update(node.inputs)
     return kept[::-1]
-
-
-def _prove(graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> None:
-    """Evaluate both on the example: a translation that is not equal is none.
-
-    Raises:
-        ConversionError: the outputs differ by more than the budget.
-    """
-    with torch.no_grad():
-        found = GraphModule(graph)(torch.from_numpy(np.array(batch))).reshape(len(batch), -1).numpy()
-        y, _ = network.evaluate(network.tensors("cpu"), network.inputs(batch, "cpu"))
-    gap = relative_difference(found, y.detach().numpy())
-    if not gap <= budget(graph.dtype):
-        raise ConversionError(
-            f"the graph of {network.name} gives other outputs than the module, by {gap:.2e} of the largest",
-            allowed=f"a difference of at most {budget(graph.dtype):.0e}",
-            remedy="report it with the module, or use ub.ntk(module, x, backend='torch')",
-        )
