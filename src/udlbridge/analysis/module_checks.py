@@ -11,7 +11,7 @@ from udlbridge import backends
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
 from udlbridge.conversion.pytorch import from_torch
-from udlbridge.errors import UDLBridgeError
+from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
@@ -24,8 +24,10 @@ STRUCTURED, PLAIN, DIFFERENCES = "structured", "plain", "differences"
 WAYS = (STRUCTURED, PLAIN, DIFFERENCES)
 """The ways: the kernel from its sites; from per-sample Jacobians; derivatives by evaluating at other parameters."""
 
+INPUTS = "input jacobian"
+
 ALONG = "J w"
-"""The derivative of the outputs along a random direction of all parameters, of a copy in float64."""
+"""The derivative of the outputs along a random direction of all parameters but padding, of a copy in float64."""
 
 DIFFERENCES_BUDGET = 1e-5
 """What differences may be off, relative to the largest entry: in float64 they are good to 1e-9 or so, and where a step
@@ -50,12 +52,16 @@ def module_results(
         ConversionError: engines were named, and the module has no translation.
     """
     others = None if engines is None else [name for name in backends.selected(engines) if name != network.engine]
-    numbers = {} if network.takes_tokens else {"input jacobian": input_jacobian(network, x)}
+    skipped: dict[str, str] = {}
+    numbers: dict[str, np.ndarray] = {}
+    try:
+        numbers = {} if network.takes_tokens else {INPUTS: input_jacobian(network, x)}
+    except ConversionError as error:  # it may be a readout of features that were computed without gradients
+        skipped[INPUTS] = error.given
     results: Results = {
         STRUCTURED: {"outputs": evaluate(network, x), **_kernels(network, x, reduction, method="structured")},
         PLAIN: {**_kernels(network, x, reduction, method="plain"), **numbers},
     }
-    skipped: dict[str, str] = {}
     try:
         results[PLAIN][ALONG], along = _along(network, x)
         results[DIFFERENCES] = {ALONG: along}
@@ -76,7 +82,7 @@ def module_results(
         results[name] = {
             "outputs": evaluate(model, x, backend=name),
             **_kernels(model, x, reduction, backend=name),
-            **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=name)}),
+            **({INPUTS: input_jacobian(model, x, backend=name)} if numbers else {}),
         }
     if others is None:
         left_out = [name for name in backends.engines() if name not in (*usable, network.engine)]
@@ -108,6 +114,9 @@ def _along(network: ForeignNetwork, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     blocks = jacobian(double, samples)
     generator = np.random.default_rng(0)
     drawn = {name: generator.standard_normal(value.shape) for name, value in double.params.items()}
+    for name, row in double.padding_rows().items():
+        if name in drawn:
+            drawn[name][row] = 0.0
     length = np.sqrt(sum(float((value**2).sum()) for value in double.params.values())) or 1.0
     unit = length / np.sqrt(sum(float((value**2).sum()) for value in drawn.values()))
     direction = {name: unit * value for name, value in drawn.items()}
