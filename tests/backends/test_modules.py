@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch.factors import Gradients, TiedPairs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.reduction import REDUCTIONS, checked_reduction
-from udlbridge.kernels import calibration
+from udlbridge.backends.sites import Tied, sites
+from udlbridge.kernels import calibration, costs
+from udlbridge.kernels.request import kernel_request
 
 
 def by_hand(module: torch.nn.Module, x: np.ndarray) -> np.ndarray:
@@ -246,6 +248,72 @@ def test_outputs_that_do_not_depend_on_the_parameters_are_refused(name: str, met
         ub.ntk(INDEPENDENT[name](), FLAT.astype(np.float32), method=method)
 
 
+DERIVATIVES: dict[str, Callable[[nn.Module, np.ndarray], Any]] = {
+    "jacobian": ub.jacobian,
+    "operator": lambda module, x: ub.ntk_operator(module, x, params="inner.*"),
+    "trace": lambda module, x: ub.trace(ub.ntk_operator(module, x)),
+    "plan": lambda module, x: ub.plan(ub.as_network(module), 9, sample_shape=x.shape[1:], calibrate=False),
+    "train": lambda module, x: ub.train(module, x, np.arange(len(x)) % 2, epochs=1),
+    "loss_gradient": lambda module, x: ub.loss_gradient(module, x, np.arange(len(x)) % 2),
+    "signal_report": ub.signal_report,
+    "check": ub.check,
+}
+
+
+@pytest.mark.parametrize("function", DERIVATIVES)
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_they_are_refused_by_all_that_takes_derivatives(name: str, function: str) -> None:
+    with pytest.raises(errors.ConversionError, match=r"do not depend on the parameters in params: inner\.weight"):
+        DERIVATIVES[function](INDEPENDENT[name](), FLAT.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_so_are_derivatives_by_samples_and_slopes(name: str) -> None:
+    module, x = INDEPENDENT[name](), FLAT.astype(np.float32)
+    for function in (ub.input_jacobian, ub.input_hessian):
+        with pytest.raises(errors.ConversionError, match="do not depend on the samples"):
+            function(module, x)
+
+
+def test_features_without_gradients_have_a_kernel_of_their_readout_and_no_input_jacobian() -> None:
+    class Readout(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                h = self.inner(x).tanh()
+            return self.form(h)
+
+    module = Readout(nn.Linear(2, 2)).double()
+    for params in ("inner.*", "inner.weight"):
+        with pytest.raises(errors.ConversionError, match=r"do not depend on .*inner\.weight"):
+            ub.ntk_operator(module, FLAT, params=params)
+    with pytest.raises(errors.ConversionError, match="do not depend on the samples"):
+        ub.input_jacobian(module, FLAT)
+    slopes = ub.losses.sobolev(np.zeros((4, 2, 3)))
+    with pytest.raises(errors.ConversionError, match="do not depend on the samples"):
+        ub.loss_gradient(module, FLAT, ub.outputs(module, FLAT), loss=slopes)
+    module.inner.requires_grad_(False)
+    report = ub.check(module, FLAT)
+    assert report.ok
+    assert "do not depend on the samples" in report.skipped["input jacobian"]
+
+
+def test_a_frozen_parameter_is_read_anew_whatever_wrote_to_it() -> None:
+    network = ub.as_network(chained := nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double())
+    chained[0].requires_grad_(False)
+    operator = ub.ntk_operator(network, FLAT)
+    ub.outputs(network, FLAT)
+    for write in (
+        lambda weight: weight.data.mul_(2.0),
+        lambda weight: weight.data.numpy().__imul__(2.0),
+        lambda weight: setattr(weight, "data", weight.data + 1.0),
+    ):
+        write(chained[0].weight)
+        fresh = nn.Sequential(*(copy.deepcopy(part) for part in chained))
+        np.testing.assert_array_equal(operator @ np.ones(4), ub.ntk_operator(fresh, FLAT) @ np.ones(4))
+        np.testing.assert_array_equal(ub.outputs(network, FLAT), fresh(torch.tensor(FLAT)).detach().numpy())
+        np.testing.assert_array_equal(ub.ntk(network, FLAT), ub.ntk(fresh, FLAT))
+
+
 @pytest.mark.parametrize(("shape", "form"), [((4,), "one"), ((4, 2, 3), "many")])
 def test_outputs_of_any_number_of_axes(shape: tuple[int, ...], form: str) -> None:
     forms = {"one": lambda y: y.sum(1), "many": lambda y: y[:, :, None] * torch.arange(1.0, 4.0, dtype=y.dtype)}
@@ -425,6 +493,23 @@ def test_a_plan_of_a_module() -> None:
     assert plan.backend == "torch"
     assert plan.flops > 1000**2 * 1000
     assert ub.plan(made("tied")[0], 100, sample_shape=(5,), calibrate=False).n == 100
+
+
+def test_forming_the_gradients_of_a_tied_table_is_counted() -> None:
+    network, x = ub.as_network(made("tied")[0]), made("tied")[1]
+    network.checked_batch(x, "x")
+    table = next(name for name, shape in network.param_shapes().items() if shape == (7, 4))
+    request = kernel_request(network, x.shape[1:], outputs="trace", params=table, backend=None)
+    (tied,) = sites(network, x.shape[1:], request.parameters)
+    assert isinstance(tied, Tied)
+    assert not tied.by_pairs(request.reduction)
+    lookups, maps = tied.lookup.positions, tied.affine.positions
+    count = request.reduction.n_cotangents
+    assert costs.forming_flops(request) == 2 * count * (maps * 7 * 4 + lookups * 4)
+    assert costs.formed_numbers(request) == 7 * 4
+    plain = replace(request, method="plain")
+    assert costs.forming_flops(plain) == 0
+    assert costs.passes_flops(plain) == costs.passes_flops(request) + costs.forming_flops(request)
 
 
 TIED = {"tied": Gradients, "tied, last token": TiedPairs, "tied, read twice": Gradients}

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.errors import DTypeError, GraphError, InputError, ModelFileError, OptionError, ParameterError, ShapeError
+from udlbridge.errors import (
+    ConversionError,
+    DTypeError,
+    GraphError,
+    InputError,
+    ModelFileError,
+    OptionError,
+    ParameterError,
+    ShapeError,
+)
 from udlbridge.networks.graphs.operations import OPERATIONS, table
 from udlbridge.networks.graphs.values import PerSample
 
@@ -37,6 +46,23 @@ def small(**changes: Any) -> ub.Graph:
     settings.update(changes)
     nodes, output = settings.pop("nodes"), settings.pop("output")
     return ub.Graph(nodes, output, **settings)
+
+
+def test_derivatives_that_are_not_followed_are_refused_and_not_zero() -> None:
+    stopped = ub.Node("h", "stop_gradient", ("t",))
+    nodes = [ub.Node("z", "linear", ("x", "body.weight", "body.bias")), ub.Node("t", "tanh", ("z",)), stopped]
+    graph, x = small(nodes=[*nodes, ub.Node("y", "multiply", ("h", "scale"))]), np.ones((2, 3))
+    for backend in ("torch", "reference"):
+        for derivative in (ub.jacobian, ub.ntk, ub.ntk_operator):
+            with pytest.raises(ConversionError, match=r"no derivative by the parameters body\.weight, body\.bias"):
+                derivative(graph, x, backend=backend)
+        with pytest.raises(ConversionError, match="no derivative by the samples"):
+            ub.input_jacobian(graph, x, backend=backend)
+    apart = small(nodes=[*nodes, ub.Node("y", "multiply", ("h", "body.bias"))])
+    for backend in ("torch", "reference"):
+        assert ub.jacobian(apart, x, backend=backend)["body.bias"].any()
+        with pytest.raises(ConversionError, match=r"no derivative by the parameters body\.weight\b"):
+            ub.ntk(apart, x, params="body.weight", backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])

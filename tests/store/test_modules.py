@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import udlbridge as ub
 from helpers import assert_within_budget
 from modules import made
 from udlbridge import errors
+from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.store import filling, samples
 from udlbridge.store.tile_writer import TileWriter
 
@@ -118,6 +122,75 @@ def test_settings_and_the_choice_of_an_output_are_part_of_what_a_kernel_is_of() 
     before = ub.as_network(module).hash()
     module(torch.zeros(1, 3, dtype=torch.int64))  # it keeps its last state
     assert ub.as_network(module).hash() == before
+
+
+CHOICES: dict[str, Any] = {
+    "one key": lambda y: y["logits"],
+    "another key": lambda y: y["hidden"],
+    "a part": lambda y: y["logits"][:, -1],
+    "a closure": (lambda place: lambda y: y[place])(0),
+    "another closure": (lambda place: lambda y: y[place])(1),
+    "an array": (lambda weights: lambda y: y @ weights)(torch.ones(2)),
+    "another array": (lambda weights: lambda y: y @ weights)(torch.zeros(2)),
+    "a default": lambda y, place=0: y[place],
+    "another default": lambda y, place=1: y[place],
+    "a global": lambda y: y[FIRST],
+    "a function": lambda y: chosen(y),
+    "a library's function": lambda y: torch.tanh(y),
+    "partial": partial(getattr, name="logits"),
+    "another partial": partial(getattr, name="hidden"),
+    "getter": operator.itemgetter("logits"),
+    "another getter": operator.itemgetter("hidden"),
+    "a method": torch.ones(2).add,
+    "another's method": torch.zeros(2).add,
+    "itself": lambda y: y if len(y) < 2 else CHOICES["itself"](y[0]),
+}
+FIRST = 0
+
+
+def chosen(y: Any) -> Any:
+    return y[FIRST]
+
+
+def test_functions_that_choose_an_output_are_told_apart_by_what_they_do() -> None:
+    module = chain_of_two()
+    hashes = {name: ub.as_network(module, output=choice).hash() for name, choice in CHOICES.items()}
+    assert len(set(hashes.values())) == len(CHOICES)
+    again = ub.as_network(module, output=lambda y: y["logits"]).hash()
+    assert again == hashes["one key"]
+    assert choice_text({0, 8}) == choice_text({8, 0})  # which come in another order
+
+
+def chain_of_two() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def test_a_global_value_that_changes_makes_another_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: ub.as_network(chain_of_two(), output=CHOICES[name]).hash() for name in ("a global", "a function")}
+    monkeypatch.setitem(globals(), "FIRST", 1)
+    for name, value in before.items():
+        assert ub.as_network(chain_of_two(), output=CHOICES[name]).hash() != value
+
+
+def test_a_function_of_what_nothing_tells_from_others_is_refused_by_a_store(tmp_path: Path) -> None:
+    lock, x = threading.Lock(), np.ones((2, 3), np.float32)
+
+    def guarded(y: Any) -> Any:
+        with lock:
+            return y
+
+    assert ub.ntk(chain_of_two(), x, output=guarded).shape == (2, 2)
+    with pytest.raises(errors.ConversionError, match="computes with a lock"):
+        ub.compute_kernel(chain_of_two(), x, tmp_path / "K.zarr", output=guarded)
+
+
+def test_a_store_does_not_take_another_function_for_its_own(tmp_path: Path) -> None:
+    module, x = strangers.language_model(), strangers.inputs("language_model", 4)
+    store = ub.compute_kernel(module, x, tmp_path / "K.zarr", output=lambda y: y.logits[:, 0], outputs=1)
+    assert ub.KernelStore(store.path, model=module, output=lambda y: y.logits[:, 0]).verify().ok
+    with pytest.raises(errors.StoreError, match="other network"):
+        ub.KernelStore(store.path, model=module, output=lambda y: y.logits[:, 1])
 
 
 def test_several_inputs_by_name(tmp_path: Path) -> None:

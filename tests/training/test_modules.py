@@ -59,18 +59,20 @@ def test_the_module_is_not_changed_and_a_trained_copy_is_in_the_run() -> None:
 def test_the_steps_are_those_of_a_loop_by_hand(name: str) -> None:
     module, x = made(name, 8)
     y = np.random.default_rng(0).standard_normal((8, module(torch.tensor(x)).flatten(1).shape[1]))
-    run = ub.train(module, x, y, epochs=4, loss="mse", optimizer=("adam", {"lr": 0.01}))
+    # By its usual eps of 1e-8, Adam makes steps of what rounding leaves of gradients that are 0, as of a bias of keys.
+    settings = {"lr": 0.01, "eps": 0.1}
+    run = ub.train(module, x, y, epochs=4, loss="mse", optimizer=("adam", settings))
     own = copy.deepcopy(module)
     for part in own.modules():
         if isinstance(part, nn.Embedding):
             part.sparse = False  # torch's Adam takes no sparse gradients
-    optimiser = torch.optim.Adam(own.parameters(), lr=0.01)
+    optimiser = torch.optim.Adam(own.parameters(), **settings)
     for _ in range(4):
         optimiser.zero_grad()
         F.mse_loss(own(torch.tensor(x)).flatten(1), torch.tensor(y)).backward()
         optimiser.step()
     for parameter, value in own.named_parameters():
-        np.testing.assert_allclose(run.model.params[parameter], value.detach().numpy(), rtol=1e-7, atol=1e-9)
+        assert_within_budget(run.model.params[parameter], value.detach().numpy())
 
 
 def test_a_run_goes_on_bit_for_bit_and_its_file_needs_the_module(tmp_path: Path) -> None:

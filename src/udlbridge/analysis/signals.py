@@ -91,12 +91,15 @@ def signal_report(
         ShapeError: `y` does not have the shape of f(x).
         OptionError: `model` is no network.
         InputError, DTypeError: what is wrong with `x` or `y`.
+        ConversionError: a module whose outputs cannot be followed to its parameters.
 
     Source: Prince, Understanding Deep Learning (2023), section 7.5.
     """
     network = as_network(model, output=output)
     name = checked_engine(network, backend)
     batch = checked_samples(network, x)
+    if isinstance(network, ForeignNetwork):
+        network.check_derivatives(network.param_shapes())
     shape = (len(batch), *network.output_shape(batch.shape[1:]))
     targets = np.zeros(shape) if y is None else as_array(y, "targets", wanted=np.float64)
     if targets.dtype.kind not in "biuf":

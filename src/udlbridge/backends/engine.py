@@ -63,6 +63,10 @@ class Engine(ABC):
             BackendUnavailable: that failed; the message says why.
         """
 
+    def computed(self, model: Any) -> Any:
+        """The network as the engine computes it, whose sites say what its kernel costs; mostly that network itself."""
+        return model
+
     @abstractmethod
     def load(self) -> Backend[Any]:
         """Import it and start it. It is asked for once in a process, and only where it is available."""

@@ -39,6 +39,11 @@ class Affine:
         """Multiply-adds of one sample's forward pass."""
         return self.positions * self.size
 
+    @property
+    def forming(self) -> int:
+        """Multiply-adds that form one gradient of one sample."""
+        return self.positions * self.size
+
     def by_pairs(self, reduction: Reduction) -> bool:
         """Whether its share of the kernel comes from pairs of positions, and not from per-sample gradients."""
         return affine_rule(self.positions, self.inputs, self.outputs, self.groups, reduction) == "pairs"
@@ -131,6 +136,20 @@ class Tied:
     def forward(self) -> int:
         """Multiply-adds of one sample's forward pass."""
         return self.lookup.forward + self.affine.forward
+
+    @property
+    def size(self) -> int:
+        """The parameters of the table."""
+        return self.affine.size
+
+    @property
+    def forming(self) -> int:
+        """Multiply-adds that form one gradient of one sample: that of the map, to which those of rows are added."""
+        return self.affine.forming + self.lookup.forward
+
+    def formed_later(self, reduction: Reduction) -> bool:
+        """Always: the gradients of a whole table are never kept."""
+        return True
 
     def by_pairs(self, reduction: Reduction) -> bool:
         """Whether its share of the kernel comes from pairs of positions, and not from gradients of the whole table."""

@@ -12,7 +12,7 @@ def multiply_adds(request: KernelRequest) -> float:
     """Multiply-adds for one entry of the kernel: the cheaper form at each site, or P K for "plain"."""
     if request.method == "plain":
         return float(gradients_cost(parameter_count(request.model, request.params), 1, request.reduction))
-    found = sites(request.model, request.sample_shape, request.params)
+    found = sites(request.computed, request.sample_shape, request.params)
     return sum((site.multiply_adds(request.reduction) for site in found), start=0.0)
 
 
@@ -20,13 +20,13 @@ def factor_numbers(request: KernelRequest, *, forms_gradients: bool) -> int:
     """Numbers that the factors of one sample hold; `forms_gradients`: as in the footprint of an engine."""
     if request.method == "plain":
         return parameter_count(request.model, request.params) * request.reduction.n_cotangents
-    found = sites(request.model, request.sample_shape, request.params)
+    found = sites(request.computed, request.sample_shape, request.params)
     return sum(site.factor_numbers(request.reduction, forms_gradients=forms_gradients) for site in found)
 
 
 def passes_flops(request: KernelRequest) -> float:
     """Operations of one forward and K backward passes of one sample, and of the gradients that are formed with them."""
-    forward = sum(site.forward for site in sites(request.model, request.sample_shape, None))
+    forward = sum(site.forward for site in sites(request.computed, request.sample_shape, None))
     return 2.0 * (forward * (1 + request.reduction.n_cotangents) + _forming(request, later=False))
 
 
@@ -39,19 +39,19 @@ def formed_numbers(request: KernelRequest) -> int:
     """The largest gradient, of one sample and one output, among those that are formed anew for each tile."""
     if request.method == "plain" or backends.engine(request.backend).footprint.forms_gradients:
         return 0
-    affine = [
-        site.affine if isinstance(site, Tied) else site
-        for site in sites(request.model, request.sample_shape, request.params)
+    maps = [
+        site
+        for site in sites(request.computed, request.sample_shape, request.params)
         if isinstance(site, Affine | Tied) and not site.by_pairs(request.reduction)
     ]
-    return max((site.size for site in affine if site.formed_later(request.reduction)), default=0)
+    return max((site.size for site in maps if site.formed_later(request.reduction)), default=0)
 
 
 def _forming(request: KernelRequest, *, later: bool) -> int:
-    """Multiply-adds that form the per-sample gradients of affine sites, kept or formed when they are multiplied."""
+    """Multiply-adds that form the per-sample gradients of maps, kept or formed when they are multiplied."""
     plain, reduction = request.method == "plain", request.reduction
     kept = plain or backends.engine(request.backend).footprint.forms_gradients
-    found = sites(request.model, request.sample_shape, request.params)
-    affine = [site for site in found if isinstance(site, Affine) and (plain or not site.by_pairs(reduction))]
-    chosen = [site for site in affine if (not kept and site.formed_later(reduction)) == later]
-    return sum(reduction.n_cotangents * site.positions * site.size for site in chosen)
+    found = sites(request.computed, request.sample_shape, request.params)
+    maps = [s for s in found if isinstance(s, Affine | Tied) and (plain or not s.by_pairs(reduction))]
+    chosen = [site for site in maps if (not kept and site.formed_later(reduction)) == later]
+    return sum(reduction.n_cotangents * site.forming for site in chosen)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from udlbridge import backends
 from udlbridge.errors import InputError, LayerError
 from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 
@@ -47,11 +48,13 @@ def jacobian(model: Model | Any, x: Any, *, backend: str | None = None, output: 
         A block (n, O, *parameter shape) for every parameter's name. Together they hold n O P numbers.
 
     Raises:
-        As `outputs`.
+        As `outputs`; ConversionError for a module or graph whose outputs cannot be followed to its parameters.
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
     output_size(model, batch.shape[1:])
+    if isinstance(model, ForeignNetwork):
+        model.check_derivatives(model.param_shapes())
     return backends.get(checked_engine(model, backend)).jacobian(model, batch)
 
 
@@ -69,7 +72,8 @@ def input_jacobian(
         (n, O, *D), of the model's dtype.
 
     Raises:
-        As `outputs`; InputError for a model that takes tokens.
+        As `outputs`; InputError for a model that takes tokens; ConversionError for a module or graph whose outputs
+        cannot be followed to its samples.
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
@@ -80,6 +84,8 @@ def input_jacobian(
             remedy="take the Jacobian with respect to the parameters, ub.jacobian",
         )
     output_size(model, batch.shape[1:])
+    if isinstance(model, ForeignNetwork):
+        model.check_input_derivatives()
     return backends.get(checked_engine(model, backend)).input_jacobian(model, batch)
 
 
@@ -100,7 +106,8 @@ def input_hessian(
         (n, O, *D, *D), of the model's dtype: n O D^2 numbers for samples of D entries.
 
     Raises:
-        As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens.
+        As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens; ConversionError
+        as `input_jacobian`.
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
@@ -111,5 +118,7 @@ def input_hessian(
             remedy="leave out the Embedding, and give its outputs as samples",
         )
     output_size(model, batch.shape[1:])
+    if isinstance(model, ForeignNetwork):
+        model.check_input_derivatives()
     result = backends.get(checked_engine(model, backend)).input_hessian(model, batch)
     return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])

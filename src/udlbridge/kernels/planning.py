@@ -170,7 +170,7 @@ class _Memory:
     def of(cls, request: KernelRequest, longest: int) -> _Memory:
         """What the engine's footprint and the network's shapes say."""
         footprint, itemsize = backends.engine(request.backend).footprint, request.model.dtype.itemsize
-        network = (request.model, request.sample_shape, request.params)
+        network = (request.computed, request.sample_shape, request.params)
         return cls(
             fixed=footprint.fixed_bytes + 3 * request.model.n_params * itemsize,
             entry=prod(request.reduction.trailing) * itemsize,

@@ -30,6 +30,11 @@ class KernelRequest(KernelJob):
     sample_shape: tuple[int, ...]
     memory: int
 
+    @property
+    def computed(self) -> Any:
+        """The network as the engine computes it, whose sites say what the kernel costs."""
+        return backends.engine(self.backend).computed(self.model)
+
 
 def kernel_request(
     model: Model | ForeignNetwork,
@@ -48,11 +53,12 @@ def kernel_request(
     Raises:
         ShapeError: the network cannot take such samples, or does not give one vector for each.
         OutputsError, ParameterError, UnknownBackend, OptionError: what is wrong with an option.
+        ConversionError: somebody's own network, whose outputs cannot be followed to the parameters.
     """
     if not isinstance(model, ForeignNetwork):
         check_model(model)
     name = checked_engine(model, backend)
-    return KernelRequest(
+    request = KernelRequest(
         model=model,
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
         method=checked_method(method, model, name),
@@ -63,6 +69,9 @@ def kernel_request(
         sample_shape=sample_shape,
         memory=parse_bytes(memory),
     )
+    if isinstance(model, ForeignNetwork):
+        model.check_derivatives(model.param_shapes() if request.params is None else request.params)
+    return request
 
 
 def as_network(model: Any, *, output: Any = None) -> Any:

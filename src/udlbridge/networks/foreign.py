@@ -95,6 +95,16 @@ class ForeignNetwork(ABC):
         """What `from_torch` may make a `Model` of. Raises `ConversionError` where that would be another network."""
         raise self._lacks("a translation")
 
+    def padding_rows(self) -> Mapping[str, int]:
+        """By the names of tables their rows of padding tokens: looked up, these have no derivatives."""
+        return {}
+
+    def check_derivatives(self, names: Iterable[str]) -> None:  # noqa: B027 - of most nothing is known beforehand
+        """Raise `ConversionError` where derivatives by the parameters `names` are known not to be followed to any."""
+
+    def check_input_derivatives(self) -> None:  # noqa: B027 - as above
+        """Raise `ConversionError` where derivatives by the samples are known not to be followed to them."""
+
     @abstractmethod
     def hash(self) -> str:
         """SHA-256 of what it computes: of its architecture and its numbers."""

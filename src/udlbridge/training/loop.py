@@ -73,6 +73,7 @@ def loss_gradient(
     if isinstance(model, ForeignNetwork):
         model.check_training()
     batch = checked_samples(model, x)
+    _check_followed(model, loss)
     computed = objective(model, checked_loss(loss), batch)
     targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
@@ -181,6 +182,7 @@ def train(
     if linearized:
         check_linear(model, job.loss, callbacks)
     data = checked_data(job, x, y)
+    _check_followed(model, loss)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
     computed = objective(model, job.loss, data.x)
@@ -234,3 +236,11 @@ def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[C
             allowed="none: they would measure the network, whose parameters the linearised one only borrows",
             remedy="its kernel is that of the start, always; its outputs are ub.linearize(model).outputs(run.model, x)",
         )
+
+
+def _check_followed(model: Any, loss: Loss) -> None:
+    """Refuse somebody's own network that has no derivatives to train by. Raises `ConversionError`."""
+    if isinstance(model, ForeignNetwork):
+        model.check_derivatives(model.param_shapes())
+        if isinstance(loss, Sobolev):
+            model.check_input_derivatives()

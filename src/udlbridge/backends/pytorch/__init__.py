@@ -8,6 +8,7 @@ from typing import Any
 from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine, Footprint
 from udlbridge.errors import TorchUnavailable
+from udlbridge.networks.graphs.graph import Graph
 
 FORMED_NUMBERS = 2**24
 """Per-sample gradients that are too large to keep are formed so many numbers at a time."""
@@ -27,6 +28,14 @@ class TorchEngine(Engine):
         if importlib.util.find_spec("torch") is None:
             return Availability(False, "PyTorch is not installed", "pip install torch")
         return Availability(True)
+
+    def computed(self, model: Any) -> Any:
+        """A graph as the module that it is here; without torch, where it can be planned still, the graph itself."""
+        if not isinstance(model, Graph) or not model.params or not self.availability().ok:
+            return model
+        from udlbridge.backends.pytorch.graphs.engine import as_module_network
+
+        return as_module_network(model, model.random_batch(model.sample_shape, 4))
 
     def load(self) -> Backend[Any]:
         """Import torch."""

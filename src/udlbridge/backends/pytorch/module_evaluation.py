@@ -16,7 +16,7 @@ from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, 
 from udlbridge.backends.pytorch.module_outputs import Choice, chosen_outputs
 from udlbridge.backends.pytorch.module_sites import Params
 from udlbridge.backends.pytorch.module_trials import check_evaluation, check_same
-from udlbridge.backends.pytorch.module_values import check_values, own, state_of, unwrapped
+from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.errors import ConversionError, InputError
 
@@ -59,7 +59,7 @@ class ModuleEvaluation:
         self.dtypes = Dtypes(frozenset(floats))
         others = {id(value): value for value in tensors_inside(self.module)}
         self._state = [value for value in others.values() if not isinstance(value, nn.Parameter)]
-        self._frozen: dict[str, tuple[list[tuple[int, int]], dict[int, Tensor]]] = {}
+        self._frozen: dict[str, dict[int, Tensor]] = {}
         self._generators: dict[int, Any] = {}
         self._examples: np.ndarray | None = None
         self._outputs = 0
@@ -137,7 +137,11 @@ class ModuleEvaluation:
         return self.checked_batch(generator.integers(0, self._tables[""], size=(n, *shape)), "x")
 
     def tensors(self, device: str) -> dict[str, Tensor]:
-        """The trainable parameters as tensors of their own, on a device."""
+        """The trainable parameters as tensors of their own, on a device; evaluations then take the others as of now.
+
+        Nothing in torch tells of every write to a parameter, so what is computed begins with fresh copies of them all.
+        """
+        self._frozen = {}
         return {name: own(self._parameters[name], device) for name in self.trainable}
 
     @undisturbed()
@@ -174,12 +178,12 @@ class ModuleEvaluation:
         return chosen_outputs(y, n, self._output, self.name), watching
 
     def _frozen_values(self, device: str) -> dict[int, Tensor]:
-        """Parameters that are not trained, by the `id` of the caller's."""
-        rest = [value for name, value in self._parameters.items() if name not in self.trainable]
-        states = [state_of(value) for value in rest]
-        if device not in self._frozen or self._frozen[device][0] != states:
-            self._frozen[device] = states, {id(value): own(value, device) for value in rest}
-        return self._frozen[device][1]
+        """Parameters that are not trained, by the `id` of the caller's, as they were when `tensors` was called last."""
+        kept = self._frozen  # read once: another thread may begin anew meanwhile
+        if device not in kept:
+            rest = [value for name, value in self._parameters.items() if name not in self.trainable]
+            kept[device] = {id(value): own(value, device) for value in rest}
+        return kept[device]
 
 
 def _held(module: nn.Module) -> list[tuple[str, int, torch.dtype, bool]]:

@@ -15,7 +15,7 @@ def module_hash(module: nn.Module, output: str) -> str:
     """SHA-256 of the classes inside and their settings, of parameters, buffers and other tensors, and of `output`.
 
     Settings are the public attributes that are numbers, words or truth values, or tuples of these: a stride, a slope,
-    an eps. What the code of a forward does is not among it. `output`: how the outputs that count are called.
+    an eps. What the code of a forward does is not among it. `output`: says which outputs count.
     """
     digest = hashlib.sha256(f"{output};".encode())
     for path, part in module.named_modules():

@@ -56,11 +56,7 @@ class ModuleSites:
                 varying = found
                 small, large = trace_few(varying), trace_more(varying)
             if not large.entries:
-                raise ConversionError(
-                    f"the outputs of {self._name} do not depend on {_listed(names)}",
-                    allowed="outputs that autograd can follow to the parameters of the kernel",
-                    remedy="look for torch.no_grad() and .detach() in forward, or choose other params",
-                )
+                raise independent(self._name, names)
             self._recipes[names] = recipe(small, large, y, names, varying)
             self._described[names] = self._descriptions(names, params, y, large) if alike(small, large) else []
         return self._recipes[names]
@@ -72,7 +68,7 @@ class ModuleSites:
         batch = inputs if n > 1 else {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
         plan = self._recipes[names]
         with undisturbed():
-            counted = _followed(params, names)
+            counted = followed(params, names)
             y, watching = self._evaluate(counted, batch)
             trace = traced(y, {name: counted[name] for name in names}, watching.constant, plan.varying)
             return observed(trace, plan, y[:n], counted, self._dtype)
@@ -87,10 +83,10 @@ class ModuleSites:
     ) -> tuple[Tensor, Callable[[frozenset[int]], Trace]]:
         """Outputs, and where the parameters `names` enter, given the places that vary; only they are followed."""
         with undisturbed():
-            counted = _followed(params, names)
+            counted = followed(params, names)
             y, watching = self._evaluate(counted, inputs)
-        followed = {name: counted[name] for name in names}
-        return y, lambda varying: traced(y, followed, watching.constant, varying)
+        leaves = {name: counted[name] for name in names}
+        return y, lambda varying: traced(y, leaves, watching.constant, varying)
 
     def _descriptions(self, names: tuple[str, ...], params: Params, y: Tensor, trace: Trace) -> list[Site]:
         seen = observed(trace, self._recipes[names], y, params, self._dtype)
@@ -99,11 +95,20 @@ class ModuleSites:
         return [description(site, delta, sizes) for site, delta in zip(seen.sites, deltas, strict=True)]
 
 
-def _followed(params: Params, names: tuple[str, ...]) -> dict[str, Tensor]:
+def followed(params: Params, names: tuple[str, ...]) -> dict[str, Tensor]:
     """The parameters, with those of `names` as leaves of a graph."""
     return {name: value.detach().requires_grad_() if name in names else value for name, value in params.items()}
 
 
+def independent(name: str, names: tuple[str, ...]) -> ConversionError:
+    """The error of a module whose outputs autograd cannot follow to the parameters `names`."""
+    return ConversionError(
+        f"the outputs of {name} do not depend on {_listed(names)}",
+        allowed="outputs that autograd can follow to the parameters of the kernel",
+        remedy="look for torch.no_grad() and .detach() in forward, or choose other params",
+    )
+
+
 def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:3])
-    return f"the parameters in params: {shown}" + (", ..." if len(names) > 3 else "")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"the parameters in params: {', '.join(names[:3])}{more}"

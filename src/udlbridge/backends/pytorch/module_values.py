@@ -14,11 +14,6 @@ def own(value: Tensor, device: str | torch.device) -> Tensor:
         return value.detach().to(device, copy=True)
 
 
-def state_of(value: Tensor) -> tuple[int, int]:
-    """What changes when the numbers of a tensor do: where they are, and how often they were written to, if known."""
-    return value.data_ptr(), -1 if value.is_inference() else value._version
-
-
 def converted(value: Tensor, like: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Real numbers in `dtype`, or where that is None in the dtype of `like`; anything else as it is."""
     return value.to(dtype or like.dtype) if like.is_floating_point() else value

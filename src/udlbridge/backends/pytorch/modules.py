@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from udlbridge.backends import sites as described
+from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.backends.pytorch.copies import private_copy
 from udlbridge.backends.pytorch.gathering import Observed, samples_together
+from udlbridge.backends.pytorch.layouts import FEW
 from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
 from udlbridge.backends.pytorch.module_hash import module_hash
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.module_layers import ModuleLayers
 from udlbridge.backends.pytorch.module_outputs import ending_of
-from udlbridge.backends.pytorch.module_sites import ModuleSites, Params
+from udlbridge.backends.pytorch.module_sites import ModuleSites, Params, followed, independent
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
 from udlbridge.backends.pytorch.watching import undisturbed
@@ -40,6 +42,7 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         super()._read()
         self._sites = ModuleSites(self.name, self.param_shapes(), self.dtypes.kernel, self.evaluate)
         self._layers = ModuleLayers(self.name, self.dtypes.kernel, self._shown)
+        self._followed: set[tuple[str, ...]] = set()
 
     @property
     def params(self) -> Mapping[str, np.ndarray]:
@@ -48,8 +51,12 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         return MappingProxyType({name: value.to(self.dtypes.kernel).numpy().copy() for name, value in values.items()})
 
     def hash(self) -> str:
-        """SHA-256 of what it computes, as `module_hash` takes it."""
-        return module_hash(self.module, self._output_name())
+        """SHA-256 of what it computes, as `module_hash` takes it.
+
+        Raises:
+            ConversionError: `output` is a function that cannot be told from others.
+        """
+        return module_hash(self.module, choice_text(self._output))
 
     def _output_name(self) -> str:
         chosen = self._output
@@ -141,6 +148,49 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
                     allowed=f"parameters of one dtype, here {self.dtype}",
                     remedy="convert the module: module.float(), or module.double()",
                 )
+
+    def padding_rows(self) -> Mapping[str, int]:
+        """Of the tables that know their padding token."""
+        rows: dict[str, int] = {}
+        for path, part in self.module.named_modules():
+            name = f"{path}.weight".lstrip(".")
+            if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.padding_idx is not None:
+                rows |= {self._aliases[name]: part.padding_idx} if name in self._aliases else {}
+        return rows
+
+    @undisturbed()
+    def check_derivatives(self, names: Iterable[str]) -> None:
+        """Refuse parameters that autograd cannot follow the outputs to, of which all derivatives would be 0.
+
+        Raises:
+            ConversionError: naming the first of them.
+        """
+        counted = tuple(names)
+        if self._examples is None or not counted or counted in self._followed or self._sites.knows(counted):
+            return
+        some = self.inputs(self._examples[:FEW], "cpu")
+        y, _ = self.evaluate(followed(self.tensors("cpu"), counted), some)
+        if not y.requires_grad:
+            raise independent(self.name, counted)
+        self._followed.add(counted)
+
+    @undisturbed()
+    def check_input_derivatives(self) -> None:
+        """Refuse outputs that autograd cannot follow to the samples, by which all derivatives would be 0.
+
+        Raises:
+            ConversionError: they do not depend on the samples, or nothing is followed at all.
+        """
+        if self._examples is None or self.takes_tokens:
+            return
+        some = {name: value.requires_grad_() for name, value in self.inputs(self._examples[:FEW], "cpu").items()}
+        y, _ = self.evaluate(self.tensors("cpu"), some)
+        if not y.requires_grad:
+            raise ConversionError(
+                f"the outputs of {self.name} do not depend on the samples",
+                allowed="outputs that autograd can follow to the samples",
+                remedy="look for torch.no_grad(), .detach() and comparisons in forward",
+            )
 
     def translatable(self) -> nn.Module:
         """The module, whose outputs are those of the network.

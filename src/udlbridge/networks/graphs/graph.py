@@ -19,6 +19,7 @@ from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
+from udlbridge.networks.graphs.derivatives import check_followed
 from udlbridge.networks.graphs.lookups import token_bounds
 from udlbridge.networks.graphs.node import Node, checked_nodes, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
@@ -186,6 +187,16 @@ class Graph(FrozenNetwork, ForeignNetwork):
         found = selected_names([*self._params, *self._aliases], params, words)
         wanted = {self._aliases.get(name, name) for name in found}
         return tuple(name for name in self._params if name in wanted)
+
+    def check_derivatives(self, names: Iterable[str]) -> None:
+        """Raise `ConversionError` where no path of numbers leads from the parameters `names` to the output."""
+        if counted := tuple(names):
+            more = f" and {len(counted) - 3} more" if len(counted) > 3 else ""
+            check_followed(self, counted, f"the parameters {', '.join(counted[:3])}{more}")
+
+    def check_input_derivatives(self) -> None:
+        """Raise `ConversionError` where no path of numbers leads from the samples to the output."""
+        check_followed(self, (INPUT,), "the samples")
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Graph:
         """The same graph with other parameters, all of them.
