@@ -54,7 +54,7 @@ end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
 function bridge_push(@nospecialize(chain::Chain), X::AbstractArray, direction, cotangents::AbstractMatrix)
-    own = [from_canonical(type(leaf), Val(leaf.field), value) for (leaf, value) in zip(leaves(chain), direction)]
+    own = [from_canonical(type(p.leaf), Val(p.leaf.field), value) for (p, value) in zip(trained(chain), direction)]
     return push(chain, received(X), own, Array(cotangents))
 end
 
@@ -98,7 +98,7 @@ end
 
 "arrays in the order of `parameters`, from Flux's layout to the canonical one"
 function bridge_canonical(@nospecialize(chain::Chain), arrays)
-    return [to_canonical(type(leaf), Val(leaf.field), array) for (leaf, array) in zip(leaves(chain), arrays)]
+    return [to_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(chain), arrays)]
 end
 
 "targets, or targets and slopes, as Julia's own arrays"
@@ -127,11 +127,10 @@ end
 
 "resume after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"
 function bridge_resume(t::Training, slot_names, arrays, step::Integer)
-    places = leaves(t.chain)
     keys = Tuple(Symbol(name) for name in slot_names)
-    own = map(enumerate(places)) do (index, leaf)
-        found = (arrays[(k - 1) * length(places) + index] for k in eachindex(keys))
-        NamedTuple{keys}(Tuple(from_canonical(type(leaf), Val(leaf.field), array) for array in found))
+    own = map(enumerate(t.own)) do (index, p)
+        found = (arrays[(k - 1) * length(t.own) + index] for k in eachindex(keys))
+        NamedTuple{keys}(Tuple(from_canonical(type(p.leaf), Val(p.leaf.field), array) for array in found))
     end
     resume!(t, own, step)
     return nothing
@@ -144,8 +143,8 @@ end
 
 "canonical parameters, then canonical arrays of every slot by its name, then the number of steps"
 function bridge_state(t::Training)
-    kept = [slots(leaf.rule, leaf.state) for leaf in t.optimiser_leaves]
-    by_slot = Dict(string(key) => bridge_canonical(t.chain, getproperty.(kept, key)) for key in keys(first(kept)))
+    remembered = [slots(leaf.rule, leaf.state) for leaf in t.optimiser_leaves]
+    by_slot = Dict(string(key) => bridge_canonical(t.chain, getproperty.(remembered, key)) for key in keys(first(remembered)))
     return bridge_canonical(t.chain, last.(parameters(t.chain))), by_slot, t.step
 end
 

@@ -18,7 +18,10 @@ julia> input_hessian(Dense(ones(1, 2), [0.0], z -> z^3), [1.0, 0.0][:, :])[:, :,
 # Errors
 `ArgumentError` for a chain that takes tokens, and as for [`UDLBridge.jacobian`](@ref).
 """
-function input_hessian(@nospecialize(model), X::AbstractArray)
+input_hessian(model, X::AbstractArray) = second_derivatives(model, X)::result(model, Val(4))
+
+"the [`input_hessian`](@ref), behind a function barrier"
+function second_derivatives(@nospecialize(model), @nospecialize(X))
     chain, X = ready(model, X)
     check_outputs(chain, X)
     takes_tokens(chain) && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))

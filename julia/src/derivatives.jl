@@ -6,10 +6,7 @@ f(X) in inference mode, (O, n) for X (D..., n).
 # Errors
 `ArgumentError` where there is no sample, for entries that are not real numbers, and for what [`inference`](@ref) refuses.
 """
-function outputs(@nospecialize(model), X::AbstractArray)
-    chain, X = ready(model, X)
-    return by_layer(chain, X)
-end
+outputs(@nospecialize(model), X::AbstractArray) = by_layer(ready(model, X)...)
 
 "sample `i` of `X`, kept as a batch of one"
 sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
@@ -32,25 +29,33 @@ One Zygote pullback per sample, and one call of it per output (with mutable laye
 # Errors
 `ArgumentError` as for [`UDLBridge.outputs`](@ref), and for a chain whose outputs are not (O, n) or that mixes samples.
 """
-function jacobian(@nospecialize(model), X::AbstractArray)
+jacobian(model, X::AbstractArray) = blocks(model, X)::result_blocks(model)
+
+@generated function result_blocks(::M) where {M}
+    T = numbers(M)
+    return T isa DataType && isconcretetype(T) ? Vector{Pair{String,Array{T}}} : Vector{<:Pair{String,<:Array}}
+end
+
+"the [`jacobian`](@ref), behind a function barrier"
+function blocks(@nospecialize(model), @nospecialize(X))
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    return per_sample(chain, X, cotangents(Full(), by_layer(chain, X)))::Vector{<:Pair{String,<:Array}}
+    return per_sample(chain, X, cotangents(Full(), by_layer(chain, X)))
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain or of one layer in inference mode"
-function per_sample(@nospecialize(network), X::AbstractArray, seeds)
-    T, n, own = eltype(first(seeds)), size(X, ndims(X)), leaves(network)
-    blocks = Array{T}[Array{T}(undef, size(value(leaf))..., length(seeds), n) for leaf in own]
+function per_sample(@nospecialize(network), X::AbstractArray, seeds, own::Vector{Parameter}=trained(network))
+    T, n = eltype(first(seeds)), size(X, ndims(X))
+    blocks = Array{T}[Array{T}(undef, size(value(p.leaf))..., length(seeds), n) for p in own]
     see = Gradients()
     for i in 1:n
         _, network_back = observed_pullback(network, sample(X, i), see)
         for (k, seed) in enumerate(seeds)
-            found = gradients!(see, network_back, sample(seed, i))
+            found = gradients!(see, network_back, sample(seed, i), own)
             foreach((block, gradient) -> store!(block, gradient, k, i), blocks, found)
         end
     end
-    return Pair{String,Array{T}}[leaf.name => block for (leaf, block) in zip(own, blocks)]
+    return Pair{String,Array{T}}[p.leaf.name => block for (p, block) in zip(own, blocks)]
 end
 
 "copy a gradient into slot (k, i) of its block; a parameter on which nothing depends has gradient zero"
@@ -80,7 +85,12 @@ julia> input_jacobian(Dense([1.0 2.0; 3.0 4.0]), [1, 1][:, :])
  2.0  4.0
 ```
 """
-function input_jacobian(@nospecialize(model), X::AbstractArray)
+function input_jacobian(model, X::AbstractArray{<:Any,N}) where {N}
+    return input_derivatives(model, X)::result(model, Val(N + 1))
+end
+
+"the [`input_jacobian`](@ref), behind a function barrier"
+function input_derivatives(@nospecialize(model), @nospecialize(X))
     chain, X = ready(model, X)
     check_outputs(chain, X)
     y, chain_back = observed_pullback(chain, X, Inputs())

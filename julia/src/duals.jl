@@ -31,8 +31,8 @@ function (a::Carried)(z::ForwardDiff.Dual{Tag}) where {Tag}
 end
 
 # Strided: Zygote has a rule of its own for arrays that repeat one number (FillArrays).
-Zygote.@adjoint function Base.Broadcast.broadcasted(a::Carried, z::StridedArray{<:Real})
-    return a.(z), Δ -> (nothing, Δ .* slope.(a.f, z))
+function ChainRulesCore.rrule(::typeof(Base.Broadcast.broadcasted), a::Carried, z::StridedArray{<:Real})
+    return a.(z), Δ -> (NoTangent(), NoTangent(), unthunk(Δ) .* slope.(a.f, z))
 end
 
 """

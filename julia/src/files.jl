@@ -88,13 +88,13 @@ function parsed(text::AbstractString, otherwise)
     return found isa AbstractDict ? found : otherwise()
 end
 
-"element type, sizes and places of the numbers of one array, from its entry in the header"
+"element type, sizes and offsets of the numbers of one array, from its entry in the header"
 function described(entry, refused)
     entry isa AbstractDict || refused("no description")
     T = get(DTYPES, get(entry, "dtype", nothing), nothing)
     T === nothing && refused("dtype $(get(entry, "dtype", nothing))")
-    dims, places = get(entry, "shape", nothing), get(entry, "data_offsets", nothing)
+    dims, offsets = get(entry, "shape", nothing), get(entry, "data_offsets", nothing)
     whole(list) = list isa AbstractVector && all(n -> n isa Integer && 0 <= n < 2^48, list)
-    whole(dims) && whole(places) && length(places) == 2 || refused("shape $dims and places $places")
-    return T, Int.(dims), Int.(places)
+    whole(dims) && whole(offsets) && length(offsets) == 2 || refused("shape $dims and data_offsets $offsets")
+    return T, Int.(dims), Int.(offsets)
 end

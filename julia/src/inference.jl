@@ -7,13 +7,13 @@ keeps its mode, so a kernel computed in the middle of a training does not distur
 # Errors
 `ArgumentError` for a chain that has no well-defined kernel: with a layer put into training mode (`Flux.trainmode!`), where
 samples affect each other or outputs are random; with `rrelu`, which is always random; with a `BatchNorm` that keeps no
-statistics; with an array that two layers share, whose gradient would be the sum over both; with a `Parallel` that does not
-have two branches; without layers; with parameters that are not real floating-point numbers.
+statistics; with arrays that share a part of their numbers; without layers; with parameters that are not real floating-point
+numbers.
 """
 function inference(@nospecialize(model))
     chain = as_chain(model)
     isempty(chain.layers) && throw(ArgumentError("the chain has no layers; allowed: one or more"))
-    check_shared(leaves(chain))
+    trained(chain) # refuses numbers that are shared in part
     number_type(chain) # refuses what is no number
     inside = parts!(Any[], Base.IdSet{Any}(), chain)
     any(part -> part === NNlib.rrelu, inside) &&
@@ -31,9 +31,14 @@ function parts!(found::Vector{Any}, seen, @nospecialize(x))
     push!(seen, x)
     push!(found, x)
     if x isa Array
-        isbitstype(eltype(x)) || foreach(i -> isassigned(x, i) && parts!(found, seen, x[i]), eachindex(x))
+        isbitstype(eltype(x)) && return found
+        for i in eachindex(x)
+            isassigned(x, i) && parts!(found, seen, x[i])
+        end
     else
-        foreach(i -> isdefined(x, i) && parts!(found, seen, getfield(x, i)), 1:nfields(x))
+        for i in 1:nfields(x)
+            isdefined(x, i) && parts!(found, seen, getfield(x, i))
+        end
     end
     return found
 end
@@ -67,13 +72,13 @@ end
 
 "refuse a layer in which samples affect each other; `path` says where it is, if that is known"
 function check_inference(layer, path="")
-    place = "$(isempty(path) ? "a" : "layer $path, a") $(nameof(typeof(layer)))"
-    layer.active === true && throw(ArgumentError("$place is in training mode; use Flux.testmode!(chain)"))
+    name = "$(isempty(path) ? "a" : "layer $path, a") $(nameof(typeof(layer)))"
+    layer.active === true && throw(ArgumentError("$name is in training mode; use Flux.testmode!(chain)"))
     layer isa BatchNorm && !layer.track_stats || return nothing
-    throw(ArgumentError("$place is without statistics: it has no inference mode"))
+    throw(ArgumentError("$name is without statistics: it has no inference mode"))
 end
 
-"refuse numbers that are a parameter, or a buffer, in two places: one array, or its transpose, a view or a reshape of it"
+"refuse numbers in two places, which a model file cannot say: one array, or its transpose, a view or a reshape of it"
 function check_shared(arrays)
     seen = Dict{UInt,Vector{Leaf}}()
     for leaf in arrays, id in Base.dataids(value(leaf))

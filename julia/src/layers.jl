@@ -43,58 +43,6 @@ children(@nospecialize(layer)) = ()
 "Canonical names of the trainable arrays of a layer itself, in the order of the Python side."
 parameter_names(layer) = map(pair -> Symbol(first(pair)), fields(layer))
 
-"One array of a network: its full name, the layer that holds it, the field there, and the way to that layer's gradient."
-struct Leaf
-    name::String
-    layer::Any # untyped: what runs over leaves is compiled once, and not for every network
-    field::Symbol
-    picks::Vector{Any} # from the gradient of the whole to that of the layer, one step after the other
-end
-
-value(leaf::Leaf) = getproperty(leaf.layer, leaf.field)
-type(leaf::Leaf) = typeof(leaf.layer)
-
-"the leaf's part of the gradient of the whole network; `nothing` if nothing depends on it"
-gradient_of(leaf::Leaf, gradient) = part(foldl((g, pick) -> pick(g), leaf.picks; init=gradient), leaf.field)
-
-part(gradient, field) = getproperty(gradient, field)
-part(::Nothing, field) = nothing
-item(gradient, index) = gradient[index]
-item(::Nothing, index) = nothing
-
-"all arrays of a layer and of those inside, by `fields` or by `buffers`"
-function leaves(@nospecialize(layer), of=fields, prefix="", picks=Any[])
-    own = Leaf[Leaf(prefix * name, layer, field, picks) for (name, field) in of(layer)]
-    inside = children(layer)
-    if isempty(own) && isempty(inside) && of === fields && !isempty(Flux.trainables(layer))
-        throw(ArgumentError("UDLBridge does not know the parameters of a $(nameof(typeof(layer))); \
-            `to_flux(from_flux(chain))` may translate it"))
-    end
-    for (part, child, inner) in inside
-        append!(own, leaves(child, of, "$prefix$part.", Any[picks; inner]))
-    end
-    return own
-end
-
-"""
-    parameters(model)
-
-Trainable arrays of a chain by name (`"0.weight"`: the index counts from 0, as in PyTorch and in `udlbridge`), in Flux's
-layout, not copied.
-
-```jldoctest
-julia> first.(UDLBridge.parameters(Chain(Dense(2 => 3), SkipConnection(Dense(3 => 3; bias=false), +))))
-3-element Vector{String}:
- "0.weight"
- "0.bias"
- "1.0.weight"
-```
-"""
-parameters(@nospecialize(model)) = [leaf.name => value(leaf) for leaf in leaves(as_chain(model))]
-
-"the arrays alone"
-parameter_arrays(@nospecialize(model)) = AbstractArray[array for (_, array) in parameters(model)]
-
 """
     build(spec, params) -> Chain
 

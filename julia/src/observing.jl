@@ -20,10 +20,18 @@ end
     Elementwise(layer)
 
 Any other way to enter: `gradients(layer, x, d)` gives the per-sample gradients (P, n) of each parameter, from the input and
-from the derivative with respect to the layer's output. Where a layer has no rule, its own Zygote pullbacks are taken, one for
-each sample.
+from the derivative with respect to what the parameters made of it.
 """
 struct Elementwise{L} <: Site
+    layer::L
+end
+
+"""
+    Whole(layer)
+
+A layer as a whole, with its activation and all that is inside: its own Zygote pullbacks are taken, one for each sample.
+"""
+struct Whole{L} <: Site
     layer::L
 end
 
@@ -36,7 +44,7 @@ struct Table{L} <: Site
     layer::L
 end
 
-"the arrays of the parameters that enter at a site, in the order of their names"
+"the arrays that enter at a site, in the order of their names"
 arrays(site::Site) = map(value, leaves(site.layer))
 
 """
@@ -45,6 +53,8 @@ arrays(site::Site) = map(value, leaves(site.layer))
 The tensor that a layer's parameters make of `x`.
 """
 enter(layer, x) = layer(x)
+enter(site::Site, x) = enter(site.layer, x)
+enter(site::Whole, x) = site.layer(x)
 
 """
     back(layer, x, d)
@@ -53,9 +63,19 @@ The derivative with respect to `x`, from the derivative `d` with respect to what
 to the parameters are not needed.
 """
 back(layer, x, d) = only(last(Zygote.pullback(layer, x))(d))
+back(site::Site, x, d) = back(site.layer, x, d)
+back(site::Whole, x, d) = only(last(Zygote.pullback(site.layer, x))(d))
 
 "the per-sample gradients (P, n) of each parameter of a layer; see [`Elementwise`](@ref)"
-gradients(layer, x, d) = map(block -> reshape(last(block), :, size(d, ndims(d))), per_sample(layer, x, [d]))
+gradients(layer, x, d) = own_gradients(layer, x, d)
+gradients(site::Site, x, d) = gradients(site.layer, x, d)
+gradients(site::Whole, x, d) = own_gradients(site.layer, x, d)
+
+"the same, from Zygote pullbacks of the layer as a whole"
+function own_gradients(layer, x, d)
+    own = [Parameter(leaf, []) for leaf in leaves(layer)] # each by itself, though some may be tied
+    return map(block -> reshape(last(block), :, size(d, ndims(d))), per_sample(layer, x, [d], own))
+end
 
 """
     observed(layer, x, see)
@@ -63,13 +83,13 @@ gradients(layer, x, d) = map(block -> reshape(last(block), :, size(d, ndims(d)))
 The layer on a batch, with `see(site, x)` for every tensor that parameters make of an `x`. The sites hold the arrays of the
 layer's [`leaves`](@ref), each once and in their order; a layer whose sites do not is taken as one site instead.
 """
-observed(layer, x, see) = has_parameters(layer) ? see(Elementwise(layer), x) : layer(x)
+observed(layer, x, see) = has_parameters(layer) ? see(Whole(layer), x) : layer(x)
 
 has_parameters(@nospecialize(layer)) = !isempty(leaves(layer))
 @non_differentiable has_parameters(::Any)
 
 "no observer: what the site makes of `x`, and nothing else"
-unseen(site::Site, x) = enter(site.layer, x)
+unseen(site::Site, x) = enter(site, x)
 
 "Looks on while a batch goes forward and backward through a network; see [`observed_pullback`](@ref)."
 abstract type Observer end
@@ -84,16 +104,16 @@ parameters: each backward pass leaves the errors of all sites, the derivatives w
 struct Recorder <: Observer
     sites::Vector{Site}
     inputs::Vector{AbstractArray}
-    sizes::Vector{Dims}
+    sizes::Vector{Union{Nothing,Dims}} # `nothing` of what is no array
     errors::Vector{Union{Nothing,Array}}
 end
-Recorder() = Recorder(Site[], AbstractArray[], Dims[], Union{Nothing,Array}[])
+Recorder() = Recorder(Site[], AbstractArray[], Union{Nothing,Dims}[], Union{Nothing,Array}[])
 
 function (r::Recorder)(site::Site, x)
-    z = enter(site.layer, x)
+    z = enter(site, x)
     push!(r.sites, site)
     push!(r.inputs, x)
-    push!(r.sizes, size(z))
+    push!(r.sizes, z isa AbstractArray ? size(z) : nothing)
     push!(r.errors, nothing)
     return z
 end
@@ -115,14 +135,14 @@ function shown(r::Recorder, site::Site, x)
         d = unthunk(Δ)
         r.errors[number] = d isa Array ? d : Array(d)
         # No parameters enter before the first site: its derivative with respect to `x` is not needed.
-        return number == 1 ? nothing : back(site.layer, x, d)
+        return number == 1 ? nothing : back(site, x, d)
     end
     return z, caught
 end
 
 "whether the sites from number `first` on hold the arrays of the layer's parameters, each once and in order"
 function shows(r::Recorder, first::Integer, @nospecialize(layer))
-    own, shown = map(value, leaves(layer)), mapreduce(arrays, vcat, r.sites[first:end]; init=Any[])
+    own, shown = map(value, leaves(layer)), reduce(vcat, map(arrays, r.sites[first:end]); init=Any[])
     return length(own) == length(shown) && all(map(===, own, shown))
 end
 
@@ -131,7 +151,12 @@ function forget!(r::Recorder, first::Integer)
     foreach(list -> resize!(list, first - 1), (r.sites, r.inputs, r.sizes, r.errors))
 end
 
-observed(chain::Chain, x, see::Recorder) = foldl((x, layer) -> observed_whole(layer, x, see), Any[chain.layers...]; init=x)
+function observed(@nospecialize(chain::Chain), x, see::Recorder)
+    for layer in Any[chain.layers...]
+        x = observed_whole(layer, x, see)
+    end
+    return x
+end
 
 "the layer on a batch, with all of its parameters shown"
 function observed_whole(layer, x, see::Recorder)
@@ -139,7 +164,7 @@ function observed_whole(layer, x, see::Recorder)
     y = observed(layer, x, see)
     shows(see, first, layer) && return y
     forget!(see, first)
-    return see(Elementwise(layer), x)
+    return see(Whole(layer), x)
 end
 
 # The backward pass is composed of the pullbacks of layers, in vectors of `Any`, down to the activations: Zygote's code is
@@ -161,7 +186,14 @@ function observed_pullback(@nospecialize(chain::Chain), x, see::Observer)
         x, layer_back = whole_pullback(layer, x, see)
         push!(backs, layer_back)
     end
-    return x, Δ -> foldl(pulled, reverse(backs); init=Δ)
+    return x, Δ -> pulled_through(backs, Δ)
+end
+
+function pulled_through(backs::Vector{Any}, d)
+    for layer_back in Iterators.reverse(backs)
+        d = pulled(d, layer_back)
+    end
+    return d
 end
 
 pulled(d, layer_back) = layer_back(d)
@@ -174,7 +206,7 @@ function whole_pullback(layer, x, see::Recorder)
     y_back = observed_pullback(layer, x, see)
     shows(see, first, layer) && return y_back
     forget!(see, first)
-    return shown(see, Elementwise(layer), x)
+    return shown(see, Whole(layer), x)
 end
 
 "[`observed_pullback`](@ref) of a layer that is not made of others"
@@ -191,62 +223,12 @@ function single_pullback(layer, x, ::Inputs)
     return y, only ∘ layer_back
 end
 
-"""
-    Gradients()
+"a layer inside another on a batch: what a recorder sees of it is checked as [`observed_whole`](@ref) does"
+observed_inside(layer, x, see) = observed(layer, x, see)
+observed_inside(layer, x, see::Recorder) = observed_whole(layer, x, see)
 
-Each backward pass leaves the derivatives with respect to all parameters, in the order of [`leaves`](@ref), in `found`;
-`nothing` stands for zero. They are Zygote's own: sites and the rules of this package play no part. One serves any number of
-passes through the same network.
-"""
-struct Gradients <: Observer
-    found::Vector{Any}
-    own::IdDict{Any,Tuple{Int,Vector{Leaf}}} # for each layer, how many leaves are before its own, and these
-end
-Gradients() = Gradients(Any[], IdDict{Any,Tuple{Int,Vector{Leaf}}}())
-
-"the leaves of a layer, and the number of those before them; places are given in the first pass"
-function places!(see::Gradients, layer)
-    return get!(see.own, layer) do
-        before, own = length(see.found), leaves(layer)
-        append!(see.found, fill(nothing, length(own)))
-        return before, own
-    end
-end
-
-function single_pullback(layer, x, see::Gradients)
-    before, own = places!(see, layer)
-    isempty(own) && return single_pullback(layer, x, Inputs())
-    # No parameters come before the first ones: nobody needs the derivative with respect to what goes into these.
-    through() = before == 0 ? Zygote.pullback(m -> m(x), layer) : Zygote.pullback(applied, layer, x)
-    y, pullback = through()
-    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
-    forgetful = any(leaf -> ismutable(leaf.layer), own)
-    function layer_back(d)
-        gradient, pulled... = (forgetful ? last(through()) : pullback)(d)
-        for (k, leaf) in enumerate(own)
-            see.found[before + k] = gradient_of(leaf, gradient)
-        end
-        return isempty(pulled) ? nothing : only(pulled)
-    end
-    return y, layer_back
-end
-
-applied(layer, x) = layer(x)
-
-"one backward pass: the derivatives with respect to all parameters, in the order of [`leaves`](@ref)"
-function gradients!(see::Gradients, network_back, d)
-    fill!(see.found, nothing)
-    network_back(d)
-    return see.found
-end
-
-"a derivative with respect to the parameter `p` as an array like it"
-filled(g::Array, ::AbstractArray) = g
-filled(g, p::AbstractArray) = copyto!(similar(p, size(p)), g)
-filled(::Nothing, p::AbstractArray) = fill!(similar(p, size(p)), 0)
-
-function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder)
-    y, chain_back = observed_pullback(chain, x, see)
+function ChainRulesCore.rrule(::typeof(observed), layers::Union{Chain,SkipConnection,Parallel}, x, see::Recorder)
+    y, chain_back = observed_pullback(layers, x, see)
     function back_of_all(Δ)
         d = chain_back(unthunk(Δ))
         return NoTangent(), NoTangent(), d === nothing ? NoTangent() : d, NoTangent()
@@ -255,8 +237,25 @@ function ChainRulesCore.rrule(::typeof(observed), chain::Chain, x, see::Recorder
 end
 
 "`f.(z)` and its pullback"
-function activation_pullback(f, z)
+activation_pullback(f, z) = by_duals(f, z) ? dual_pullback(f, z) : zygote_pullback(f, z)
+activation_pullback(::typeof(identity), z) = z, identity
+
+function zygote_pullback(f, z)
     y, activation_back = Zygote.pullback(z -> f.(z), z)
     return y, only ∘ activation_back
 end
-activation_pullback(::typeof(identity), z) = z, identity
+
+# Zygote takes such functions by dual numbers too, after seconds of compilation for each of them.
+"whether `f` is a user's function of one number, without anything that it holds"
+function by_duals(@nospecialize(f), @nospecialize(z))
+    return f isa Function && Base.issingletontype(typeof(f)) && z isa Array{<:AbstractFloat} &&
+        !(Base.moduleroot(parentmodule(f)) in (NNlib, Flux, Base, Core))
+end
+
+"`f.(z)` and its pullback, from one pass with numbers that move along one direction"
+function dual_pullback(f, z::Array{T}) where {T}
+    moving = map(v -> f(Along(v, one(v))), z)
+    moving isa Array{<:Along{T}} || return zygote_pullback(f, z) # a constant, or numbers of another type
+    slopes = map(carried_along, moving)
+    return map(ForwardDiff.value, moving), d -> d .* slopes
+end

@@ -14,8 +14,8 @@ function pull(@nospecialize(model), X::AbstractArray, C::AbstractMatrix)
     check_outputs(chain, X)
     see = Gradients()
     _, chain_back = observed_pullback(chain, X, see)
-    found = gradients!(see, chain_back, C)
-    return [name => filled(g, p) for ((name, p), g) in zip(parameters(chain), found)]
+    own = trained(chain)
+    return [p.leaf.name => filled(g, value(p.leaf)) for (p, g) in zip(own, gradients!(see, chain_back, C, own))]
 end
 
 """
@@ -35,11 +35,9 @@ function push(@nospecialize(model), X::AbstractArray, direction::AbstractVector,
     check_outputs(chain, X)
     isempty(direction) && return fill!(similar(C, size(C, 2)), 0)
     carried(chain, X) || return push_by_sample(chain, X, direction, C)
-    x, dx, taken = X, nothing, 0
+    x, dx, forms = X, nothing, in_each_form(chain, direction)
     for layer in Any[chain.layers...]
-        count = length(parameter_names(layer))
-        x, dx = tangent(layer, direction[(taken + 1):(taken + count)], x, dx)
-        taken += count
+        x, dx = tangent(layer, Any[forms[value(leaf)] for leaf in leaves(layer)], x, dx)
     end
     return vec(sum(C .* dx; dims=1))
 end

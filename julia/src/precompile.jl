@@ -15,6 +15,7 @@ function common_networks()
         (Chain(dense(2 => 2, NNlib.sigmoid), dense(2 => 2, tanh), dense(2 => 2, NNlib.relu), NNlib.softmax), ones(T, 2, 3)),
         (Chain(conv(NNlib.relu), Flux.MaxPool((2, 2)), conv(tanh), FirstMaxPool((2, 2)), MeanPool((1, 1)), Flux.flatten,
             dense(1 => 2)), ones(T, 8, 8, 1, 3)),
+        (Chain(dense(2 => 2, z -> z * NNlib.sigmoid(z)), dense(2 => 2)), ones(T, 2, 3)),
         (Chain(table, positions, map(deepcopy, block)..., Take(-1), dense(2 => 2)), ones(Int, 3, 3)),
     )
 end

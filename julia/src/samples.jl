@@ -6,12 +6,15 @@
 The chain in inference mode ([`inference`](@ref)), and the samples in the type of its numbers; tokens stay integers.
 
 # Errors
-`ArgumentError` where there is no sample, for entries that are not real numbers, and for what [`inference`](@ref) refuses.
+`ArgumentError` where there is no sample, for numbers without an axis of samples, for entries that are not real numbers, and for
+what [`inference`](@ref) refuses.
 """
 function ready(@nospecialize(model), X::AbstractArray)
     chain = inference(model)
     ndims(X) > 0 && size(X, ndims(X)) > 0 ||
         throw(ArgumentError("there is no sample in X of size $(size(X)); allowed: (D..., n) with n of at least 1"))
+    ndims(X) > 1 || takes_tokens(chain) || throw(ArgumentError("X is a vector; allowed: (D..., n), samples last: \
+        reshape(X, :, 1) is one sample, reshape(X, 1, :) has one number in each"))
     return chain, in_numbers(chain, X)
 end
 
@@ -30,7 +33,7 @@ end
 
 "whether a layer takes tokens: integers that name columns of a table, and are not numbers to compute with"
 takes_tokens(@nospecialize(layer)) = false
-takes_tokens(::Embedding) = true
+takes_tokens(::Union{Embedding,Flux.EmbeddingBag}) = true
 takes_tokens(s::SkipConnection) = takes_tokens(s.layers)
 function takes_tokens(@nospecialize(chain::Chain))
     for layer in Any[chain.layers...]
@@ -66,4 +69,9 @@ end
 
 "the chain on a batch, layer after layer: compiled for each kind of layer, and not for the network"
 by_layer(layer, x) = layer(x)
-by_layer(@nospecialize(chain::Chain), x) = foldl((x, layer) -> by_layer(layer, x), Any[chain.layers...]; init=x)
+function by_layer(@nospecialize(chain::Chain), x)
+    for layer in Any[chain.layers...]
+        x = by_layer(layer, x)
+    end
+    return x
+end

@@ -11,16 +11,16 @@ The chain is walked one layer at a time, each with its own Zygote pullback, so t
 """
 function signals(@nospecialize(model), X::AbstractArray, Y::AbstractArray)
     chain, X = ready(model, X)
-    activations, ways_back = Any[], Any[]
+    activations, pullbacks = Any[], Any[]
     h = X
     for layer in Any[chain.layers...]
         h, error_of, back = step_with_pullback(layer, h)
         push!(activations, h)
-        push!(ways_back, (error_of, back))
+        push!(pullbacks, (error_of, back))
     end
     slope = 2 .* (h .- Y)
     errors = Any[]
-    for (error_of, back) in reverse(ways_back)
+    for (error_of, back) in reverse(pullbacks)
         error = error_of(slope)
         pushfirst!(errors, error)
         slope = back(error)

@@ -10,11 +10,13 @@ the Zygote gradient along the way; one pass for each output. Second derivatives 
 """
 function slope_gradient(@nospecialize(model), X::AbstractArray, C::AbstractArray)
     chain, X = ready(model, X)
-    chain, total = for_duals(chain), [zero(p) for (_, p) in parameters(chain)]
+    chain = for_duals(chain)
+    own = trained(chain)
+    total = [zero(value(p.leaf)) for p in own]
     for (k, seed) in enumerate(cotangents(Full(), by_layer(chain, X)))
         see = Gradients()
         _, chain_back = observed_pullback(chain, Along.(X, selectdim(C, ndims(C) - 1, k)), see)
-        for (sum, found) in zip(total, gradients!(see, chain_back, seed))
+        for (sum, found) in zip(total, gradients!(see, chain_back, seed, own))
             found === nothing || (sum .+= carried_along.(found))
         end
     end

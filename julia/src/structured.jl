@@ -8,13 +8,20 @@ pass, and the errors of all outputs, stay small beside the factors.
 function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
     trial = Recorder()
     y = observed(chain, sample(X, 1), trial)
+    # A site that makes a tuple, as Flux's attention does, has no one error.
+    nothing in trial.sizes && return plain_factors(chain, X, r, names)
     n, K = size(X, ndims(X)), length(cotangents(r, y))
-    chosen = chosen_sites(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
-    isempty(chosen) && return Summand[] # no parameters: the kernel is zero
+    found = site_factors(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
+    isempty(found) && return Summand[] # no parameters: the kernel is zero
     for own in Iterators.partition(1:n, something(step, stretch(trial, K)))
-        fill_stretch!(chosen, chain, copy(selectdim(X, ndims(X), own)), r, own)
+        fill_stretch!(found, chain, copy(selectdim(X, ndims(X), own)), r, own)
     end
-    return [Summand(c.names, finished(c.factor)) for c in chosen]
+    summands = Summand[Summand(f.names, finished(f.factor)) for f in found if f isa SiteFactor]
+    uses = UseFactor[f for f in found if f isa UseFactor]
+    for tied in unique(use.parameter for use in uses)
+        push!(summands, sum_of_uses(tied, filter(use -> use.parameter === tied, uses)))
+    end
+    return summands
 end
 
 "How many numbers a stretch may allocate on its way through the chain: few enough for the garbage collector to keep up."
@@ -36,7 +43,7 @@ struct Extent{T<:Real}
     entries::Int
 end
 
-"A site by its number, which of its parameters count, their names, and the factor that is being filled."
+"A site by its number, which of its arrays count, the names of their parameters, and the factor that is being filled."
 struct SiteFactor
     index::Int
     wanted::Vector{Bool}
@@ -44,30 +51,72 @@ struct SiteFactor
     factor::Union{Factor,Positions,TokenPieces}
 end
 
-"the sites where parameters in `names` enter, with factors to be filled"
-function chosen_sites(@nospecialize(chain::Chain), trial::Recorder, names, extent::Extent)
-    chosen, taken, own = SiteFactor[], 0, parameters(chain)
-    for (index, site) in enumerate(trial.sites)
-        here = own[(taken + 1):(taken + length(arrays(site)))]
-        taken += length(here)
-        wanted = in(names).(first.(here))
-        any(wanted) || continue
-        count = sum(length ∘ last, here[wanted])
-        factor = blank(site, wanted, count, trial.inputs[index], trial.sizes[index], extent)
-        push!(chosen, SiteFactor(index, wanted, first.(here[wanted]), factor))
-    end
-    return chosen
+"""
+One use of a parameter that is used several times: per-sample gradients of one array of a site, and where its numbers stand in
+the parameter.
+"""
+struct UseFactor
+    index::Int
+    wanted::Vector{Bool}
+    parameter::Parameter
+    positions::AbstractVector{Int}
+    factor::Factor
 end
+
+"the sites where parameters in `names` enter, with factors to be filled"
+function site_factors(@nospecialize(chain::Chain), trial::Recorder, names, extent::Extent)
+    found, owner = Union{SiteFactor,UseFactor}[], owners(chain)
+    held = [Tuple{Parameter,AbstractVector{Int}}[owner[array] for array in arrays(site)] for site in trial.sites]
+    all_uses = map(first, reduce(vcat, held; init=[]))
+    tied(parameter) = count(==(parameter), all_uses) > 1
+    for (index, (site, here)) in enumerate(zip(trial.sites, held))
+        alone = Bool[p.leaf.name in names && !tied(p) for (p, _) in here]
+        if any(alone)
+            total = sum(length ∘ last, here[alone])
+            factor = blank(site, alone, total, trial.inputs[index], trial.sizes[index], extent)
+            push!(found, SiteFactor(index, alone, [p.leaf.name for (p, _) in here[alone]], factor))
+        end
+        for (k, (p, positions)) in enumerate(here)
+            p.leaf.name in names && tied(p) || continue
+            factor = blank_gradients(length(positions), extent)
+            push!(found, UseFactor(index, eachindex(here) .== k, p, positions, factor))
+        end
+    end
+    return found
+end
+
+"for every array of a network the parameter that its numbers are, and where they stand there"
+function owners(@nospecialize(network))
+    found = IdDict{Any,Tuple{Parameter,AbstractVector{Int}}}()
+    for p in trained(network)
+        found[value(p.leaf)] = (p, 1:length(value(p.leaf)))
+        foreach(((array, positions),) -> found[array] = (p, positions), p.others)
+    end
+    return found
+end
+
+"the gradients of all uses of a parameter, summed"
+function sum_of_uses(parameter::Parameter, uses)
+    parts = [use.factor.d for use in uses]
+    total = zeros(eltype(first(parts)), length(value(parameter.leaf)), size(first(parts))[2:3]...)
+    foreach((use, part) -> view(total, use.positions, :, :) .+= part, uses, parts)
+    return Summand([parameter.leaf.name], Factor(nothing, total))
+end
+
+"the site whose per-sample gradients lie as its arrays do"
+site_of(::SiteFactor, site::Site) = site
+site_of(::UseFactor, site::Site) = site
+site_of(::UseFactor, site::Affine) = site.layer isa Dense ? site : Whole(site.layer)
 
 "the per-sample gradients of `count` parameters, to be filled"
 blank_gradients(count::Integer, e::Extent{T}) where {T} = Factor(nothing, Array{T}(undef, count, e.K, e.n))
 
 "the factor of a site, to be filled: `x` is the site's input for one sample, and the argument after it the size of its output"
-blank(::Elementwise, wanted, count, x, size, e::Extent) = blank_gradients(count, e)
+blank(::Union{Elementwise,Whole}, wanted, count, x, size, e::Extent) = blank_gradients(count, e)
 
-function blank(site::Affine, wanted, count, x, made, e::Extent{T}) where {T}
+function blank(site::Affine, wanted, count, x, size_out, e::Extent{T}) where {T}
     p, positions, G, _ = size(inputs(site.layer, x))
-    q = size(errors(site.layer, zeros(T, made)), 1)
+    q = size(errors(site.layer, zeros(T, size_out)), 1)
     pairs = wanted[1] && affine_rule(positions, p, q, G, e.products, e.entries) === :pairs
     pairs || return blank_gradients(count, e)
     rows = p + has_bias(wanted)
@@ -75,8 +124,8 @@ function blank(site::Affine, wanted, count, x, made, e::Extent{T}) where {T}
     return positions == 1 ? only(at) : Positions(at)
 end
 
-function blank(site::Table, wanted, count, tokens, made, e::Extent{T}) where {T}
-    q, positions, _ = made
+function blank(site::Table, wanted, count, tokens, size_out, e::Extent{T}) where {T}
+    q, positions = size_out[1], length(tokens)
     rule = lookup_rule(positions, columns(site), q, e.products, e.entries)
     return rule === :tokens ? TokenPieces{T}(q, e.K) : blank_gradients(count, e)
 end
@@ -88,26 +137,26 @@ columns(site::Table) = size(site.layer.weight, 2)
 has_bias(wanted) = length(wanted) == 2 && wanted[2]
 
 "fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent"
-function fill_stretch!(chosen::Vector{SiteFactor}, @nospecialize(chain::Chain), X::AbstractArray, r::Reduction, own)
+function fill_stretch!(found, @nospecialize(chain::Chain), X::AbstractArray, r::Reduction, own)
     seen = Recorder()
     y, chain_back = observed_pullback(chain, X, seen)
-    sites = [seen.sites[c.index] for c in chosen]
-    entered = [write_input!(c.factor, site, seen.inputs[c.index], own) for (c, site) in zip(chosen, sites)]
+    sites = Site[site_of(f, seen.sites[f.index]) for f in found]
+    entered = Any[write_input!(f.factor, site, seen.inputs[f.index], own) for (f, site) in zip(found, sites)]
     for (k, seed) in enumerate(cotangents(r, y))
         fill!(seen.errors, nothing)
         chain_back(seed)
-        for (c, site, input) in zip(chosen, sites, entered)
-            d = seen.errors[c.index]
+        for (f, site, input) in zip(found, sites, entered)
+            d = seen.errors[f.index]
             # An output may not depend on a site: its error there is zero.
-            d = d === nothing ? zeros(eltype(y), seen.sizes[c.index]) : d
-            write_error!(c.factor, site, c.wanted, input, d, k, own)
+            d = d === nothing ? zeros(eltype(y), seen.sizes[f.index]) : d
+            write_error!(f.factor, site, f.wanted, input, d, k, own)
         end
     end
-    return chosen
+    return found
 end
 
 "write the part of a factor that comes from the input of a site; returns what its errors will be multiplied by"
-write_input!(f::Factor{Nothing}, site::Elementwise, x, own) = x
+write_input!(f::Factor{Nothing}, site::Union{Elementwise,Whole}, x, own) = x
 write_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
 function write_input!(f::Factor{<:Matrix}, site::Affine, x, own)
     return write_rows!(f, view(inputs(site.layer, x), :, 1, 1, :), own)
@@ -118,8 +167,12 @@ function write_input!(f::Positions, site::Affine, x, own)
 end
 function write_input!(f::Factor{Nothing}, site::Table, tokens, own)
     fill!(view(f.d, :, :, own), 0)
-    return tokens
+    return by_sample(tokens, own)
 end
+
+"tokens, or what was made of them, with one axis for those of a sample"
+by_sample(tokens, own) = reshape(tokens, :, length(own))
+by_sample_and_feature(d, own) = reshape(d, size(d, 1), :, length(own))
 
 "inputs at one position, and ones below them if there is a bias"
 function write_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
@@ -129,8 +182,8 @@ function write_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
 end
 
 "write the part of a factor that comes from the errors `d` of cotangent `k`"
-function write_error!(f::Factor{Nothing}, site::Elementwise, wanted, x, d, k, own)
-    view(f.d, :, k, own) .= reduce(vcat, collect(gradients(site.layer, x, d))[wanted])
+function write_error!(f::Factor{Nothing}, site::Union{Elementwise,Whole}, wanted, x, d, k, own)
+    view(f.d, :, k, own) .= reduce(vcat, collect(gradients(site, x, d))[wanted])
     return nothing
 end
 
@@ -162,6 +215,7 @@ function write_error!(f::Factor{Nothing}, site::Affine, wanted, a, error, k, own
 end
 
 function write_error!(f::Factor{Nothing}, site::Table, wanted, tokens, d, k, own)
+    d = by_sample_and_feature(d, own)
     whole = reshape(view(f.d, :, k, own), size(d, 1), columns(site), length(own))
     for i in axes(tokens, 2), (t, token) in enumerate(view(tokens, :, i))
         token == padding(site.layer) && continue

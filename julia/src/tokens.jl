@@ -20,7 +20,7 @@ function finished(whole::TokenPieces)
 end
 
 function write_input!(whole::TokenPieces{T}, site::Table, tokens, own) where {T}
-    counts = Dict{Int,Int}()
+    tokens, counts = by_sample(tokens, own), Dict{Int,Int}()
     for (i, j) in enumerate(own), token in unique(view(tokens, :, i))
         push!(first(get!(() -> (Int[], Array{T,3}[]), whole.at, token)), j)
         counts[token] = get(counts, token, 0) + 1
@@ -32,6 +32,7 @@ function write_input!(whole::TokenPieces{T}, site::Table, tokens, own) where {T}
 end
 
 function write_error!(whole::TokenPieces, site::Table, wanted, tokens, d, k, own)
+    d = by_sample_and_feature(d, own)
     for (i, j) in enumerate(own), (t, token) in enumerate(view(tokens, :, i))
         token == padding(site.layer) && continue
         samples, pieces = whole.at[token]

@@ -5,6 +5,30 @@ const LOSSES = Dict{String,Function}(
     "binary_cross_entropy" => Flux.logitbinarycrossentropy,
 )
 
+# Behind `logsoftmax` the loss is right: the softmax of log-probabilities gives the probabilities.
+"What a chain must not end in, for losses that apply softmax or sigmoid themselves, and the loss of probabilities."
+const OF_LOGITS = IdDict{Any,Any}(
+    Flux.logitcrossentropy => (Any[NNlib.softmax], Flux.crossentropy),
+    Flux.logitbinarycrossentropy =>
+        (Any[NNlib.softmax, NNlib.logsoftmax, NNlib.sigmoid, NNlib.sigmoid_fast], Flux.binarycrossentropy),
+)
+
+"refuse a loss that would apply softmax or sigmoid a second time, without a word"
+function check_loss(loss, @nospecialize(chain::Chain))
+    haskey(OF_LOGITS, loss) || return nothing
+    refused, remedy = OF_LOGITS[loss]
+    ending = ending_of(chain)
+    any(f -> f === ending, refused) || return nothing
+    throw(ArgumentError("the loss $(nameof(loss)) applies $(loss === Flux.logitcrossentropy ? "softmax" : "sigmoid") itself, and \
+        the chain ends in $ending; take that away, so that it makes logits, or use $(nameof(remedy))"))
+end
+
+"the function that a network ends in"
+ending_of(@nospecialize(layer)) = layer
+ending_of(@nospecialize(chain::Chain)) = ending_of(Any[chain.layers...][end])
+ending_of(layer::Union{Dense,Convolution}) = layer.σ
+ending_of(layer::Activation) = layer.f
+
 "the number of samples that targets are for"
 count_samples(Y::AbstractMatrix) = size(Y, 2)
 
@@ -72,12 +96,12 @@ A training in progress, in inference mode. The arrays of the chain are trained i
 - `clip_norm`: gradients are multiplied by min(1, clip_norm / their norm over all parameters together).
 
 # Errors
-`DimensionMismatch` where samples and targets, or rates and parameters, differ in number; `ArgumentError` for what
-[`inference`](@ref) refuses.
+`DimensionMismatch` where samples and targets, or rates and parameters, differ in number; `ArgumentError` for a loss of logits
+(`Flux.logitcrossentropy`) of a chain that ends in `softmax`, and for what [`inference`](@ref) refuses.
 """
 mutable struct Training{A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
     const chain::Chain # of no one type: what trains it is compiled once, and not for every network
-    const arrays::Vector{AbstractArray} # of the parameters, in their order; the optimiser's leaves likewise
+    const own::Vector{Parameter} # in their order; the optimiser's leaves likewise
     const optimiser_leaves::Vector{Flux.Optimisers.Leaf}
     const X::A
     const Y::B
@@ -91,15 +115,21 @@ end
 function Training(@nospecialize(model), X::AbstractArray, Y, loss; optimiser, rates, clip_norm=nothing)
     # In inference mode, with the arrays of the model: these are what is trained.
     chain, X = ready(model, X)
-    arrays = parameter_arrays(chain)
-    rates = rates isa Real ? fill(rates, length(arrays)) : rates
+    own = trained(chain)
+    rates = rates isa Real ? fill(rates, length(own)) : rates
     size(X, ndims(X)) == count_samples(Y) ||
         throw(DimensionMismatch("$(size(X, ndims(X))) samples, but $(count_samples(Y)) targets"))
-    length(rates) == length(arrays) ||
-        throw(DimensionMismatch("$(length(rates)) rates, but $(length(arrays)) parameters"))
+    length(rates) == length(own) ||
+        throw(DimensionMismatch("$(length(rates)) rates, but $(length(own)) parameters"))
+    check_loss(loss, chain)
     # Not by `Flux.setup`, which looks into views and transposes for the array behind them.
-    trained = Flux.Optimisers.Leaf[Flux.Optimisers.Leaf(optimiser, Flux.Optimisers.init(optimiser, p)) for p in arrays]
-    return Training(chain, arrays, trained, X, Y, loss, collect(Float64, rates), clip_norm, Gradients(), 0)
+    optimised = Flux.Optimisers.Leaf[optimiser_leaf(optimiser, p, Float64(rate)) for (p, rate) in zip(own, rates)]
+    return Training(chain, own, optimised, X, Y, loss, collect(Float64, rates), clip_norm, Gradients(), 0)
+end
+
+"a parameter's rule, whose rate has the type of all later ones, and its state"
+function optimiser_leaf(optimiser, p::Parameter, rate::Float64)
+    return Flux.Optimisers.Leaf(Flux.Optimisers.adjust(optimiser, rate), Flux.Optimisers.init(optimiser, value(p.leaf)))
 end
 
 """
@@ -124,11 +154,12 @@ end
 
 "one step on one batch, unless its loss is not finite; returns the loss before it"
 function step!(t::Training, x::AbstractArray, y)
-    loss, gradients = value_and_gradient(t.loss, t.chain, x, y; t.arrays, t.see)
+    loss, gradients = value_and_gradient(t.loss, t.chain, x, y; t.own, t.see)
     isfinite(loss) || return Float64(loss)
-    for (leaf, p, g) in zip(t.optimiser_leaves, t.arrays, clip(gradients, t.clip_norm))
-        _, moved = Flux.Optimisers.update!(leaf, p, g)
-        moved === p || copyto!(p, moved) # Optimisers writes into dense arrays, and makes others anew
+    for (state, p, g) in zip(t.optimiser_leaves, t.own, clip(gradients, t.clip_norm))
+        array = value(p.leaf)
+        _, moved = Flux.Optimisers.update!(state, array, g)
+        moved === array || copyto!(array, moved) # Optimisers writes into dense arrays, and makes others anew
     end
     t.step += 1
     return Float64(loss)
@@ -138,15 +169,15 @@ end
 gather(X::AbstractArray{T,N}, batch) where {T,N} = X[ntuple(_ -> Colon(), Val(N - 1))..., batch]
 
 """
-    value_and_gradient(loss, chain, x, y; arrays, see) -> (value, gradients)
+    value_and_gradient(loss, chain, x, y; own, see) -> (value, gradients)
 
-The loss of a batch, and its gradients in the order of [`parameters`](@ref). Who asks again and again keeps the `arrays` of
-the parameters, and `see`.
+The loss of a batch, and its gradients in the order of [`parameters`](@ref). Who asks again and again keeps the chain's `own`
+parameters, and `see`.
 """
-function value_and_gradient(loss, @nospecialize(chain::Chain), x::AbstractArray, y; arrays=parameter_arrays(chain), see=Gradients())
+function value_and_gradient(loss, @nospecialize(chain::Chain), x::AbstractArray, y; own=trained(chain), see=Gradients())
     f, chain_back = observed_pullback(chain, x, see)
-    value, (slope,) = Flux.withgradient(f -> loss(f, y), f)
-    return value, map(filled, gradients!(see, chain_back, slope), arrays)
+    found, (slope,) = Flux.withgradient(f -> loss(f, y), f)
+    return found, [filled(g, value(p.leaf)) for (p, g) in zip(own, gradients!(see, chain_back, slope, own))]
 end
 
 "the gradients times min(1, limit / their norm together); `nothing` leaves them as they are"

@@ -34,7 +34,7 @@ for layers in training mode (`active = true`) and for arrays that two layers sha
 function from_flux(model)
     chain = as_chain(model)
     translated = Chain(in_place(chain, "")...)
-    arrays = [leaf for of in (fields, buffers) for leaf in leaves(translated, of)]
+    arrays = [leaf for of in (fields, buffers) for leaf in uses(translated, of)]
     check_shared(arrays)
     params = Pair{String,Array}[
         leaf.name => to_canonical(type(leaf), Val(leaf.field), copy(value(leaf))) for leaf in arrays

@@ -32,6 +32,17 @@
         end
     end
 
+    @testset "activations of a user, by dual numbers" begin
+        a = 0.3
+        for σ in (z -> z * NNlib.sigmoid(z), z -> max(0.1z, z), z -> a * z^2, z -> one(z), z -> z > 0 ? z : zero(z))
+            own = f64(Chain(Dense(3 => 4, σ), Dense(4 => 2)))
+            for outputs in (1, :full)
+                @test gap(ntk(own, [X zeros(3)]; outputs), ntk(own, [X zeros(3)]; outputs, method=:plain)) < 1e-12
+            end
+            @test outputs(own, X) ≈ own(X)
+        end
+    end
+
     @testset "images" begin
         flat = Chain(Flux.flatten, chain.layers...)
         wide = Chain(Flux.flatten, random_chain(rng, (6, 2), tanh).layers...)

@@ -59,18 +59,6 @@
         @test_throws "layer 1, a BatchNorm is without statistics" from_flux(touching)
         @test_throws r"Dropout is in training mode" jacobian(Chain(Dense(2 => 2), Flux.trainmode!(Dropout(0.5))), X)
         d = f64(Dense(2 => 2, tanh))
-        @test_throws r"1.weight and 0.weight are one shared array" ntk(Chain(d, d), X)
-        W = [0.5 -1.0; 2.0 0.25]
-        for tied in (W, W', transpose(W), view(W, :, :), reshape(view(W, :), 2, 2))
-            @test_throws r"1.weight and 0.weight are one shared array" ntk(Chain(Dense(W), Dense(tied)), X)
-        end
-        halves = randn(2, 4) # two parameters in one array are two
-        @test size(ntk(Chain(Dense(view(halves, :, 1:2)), Dense(view(halves, :, 3:4))), X)) == (4, 4)
-        join = f64(Flux.Bilinear((2, 2) => 2))
-        @test_throws r"SkipConnection whose connection, a Bilinear, has parameters" ntk(Chain(SkipConnection(d, join)), X)
-        @test_throws r"Parallel whose connection, a Bilinear, has parameters" ntk(Chain(Parallel(join, d, deepcopy(d))), X)
-        branch() = f64(Dense(2 => 2))
-        @test_throws r"Parallel with 3 branches" ntk(Chain(Parallel(+, branch(), branch(), branch())), X)
         @test_throws r"no parameters nope, 0.\*; it has 0.weight, 0.bias" ntk(Chain(d), X; params=["nope", "0.*", "0.bias"])
     end
 

@@ -53,6 +53,8 @@
         @test_throws ArgumentError infinite_ntk(Chain(Dense(3 => 2)), X; w_std=0, b_std=0)
         @test_throws ArgumentError infinite_ntk(Chain(Dense(3 => 2)), X; w_std=1, b_std=0, parameterization=:other)
         @test_throws ArgumentError infinite_ntk(Chain(SkipConnection(Dense(3 => 3, relu), +)), X; w_std=1, b_std=0)
+        branch() = Dense(3 => 3)
+        @test_throws "3 branches" infinite_ntk(Chain(Parallel(+, branch(), branch(), branch())), X; w_std=1, b_std=0)
         @test_throws DimensionMismatch infinite_ntk(Chain(Dense(3 => 2)), X, randn(rng, 2, 2); w_std=1, b_std=0)
     end
 end

@@ -102,9 +102,43 @@
             @test (@inferred UDLBridge.kernel_array(Float64, r, 2, found, 4)) isa T
             @test (@inferred UDLBridge.kernel_array(Float64, r, 2, found, 4, found, 4)) isa T
         end
-        @test only(Base.return_types(ntk, (typeof(chain), typeof(X)))) <: Array
-        @test only(Base.return_types(jacobian, (typeof(chain), typeof(X)))) <: Vector{<:Pair{String,<:Array}}
-        @test jacobian(chain, X) isa Vector{Pair{String,Array{Float64}}}
+    end
+
+    @testset "what the type of a network tells is inferred: $T" for T in (Float32, Float64)
+        convert_to = T === Float32 ? f32 : f64
+        block = SkipConnection(Chain(Dense(4 => 4, relu), Dense(4 => 4; bias=false)), +)
+        for (chain, X) in (
+            (Chain(Dense(3 => 4, tanh), block, Dropout(0.1), Dense(4 => 2), softmax), randn(rng, T, 3, 4)),
+            (Chain(; first=Dense(3 => 4), second=Dense(4 => 2)), randn(rng, T, 3, 4)),
+            (Chain(Conv((2, 2), 1 => 2, relu), MaxPool((2, 2)), Flux.flatten, Dense(2 => 2)), randn(rng, T, 3, 3, 1, 4)),
+            (Dense(3 => 2), randn(rng, T, 3, 4)),
+        )
+            chain = convert_to(chain)
+            @test (@inferred ntk(chain, X)) isa Matrix{T}
+            @test (@inferred ntk(chain, X, X)) isa Matrix{T}
+            @test (@inferred ntk(chain, X; outputs=1)) isa Matrix{T}
+            @test (@inferred input_jacobian(chain, X)) isa Array{T,ndims(X) + 1}
+            @test (@inferred input_hessian(chain, X)) isa Array{T,4}
+            @test (@inferred jacobian(chain, X)) isa Vector{Pair{String,Array{T}}}
+            full(c, x) = ntk(c, x; outputs=:full)
+            @test (@inferred full(chain, X)) isa Array{T,4}
+            @test only(Base.return_types(ntk, Tuple{typeof(chain),typeof(X)})) === Matrix{T}
+        end
+        # A function may make other numbers: what it makes is known when it has run.
+        narrow = f64(Chain(Dense(3 => 4), x -> Float32.(x)))
+        @test ntk(narrow, randn(rng, 3, 4)) isa Matrix{Float32}
+    end
+
+    @testset "a kernel that is not finite is refused, with the entry" begin
+        chain = Chain(Dense(ones(Float32, 1, 2), false))
+        X = Float32[1 1.0f20; 1 1]
+        @test_throws "NumericalError: K[2, 2] is Inf in Float32" ntk(chain, X)
+        @test_throws "compute it in Float64 (f64(chain))" ntk(chain, X; method=:plain)
+        @test_throws "K[2, 1] is NaN in Float32: a number on the way" ntk(chain, Float32[1 NaN; 1 1])
+        @test_throws "scale the samples or the weights down" ntk(f64(chain), [1e200 0; 0 0])
+        @test_throws UDLBridge.NumericalError infinite_ntk(Chain(Dense(2 => 3), Dense(3 => 1)), [1e200 1; 1 1]; w_std=1, b_std=0)
+        large = 0.9 * sqrt(floatmax(Float64)) # entries whose sum alone is not finite are finite
+        @test all(isfinite, ntk(f64(chain), [large large; 0 0]))
     end
 
     @testset "errors" begin

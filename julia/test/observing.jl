@@ -27,8 +27,9 @@ UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(
         own() = kind(randn(rng, 4), randn(rng, 4, 4))
         inside = SkipConnection(Chain(own(), dense(4 => 4)), +)
         chain = Chain(dense(3 => 4), own(), inside, dense(4 => 2))
-        for outputs in (1, :full)
-            @test gap(ntk(chain, X; outputs), ntk(chain, X; outputs, method=:plain)) < 1e-12
+        beside = Chain(dense(3 => 4), Parallel(+, own(), dense(4 => 4)), dense(4 => 2))
+        for outputs in (1, :full), network in (chain, beside)
+            @test gap(ntk(network, X; outputs), ntk(network, X; outputs, method=:plain)) < 1e-12
         end
         for name in ("1.weight", "1.scale", "2.0.scale", "3.bias")
             @test gap(ntk(chain, X; params=[name]), ntk(chain, X; params=[name], method=:plain)) < 1e-12

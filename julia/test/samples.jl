@@ -7,6 +7,7 @@
     @testset "a function that mixes samples is refused: $name" for (name, mix) in (
         ("mean", x -> x .- sum(x; dims=2) ./ size(x, 2)),
         ("the last sample", x -> x .- x[:, end:end]),
+        ("softmax over samples", x -> softmax(x; dims=2)),
         ("the sample before", x -> x .+ x[:, [1; 1:(end - 1)]]),
     )
         mixing = Chain(dense(3 => 4), mix, dense(4 => 2))
@@ -47,6 +48,7 @@
         refused(r"outputs of size \(4,\) of 4 samples", Chain(x -> vec(sum(x; dims=1))), X)
         refused(r"makes a Float64", Chain(sum), X)
         refused("there is no sample in X of size (3, 0)", chain, zeros(3, 0))
+        refused("X is a vector; allowed: (D..., n), samples last", chain, randn(rng, 3))
         refused("X has samples of size (3,), X2 of size (4,)", chain, X, randn(rng, 4, 2))
         refused("the chain has no layers", Chain(), X)
         refused("parameters of type ComplexF64", Chain(Dense(ones(ComplexF64, 2, 3))), X)

@@ -129,6 +129,20 @@ values_of(t::Training) = last.(parameters(t.chain))
         @test all(p -> all(isfinite, p), values_of(t))
     end
 
+    @testset "a loss that takes logits, of a chain that has made probabilities" begin
+        chain, X, Y = problem()
+        trained(last, loss) = Training(Chain(chain..., last...), X, Y, loss; optimiser=Flux.Descent(), rates=0.1)
+        for ending in ((softmax,), (Chain(softmax),))
+            @test_throws "applies softmax itself, and the chain ends in softmax" trained(ending, Flux.logitcrossentropy)
+        end
+        for ending in (softmax, logsoftmax, UDLBridge.Activation(sigmoid), f64(Dense(3 => 3, sigmoid)))
+            @test_throws "applies sigmoid itself" trained((ending,), Flux.logitbinarycrossentropy)
+        end
+        for (ending, loss) in (((), Flux.logitcrossentropy), ((logsoftmax,), Flux.logitcrossentropy), ((softmax,), Flux.crossentropy))
+            @test trained(ending, loss) isa Training
+        end
+    end
+
     @testset "what is refused" begin
         chain, X, Y = problem()
         rule = Flux.Descent()

@@ -2,27 +2,31 @@
 
 function children(@nospecialize(chain::Chain))
     layers = Any[chain.layers...]
-    return Any[(string(index - 1), layers[index], g -> item(part(g, :layers), index)) for index in eachindex(layers)]
+    return Any[(string(index - 1), layers[index], g -> part(part(g, :layers), index)) for index in eachindex(layers)]
 end
 
+# A connection with parameters takes several inputs, so it is no site: the block is one as a whole.
 function children(s::SkipConnection)
-    check_connection(s.connection, "SkipConnection")
+    has_parameters(s.connection) && return Any[]
     return inside(s.layers, "", g -> part(g, :layers))
 end
 
 function children(p::Parallel)
-    check_connection(p.connection, "Parallel")
-    two = length(p.layers) == 2
-    two || throw(ArgumentError("a Parallel with $(length(p.layers)) branches; allowed: Parallel(+, main, shortcut)"))
-    main = inside(p.layers[1], "", g -> item(part(g, :layers), 1))
-    side = inside(p.layers[2], "shortcut.", g -> item(part(g, :layers), 2))
-    return [main; side]
+    has_parameters(p.connection) && return Any[]
+    found = Any[]
+    for (index, (name, branch)) in enumerate(zip(branch_names(p), branches(p)))
+        append!(found, inside(branch, name, g -> part(part(g, :layers), index)))
+    end
+    return found
 end
 
-"refuse a connection with parameters of its own, which have no name"
-function check_connection(@nospecialize(connection), where)
-    nfields(connection) == 0 || isempty(Flux.trainables(connection)) || throw(ArgumentError("a $where whose connection, a \
-        $(nameof(typeof(connection))), has parameters; allowed: a function, as +"))
+branches(p::Parallel) = Any[values(p.layers)...]
+
+"what the names of parameters in each branch begin with; two without names are the main branch of a block and its shortcut"
+function branch_names(p::Parallel)
+    p.layers isa Tuple || return ["$name." for name in keys(p.layers)]
+    length(p.layers) == 2 && return ["", "shortcut."]
+    return ["$(index - 1)." for index in eachindex(p.layers)]
 end
 
 "the children of a chain, or of a single layer, that is itself a part of a layer"
@@ -31,37 +35,44 @@ function inside(@nospecialize(chain::Chain), prefix, pick)
     return Any[(prefix * name, layer, inner ∘ pick) for (name, layer, inner) in children(chain)]
 end
 
-observed(s::SkipConnection, x, see) = s.connection(observed(s.layers, x, see), x)
+function observed(s::SkipConnection, x, see)
+    has_parameters(s.connection) && return see(Whole(s), x)
+    return s.connection(observed_inside(s.layers, x, see), x)
+end
 
 function observed(p::Parallel, x, see)
-    main = observed(p.layers[1], x, see)
-    return p.connection(main, observed(p.layers[2], x, see))
+    has_parameters(p.connection) && return see(Whole(p), x)
+    return p.connection(map(branch -> observed_inside(branch, x, see), values(p.layers))...)
 end
 
 function observed_pullback(s::SkipConnection, x, see::Observer)
+    has_parameters(s.connection) && return pullback_as_whole(s, x, see)
     main, main_back = whole_pullback(s.layers, x, see)
     y, connection_back = connection_pullback(s.connection, main, x)
-    return y, d -> added(main_back, identity, connection_back(d))
+    return y, d -> added(Any[main_back, identity], connection_back(d))
 end
 
 function observed_pullback(p::Parallel, x, see::Observer)
-    main, main_back = whole_pullback(p.layers[1], x, see)
-    side, side_back = whole_pullback(p.layers[2], x, see)
-    y, connection_back = connection_pullback(p.connection, main, side)
-    return y, d -> added(main_back, side_back, connection_back(d))
+    has_parameters(p.connection) && return pullback_as_whole(p, x, see)
+    through = Any[whole_pullback(branch, x, see) for branch in branches(p)]
+    y, connection_back = connection_pullback(p.connection, map(first, through)...)
+    return y, d -> added(Any[branch_back for (_, branch_back) in through], connection_back(d))
 end
 
-by_layer(s::SkipConnection, x) = s.connection(by_layer(s.layers, x), x)
-by_layer(p::Parallel, x) = p.connection(by_layer(p.layers[1], x), by_layer(p.layers[2], x))
+pullback_as_whole(layer, x, see::Observer) = single_pullback(layer, x, see)
+pullback_as_whole(layer, x, see::Recorder) = shown(see, Whole(layer), x)
 
-"two branches joined, and the pullback to both"
-connection_pullback(connection, a, b) = Zygote.pullback(connection, a, b)
+by_layer(s::SkipConnection, x) = s.connection(by_layer(s.layers, x), x)
+by_layer(p::Parallel, x) = p.connection(Any[by_layer(branch, x) for branch in branches(p)]...)
+
+"branches joined, and the pullback to all of them"
+connection_pullback(connection, ys...) = Zygote.pullback(connection, ys...)
 connection_pullback(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
 
-"the sum of the derivatives that come back by two branches, either of which may be `nothing`"
-function added(first_back, second_back, (d, e))
-    a, b = d === nothing ? nothing : first_back(d), e === nothing ? nothing : second_back(e)
-    return a === nothing ? b : b === nothing ? a : a .+ b
+"the sum of the derivatives that come back by branches, each of which may be `nothing`"
+function added(backs::Vector{Any}, derivatives)
+    found = Any[pulled(d, branch_back) for (branch_back, d) in zip(backs, derivatives)]
+    return reduce((a, b) -> a === nothing ? b : b === nothing ? a : a .+ b, found)
 end
 
 function build_layer(::Val{:residual}, settings, param)

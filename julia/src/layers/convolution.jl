@@ -1,7 +1,9 @@
 # Flux's `Conv` is a true convolution: it flips the kernel. `layout.jl` flips the weight once, on its way in and on its way out.
 # Spatial pairs come as (height, width) and are reversed here.
 
-fields(c::Convolution) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+fields(@nospecialize(c::Convolution)) = c.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+
+children(@nospecialize(c::Convolution)) = no_children(c, c.σ)
 
 "spatial settings of a spec, in Flux's order (W, H); pairs (before, after) follow each other"
 spatial(values) = Tuple(Int.(reduce(vcat, reverse(values); init=Int[])))
@@ -19,8 +21,8 @@ end
 groups(c::Conv) = c.groups
 groups(::CrossCor) = 1
 
-plain(c::Conv) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
-plain(c::CrossCor) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
+plain(@nospecialize(c::Conv)) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
+plain(@nospecialize(c::CrossCor)) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
 
 observed(c::Convolution, x, see) = c.σ.(see(Affine(plain(c)), x))
 

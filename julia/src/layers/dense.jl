@@ -1,4 +1,4 @@
-fields(d::Dense) = d.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
+fields(@nospecialize(d::Dense)) = d.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
 function build_layer(::Val{:dense}, settings, param)
     weight = from_canonical(Dense, Val(:weight), param("weight"))
@@ -9,19 +9,33 @@ end
 "(features, positions..., n) as (features, T, 1, n)"
 positions(x::AbstractArray) = reshape(x, size(x, 1), :, 1, size(x, ndims(x)))
 
-observed(d::Dense, x, see) = NNlib.fast_act(d.σ, x).(see(Affine(plain(d)), x))
+observed(d::Dense, x, see) = fast_activation(d, x).(see(Affine(plain(d)), x))
+
+children(@nospecialize(d::Dense)) = no_children(d, d.σ)
+
+"nothing is inside a layer; refuse an activation with parameters (PReLU): Flux's rule for activations leaves these out"
+function no_children(@nospecialize(layer), @nospecialize(f))
+    nfields(f) == 0 || !has_parameters(f) || throw(ArgumentError("the activation of a $(nameof(typeof(layer))), a \
+        $(nameof(typeof(f))), has parameters, of which Flux gives no gradient; allowed: a layer of its own, x -> f.(x)"))
+    return Any[]
+end
 
 # Without its activation a layer has the same type whatever that was.
-plain(d::Dense) = Dense(d.weight, d.bias)
+plain(@nospecialize(d::Dense)) = Dense(d.weight, d.bias)
 
-function observed_pullback(layer::Union{Dense,Convolution}, x, see::Recorder)
+function by_layer(@nospecialize(d::Dense), x)
+    size(x, 1) == size(d.weight, 2) || return d(x) # Flux's own error
+    return map(fast_activation(d, x), enter(plain(d), x))
+end
+
+function observed_pullback(@nospecialize(layer::Union{Dense,Convolution}), x, see::Recorder)
     z, site_back = shown(see, Affine(plain(layer)), x)
     y, activation_back = activation_pullback(fast_activation(layer, x), z)
     return y, d -> pulled(activation_back(d), site_back)
 end
 
-fast_activation(d::Dense, x) = NNlib.fast_act(d.σ, x)
-fast_activation(c::Convolution, x) = c.σ
+fast_activation(@nospecialize(d::Dense), x) = NNlib.fast_act(d.σ, x)
+fast_activation(@nospecialize(c::Convolution), x) = c.σ
 
 enter(d::Dense, x) = reshape(d.weight * flat(x) .+ d.bias, :, Base.tail(size(x))...)
 back(layer::Dense, x, d) = reshape(transpose(layer.weight) * flat(d), size(x))

@@ -34,12 +34,12 @@ end
 
 enter(l::SampleNorm, xhat) = l.weight .* xhat .+ l.bias
 back(l::SampleNorm, xhat, d) = l.weight .* d
-gradients(::SampleNorm{A,N}, xhat, d) where {A,N} = summed(d .* xhat, N), summed(d, N)
+gradients(::SampleNorm{A,N}, xhat, d) where {A,N} = over_positions(d .* xhat, N), over_positions(d, N)
 
-"(kept..., positions..., n) summed over the positions, (P, n)"
-function summed(d::AbstractArray, kept::Integer)
+"(size of a parameter..., positions..., n) summed over the positions, (P, n)"
+function over_positions(d::AbstractArray, N::Integer)
     n = size(d, ndims(d))
-    return dropdims(sum(reshape(d, prod(size(d)[1:kept]), :, n); dims=2); dims=2)
+    return dropdims(sum(reshape(d, prod(size(d)[1:N]), :, n); dims=2); dims=2)
 end
 
 function build_layer(::Val{:layernorm}, settings, param)
@@ -50,6 +50,7 @@ end
 const ChannelNorm = Union{GroupNorm,BatchNorm}
 
 fields(l::ChannelNorm) = l.affine ? ("weight" => :γ, "bias" => :β) : ()
+children(l::ChannelNorm) = no_children(l, l.λ)
 buffers(l::BatchNorm) = l.track_stats ? ("running_mean" => :μ, "running_var" => :σ²) : ()
 
 "What Flux's layer computes, in two steps: the structured kernel can see where scale and shift enter."

@@ -25,32 +25,32 @@ function winners(x::AbstractArray{T,D}, p::FirstMaxPool{N}) where {T,D,N}
     linear = LinearIndices(space)
     for slice in 0:(size(x, N + 1) * size(x, N + 2) - 1), (o, window) in enumerate(CartesianIndices(count))
         corner = (Tuple(window) .- 1) .* p.stride .- p.pad
-        best, place = typemin(T), 0
+        best, winner = typemin(T), 0
         for u in CartesianIndices(p.k)
             at = corner .+ Tuple(u)
             all(1 .<= at .<= space) || continue
             index = slice * plane + linear[at...]
-            if place == 0 || x[index] > best
-                best, place = x[index], index
+            if winner == 0 || x[index] > best
+                best, winner = x[index], index
             end
         end
-        found[slice * prod(count) + o] = place
+        found[slice * prod(count) + o] = winner
     end
     return found
 end
 @non_differentiable winners(::AbstractArray, ::FirstMaxPool)
 
-gather_windows(x::AbstractArray, places::Array{Int}) = x[places]
+gather_windows(x::AbstractArray, indices::Array{Int}) = x[indices]
 
-function ChainRulesCore.rrule(::typeof(gather_windows), x::AbstractArray, places::Array{Int})
+function ChainRulesCore.rrule(::typeof(gather_windows), x::AbstractArray, indices::Array{Int})
     function back(Δ)
         d, dx = unthunk(Δ), fill!(similar(x), 0)
-        for (index, place) in enumerate(places)
-            dx[place] += d[index]
+        for (k, index) in enumerate(indices)
+            dx[index] += d[k]
         end
         return NoTangent(), dx, NoTangent()
     end
-    return x[places], back
+    return x[indices], back
 end
 
 function build_layer(::Val{:maxpool}, settings, param)

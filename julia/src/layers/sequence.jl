@@ -103,6 +103,7 @@ struct Projection{W<:AbstractMatrix,B}
     weight::W
     bias::B
 end
+(p::Projection)(x) = enter(p, x)
 
 fields(p::Projection) = p.bias === false ? ("weight" => :weight,) : ("weight" => :weight, "bias" => :bias)
 
