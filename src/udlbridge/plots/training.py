@@ -22,8 +22,8 @@ def draw_losses(ax: Axes, run: TrainingRun, label: str) -> Axes:
     steps = max(1, len(run.losses) // max(run.epochs, 1))
     line = ax.plot(np.arange(1, len(run.losses) + 1), run.losses, lw=0.6, alpha=0.4)[0]
     means = run.losses.reshape(run.epochs, steps).mean(axis=1)
-    centres = (np.arange(run.epochs) + 0.5) * steps
-    ax.plot(centres, means, "o-", color=line.get_color(), label=label)
+    centres = np.arange(run.epochs) * steps + (1 + steps) / 2  # steps count from 1
+    ax.plot(centres, means, "o", linestyle=line.get_linestyle(), color=line.get_color(), label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("loss of the batch")
@@ -90,12 +90,13 @@ def _study_figure(study: AlignmentStudy) -> Figure:
     axes = figure.subplots(2, 3)
     draw_series(axes[0, 0], study, "test_error", "test error (%)", percent=True)
     # Not from 0 to 1: what tells the two models apart is a small part of that.
-    draw_series(axes[0, 1], study, "feature_alignment", "alignment of features and labels").set_ylabel(
-        "centred alignment"
-    )
+    draw_series(axes[0, 1], study, "feature_alignment", "alignment of features and labels")
     draw_series(axes[0, 2], study, "ntk_alignment", "alignment of NTK and labels")
     draw_series(axes[1, 0], study, "train_error", "training error (%)", percent=True)
     draw_series(axes[1, 1], study, "ntk_change", "change of the NTK, |K - K0| / |K0|")
+    labels = ("error (%)", "centred alignment", "centred alignment", "error (%)", "relative change")
+    for ax, label in zip(axes.flat, labels, strict=False):
+        ax.set_ylabel(label)
     first = next(iter(study.runs))[0]
     for variant in VARIANTS:
         draw_losses(axes[1, 2], study.runs[first, variant], variant)

@@ -1,0 +1,62 @@
+"""What all pictures have in common: their width, the size of letters, scales, whole numbers where something counts."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+import udlbridge as ub
+from udlbridge.cli.targets import save_figure
+from udlbridge.plots.kernels import agreement_figure, draw_kernel, spectrum_figure
+from udlbridge.plots.style import SIGNED, figure, line
+
+K = np.diag(np.arange(1.0, 13.0))
+FIGURES = {
+    "agreement": lambda: agreement_figure({"a": K, "b": K + 1e-9, "c": K * (1 + 1e-12)}, "three engines"),
+    "spectrum": lambda: spectrum_figure({"a": ub.spectrum(K)}, "a kernel"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_pictures_are_wide_and_their_letters_large(name: str, tmp_path: Path) -> None:
+    drawn = FIGURES[name]()
+    save_figure(drawn, tmp_path / "picture.png", None)
+    width = struct.unpack(">I", (tmp_path / "picture.png").read_bytes()[16:20])[0]
+    assert width >= 1200
+    texts = [text for text in drawn.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 9
+
+
+def test_differences_of_one_figure_have_one_scale() -> None:
+    drawn: Figure = FIGURES["agreement"]()
+    norms = [image.norm for ax in drawn.axes for image in ax.images if isinstance(image.norm, LogNorm)]
+    assert len(norms) == 3
+    assert len({(norm.vmin, norm.vmax) for norm in norms}) == 1
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_what_counts_is_whole(name: str) -> None:
+    drawn = FIGURES[name]()
+    drawn.draw_without_rendering()
+    counted = [ax.xaxis for ax in drawn.axes if ax.get_xlabel() in ("sample j", "rank")]
+    assert counted
+    assert all(float(tick).is_integer() for axis in counted for tick in axis.get_ticklocs())
+
+
+def test_zero_is_the_middle_of_a_signed_map() -> None:
+    with figure(5, 4) as (_, ax):
+        draw_kernel(ax, np.array([[1.0, -0.2], [-0.2, 3.0]]), "signed")
+    (image,) = ax.images
+    assert image.get_cmap().name == SIGNED
+    assert image.norm.vmin == -image.norm.vmax == -3
+
+
+def test_lines_differ_by_more_than_their_colour() -> None:
+    found = [(line(index)["linestyle"], line(index)["marker"]) for index in range(20)]
+    assert len(set(found)) == len(found)
