@@ -25,7 +25,7 @@ from udlbridge.errors import (
 from udlbridge.networks.graphs.operations import OPERATIONS, table
 from udlbridge.networks.graphs.values import PerSample
 
-DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCS = Path(__file__).parents[2] / "docs" / "pages" / "operations.md"
 
 
 def small(**changes: Any) -> ub.Graph:

@@ -190,6 +190,6 @@ def refused(node: fx.Node, operation: str, reason: str) -> ConversionError:
     path, line = module_path(node) or "the module itself", source_line(node)
     return ConversionError(
         f"{operation} in {path} has no translation: {reason}" + (f" ({line})" if line else ""),
-        allowed="the operations in docs/operations.md, on shapes that do not depend on data",
+        allowed="the operations in docs/pages/operations.md, on shapes that do not depend on data",
         remedy="rewrite that line, or use ub.ntk(module, x, backend='torch'), which takes any module",
     )
