@@ -14,6 +14,13 @@ class UDLBridgeError(Exception):
     """Base of all errors raised on purpose.
 
     The message says what was given, what is allowed, and what to do.
+
+    Examples:
+        >>> try:
+        ...     ub.Dense(0, 1)
+        ... except ub.UDLBridgeError as error:
+        ...     print(error.allowed is not None, error.remedy is not None)
+        True True
     """
 
     def __init__(self, given: str, *, allowed: str = "", remedy: str = "") -> None:
@@ -117,4 +124,14 @@ class TorchUnavailable(BackendUnavailable):
 
 
 class JuliaUnavailable(BackendUnavailable):
-    """Julia, or a Julia package that the bridge needs, cannot be used."""
+    """Julia, or a Julia package that the bridge needs, cannot be used.
+
+    Examples:
+        >>> try:
+        ...     k = ub.ntk(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS, backend="julia")
+        ... except ub.JuliaUnavailable as error:
+        ...     k = ub.ntk(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS, backend="torch")
+        >>> k.round(3)
+        array([[14.229, 11.109],
+               [11.109,  9.095]], dtype=float32)
+    """

@@ -71,6 +71,11 @@ def alignment(
 
     Source: Cortes, Mohri, Rostamizadeh (2012), definition 4; Kornblith et al. (2019) for CKA; Song et al. (2012) for
     the unbiased HSIC; Nguyen, Raghu, Kornblith (2021) for batches.
+
+    Examples:
+        >>> k = np.diag([1.0, 2.0, 3.0])
+        >>> round(ub.alignment(k, 2 * k), 6)
+        1.0
     """
     options: dict[str, Any] = {"centred": centred, "estimator": estimator, "batch": batch, "tile": tile}
     return float(alignment_matrix([k1, k2], **options)[0, 1])
@@ -90,6 +95,12 @@ def alignment_matrix(
 
     Raises:
         As `alignment`.
+
+    Examples:
+        >>> k = np.diag([1.0, 2.0, 3.0])
+        >>> ub.alignment_matrix([k, 2 * k]).round(6)
+        array([[1., 1.],
+               [1., 1.]])
     """
     ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]
@@ -232,6 +243,12 @@ def layer_alignments(
 
     Raises:
         As `features` and `alignment`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)])
+        >>> found = ub.layer_alignments(model, np.eye(2, dtype="float32"), ub.label_kernel([1, -1]))
+        >>> len(found)
+        2
     """
     network = as_network(model, output=output)
     batch = checked_samples(network, x)

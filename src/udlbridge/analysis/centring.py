@@ -27,6 +27,11 @@ def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
         NumericalError: it has NaN or infinity in it, or centred entries are too large for float64.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), Lemma 1.
+
+    Examples:
+        >>> ub.centre(np.eye(2))
+        array([[ 0.5, -0.5],
+               [-0.5,  0.5]])
     """
     kernel = as_kernel(k)
     check_square([kernel])

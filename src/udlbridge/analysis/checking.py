@@ -53,6 +53,12 @@ class CheckReport(Displayed):
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
     all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
     first behind which they do.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> report = ub.check(model, np.eye(2), backends=["torch", "reference"])
+        >>> report.engines, bool(report.worst < 1e-12)
+        (('torch', 'reference'), True)
     """
 
     comparisons: tuple[Comparison, ...]
@@ -150,6 +156,11 @@ def check(
         ConversionError: other backends were named for a module that has no translation.
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> ub.check(model, np.eye(2), backends=["torch", "reference"]).ok
+        True
     """
     backends = None if isinstance(backends, str) and backends.strip() == "all" else backends
     network = as_network(model, output=output)

@@ -117,6 +117,13 @@ def compare_models(
         DTypeError: one network is float32, the other float64.
         InputError, ShapeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> other = model.with_params({**model.params, "1.bias": np.ones(2)})
+        >>> report = ub.compare_models(model, other, np.eye(2))
+        >>> report.ok, report.steps[report.parted].first
+        (False, 'dense(3, 2)')
     """
     networks = [as_network(network, output=output if is_module(network) else None) for network in (first, second)]
     if output is not None and not any(map(is_module, (first, second))):

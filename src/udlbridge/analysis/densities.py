@@ -47,6 +47,11 @@ class SpectralDensity(Displayed):
 
     At every point the truth, spread in the same way, lies within `error` (T,) for at least 95 of 100 seeds; `error` is
     0, and `seed` None, where all eigenvalues were computed. `products` counts products of the kernel with a vector.
+
+    Examples:
+        >>> found = ub.spectral_density(np.diag([1.0, 2.0, 3.0, 4.0]))
+        >>> found.n, found.points.shape == found.density.shape
+        (4, True)
     """
 
     points: np.ndarray
@@ -124,6 +129,11 @@ def spectral_density(
         any positive eigenvalue.
 
     Source: Lin, Saad, Yang, Approximating spectral densities of large matrices (2016); Ubaru, Chen, Saad (2017).
+
+    Examples:
+        >>> found = ub.spectral_density(np.diag([1.0, 10.0, 100.0]), points=50)
+        >>> found.scale, found.points.shape
+        ('log', (50,))
     """
     scale, points = checked_choice("scale", scale, SCALES), checked_count("points", points, 2)
     width = None if width is None else checked_positive("width", width)

@@ -50,6 +50,10 @@ def effective_rank(
         positive semidefinite.
 
     Source: Roy, Vetterli, The effective rank: a measure of effective dimensionality (2007).
+
+    Examples:
+        >>> print(ub.effective_rank(np.eye(4)))
+        4 (exact)
     """
     probes, seed, steps = checked_count("probes", probes, LEAST), checked_seed(seed), checked_count("steps", steps, 1)
     kind, exact_limit = checked_choice("kind", kind, KINDS), checked_count("exact_limit", exact_limit, 0)

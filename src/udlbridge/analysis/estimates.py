@@ -24,6 +24,11 @@ class Estimate:
     `error` is 0 where the number was computed from all entries, and not estimated. `products` counts the products of
     the kernel with a vector; `seed` draws the probes again, and is None where there were none. `float` of it is
     `value`.
+
+    Examples:
+        >>> found = ub.trace(np.diag([1.0, 2.0, 3.0]))
+        >>> found.value, found.low, found.high
+        (6.0, 6.0, 6.0)
     """
 
     value: float

@@ -41,6 +41,11 @@ def features(
     Raises:
         OptionError: there is no such layer.
         As `udlbridge.outputs`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)])
+        >>> ub.features(model, np.eye(2, dtype="float32")).shape  # what the readout sees
+        (2, 3)
     """
     network = as_network(model, output=output)
     batch = checked_samples(network, x)
@@ -83,6 +88,11 @@ def feature_kernel(
 
     It takes the memory of phi, (n, d), and reads like an array; `np.asarray` of it is all of it. Arguments and errors
     are those of `features`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)])
+        >>> ub.feature_kernel(model, np.eye(2, dtype="float32")).shape
+        (2, 2)
     """
     return FactoredKernel(features(model, x, layer=layer, backend=backend, output=output))
 

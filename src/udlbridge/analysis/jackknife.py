@@ -29,6 +29,12 @@ class AlignmentInterval(Displayed):
     """An alignment of two kernels of `n` samples, and the interval [`low`, `high`] that holds the population's.
 
     It does in a share of `level` of draws of the samples, where n is large and the alignment is neither 0 nor 1.
+
+    Examples:
+        >>> phi = np.random.default_rng(0).normal(size=(20, 3))
+        >>> found = ub.alignment_interval(phi @ phi.T, phi[:, :2] @ phi[:, :2].T)
+        >>> found.low < found.alignment < found.high, found.level
+        (True, 0.95)
     """
 
     alignment: float
@@ -77,6 +83,11 @@ def alignment_interval(
         NumericalError: the alignment is not defined without one of the samples; and as `alignment`.
 
     Source: Efron, Stein, The jackknife estimate of variance (1981).
+
+    Examples:
+        >>> phi = np.random.default_rng(0).normal(size=(20, 3))
+        >>> ub.alignment_interval(phi @ phi.T, phi[:, :2] @ phi[:, :2].T, level=0.9).n
+        20
     """
     from scipy.special import stdtrit
 

@@ -23,6 +23,12 @@ def label_kernel(y: np.ndarray) -> FactoredKernel:
         InputError, ShapeError, DTypeError: y is neither of the two.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), section 2.
+
+    Examples:
+        >>> np.asarray(ub.label_kernel([1, 1, -1]))
+        array([[ 1.,  1., -1.],
+               [ 1.,  1., -1.],
+               [-1., -1.,  1.]])
     """
     array = as_array(y, "the labels")
     if array.dtype.kind not in "biuf" or array.size == 0 or array.ndim not in (1, 2):

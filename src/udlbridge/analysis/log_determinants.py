@@ -38,6 +38,10 @@ def log_det(
         shift.
 
     Source: Ubaru, Chen, Saad, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature (2017).
+
+    Examples:
+        >>> ub.log_det(np.diag([1.0, np.e]), shift=0.0).value
+        1.0
     """
     probes, seed, steps = checked_count("probes", probes, LEAST), checked_seed(seed), checked_count("steps", steps, 1)
     shift, exact_limit = checked_not_negative("shift", shift), checked_count("exact_limit", exact_limit, 0)

@@ -30,6 +30,12 @@ class AlignmentTest(Displayed):
     alignment has over all permutations; None where there is no such distribution, as for kernels that are not positive
     semidefinite. `null` holds the permuted alignments, a read-only array of float64; `seed` draws the permutations
     again.
+
+    Examples:
+        >>> phi = np.random.default_rng(0).normal(size=(20, 3))
+        >>> found = ub.alignment_test(phi @ phi.T, phi @ phi.T, permutations=99, seed=0)
+        >>> found.p_value, found.null.shape
+        (0.01, (99,))
     """
 
     alignment: float
@@ -103,6 +109,11 @@ def alignment_test(
     Source: Gretton et al., A kernel statistical test of independence (2008), for the test and the gamma distribution;
     Kazi-Aoual et al., Refined approximations to permutation tests (1995), for its exact moments; Phipson, Smyth (2010)
     for counting the identity.
+
+    Examples:
+        >>> phi, other = np.random.default_rng(0).normal(size=(2, 20, 3))
+        >>> ub.alignment_test(phi @ phi.T, other @ other.T, permutations=99, seed=0).p_value > 0.05
+        True
     """
     count, seed = checked_count("permutations", permutations, 0), checked_seed(seed)
     checked_estimator(estimator)

@@ -25,6 +25,11 @@ class Repair(Displayed):
 
     `smallest` is lambda_min before. `change` is the Frobenius norm of the difference relative to that of the original,
     `diagonal_change` the largest difference on the diagonal relative to its largest entry.
+
+    Examples:
+        >>> found = ub.repair(np.array([[1.0, 2.0], [2.0, 1.0]]))
+        >>> found.method, round(found.smallest, 6)
+        ('threshold', -1.0)
     """
 
     kernel: np.ndarray
@@ -145,6 +150,11 @@ def repair(k: object, method: str = "threshold") -> Repair:
         ShapeError, InputError: as `udlbridge.spectrum`.
         NumericalError: "closest" and a negative entry on the diagonal, or no convergence; entries that have become too
             large for the dtype.
+
+    Examples:
+        >>> k = ub.repair(np.array([[1.0, 2.0], [2.0, 1.0]])).kernel
+        >>> ub.spectrum(k).verdict
+        'PSD'
     """
     if method not in METHODS:
         raise OptionError(f"method={method!r}", allowed=", ".join(METHODS), remedy="choose one of them")

@@ -34,7 +34,13 @@ class LayerSignal:
 
 @dataclass(frozen=True, repr=False)
 class SignalReport(Displayed):
-    """The size of the signals per layer; prints as a table."""
+    """The size of the signals per layer; prints as a table.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)])
+        >>> len(ub.signal_report(model, np.eye(2, dtype="float32")).rows)
+        2
+    """
 
     rows: tuple[LayerSignal, ...]
 
@@ -94,6 +100,12 @@ def signal_report(
         ConversionError: a module whose outputs cannot be followed to its parameters.
 
     Source: Prince, Understanding Deep Learning (2023), section 7.5.
+
+    Examples:
+        >>> model = ub.models.lenet5()
+        >>> x = np.zeros((2, 1, 28, 28), dtype="float32")
+        >>> bool(ub.signal_report(model, x).activation_std[0] < 1)
+        True
     """
     network = as_network(model, output=output)
     name = checked_engine(network, backend)

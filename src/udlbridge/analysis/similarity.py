@@ -30,6 +30,12 @@ class SimilarityMap(Displayed):
     """`values[a, b]`: how alike layer a of the first network and layer b of the second one are, at most 1.
 
     `first` and `second` name the layers, `backends` are the engines that evaluated the networks.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> found = ub.similarity_map(model, model, np.random.default_rng(0).normal(size=(5, 2)))
+        >>> found.measure, found.values.diagonal().round(6)
+        ('cka', array([1., 1.]))
     """
 
     values: np.ndarray
@@ -114,6 +120,12 @@ def similarity_map(
 
     Source: Kornblith et al. (2019) for CKA; Williams et al., Generalized shape metrics on neural representations
     (2021); Kriegeskorte, Mur, Bandettini, Representational similarity analysis (2008).
+
+    Examples:
+        >>> first = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> x = np.random.default_rng(0).normal(size=(5, 2))
+        >>> ub.similarity_map(first, ub.Model([ub.Dense(2, 4)], dtype="float64"), x).values.shape
+        (2, 1)
     """
     measure = checked_choice("measure", measure, MEASURES)
     networks = as_network(network1, output=output), as_network(network2, output=output2)

@@ -95,6 +95,12 @@ def spectrum(
 
     Source: the tolerance is that of numerical rank (Higham, Accuracy and Stability, 2002) with sqrt(n) for n, since
     rounding in a Gram matrix adds up at random. The bounds of a partial spectrum: `udlbridge.analysis.krylov`.
+
+    Examples:
+        >>> ub.spectrum(np.diag([1.0, 2.0])).eigenvalues
+        array([1., 2.])
+        >>> ub.spectrum(np.array([[1.0, 2.0], [2.0, 1.0]])).verdict
+        'not PSD'
     """
     k, dense_limit = checked_count("k", k, 1), checked_count("dense_limit", dense_limit, 0)
     max_products, seed = checked_count("max_products", max_products, 1), checked_seed(seed)

@@ -35,6 +35,10 @@ def trace(kernel: object, *, probes: int = PROBES, seed: int | None = None) -> E
         OptionError: fewer than 3 probes, or an invalid seed.
 
     Source: Epperly, Tropp, Webber (2024).
+
+    Examples:
+        >>> ub.trace(np.diag([3.0, 4.0])).value
+        7.0
     """
     probes, seed = checked_count("probes", probes, LEAST), checked_seed(seed)
     source = source_of(kernel, check=False)
@@ -51,6 +55,10 @@ def frobenius_norm(kernel: object, *, probes: int = PROBES, seed: int | None = N
     Exact where entries can be read, in one pass. Of an operator it is estimated from the same products as `trace`.
 
     Arguments, result and errors are those of `trace`; an array that is not symmetric is an error here.
+
+    Examples:
+        >>> ub.frobenius_norm(np.diag([3.0, 4.0])).value
+        5.0
     """
     probes, seed = checked_count("probes", probes, LEAST), checked_seed(seed)
     source = source_of(kernel, check=False)

@@ -32,6 +32,11 @@ class Spectrum(Displayed):
     `seed` draws that start vector again.
 
     Two spectra are equal if all of this is.
+
+    Examples:
+        >>> found = ub.spectrum(np.diag([1.0, 2.0]))
+        >>> found.eigenvalues, found.negative, found.verdict
+        (array([1., 2.]), 0, 'PSD')
     """
 
     eigenvalues: np.ndarray

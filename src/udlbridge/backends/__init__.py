@@ -2,6 +2,10 @@
 
 An engine is an entry point of the group `udlbridge.backends`, which names an `Engine`. Those of this package are found
 in the same way as anyone's: a further one needs a package of its own, and nothing here.
+
+Examples:
+    >>> "reference" in ub.backends.usable()
+    True
 """
 
 from __future__ import annotations

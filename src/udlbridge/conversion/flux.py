@@ -21,6 +21,13 @@ def from_flux(source: str | os.PathLike[str] | Any) -> Model:
         ModelFileError: as `Model.load`.
         ConversionError: a chain with a layer that has no translation, or what is neither a file nor a chain.
         JuliaUnavailable: the chain's Julia lacks what `udlbridge` needs.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> path = mkdtemp() + "/chain.safetensors"  # in Julia: UDLBridge.save(chain, path)
+        >>> ub.Model([ub.Dense(2, 1)]).save(path)
+        >>> ub.from_flux(path).n_params
+        3
     """
     if isinstance(source, (str, os.PathLike)):
         return Model.load(source)

@@ -34,6 +34,11 @@ def from_gpt2(module: Any) -> Model:
         ConversionError: something else, a variant that is no GPT-2, or weights that are not float32 or float64.
 
     Source: Radford et al. (2019).
+
+    Examples:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel  # doctest: +SKIP
+        >>> ub.from_gpt2(GPT2LMHeadModel(GPT2Config(n_layer=1)).eval()).takes_tokens  # doctest: +SKIP
+        True
     """
     config: Any = getattr(module, "config", None)
     if getattr(config, "model_type", None) != "gpt2" or not hasattr(module, "lm_head"):

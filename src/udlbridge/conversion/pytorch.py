@@ -53,6 +53,11 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
         InputError, ShapeError, DTypeError: what is wrong with `x`.
         OptionError: `inference` is not a truth value.
         TorchUnavailable: PyTorch is not installed.
+
+    Examples:
+        >>> from torch import nn
+        >>> ub.from_torch(nn.Sequential(nn.Linear(2, 3), nn.Tanh())).n_params
+        9
     """
     backends.require_torch()
     if x is not None:
@@ -83,6 +88,11 @@ def to_torch(model: Model | Graph) -> nn.Module:
     Raises:
         OptionError: `model` is neither.
         TorchUnavailable: PyTorch is not installed.
+
+    Examples:
+        >>> module = ub.to_torch(ub.Model([ub.Dense(2, 3, "tanh")]))
+        >>> sorted(module.state_dict())
+        ['0.bias', '0.weight']
     """
     if isinstance(model, Graph):
         backends.require_torch()

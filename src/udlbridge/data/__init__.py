@@ -1,4 +1,10 @@
-"""MNIST and MNIST-1D as arrays."""
+"""MNIST and MNIST-1D as arrays.
+
+Examples:
+    >>> x, y = ub.data.mnist("train", n=3)
+    >>> x.shape, y
+    ((3, 784), array([5, 0, 4]))
+"""
 
 from __future__ import annotations
 

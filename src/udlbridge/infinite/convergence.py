@@ -31,6 +31,11 @@ class Convergence(Displayed):
     of the features before its last layer. Both distances are about c / sqrt(width x draws) where the formulas are
     right, as long as draws are no more than widths: beyond, the mean over draws itself is off by 1 / width. `single` is
     the root mean square distance of the NTK of one draw, c / sqrt(width).
+
+    Examples:
+        >>> found = ub.converges([ub.Dense(2, 8, "relu"), ub.Dense(8, 1)], widths=(8, 32), draws=2, engines=["torch"])
+        >>> found.ntk["torch"].shape, found.draws
+        ((2,), 2)
     """
 
     widths: tuple[int, ...]
@@ -99,6 +104,12 @@ def converges(
         OptionError, InputError, BackendUnavailable: what is wrong with the rest.
 
     Source: Jacot, Gabriel, Hongler (2018), theorem 1; Lee et al. (2018).
+
+    Examples:
+        >>> layers = [ub.Dense(2, 8, "relu"), ub.Dense(8, 1)]
+        >>> found = ub.converges(layers, widths=(8, 512), draws=4, engines=["torch"])
+        >>> bool(found.single["torch"][1] < found.single["torch"][0])
+        True
     """
     w_std, b_std = checked_positive("w_std", w_std), checked_not_negative("b_std", b_std)
     counts = tuple(checked_count("widths", width, 1) for width in widths)

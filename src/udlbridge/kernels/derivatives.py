@@ -30,6 +30,10 @@ def outputs(model: Model | Any, x: Any, *, backend: str | None = None, output: A
     Raises:
         InputError, ShapeError, DTypeError: what is wrong with `x`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+
+    Examples:
+        >>> ub.outputs(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS).shape
+        (2, 1)
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
@@ -49,6 +53,11 @@ def jacobian(model: Model | Any, x: Any, *, backend: str | None = None, output: 
 
     Raises:
         As `outputs`; ConversionError for a module or graph whose outputs cannot be followed to its parameters.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 1)])
+        >>> {name: block.shape for name, block in ub.jacobian(model, np.eye(2, dtype="float32")).items()}
+        {'0.weight': (2, 1, 3, 2), '0.bias': (2, 1, 3), '1.weight': (2, 1, 1, 3), '1.bias': (2, 1, 1)}
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
@@ -74,6 +83,11 @@ def input_jacobian(
     Raises:
         As `outputs`; InputError for a model that takes tokens; ConversionError for a module or graph whose outputs
         cannot be followed to its samples.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
+        >>> bool(np.allclose(ub.input_jacobian(model, np.eye(2))[0], model.params["0.weight"]))
+        True
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
@@ -108,6 +122,11 @@ def input_hessian(
     Raises:
         As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens; ConversionError
         as `input_jacobian`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 1)])
+        >>> ub.input_hessian(model, np.eye(2, dtype="float32")).shape
+        (2, 1, 2, 2)
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)

@@ -20,6 +20,13 @@ class TaylorExpansion:
 
     Of degree 1: f(x; theta_0) + J(x) (theta - theta_0), J being the Jacobian at theta_0. Its NTK is that of `model`,
     wherever theta is.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> moved = model.with_params({name: value + 0.01 for name, value in model.params.items()})
+        >>> expansion = ub.taylor_expand(model, 2)
+        >>> bool(np.allclose(expansion.outputs(moved, np.eye(2)), ub.outputs(moved, np.eye(2)), atol=1e-4))
+        True
     """
 
     model: Model
@@ -54,6 +61,10 @@ def taylor_expand(model: Model, degree: int) -> TaylorExpansion:
 
     Raises:
         OptionError: not a Model, or a degree that is not a whole number of at least 0.
+
+    Examples:
+        >>> ub.taylor_expand(ub.Model([ub.Dense(2, 3, "tanh")]), 3).degree
+        3
     """
     check_model(model)
     return TaylorExpansion(model, checked_count("degree", degree, 0))
@@ -68,6 +79,11 @@ def linearize(model: Model) -> TaylorExpansion:
         OptionError: not a Model.
 
     Source: Lee et al., Wide neural networks of any depth evolve as linear models under gradient descent (2019).
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> bool(np.allclose(ub.linearize(model).outputs(model, np.eye(2)), ub.outputs(model, np.eye(2))))
+        True
     """
     return taylor_expand(model, 1)
 

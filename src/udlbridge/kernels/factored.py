@@ -31,6 +31,11 @@ class FactoredKernel(NDArrayOperatorsMixin):
     Raises:
         ShapeError: not of two axes, or empty.
         DTypeError: not of real numbers.
+
+    Examples:
+        >>> k = ub.FactoredKernel(np.ones((1000, 2)))
+        >>> k.shape, k.nbytes, float(k[3, 5])
+        ((1000, 1000), 16000, 2.0)
     """
 
     __slots__ = ("factor",)

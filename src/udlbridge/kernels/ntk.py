@@ -73,6 +73,11 @@ def ntk(
         entry that is not finite, since a number on the way to it left the range of the dtype.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
+
+    Examples:
+        >>> ub.ntk(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS).round(3)
+        array([[14.229, 11.109],
+               [11.109,  9.095]], dtype=float32)
     """
     model = as_network(model, output=output)
     rows, columns = _batches(model, x, x2)
@@ -112,6 +117,12 @@ def layer_kernels(
 
     Raises:
         As `udlbridge.ntk`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
+        >>> parts = ub.layer_kernels(model, np.eye(2))
+        >>> list(parts), bool(np.allclose(sum(parts.values()), ub.ntk(model, np.eye(2))))
+        (['0', '1'], True)
     """
     model = as_network(model, output=output)
     rows, columns = _batches(model, x, x2)

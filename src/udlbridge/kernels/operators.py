@@ -29,6 +29,11 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
 
     Besides what a scipy LinearOperator has: `model`, `reduction`, `params` (names), and `rank_bound`, min(n, P) for one
     output or the summed output, min(n, O P) for the trace and the mean, with the P of `params`.
+
+    Examples:
+        >>> operator = ub.ntk_operator(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS)
+        >>> operator.shape, operator.backend
+        ((2, 2), 'torch')
     """
 
     def __init__(self, request: KernelRequest, x: np.ndarray, batch: int = BATCH) -> None:
@@ -205,6 +210,11 @@ def ntk_operator(
         As `udlbridge.ntk`; OutputsError for "diagonal" and "full"; OptionError for a batch below 1.
 
     Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
+
+    Examples:
+        >>> operator = ub.ntk_operator(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS)
+        >>> (operator @ np.ones(2, dtype="float32")).round(2)
+        array([25.34, 20.2 ], dtype=float32)
     """
     model = as_network(model, output=output)
     data = checked_samples(model, x)

@@ -66,6 +66,11 @@ def plan(
             the smallest tile.
         ParameterError: a pattern in `params` that matches nothing.
         BackendUnavailable: the engine cannot run here, so that nothing can be calibrated.
+
+    Examples:
+        >>> plan = ub.plan(ub.models.three_layer_sigmoid(), 60_000, outputs=0, calibrate=False)
+        >>> plan.method, plan.tile, plan.grid.count
+        ('structured', 2000, 465)
     """
     model = as_network(model, output=output)
     sizes: tuple[int, ...] = np.shape(n)

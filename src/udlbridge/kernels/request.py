@@ -90,6 +90,11 @@ def as_network(model: Any, *, output: Any = None) -> Any:
     Raises:
         OptionError: neither; or `output` of what is a network already.
         ConversionError: a module without numbers, or one in training mode that then does something else.
+
+    Examples:
+        >>> from torch import nn
+        >>> ub.as_network(nn.Linear(2, 3)).n_params
+        9
     """
     if isinstance(model, Model | ForeignNetwork):
         if output is not None:

@@ -2,6 +2,11 @@
 
 `he`, `glorot`, `normal` and `torch_default` draw a model's weights anew. Except in the last, biases, scales
 and embeddings begin as in a new `Model`.
+
+Examples:
+    >>> model = ub.init.he(ub.Model([ub.Dense(1000, 1000)]), seed=0)
+    >>> bool(abs(model.params["0.weight"].std() - (2 / 1000) ** 0.5) < 1e-4)
+    True
 """
 
 from __future__ import annotations

@@ -54,6 +54,11 @@ class Model(FrozenNetwork, Displayed):
         ShapeError: if two neighbouring layers do not fit.
         ParameterError: if a name is missing, unknown, misshapen, or a value is not finite.
         OptionError, DTypeError: a `seed` that is not a whole number of at least 0, or another `dtype`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(784, 60, "sigmoid"), ub.Dense(60, 10)], seed=0)
+        >>> model.n_params, list(model.params)
+        (47710, ['0.weight', '0.bias', '1.weight', '1.bias'])
     """
 
     __slots__ = ("_layers",)

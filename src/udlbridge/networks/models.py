@@ -1,6 +1,10 @@
 """The networks of the source notebooks, and small ones of three kinds, by name.
 
 Each function takes a `seed` and a `dtype` as `Model` does, and raises the same errors for them.
+
+Examples:
+    >>> ub.models.three_layer_sigmoid().n_params
+    51370
 """
 
 from __future__ import annotations

@@ -1,6 +1,11 @@
 """What a kernel says of a network's training: outputs over time, posteriors, ensembles, and the largest learning rate.
 
 Everything here is NumPy on kernels that were computed before, by any engine; results are float64.
+
+Examples:
+    >>> flow = ub.predict.gradient_flow(np.eye(2), np.array([1.0, -1.0]))
+    >>> flow.at(np.inf).train.ravel()
+    array([ 1., -1.])
 """
 
 import lazy_loader

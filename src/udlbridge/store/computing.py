@@ -75,6 +75,13 @@ def compute_kernel(
             resumed is of another network, other samples, another reduction or other parameters, or was begun with other
             options.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> model, x = ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS
+        >>> store = ub.compute_kernel(model, x, mkdtemp() + "/K.zarr", progress=False)
+        >>> bool(np.allclose(store[:], ub.ntk(model, x)))
+        True
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)

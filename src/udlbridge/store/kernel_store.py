@@ -26,6 +26,14 @@ class KernelStore(WritableStore):
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
     upper triangle is mirrored on reading. See `reading.StoredKernel` for the arguments.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> path = mkdtemp() + "/K.zarr"
+        >>> _ = ub.compute_kernel(ub.models.notebook_method1(), ub.models.NOTEBOOK_POINTS, path, progress=False)
+        >>> store = ub.KernelStore(path)
+        >>> store.shape, float(store[0, 1]) == float(store[1, 0])
+        ((2, 2), True)
     """
 
     def _load(self) -> None:

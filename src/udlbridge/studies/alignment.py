@@ -82,6 +82,12 @@ def study_alignment(
         As `udlbridge.train`.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
+
+    Examples:
+        >>> data = np.eye(784, dtype="float32")[:8], np.tile([8, 9], 4)
+        >>> study = ub.study_alignment(data, data, backends=["torch"], width=8, epochs=1, batch_size=4, progress=False)
+        >>> sorted(study.runs)
+        [('torch', 'regular'), ('torch', 'slow')]
     """
     if not backends:
         raise OptionError("no backend", allowed="at least one", remedy="name one")

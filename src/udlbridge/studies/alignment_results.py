@@ -46,6 +46,12 @@ class AlignmentStudy(Displayed):
 
     `architecture`: the network in words, as "784-2000-2 ReLU"; `width`: d, the number of features of an image, those
     that the readout sees.
+
+    Examples:
+        >>> data = np.eye(784, dtype="float32")[:8], np.tile([8, 9], 4)
+        >>> study = ub.study_alignment(data, data, backends=["torch"], width=8, epochs=1, batch_size=4, progress=False)
+        >>> study.digits, study.n_train, study.width
+        ((8, 9), 8, 8)
     """
 
     digits: tuple[int, ...]

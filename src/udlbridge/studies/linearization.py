@@ -37,6 +37,12 @@ class LinearizationStudy(Displayed):
     `network`: |f - f_lin|_F / |y - f_0|_F between the network and the linearised one, both trained by the engine, as
     the root of the mean square over `draws` of the start. `closed_form`: the largest such distance between the
     linearised one and the closed form of its training, which should be rounding.
+
+    Examples:
+        >>> model, x = ub.Model([ub.Dense(2, 8, "tanh"), ub.Dense(8, 1)], dtype="float64"), np.eye(2)
+        >>> study = ub.study_linearization(model, x, x[:, :1], widths=(8, 32), steps=4, draws=1, engines=["torch"])
+        >>> study.widths, study.network["torch"].shape[0]
+        ((8, 32), 2)
     """
 
     widths: tuple[int, ...]
@@ -99,6 +105,12 @@ def study_linearization(
         OptionError, InputError, ShapeError, BackendUnavailable: what is wrong with the rest.
 
     Source: Lee et al. (2019), figure 2 and theorem 2.1.
+
+    Examples:
+        >>> model, x = ub.Model([ub.Dense(2, 8, "tanh"), ub.Dense(8, 1)], dtype="float64"), np.eye(2)
+        >>> study = ub.study_linearization(model, x, x[:, :1], widths=(8, 512), steps=4, draws=2, engines=["torch"])
+        >>> bool(study.network["torch"][1].max() < study.network["torch"][0].max())
+        True
     """
     counts = tuple(checked_count("widths", width, 1) for width in widths)
     if not counts:

@@ -1,6 +1,11 @@
 """Assertions for your own tests: engines agree, kernels are close, a kernel is PSD, an engine keeps its contract.
 
 `pytest_plugins = ["udlbridge.testing.plugin"]` in the topmost `conftest.py` brings a fixture `backend` over engines.
+
+Examples:
+    >>> ub.testing.assert_kernels_close(np.eye(3), np.eye(3))
+    >>> ub.testing.assert_psd(np.eye(3)).verdict
+    'PSD'
 """
 
 from __future__ import annotations

@@ -67,6 +67,12 @@ def loss_gradient(
 
     Raises:
         As `train`.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
+        >>> loss, gradient = ub.loss_gradient(model, np.eye(2), ub.outputs(model, np.eye(2)), loss="mse")
+        >>> loss, sorted(gradient)
+        (0.0, ['0.bias', '0.weight'])
     """
     model = as_network(model, output=output)
     name = checked_engine(model, backend)
@@ -161,6 +167,12 @@ def train(
         RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written.
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
+
+    Examples:
+        >>> model, x = ub.Model([ub.Dense(2, 1)], dtype="float64"), np.eye(2)
+        >>> run = ub.train(model, x, x[:, :1], epochs=100, loss="mse", optimizer=("sgd", {"lr": 0.5}), progress=False)
+        >>> bool(run.losses[-1] < 1e-6)
+        True
     """
     model = as_network(model, output=output)
     if save_to is not None:

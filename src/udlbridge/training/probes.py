@@ -71,6 +71,13 @@ class Probe:
         OptionError: a quantity that does not exist, an alignment without a target, or a number that is not a whole one.
 
     Source of ntk_change: Chizat, Oyallon, Bach (2019), on lazy training.
+
+    Examples:
+        >>> probe = ub.Probe(np.eye(2), every=1)
+        >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
+        >>> run = ub.train(model, np.eye(2), np.ones((2, 1)), epochs=2, loss="mse", callbacks=[probe], progress=False)
+        >>> run.records["probe"]["ntk_change"]  # the kernel of a linear network never changes
+        array([0., 0., 0.])
     """
 
     x: np.ndarray

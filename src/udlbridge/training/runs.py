@@ -45,6 +45,12 @@ class TrainingRun(Displayed):
     a callback, its measurements stacked along the first axis, with the steps under "step". `plan`: the settings of the
     training, JSON- ready. `state`: parameters and optimiser. `seconds`: wall time, over all sittings. `versions`: of
     what computed.
+
+    Examples:
+        >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
+        >>> run = ub.train(model, np.eye(2), np.ones((2, 1)), epochs=3, loss="mse", progress=False)
+        >>> run.epochs, run.losses.shape, run.backend
+        (3, (3,), 'torch')
     """
 
     model: Any

@@ -6,6 +6,10 @@ draws as programs do that call `np.random.choice` with the probabilities of all 
 `RandomState(0)` then gives the tokens that they draw after `np.random.seed(0)`.
 
 Source: Holtzman et al. (2020) for nucleus sampling; Fan, Lewis, Dauphin (2018) for top-k sampling.
+
+Examples:
+    >>> ub.decoding.greedy(np.array([0.1, 2.0, -1.0]))
+    1
 """
 
 from __future__ import annotations

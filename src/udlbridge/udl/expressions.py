@@ -2,6 +2,11 @@
 
 An `Expression` computes nothing. Arithmetic on expressions, and the functions below, build a graph; `program` lays it
 out as a list of steps that each backend runs in its own way, with its own automatic (or hand-written) derivatives.
+
+Examples:
+    >>> formula = lambda p: ub.expressions.total(ub.expressions.sin(p))
+    >>> ub.Function(formula).gradient(np.zeros(2))
+    array([1., 1.])
 """
 
 from __future__ import annotations

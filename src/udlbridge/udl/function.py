@@ -26,6 +26,11 @@ class Function:
         OptionError: it takes a power, or an entry, that there is not.
 
     Example: `Function(lambda phi: total((phi[0] + phi[1] * x - y) ** 2))`.
+
+    Examples:
+        >>> square = ub.Function(lambda p: ub.expressions.total(p**2))
+        >>> square.value(np.array([1.0, 2.0])), square.gradient(np.array([1.0, 2.0]))
+        (5.0, array([2., 4.]))
     """
 
     def __init__(self, formula: Callable[[Expression], Expression], *, backend: str | None = None) -> None:

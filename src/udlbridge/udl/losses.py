@@ -4,6 +4,10 @@ A distribution turns outputs f and observations y into one expression, the negat
 and differentiates it by itself. Probabilities are never formed: Bernoulli and categorical losses work on logits.
 
 Source: Prince, Understanding Deep Learning (2023), chapter 5.
+
+Examples:
+    >>> ub.losses.sum_of_squares(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
+    5.0
 """
 
 from __future__ import annotations

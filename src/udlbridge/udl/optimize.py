@@ -1,6 +1,11 @@
 """Minimising a function of a parameter vector: line search and gradient descent, with the whole path kept.
 
 The functions come from `udlbridge.Function` or `ModelFunction`, so their gradients come from the chosen engine.
+
+Examples:
+    >>> bowl = ub.Function(lambda p: ub.expressions.total((p - 1) ** 2))
+    >>> ub.optimize.descend(bowl, np.zeros(2), steps=50, step_size=0.1).minimum.round(3)
+    array([1., 1.])
 """
 
 from __future__ import annotations

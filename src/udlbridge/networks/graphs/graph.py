@@ -54,6 +54,13 @@ class Graph(FrozenNetwork, ForeignNetwork):
         GraphError: an unknown operation, attributes that it does not have, values that are not there or come later (a
             cycle), shapes that do not fit, and an output that is not one row for each sample; it names the node.
         ParameterError: arrays of other dtypes, or that are not finite.
+
+    Examples:
+        >>> node = ub.Node("y", "linear", ("x", "w"))
+        >>> graph = ub.Graph([node], "y", params={"w": np.ones((1, 2))}, sample_shape=(2,))
+        >>> ub.ntk(graph, np.eye(2))
+        array([[1., 0.],
+               [0., 1.]])
     """
 
     engine = "torch"

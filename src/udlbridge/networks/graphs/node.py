@@ -26,6 +26,10 @@ class Node:
 
     `name`: of the value. `op`: the operation, a key of `OPERATIONS`. `inputs`: names of values, in the operation's
     order. `attributes`: its settings by name. `source`: where it comes from, as the path of a module.
+
+    Examples:
+        >>> print(ub.Node("y", "linear", ("x", "w"), source="readout"))
+        node 'y' (linear in readout)
     """
 
     name: str

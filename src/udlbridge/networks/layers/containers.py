@@ -60,6 +60,10 @@ class Residual(Layer):
     Raises:
         LayerError: no layers, something that is not a layer, or an Embedding inside.
         ShapeError: neighbours that can never fit.
+
+    Examples:
+        >>> ub.Residual([ub.Dense(4, 4, "relu"), ub.Dense(4, 4)]).output_shape((4,))
+        (4,)
     """
 
     kind: ClassVar[str] = "residual"

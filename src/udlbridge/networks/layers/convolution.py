@@ -159,6 +159,10 @@ class Conv1d(_Convolution):
     Raises:
         LayerError: a setting of the wrong kind or range, as a width below 1, `groups` that do not divide both widths,
             or padding="same" with a stride.
+
+    Examples:
+        >>> ub.Conv1d(2, 4, 3, "relu", padding=1).output_shape((2, 10))
+        (4, 10)
     """
 
     kind: ClassVar[str] = "conv1d"
@@ -176,6 +180,10 @@ class Conv2d(_Convolution):
 
     Raises:
         LayerError: as `Conv1d`.
+
+    Examples:
+        >>> ub.Conv2d(3, 8, 3, "relu", stride=2, padding=1).output_shape((3, 8, 8))
+        (8, 4, 4)
     """
 
     kind: ClassVar[str] = "conv2d"

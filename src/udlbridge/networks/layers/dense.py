@@ -18,6 +18,10 @@ class Dense(Layer):
         LayerError: a width below 1, an unknown activation, or a `bias` that is not a truth value.
 
     Source: Prince, Understanding Deep Learning (2023), section 4.4.
+
+    Examples:
+        >>> ub.Dense(784, 60, "sigmoid").output_shape((784,))
+        (60,)
     """
 
     kind: ClassVar[str] = "dense"
@@ -65,6 +69,11 @@ class Activation(Layer):
 
     Sources: Hendrycks and Gimpel (2016) for gelu; Ramachandran et al. (2017) for swish; Clevert et al. (2016) for elu;
     Maas et al. (2013) for leakyrelu; Klambauer et al. (2017) for selu; Misra (2020) for mish.
+
+    Examples:
+        >>> model = ub.Model([ub.Activation("relu"), ub.Dense(2, 1)])
+        >>> ub.outputs(model, -np.eye(2, dtype="float32")).ravel()
+        array([0., 0.], dtype=float32)
     """
 
     kind: ClassVar[str] = "activation"
@@ -96,6 +105,10 @@ class Softmax(_Normalising):
     """y_a = exp(x_a) / sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1).
 
     Source: Bridle (1990); Prince, Understanding Deep Learning (2023), section 5.5.
+
+    Examples:
+        >>> ub.Softmax().output_shape((10,))
+        (10,)
     """
 
     kind: ClassVar[str] = "softmax"
@@ -106,6 +119,10 @@ class LogSoftmax(_Normalising):
     """y_a = x_a - log sum_b exp(x_b) along the last axis (Flux: dims=1; PyTorch: dim=-1): the logarithm of Softmax.
 
     Source: Bridle (1990) for softmax; Blanchard, Higham, Higham (2021) for the form without overflow.
+
+    Examples:
+        >>> ub.LogSoftmax().output_shape((10,))
+        (10,)
     """
 
     kind: ClassVar[str] = "logsoftmax"
@@ -116,6 +133,10 @@ class Flatten(Layer):
     """y[(i N_2 + j) N_3 + k] = x[i, j, k]: all axes of a sample in one, in C order (the last axis runs fastest).
 
     Source: PyTorch's `torch.nn.Flatten`. Flux's `Flux.flatten` is the same on its reversed axes.
+
+    Examples:
+        >>> ub.Flatten().output_shape((3, 8, 8))
+        (192,)
     """
 
     kind: ClassVar[str] = "flatten"
@@ -137,6 +158,10 @@ class Dropout(Layer):
 
     Raises:
         LayerError: another `p`.
+
+    Examples:
+        >>> ub.Dropout(0.5).output_shape((7,))
+        (7,)
     """
 
     kind: ClassVar[str] = "dropout"

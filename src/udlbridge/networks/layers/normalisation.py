@@ -21,6 +21,10 @@ class LayerNorm(Layer):
 
     Raises:
         LayerError: a size below 1, or an `eps` that is not positive and finite.
+
+    Examples:
+        >>> ub.LayerNorm(16).output_shape((12, 16))
+        (12, 16)
     """
 
     kind: ClassVar[str] = "layernorm"
@@ -98,6 +102,10 @@ class GroupNorm(_ChannelNorm):
 
     Raises:
         LayerError: a number below 1, or `num_groups` that does not divide `num_channels`.
+
+    Examples:
+        >>> ub.GroupNorm(2, 8).output_shape((8, 4, 4))
+        (8, 4, 4)
     """
 
     kind: ClassVar[str] = "groupnorm"
@@ -128,6 +136,10 @@ class BatchNorm(_ChannelNorm):
 
     Raises:
         LayerError: `num_features` below 1, or an `eps` that is not positive and finite.
+
+    Examples:
+        >>> ub.BatchNorm(3).output_shape((3, 8, 8))
+        (3, 8, 8)
     """
 
     kind: ClassVar[str] = "batchnorm"

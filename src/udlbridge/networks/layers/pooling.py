@@ -94,6 +94,10 @@ class MaxPool(_Pool):
 
     Raises:
         LayerError: a size below 1, or padding of more than half the kernel.
+
+    Examples:
+        >>> ub.MaxPool(2).output_shape((3, 8, 8))
+        (3, 4, 4)
     """
 
     kind: ClassVar[str] = "maxpool"
@@ -108,6 +112,10 @@ class MeanPool(_Pool):
 
     Raises:
         LayerError: as `MaxPool`.
+
+    Examples:
+        >>> ub.MeanPool(2).output_shape((3, 8, 8))
+        (3, 4, 4)
     """
 
     kind: ClassVar[str] = "meanpool"
@@ -118,6 +126,10 @@ class GlobalMeanPool(Layer):
     """y[c] = 1/N sum_t x[c, t] over all of space: (channels, *space) -> (channels, 1, ...), as `Flatten()` needs it.
 
     Source: Lin, Chen, Yan (2014), section 3.2.
+
+    Examples:
+        >>> ub.GlobalMeanPool().output_shape((3, 8, 8))
+        (3, 1, 1)
     """
 
     kind: ClassVar[str] = "globalmeanpool"

@@ -27,6 +27,10 @@ class Embedding(Layer):
 
     Raises:
         LayerError: a size below 1.
+
+    Examples:
+        >>> ub.Embedding(100, 16).output_shape((12,))
+        (12, 16)
     """
 
     kind: ClassVar[str] = "embedding"
@@ -64,6 +68,10 @@ class SinusoidalPositions(Layer):
     """y = x + table, with table[t, 2i] = sin(t / 10000^(2i/E)) and table[t, 2i+1] = cos(t / 10000^(2i/E)).
 
     Nothing is trained. Source: Vaswani et al. (2017), section 3.5.
+
+    Examples:
+        >>> ub.SinusoidalPositions().output_shape((12, 16))
+        (12, 16)
     """
 
     kind: ClassVar[str] = "sinusoidalpositions"
@@ -83,6 +91,10 @@ class LearnedPositions(Layer):
 
     Raises:
         LayerError: a size below 1.
+
+    Examples:
+        >>> ub.LearnedPositions(12, 16).output_shape((12, 16))
+        (12, 16)
     """
 
     kind: ClassVar[str] = "learnedpositions"
@@ -127,6 +139,10 @@ class SelfAttention(Layer):
 
     Raises:
         LayerError: a size below 1, or `num_heads` that does not divide `embed_dim`.
+
+    Examples:
+        >>> ub.SelfAttention(16, 4, causal=True).output_shape((12, 16))
+        (12, 16)
     """
 
     kind: ClassVar[str] = "selfattention"
@@ -169,6 +185,10 @@ class Take(Layer):
 
     Raises:
         LayerError: an index that is not a whole number.
+
+    Examples:
+        >>> ub.Take(-1).output_shape((12, 16))
+        (16,)
     """
 
     kind: ClassVar[str] = "take"

@@ -4,6 +4,10 @@ In a checkout the scripts stand in `examples/practicals`; an installed wheel car
 Each has a docstring, `rows(backend)`, which gives a `Row` for every figure, and `draw(backend)`, which gives a picture,
 or several by name. Where a figure of the source takes long, `full_rows(backend)` gives it, and a short run stands in
 `rows`. What cannot be said by figures alone, `report(backend)` says as text.
+
+Examples:
+    >>> ub.practicals.full_name("2")
+    '02_losses'
 """
 
 from __future__ import annotations
