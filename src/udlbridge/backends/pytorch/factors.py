@@ -86,8 +86,8 @@ class Gradients:
             tokens, errors = self.looked[0][samples], self.looked[1][samples, k]
             own_rows = (tokens >= outputs.start) & (tokens < outputs.stop)
             sample, position = own_rows.nonzero(as_tuple=True)
-            places = (sample, tokens[sample, position] - outputs.start)
-            result.index_put_(places, errors[sample, position], accumulate=True)
+            entries = (sample, tokens[sample, position] - outputs.start)
+            result.index_put_(entries, errors[sample, position], accumulate=True)
         return result.flatten(1)
 
     def _by_weight(self, x: Tensor, d: Tensor) -> Tensor:
@@ -215,15 +215,15 @@ def _add_crossed(reduction: Reduction, f: TiedPairs, rows: slice, g: TiedPairs, 
     """
     a, e = g.map.inputs(cols), g.map.d[cols]
     (count, positions, _), width = e.shape[1:], a.shape[-1]
-    for place, (tokens, d) in enumerate(zip(f.tokens[rows], f.d[rows], strict=True)):
+    for row, (tokens, d) in enumerate(zip(f.tokens[rows], f.d[rows], strict=True)):
         inner = (d.reshape(-1, width) @ a.reshape(-1, width).T).view(count, len(tokens), len(a), positions)
         seen = e[..., tokens]
         if reduction.name == "full":
-            target[place] += torch.einsum("ktcs,clst->ckl", inner, seen)
+            target[row] += torch.einsum("ktcs,clst->ckl", inner, seen)
         elif reduction.name == "diagonal":
-            target[place] += torch.einsum("ktcs,ckst->ck", inner, seen)
+            target[row] += torch.einsum("ktcs,ckst->ck", inner, seen)
         else:
-            target[place] += torch.einsum("ktcs,ckst->c", inner, seen)
+            target[row] += torch.einsum("ktcs,ckst->c", inner, seen)
 
 
 def _transposed(target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
 from udlbridge.backends.pytorch.layouts import MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
-from udlbridge.backends.pytorch.module_outputs import Choice, chosen_outputs
+from udlbridge.backends.pytorch.module_outputs import Choice, output_tensor
 from udlbridge.backends.pytorch.module_sites import Params
 from udlbridge.backends.pytorch.module_trials import check_evaluation, check_same
 from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
@@ -103,13 +103,13 @@ class ModuleEvaluation:
         batch = packed(x, name, self.dtypes)
         if self._examples is not None:
             check_same(batch, self._examples, name)
-        places = sorted({0, len(batch) // 2, len(batch) - 1})
+        samples = sorted({0, len(batch) // 2, len(batch) - 1})
         params = self.tensors("cpu")
         self._outputs, self._tables = check_evaluation(
-            self.name, lambda some: self.evaluate(params, self.inputs(some, "cpu"), tables=True), batch, places, name
+            self.name, lambda some: self.evaluate(params, self.inputs(some, "cpu"), tables=True), batch, samples, name
         )
         if self._examples is None:
-            self._examples = batch[(places * MORE)[:MORE]]
+            self._examples = batch[(samples * MORE)[:MORE]]
         return batch
 
     @property
@@ -175,7 +175,7 @@ class ModuleEvaluation:
         with undisturbed(), watching:
             y = copied(*args, **words)
         n = len(next(iter(inputs.values())))
-        return chosen_outputs(y, n, self._output, self.name), watching
+        return output_tensor(y, n, self._output, self.name), watching
 
     def _frozen_values(self, device: str) -> dict[int, Tensor]:
         """Parameters that are not trained, by the `id` of the caller's, as they were when `tensors` was called last."""

@@ -27,14 +27,14 @@ Evaluate = Callable[[Inputs, Callable[[nn.Module], None]], Tensor]
 class Record:
     """What was called in one evaluation: by name, the class and the first tensor of the output, in order of the calls.
 
-    `inner`: names of the calls within which no other was made. `under_way`: for each call that has not ended, how many
+    `inner`: names of the calls within which no other was made. `open_calls`: for each call that has not ended, how many
     were made within it.
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
     inner: set[str] = field(default_factory=set)
-    under_way: list[int] = field(default_factory=list)
+    open_calls: list[int] = field(default_factory=list)
 
     def watch(self, module: nn.Module) -> None:
         """Note all calls inside the module, which is nobody else's."""
@@ -43,13 +43,13 @@ class Record:
             part.register_forward_hook(self._end(path))
 
     def _begin(self, part: nn.Module, args: Any) -> None:
-        self.under_way.append(0)
+        self.open_calls.append(0)
 
     def _end(self, path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def noted(part: nn.Module, args: Any, output: Any) -> Any:
-            within = self.under_way.pop()
-            if self.under_way:
-                self.under_way[-1] += 1
+            within = self.open_calls.pop()
+            if self.open_calls:
+                self.open_calls[-1] += 1
             calls = 1 + sum(name.partition("#")[0] == path for name in self.kinds)
             name = path if calls == 1 else f"{path}#{calls}"
             self.kinds[name] = type(part).__name__
@@ -71,12 +71,12 @@ def _taken(output: Any) -> tuple[Tensor | None, Any]:
     if isinstance(output, Tensor):
         if not output.is_floating_point():
             return None, output
-        kept = output if output.requires_grad else output.detach().requires_grad_()
-        return kept, kept.clone()
+        followed = output if output.requires_grad else output.detach().requires_grad_()
+        return followed, followed.clone()
     if isinstance(output, tuple | list):
         items = list(output)
-        for place, item in enumerate(items):
-            value, items[place] = _taken(item)
+        for index, item in enumerate(items):
+            value, items[index] = _taken(item)
             if value is not None:
                 same = type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
                 return value, same

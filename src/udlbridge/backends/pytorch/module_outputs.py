@@ -26,9 +26,9 @@ def ending_of(y: Tensor) -> str | None:
     return None if node is None or shape_of(node, 0) != tuple(y.shape) else ENDINGS.get(node.name())
 
 
-def chosen_outputs(y: Any, n: int, output: Choice, name: str) -> Tensor:
+def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
     """The outputs (n, O) among what forward returned."""
-    y = _chosen(y, output, name)
+    y = _requested(y, output, name)
     if not isinstance(y, Tensor):
         keys = f", with {', '.join(map(repr, y))}" if isinstance(y, Mapping) else ""
         raise ConversionError(
@@ -52,7 +52,7 @@ def chosen_outputs(y: Any, n: int, output: Choice, name: str) -> Tensor:
     return y.reshape(n, -1)
 
 
-def _chosen(y: Any, output: Choice, name: str) -> Any:
+def _requested(y: Any, output: Choice, name: str) -> Any:
     """Which part of what forward returned was asked for."""
     if output is None:
         return y

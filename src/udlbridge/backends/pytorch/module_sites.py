@@ -12,7 +12,7 @@ from udlbridge.backends.pytorch.gathering import Observed
 from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.observing import description, observed
-from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, varying_places
+from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, varying_nodes
 from udlbridge.backends.pytorch.tracing import Trace, traced
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.backends.sites import Elementwise, Site
@@ -52,7 +52,7 @@ class ModuleSites:
             y, trace_more = self._evaluated(params, more, names)
             _, trace_few = self._evaluated(params, few, names)
             small, large = trace_few(varying), trace_more(varying)
-            if found := varying_places(small, large):
+            if found := varying_nodes(small, large):
                 varying = found
                 small, large = trace_few(varying), trace_more(varying)
             if not large.entries:
@@ -81,7 +81,7 @@ class ModuleSites:
     def _evaluated(
         self, params: Params, inputs: Inputs, names: tuple[str, ...]
     ) -> tuple[Tensor, Callable[[frozenset[int]], Trace]]:
-        """Outputs, and where the parameters `names` enter, given the places that vary; only they are followed."""
+        """Outputs, and where the parameters `names` enter, given the nodes that vary; only they are followed."""
         with undisturbed():
             counted = followed(params, names)
             y, watching = self._evaluate(counted, inputs)

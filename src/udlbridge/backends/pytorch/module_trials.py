@@ -17,9 +17,9 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 
 
 def check_evaluation(
-    network: str, evaluate: Evaluation, batch: np.ndarray, places: Sequence[int], name: str
+    network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str
 ) -> tuple[int, Mapping[str, int]]:
-    """Evaluate the samples at `places` together, and each alone: the outputs have to be the same.
+    """Evaluate the samples of indices `samples` together, and each alone: the outputs have to be the same.
 
     Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
     what errors call the module, and its samples. Returns O, and by the names of inputs that are tokens the rows of
@@ -29,14 +29,14 @@ def check_evaluation(
         ConversionError: they are random, or one sample depends on the others.
         InputError: samples that the module does not take.
     """
-    some = batch[list(places) if len(places) > 1 else [0, 0]]
+    some = batch[list(samples) if len(samples) > 1 else [0, 0]]
     y, watching = _tried(network, evaluate, some, batch, name)
     if watching.draws:
         raise _random(network, f" ({watching.draws[0]})")
-    for position, place in enumerate(places):
+    for position, sample in enumerate(samples):
         cause: UDLBridgeError | None = None
         try:
-            alone, _ = _tried(network, evaluate, batch[[place]], batch, name)
+            alone, _ = _tried(network, evaluate, batch[[sample]], batch, name)
             if agree(alone[0], y[position]):
                 continue
             gap = (alone[0] - y[position]).abs().max().item()
@@ -45,7 +45,7 @@ def check_evaluation(
             cause, reason = error, f"by itself it fails: {error.given}"
         if not agree(y, _tried(network, evaluate, some, batch, name)[0]):
             raise _random(network, ": two evaluations differ")
-        raise _mixed(network, place, reason) from cause
+        raise _mixed(network, sample, reason) from cause
     return y.shape[1], watching.tables
 
 
@@ -57,9 +57,9 @@ def _random(network: str, reason: str) -> ConversionError:
     )
 
 
-def _mixed(network: str, place: int, reason: str) -> ConversionError:
+def _mixed(network: str, sample: int, reason: str) -> ConversionError:
     return ConversionError(
-        f"sample {place} depends on the other samples of its batch in {network}: {reason}",
+        f"sample {sample} depends on the other samples of its batch in {network}: {reason}",
         allowed="networks that take each sample by itself",
         remedy="look for means, sums or a softmax over the first axis, statistics of the batch, and layers that "
         "expect the samples along another axis, as batch_first=False",
@@ -111,10 +111,10 @@ def _token_error(error: OutsideTableError, batch: np.ndarray, name: str) -> Inpu
     for field, part in parts.items():
         found: Any = np.argwhere(part == error.token) if part.dtype.kind in "iu" else []
         if len(found):
-            place = tuple(int(i) for i in found[0])
+            index = tuple(int(i) for i in found[0])
             where = f"{name}{f'[{field!r}]' if field else ''}"
             return InputError(
-                f"{where} is {error.token} at {place}, in sample {place[0]}",
+                f"{where} is {error.token} at {index}, in sample {index[0]}",
                 allowed=f"tokens from 0 to {error.rows - 1}",
                 remedy="check the tokeniser",
             )

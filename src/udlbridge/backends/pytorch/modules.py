@@ -59,8 +59,8 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         return module_hash(self.module, choice_text(self._output))
 
     def _output_name(self) -> str:
-        chosen = self._output
-        return getattr(chosen, "__qualname__", type(chosen).__qualname__) if callable(chosen) else repr(chosen)
+        output = self._output
+        return getattr(output, "__qualname__", type(output).__qualname__) if callable(output) else repr(output)
 
     def astype(self, dtype: str) -> ModuleNetwork:
         """Of a copy of the module, with all real numbers in that dtype."""

@@ -33,20 +33,19 @@ def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor]
             allowed="networks that do the same for every batch",
             remedy='take method="plain"',
         )
-    uses = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in trace.entries]
+    uses = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in trace.entries]
     layouts = [None if one is None else replace(one, count=len(y)) for one in plan.layouts]
-    made: list[Site] = []
+    sites: list[Site] = []
     points: list[Tensor | GradientEdge] = []
     readers: list[tuple[int, Callable[[list[Tensor]], Any]]] = []
     for group in plan.groups:
         members = [_Member(trace.entries[p], uses[p], layouts[p]) for p in group.entries]
         site, reader = _site(group, members, params, dtype)
-        made.append(site)
-        points += [member.entry.made for member in members]
+        sites.append(site)
+        points += [member.entry.result for member in members]
         readers.append((len(members), reader))
 
-    places = [place for group in plan.groups for place in group.entries]
-    zeros = [trace.entries[place].node._input_metadata[0] for place in places]
+    zeros = [trace.entries[index].node._input_metadata[0] for group in plan.groups for index in group.entries]
 
     def deltas(found: Sequence[Tensor | None]) -> list[Any]:
         given = [
@@ -59,24 +58,24 @@ def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor]
             start += count
         return result
 
-    return Observed(y, made, points, deltas)
+    return Observed(y, sites, points, deltas)
 
 
 @dataclass(frozen=True)
 class _Member:
     entry: Entry
-    given: Use | None
-    place: Layout | None
+    known_use: Use | None
+    known_layout: Layout | None
 
     @property
     def use(self) -> Use:
-        assert self.given is not None
-        return self.given
+        assert self.known_use is not None
+        return self.known_use
 
     @property
     def layout(self) -> Layout:
-        assert self.place is not None
-        return self.place
+        assert self.known_layout is not None
+        return self.known_layout
 
 
 def _site(

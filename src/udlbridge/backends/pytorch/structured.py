@@ -1,6 +1,6 @@
 """The sites of a module, by comparing the graphs of two small batches: what its kernel is then computed from.
 
-A parameter that enters in one place, as it is or with its entries in another order, has a site of its own. Affine maps
+A parameter that enters once, as it is or with its entries in another order, has a site of its own. Affine maps
 with one weight (a layer that is used several times, a recurrent cell) are one site with the positions of all; a table
 that is looked up, and is the readout too, is one with both. Any other parameter that enters several times, or through a
 function of parameters, has its gradients added up for each sample before anything is multiplied. What enters in a way
@@ -25,7 +25,7 @@ from udlbridge.errors import ConversionError
 
 @dataclass(frozen=True)
 class Group:
-    """Entries, by their places, that make one site of the parameter `name`; `bias` enters at the same node.
+    """Entries, by their indices, that make one site of the parameter `name`; `bias` enters at the same node.
 
     `summed`: the gradients of all entries are added up. `tied`: some of them are affine maps, the others lookups.
     """
@@ -63,8 +63,8 @@ def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: 
         )
     if not alike(few, more):
         return Recipe((), frozenset(), (), (), names, numbers)  # it does not even do the same
-    before = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in few.entries]
-    uses = [use_of(e.node, e.index, e.entered_shape, e.made_shape) for e in more.entries]
+    before = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in few.entries]
+    uses = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in more.entries]
     possible = [_possible(one, other) for one, other in zip(before, uses, strict=True)]
     layouts = _without_leaks(more.entries, uses, possible, y)
     alone = {n for e, layout in zip(more.entries, layouts, strict=True) if layout is None for n in e.names}
@@ -78,12 +78,12 @@ def alike(few: Trace, more: Trace) -> bool:
     return few.names == more.names and len(few.entries) == len(more.entries)
 
 
-def varying_places(few: Trace, more: Trace) -> frozenset[int]:
-    """Places of the nodes that depend on no sample, but on how many there are."""
+def varying_nodes(few: Trace, more: Trace) -> frozenset[int]:
+    """Positions, in the order of the graph, of the nodes that depend on no sample, but on how many there are."""
     if few.names != more.names:
         return frozenset()
     both = enumerate(zip(few.shapes, more.shapes, few.constant, strict=True))
-    return frozenset(place for place, (one, other, constant) in both if constant and one != other)
+    return frozenset(index for index, (one, other, constant) in both if constant and one != other)
 
 
 def _possible(few: Use | None, more: Use | None) -> list[Layout]:
@@ -92,9 +92,9 @@ def _possible(few: Use | None, more: Use | None) -> list[Layout]:
         return []
     one, other = few.locator, more.locator
     if one is None or other is None:
-        return list(candidates(few.made, more.made))
+        return list(candidates(few.result, more.result))
     found = candidates(tuple(one.shape), tuple(other.shape))
-    rows = isinstance(more, Rows | Convolved) or tuple(other.shape) != more.made[: other.ndim]
+    rows = isinstance(more, Rows | Convolved) or tuple(other.shape) != more.result[: other.ndim]
     fitting = [layout for layout in found if not rows or layout.axis == 0]
     return [layout for layout in fitting if agree(layout.samples_first(one), layout.samples_first(other)[:FEW])]
 
@@ -107,26 +107,26 @@ def _without_leaks(
     Raises:
         ConversionError: samples stand where they do, and yet one has errors at another: they touch each other.
     """
-    known = [place for place, found in enumerate(possible) if found]
+    known = [index for index, found in enumerate(possible) if found]
     layouts: list[Layout | None] = [None] * len(entries)
     if not known or not y.requires_grad:
         return layouts
     weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
-    points = [entries[place].made for place in known]
-    unclear = any(len(possible[place]) > 1 for place in known)
+    points = [entries[index].result for index in known]
+    unclear = any(len(possible[index]) > 1 for index in known)
     samples = range(len(y)) if unclear else [len(y) - 1]
     errors: list[dict[int, Tensor]] = []
     for i in samples:
         found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
-        errors.append({place: d for place, d in zip(known, found, strict=True) if d is not None})
-    for place in known:
-        use = uses[place]
+        errors.append({index: d for index, d in zip(known, found, strict=True) if d is not None})
+    for index in known:
+        use = uses[index]
         assert use is not None
-        own = [(i, each[place]) for i, each in zip(samples, errors, strict=True) if place in each]
-        left = [layout for layout in possible[place] if not any(_leaks(use.placed(d, layout), i) for i, d in own)]
+        own = [(i, each[index]) for i, each in zip(samples, errors, strict=True) if index in each]
+        left = [layout for layout in possible[index] if not any(_leaks(use.placed(d, layout), i) for i, d in own)]
         if len(left) == 1:
-            layouts[place] = left[0]
-        elif not left and use.locator is not None and len(possible[place]) == 1:
+            layouts[index] = left[0]
+        elif not left and use.locator is not None and len(possible[index]) == 1:
             raise ConversionError(
                 "the outputs of one sample depend on other samples of the batch",
                 allowed="networks that take each sample by itself",
@@ -143,22 +143,22 @@ def _leaks(errors: Tensor, sample: int) -> bool:
 
 def _groups(entries: list[Entry], uses: list[Use | None], names: Iterable[str]) -> list[Group]:
     """What sites there are, in the order of the parameters."""
-    own = {name: [place for place, entry in enumerate(entries) if name in entry.names] for name in names}
-    apart = {name: places for name, places in own.items() if places and _are_apart([entries[p] for p in places])}
+    own = {name: [index for index, entry in enumerate(entries) if name in entry.names] for name in names}
+    apart = {name: indices for name, indices in own.items() if indices and _are_apart([entries[i] for i in indices])}
     groups: list[Group] = []
     done: set[str] = set()
-    for name, places in own.items():
-        if name in done or not places:
+    for name, indices in own.items():
+        if name in done or not indices:
             continue
         if name in apart:
-            for place in places:
-                bias = _bias_beside(entries, place, apart, done) if isinstance(uses[place], Rows | Convolved) else None
+            for index in indices:
+                bias = _bias_beside(entries, index, apart, done) if isinstance(uses[index], Rows | Convolved) else None
                 done.update([name] if bias is None else [name, bias])
-                groups.append(Group((place,), name, bias=bias))
-        elif _are_tied(entries, uses, places):
-            groups.append(Group(tuple(places), name, tied=True))
+                groups.append(Group((index,), name, bias=bias))
+        elif _are_tied(entries, uses, indices):
+            groups.append(Group(tuple(indices), name, tied=True))
         else:
-            groups.append(Group(tuple(places), name, summed=not _are_one_map(entries, uses, places)))
+            groups.append(Group(tuple(indices), name, summed=not _are_one_map(entries, uses, indices)))
     return groups
 
 
@@ -172,47 +172,47 @@ def _are_apart(entries: list[Entry]) -> bool:
     )
 
 
-def _bias_beside(entries: list[Entry], place: int, apart: Mapping[str, list[int]], done: set[str]) -> str | None:
-    """The parameter that is the bias of the affine map at `place`, if it enters nowhere else."""
-    entry = entries[place]
+def _bias_beside(entries: list[Entry], index: int, apart: Mapping[str, list[int]], done: set[str]) -> str | None:
+    """The parameter that is the bias of the affine map of entry `index`, if it enters nowhere else."""
+    entry = entries[index]
     node: Any = entry.node
-    index = {"AddmmBackward0": 0, "ConvolutionBackward0": 2}.get(node.name())
+    bias_input = {"AddmmBackward0": 0, "ConvolutionBackward0": 2}.get(node.name())
     if node.name() == "ConvolutionBackward0" and node._saved_transposed:
-        return None  # its positions are places of the input, and the bias has those of the output
+        return None  # its positions are those of the input, and the bias has those of the output
     if node.name() == "AddmmBackward0" and entry.index != 2:
         return None
-    for name, places in apart.items():
+    for name, indices in apart.items():
         beside = name.rpartition(".")[0] == entry.names[0].rpartition(".")[0]
-        if beside and name not in done and len(places) == 1 and len(apart[entry.names[0]]) == 1:
-            other = entries[places[0]]
-            if other.node is entry.node and other.index == index:
+        if beside and name not in done and len(indices) == 1 and len(apart[entry.names[0]]) == 1:
+            other = entries[indices[0]]
+            if other.node is entry.node and other.index == bias_input:
                 return name
     return None
 
 
-def _are_one_map(entries: list[Entry], uses: list[Use | None], places: list[int]) -> bool:
-    """Whether one weight, read in the same way each time, makes affine maps of rows at all of these places."""
-    rows = [use for use in (uses[place] for place in places) if isinstance(use, Rows)]
-    found = [entries[place] for place in places]
-    ways = {(entry.path, entry.part, entry.entered_shape) for entry in found}
+def _are_one_map(entries: list[Entry], uses: list[Use | None], indices: list[int]) -> bool:
+    """Whether one weight, read in the same way each time, makes affine maps of rows at all of these entries."""
+    rows = [use for use in (uses[index] for index in indices) if isinstance(use, Rows)]
+    found = [entries[index] for index in indices]
+    forms = {(entry.path, entry.part, entry.entered_shape) for entry in found}
     return (
         len(rows) == len(found)
-        and len(ways) == 1
+        and len(forms) == 1
         and len({use.outputs_first for use in rows}) == 1
         and found[0].path in ((), ("TBackward0",))
         and all(len(entry.names) == 1 for entry in found)
     )
 
 
-def _are_tied(entries: list[Entry], uses: list[Use | None], places: list[int]) -> bool:
-    """Whether rows of one table are looked up at some of these places, and are outputs of affine maps at the others."""
-    tables = [place for place in places if isinstance(uses[place], Table)]
-    others = [place for place in places if place not in tables]
-    rows = [use for use in (uses[place] for place in others) if isinstance(use, Rows)]
+def _are_tied(entries: list[Entry], uses: list[Use | None], indices: list[int]) -> bool:
+    """Whether rows of one table are looked up at some entries, and are outputs of affine maps at the others."""
+    tables = [index for index in indices if isinstance(uses[index], Table)]
+    others = [index for index in indices if index not in tables]
+    rows = [use for use in (uses[index] for index in others) if isinstance(use, Rows)]
     return (
         bool(tables)
         and bool(rows)
-        and all(entries[place].path == () and len(entries[place].names) == 1 for place in tables)
+        and all(entries[index].path == () and len(entries[index].names) == 1 for index in tables)
         and _are_one_map(entries, uses, others)
         # The rows of the table are outputs, and not inputs.
         and (entries[others[0]].path == ("TBackward0",)) != rows[0].outputs_first

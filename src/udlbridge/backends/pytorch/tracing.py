@@ -57,7 +57,7 @@ class Entry:
         return GradientEdge(self.source, self.number)
 
     @property
-    def made(self) -> GradientEdge:
+    def result(self) -> GradientEdge:
         """What the node makes of it."""
         return GradientEdge(self.node, 0)
 
@@ -67,7 +67,7 @@ class Entry:
         return shape_of(self.source, self.number)
 
     @property
-    def made_shape(self) -> Shape:
+    def result_shape(self) -> Shape:
         """Of what the node makes."""
         return shape_of(self.node, 0)
 
@@ -84,8 +84,8 @@ class Trace:
     def numbers(self) -> int:
         """How many numbers the nodes made of samples, where they did not only see others' as they are."""
         every = zip(self.names, self.shapes, self.constant, strict=True)
-        made = [shapes for name, shapes, constant in every if not constant and name not in VIEWS]
-        return sum(torch.Size(shape).numel() for shapes in made for shape in shapes)
+        computed = [shapes for name, shapes, constant in every if not constant and name not in VIEWS]
+        return sum(torch.Size(shape).numel() for shapes in computed for shape in shapes)
 
 
 def shape_of(node: Node, number: int) -> Shape:
@@ -96,35 +96,36 @@ def shape_of(node: Node, number: int) -> Shape:
 def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying: Set[int]) -> Trace:
     """Read the graph behind y.
 
-    `params`: the leaves, by name. `constant`: nodes known to be made of no sample. `varying`: places in the order of
-    nodes of those among them that depend on the number of samples.
+    `params`: the leaves, by name. `constant`: nodes known to be made of no sample. `varying`: positions of those among
+    them, in the order of nodes, that depend on the number of samples.
     """
     leaves = {get_gradient_edge(value).node: name for name, value in params.items()}
-    order = {name: place for place, name in enumerate(params)}
-    made_of: dict[Node, tuple[str, ...] | None] = {}  # the parameters of a constant; None where it is not constant
+    order = {name: position for position, name in enumerate(params)}
+    # The parameters that a constant is made of; None for what is not constant.
+    parameters_of: dict[Node, tuple[str, ...] | None] = {}
     trace = Trace([], [], [], [])
     # What a constant was made of is constant too.
     inside = set(_children_first(constant))
-    for place, node in enumerate(_children_first([] if y.grad_fn is None else [y.grad_fn])):
+    for position, node in enumerate(_children_first([] if y.grad_fn is None else [y.grad_fn])):
         below = [
             (index, child, number) for index, (child, number) in enumerate(node.next_functions) if child is not None
         ]
-        known = [made_of[child] for _, child, _ in below]
+        known = [parameters_of[child] for _, child, _ in below]
         trace.names.append(node.name())
         trace.shapes.append([tuple(one.shape) for one in node._input_metadata])
         if not below:
-            made_of[node] = (leaves[node],) if node in leaves else ()
-        elif all(names is not None for names in known) and place not in varying and _is_constant(node, inside):
+            parameters_of[node] = (leaves[node],) if node in leaves else ()
+        elif all(names is not None for names in known) and position not in varying and _is_constant(node, inside):
             names = {name for found in known for name in found or ()}
-            made_of[node] = tuple(sorted(names, key=order.__getitem__))
+            parameters_of[node] = tuple(sorted(names, key=order.__getitem__))
         else:
-            made_of[node] = None
+            parameters_of[node] = None
             for index, child, number in below:
-                entered = made_of[child]
+                entered = parameters_of[child]
                 if entered:
                     path, part = _path(child, number)
                     trace.entries.append(Entry(node, index, child, number, entered, path, part))
-        trace.constant.append(made_of[node] is not None)
+        trace.constant.append(parameters_of[node] is not None)
     return trace
 
 

@@ -17,54 +17,54 @@ from udlbridge.backends.pytorch.uses import Convolved, Rows, Scaled, Shape, Tabl
 from udlbridge.backends.pytorch.windows import Windows
 
 
-def use_of(node: Node, index: int, entered: Shape, made: Shape) -> Use | None:
-    """How a tensor of shape `entered` enters at input `index` of a node that makes a tensor of shape `made`."""
+def use_of(node: Node, index: int, entered: Shape, result: Shape) -> Use | None:
+    """How a tensor of shape `entered` enters at input `index` of a node that makes a tensor of shape `result`."""
     rule = RULES.get(node.name())
     try:
-        return None if rule is None else rule(node, index, entered, made)
+        return None if rule is None else rule(node, index, entered, result)
     except RuntimeError:  # a tensor that the node kept was overwritten since
         return None
 
 
-def _aligned(entered: Shape, made: Shape) -> Shape:
+def _aligned(entered: Shape, result: Shape) -> Shape:
     """As NumPy broadcasts: from the last axis."""
-    return (1,) * (len(made) - len(entered)) + entered
+    return (1,) * (len(result) - len(entered)) + entered
 
 
-def _channels(entered: Shape, made: Shape) -> Shape:
+def _channels(entered: Shape, result: Shape) -> Shape:
     """Along axis 1."""
-    return tuple(prod(entered) if axis == 1 else 1 for axis in range(len(made)))
+    return tuple(prod(entered) if axis == 1 else 1 for axis in range(len(result)))
 
 
-def _addmm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _addmm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     if node._saved_alpha != 1 or node._saved_beta != 1:
         return None
     if index == 0:
-        return Scaled(entered, made, node._saved_mat1, _aligned(entered, made))
-    return _rows(node._saved_mat1 if index == 2 else node._saved_mat2, index == 1, entered, made)
+        return Scaled(entered, result, node._saved_mat1, _aligned(entered, result))
+    return _rows(node._saved_mat1 if index == 2 else node._saved_mat2, index == 1, entered, result)
 
 
-def _mm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return _rows(node._saved_self if index == 1 else node._saved_mat2, index == 0, entered, made)
+def _mm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
+    return _rows(node._saved_self if index == 1 else node._saved_mat2, index == 0, entered, result)
 
 
-def _mv(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return _rows(node._saved_self, False, entered, made) if index == 1 else None
+def _mv(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
+    return _rows(node._saved_self, False, entered, result) if index == 1 else None
 
 
-def _rows(other: Tensor | None, first: bool, entered: Shape, made: Shape) -> Use | None:
+def _rows(other: Tensor | None, first: bool, entered: Shape, result: Shape) -> Use | None:
     """`first`: W stands to the left, so that z is the transpose of what rows give."""
     if other is None:
         return None
-    return Rows(entered, made[::-1] if first else made, other.detach().T if first else other.detach(), first)
+    return Rows(entered, result[::-1] if first else result, other.detach().T if first else other.detach(), first)
 
 
-def _convolution(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _convolution(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     x = node._saved_input
     if x is None:
         return None
     if index == 2:
-        return Scaled(entered, made, x, _channels(entered, made))
+        return Scaled(entered, result, x, _channels(entered, result))
     if index != 1:
         return None
     zeros = node._saved_padding
@@ -79,47 +79,49 @@ def _convolution(node: Any, index: int, entered: Shape, made: Shape) -> Use | No
             tuple((zero, zero - more) for zero, more in zip(zeros, node._saved_output_padding, strict=True)),
             windows.dilations,
         )  # fmt: skip
-    return Convolved(entered, made, x.detach(), windows, node._saved_groups, node._saved_transposed)
+    return Convolved(entered, result, x.detach(), windows, node._saved_groups, node._saved_transposed)
 
 
-def _norm(node: Any, index: int, entered: Shape, made: Shape, spread: Shape, plain: Callable[[], Tensor]) -> Use | None:
+def _norm(
+    node: Any, index: int, entered: Shape, result: Shape, spread: Shape, plain: Callable[[], Tensor]
+) -> Use | None:
     if index not in (1, 2):
         return None
     x = node._saved_input
-    return Scaled(entered, made, x, spread, plain if index == 1 else None)
+    return Scaled(entered, result, x, spread, plain if index == 1 else None)
 
 
-def _layer_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _layer_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     x, mean, scale = node._saved_input.detach(), node._saved_result1, node._saved_result2
-    return _norm(node, index, entered, made, _aligned(entered, made), lambda: (x.to(mean.dtype) - mean) * scale)
+    return _norm(node, index, entered, result, _aligned(entered, result), lambda: (x.to(mean.dtype) - mean) * scale)
 
 
-def _group_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _group_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     x, mean, scale, groups = node._saved_input.detach(), node._saved_result1, node._saved_result2, node._saved_group
 
     def plain() -> Tensor:
         apart = x.reshape(len(x), groups, -1).to(mean.dtype)
         return ((apart - mean[..., None]) * scale[..., None]).view(x.shape)
 
-    return _norm(node, index, entered, made, _channels(entered, made), plain)
+    return _norm(node, index, entered, result, _channels(entered, result), plain)
 
 
-def _batch_norm(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _batch_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     x = node._saved_input.detach()
     training, mean, scale = node._saved_training, node._saved_result1, node._saved_result2
     if not training:
         mean = node._saved_running_mean
         scale = (node._saved_running_var + node._saved_eps).rsqrt()
-    spread = _channels((x.shape[1],), made)
+    spread = _channels((x.shape[1],), result)
     return _norm(
-        node, index, entered, made, spread, lambda: (x.to(mean.dtype) - mean.view(spread)) * scale.view(spread)
+        node, index, entered, result, spread, lambda: (x.to(mean.dtype) - mean.view(spread)) * scale.view(spread)
     )
 
 
-def _embedding(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _embedding(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     if index != 0 or node._saved_scale_grad_by_freq:
         return None
-    return Table(entered, made, node._saved_indices, _token(node._saved_padding_idx, entered))
+    return Table(entered, result, node._saved_indices, _token(node._saved_padding_idx, entered))
 
 
 def _token(saved: int, entered: Shape) -> int:
@@ -127,65 +129,65 @@ def _token(saved: int, entered: Shape) -> int:
     return saved if saved < entered[0] else -1
 
 
-def _embedding_bag(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _embedding_bag(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     weighted = node._saved_per_sample_weights is not None
     if index != 0 or weighted or node._saved_scale_grad_by_freq or node._saved_mode not in (0, 1):
         return None
-    tokens, offsets = node._saved_indices, node._saved_offsets[: made[0]]
+    tokens, offsets = node._saved_indices, node._saved_offsets[: result[0]]
     if _token(node._saved_padding_idx, entered) >= 0:
         return None
     bag = torch.searchsorted(offsets, torch.arange(len(tokens), device=tokens.device), right=True) - 1
-    counts = torch.bincount(bag, minlength=made[0])
+    counts = torch.bincount(bag, minlength=result[0])
     share = 1.0 / counts[bag].double() if node._saved_mode == 1 else torch.ones(len(bag), device=bag.device)
-    return Table(entered, made, tokens, -1, bag, share)
+    return Table(entered, result, tokens, -1, bag, share)
 
 
-def _mul(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _mul(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     other = node._saved_other if index == 0 else node._saved_self
     if other is None:
         return None
     other = other.detach()
-    return Scaled(entered, made, _full(other, made), _aligned(entered, made), lambda: other)
+    return Scaled(entered, result, _full(other, result), _aligned(entered, result), lambda: other)
 
 
-def _div(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _div(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     by = node._saved_other
     if by is None:
         return None
     by = by.detach()
     if index == 0:
-        return Scaled(entered, made, _full(by, made), _aligned(entered, made), lambda: 1.0 / by)
+        return Scaled(entered, result, _full(by, result), _aligned(entered, result), lambda: 1.0 / by)
     x = node._saved_self
     if x is None:
         return None
     x = x.detach()
-    return Scaled(entered, made, _full(x, made), _aligned(entered, made), lambda: -x / by**2)
+    return Scaled(entered, result, _full(x, result), _aligned(entered, result), lambda: -x / by**2)
 
 
-def _full(other: Tensor, made: Shape) -> Tensor | None:
+def _full(other: Tensor, result: Shape) -> Tensor | None:
     """A tensor that has the axes of z."""
-    return other if tuple(other.shape) == made else None
+    return other if tuple(other.shape) == result else None
 
 
-def _add(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _add(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     sign = float(node._saved_alpha) if index == 1 else 1.0
-    return Scaled(entered, made, None, _aligned(entered, made), sign=sign)
+    return Scaled(entered, result, None, _aligned(entered, result), sign=sign)
 
 
-def _sub(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _sub(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     sign = -float(node._saved_alpha) if index == 1 else 1.0
-    return Scaled(entered, made, None, _aligned(entered, made), sign=sign)
+    return Scaled(entered, result, None, _aligned(entered, result), sign=sign)
 
 
-def _prelu(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
+def _prelu(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     if index != 1:
         return None
     x = node._saved_self.detach()
-    return Scaled(entered, made, _full(x, made), _aligned(entered, made), lambda: x.clamp(max=0.0))
+    return Scaled(entered, result, _full(x, result), _aligned(entered, result), lambda: x.clamp(max=0.0))
 
 
-def _copies(node: Any, index: int, entered: Shape, made: Shape) -> Use | None:
-    return Scaled(entered, made, None, _aligned(entered, made))
+def _copies(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
+    return Scaled(entered, result, None, _aligned(entered, result))
 
 
 RULES: dict[str, Callable[[Any, int, Shape, Shape], Use | None]] = {

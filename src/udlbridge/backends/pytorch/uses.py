@@ -22,13 +22,13 @@ Shape = tuple[int, ...]
 
 
 class Use(ABC):
-    """One place where a tensor W of shape `entered` enters, and makes z of shape `made`.
+    """A tensor W of shape `entered` enters a node, whose result z has the shape `result`.
 
     `locator`: a tensor whose axis of samples is that of z, counted from the front; None where the node kept none.
     """
 
     entered: Shape
-    made: Shape
+    result: Shape
     locator: Tensor | None
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Rows(Use):
     """z = a W, or its transpose, for rows a (R, p): R has the samples; W is (p, q), or (q, p) if `outputs_first`."""
 
     entered: Shape
-    made: Shape
+    result: Shape
     locator: Tensor
     outputs_first: bool = False
 
@@ -92,7 +92,7 @@ class Convolved(Use):
     """A convolution of x (R, C, *space), or a transposed one, whose windows then go over z."""
 
     entered: Shape
-    made: Shape
+    result: Shape
     locator: Tensor
     windows: Windows
     groups: int
@@ -102,13 +102,13 @@ class Convolved(Use):
         """Positions are windows, also of several images of one sample."""
         x = layout.samples_first(self.locator).to(dtype)
         frames, (channels, *space) = x.shape[1], x.shape[2:]
-        over = self.made[2:] if not self.transposed else tuple(space)
+        over = self.result[2:] if not self.transposed else tuple(space)
         direct = not self.transposed and frames == 1 and is_wide(channels, self.groups, over, self.windows.kernel)
 
         def gradient(a: Tensor, e: Tensor) -> Tensor:
             return self.windows.gradient(a[:, 0], e, over)
 
-        inputs, errors = (self._places, self._cut) if self.transposed else (self._cut, self._places)
+        inputs, errors = (self._positions, self._cut) if self.transposed else (self._cut, self._positions)
         return Affine(name, bias, x, inputs, errors, gradient if direct else None)
 
     def _cut(self, x: Tensor) -> Tensor:
@@ -117,8 +117,8 @@ class Convolved(Use):
         found = self.windows.of(x.flatten(0, 1))
         return found.reshape(n, frames, self.groups, -1, found.shape[-1]).permute(0, 2, 1, 4, 3).flatten(2, 3)
 
-    def _places(self, x: Tensor) -> Tensor:
-        """(n, frames, C, *space) to places (n, G, T, C / G)."""
+    def _positions(self, x: Tensor) -> Tensor:
+        """(n, frames, C, *space) to positions (n, G, T, C / G)."""
         n, frames = x.shape[:2]
         apart = x.reshape(n, frames, self.groups, x.shape[2] // self.groups, -1)
         return apart.permute(0, 2, 1, 4, 3).flatten(2, 3)
@@ -128,7 +128,7 @@ class Convolved(Use):
         return layout.samples_first(d)
 
     def gradients(self, d: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
-        """Products of windows and places."""
+        """Products of windows and positions."""
         site = self.site("", None, layout, dtype)
         a, e = site.inputs(site.x), site.errors(self.errors(d, layout).to(dtype))
         found = a.transpose(2, 3) @ e if self.transposed else e.transpose(2, 3) @ a
@@ -137,10 +137,10 @@ class Convolved(Use):
 
 @dataclass(frozen=True)
 class Table(Use):
-    """Rows of W (V, q) at the places of `locator`, tokens; `bag` says in which bag, `share` with what weight."""
+    """Rows of W (V, q) for the tokens of `locator`; `bag` says in which bag, `share` with what weight."""
 
     entered: Shape
-    made: Shape
+    result: Shape
     locator: Tensor
     padding: int = -1
     bag: Tensor | None = None
@@ -174,7 +174,7 @@ class Scaled(Use):
     """
 
     entered: Shape
-    made: Shape
+    result: Shape
     locator: Tensor | None
     spread: Shape
     factor: Callable[[], Tensor] | None = None

@@ -107,7 +107,7 @@ class Builder:
         self.kinds: dict[Any, str] = {}
         self.constants: dict[str, np.ndarray] = {}
         self._names = dict(known)
-        self._kept: list[Tensor] = []
+        self._tensors: list[Tensor] = []
         self._numbers: dict[float, Value] = {}
 
     def add(
@@ -151,7 +151,7 @@ class Builder:
             name = f"_constants.{len(self.constants)}"
             self.constants[name] = tensor.detach().cpu().to(kind).numpy()
             self._names[id(tensor)] = name
-            self._kept.append(tensor)  # so that no other one gets its id
+            self._tensors.append(tensor)  # so that no other one gets its id
         name = self._names[id(tensor)]
         self.shapes[name] = tuple(tensor.shape)
         return Value(name)
@@ -177,8 +177,8 @@ def module_path(node: fx.Node) -> str:
 def source_line(node: fx.Node) -> str:
     """Where in the user's code an operation was called: the last line that is not torch's own."""
     lines = str(node.meta.get("stack_trace") or "").splitlines()
-    places = [index for index, line in enumerate(lines) if line.lstrip().startswith("File ")]
-    own = [index for index in places if "/torch/" not in lines[index]] or places
+    frames = [index for index, line in enumerate(lines) if line.lstrip().startswith("File ")]
+    own = [index for index in frames if "/torch/" not in lines[index]] or frames
     if not own:
         return ""
     code = lines[own[-1] + 1].strip() if own[-1] + 1 < len(lines) else ""

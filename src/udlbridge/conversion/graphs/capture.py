@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.modules import ModuleNetwork
-from udlbridge.conversion.graphs import axes, elementwise, images, layers, places, recurrent, reductions
+from udlbridge.conversion.graphs import axes, elementwise, images, layers, movement, recurrent, reductions
 from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
@@ -29,7 +29,7 @@ TRANSLATIONS = {
     **elementwise.TRANSLATIONS,
     **reductions.TRANSLATIONS,
     **axes.TRANSLATIONS,
-    **places.TRANSLATIONS,
+    **movement.TRANSLATIONS,
     **layers.TRANSLATIONS,
     **images.TRANSLATIONS,
     **recurrent.TRANSLATIONS,
@@ -101,8 +101,8 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
             environment[node] = _constant(program, spec, every, held)
     output = _followed(program, builder, environment)
     params = {name: value.detach().cpu().numpy() for name, value in trained.items() if first[id(value)] == name}
-    buffers = {name: _converted(value, dtype) for name, value in held.items()}
-    kept = {name: value for name, value in buffers.items() if value.dtype in (dtype, torch.int64, torch.bool)}
+    converted = {name: _converted(value, dtype) for name, value in held.items()}
+    buffers = {name: value for name, value in converted.items() if value.dtype in (dtype, torch.int64, torch.bool)}
     nodes = _needed(builder.nodes, output)
     used = {name for node in nodes for name in node.inputs}
     constants = {name: value for name, value in builder.constants.items() if name in used}
@@ -111,7 +111,7 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
             nodes,
             output,
             params=params,
-            buffers={**{name: value.numpy() for name, value in kept.items()}, **constants},
+            buffers={**{name: value.numpy() for name, value in buffers.items()}, **constants},
             sample_shape=batch.shape[1:],
             tokens=batch.dtype.kind in "iu",
             dtype=str(dtype).removeprefix("torch."),
@@ -248,9 +248,9 @@ def _argument(one: Any, environment: dict[fx.Node, Any]) -> Any:
 
 def _needed(nodes: list[Node], output: str) -> list[Node]:
     """The nodes that the output depends on."""
-    wanted, kept = {output}, []
+    wanted, needed = {output}, []
     for node in reversed(nodes):
         if node.name in wanted:
-            kept.append(node)
+            needed.append(node)
             wanted.update(node.inputs)
-    return kept[::-1]
+    return needed[::-1]

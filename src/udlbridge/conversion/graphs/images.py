@@ -94,9 +94,10 @@ def upsample(mode: str) -> Translation:
             # The factor counts, where it is given, and not the quotient of the sizes.
             own: dict[str, Any] = {"size": after} if factors[index] is None else {"scale_factor": factors[index]}
             if mode == "nearest":
-                places = functional.interpolate(torch.arange(before, dtype=torch.float64)[None, None], **own, mode=mode)
+                every = torch.arange(before, dtype=torch.float64)[None, None]
+                indices = functional.interpolate(every, **own, mode=mode)
                 shape[index + 2] = after
-                result = c.add("take", result, places[0, 0].long(), shape=shape, axis=index + 2)
+                result = c.add("take", result, indices[0, 0].long(), shape=shape, axis=index + 2)
             elif mode == "linear":
                 unit = torch.eye(before, dtype=torch.float64)[:, None]
                 corners = {"align_corners": bool(c["align_corners"]), "recompute_scale_factor": False}

@@ -43,8 +43,8 @@ def matmul(c: Call) -> Value:
     rows, columns = c.shape(left)[-2], c.shape(right)[-1]
     outer = c.shape() if len(a) > 1 and len(b) > 1 else None
     if outer is None:
-        kept = c.shape()
-        lead = kept[: len(kept) - (len(a) > 1) - (len(b) > 1)]
+        shape = c.shape()
+        lead = shape[: len(shape) - (len(a) > 1) - (len(b) > 1)]
         return c.reshape(c.add("matmul", left, right, shape=(*lead, rows, columns)))
     return c.add("matmul", left, right)
 
@@ -74,13 +74,13 @@ def einsum(c: Call) -> Value:
     sizes = {
         x: size for part, of in zip(parts, operands, strict=True) for x, size in zip(part, c.shape(of), strict=True)
     }
-    for place in range(1, len(parts)):
-        later = "".join(parts[place + 1 :]) + output
-        kept = "".join(dict.fromkeys(x for x in own + parts[place] if x in later))
-        kept = output if place == len(parts) - 1 else kept
-        equation = f"{own},{parts[place]}->{kept}"
-        result = c.add("einsum", result, operands[place], shape=[sizes[x] for x in kept], equation=equation)
-        own = kept
+    for index in range(1, len(parts)):
+        later = "".join(parts[index + 1 :]) + output
+        letters = "".join(dict.fromkeys(x for x in own + parts[index] if x in later))
+        letters = output if index == len(parts) - 1 else letters
+        equation = f"{own},{parts[index]}->{letters}"
+        result = c.add("einsum", result, operands[index], shape=[sizes[x] for x in letters], equation=equation)
+        own = letters
     return c.value(result)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation
-from udlbridge.conversion.graphs.places import piece
+from udlbridge.conversion.graphs.movement import piece
 from udlbridge.networks.graphs.values import Extent
 
 State = tuple[Value, ...]
@@ -84,10 +84,10 @@ def plain_cell(op: str) -> Cell:
     return cell
 
 
-def step(c: Call, x: Any, axis: int, place: int) -> Value:
+def step(c: Call, x: Any, axis: int, index: int) -> Value:
     """What stands at one place of an axis, without the axis."""
     shape = c.shape(x)
-    return c.reshape(piece(c, x, axis, place, 1), (*shape[:axis], *shape[axis + 1 :]))
+    return c.reshape(piece(c, x, axis, index, 1), (*shape[:axis], *shape[axis + 1 :]))
 
 
 def joined(c: Call, parts: list[Value], axis: int) -> Value:
@@ -119,9 +119,9 @@ def unrolled(cell: Cell) -> Translation:
         for layer in range(c["num_layers"]):
             outputs = []
             for direction in range(directions):
-                place = layer * directions + direction
-                w = weights[place]
-                state = tuple(step(c, one, 0, place) for one in states)
+                index = layer * directions + direction
+                w = weights[index]
+                state = tuple(step(c, one, 0, index) for one in states)
                 parts = linear(c, x, w.inputs, w.input_bias)
                 steps = range(c.size(x, time))
                 found = {}

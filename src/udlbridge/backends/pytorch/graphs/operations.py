@@ -1,4 +1,4 @@
-"""Every operation of a graph in torch's functions: arithmetic, activations, reductions and places."""
+"""Every operation of a graph in torch's functions: arithmetic, activations, reductions and movement of entries."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def slices(a: Attributes, n: int, x: Tensor) -> Tensor:
 
 
 def padded(a: Attributes, n: int, x: Tensor) -> Tensor:
-    """A value at both ends, or entries by their places."""
+    """A value at both ends, or entries by their indices."""
     if a["mode"] == "constant":
         flat = [count for pair in reversed(a["pads"]) for count in pair]
         return functional.pad(x, flat, value=a["value"])
     for axis, (before, after) in enumerate(a["pads"]):
         if before or after:
             size = x.shape[axis]
-            places = torch.arange(-before, size + after, device=x.device)
+            indices = torch.arange(-before, size + after, device=x.device)
             if a["mode"] == "replicate":
-                places = places.clamp(0, size - 1)
+                indices = indices.clamp(0, size - 1)
             elif a["mode"] == "circular":
-                places = places.remainder(size)
+                indices = indices.remainder(size)
             else:
-                places = (size - 1) - (size - 1 - places.abs()).abs()
-            x = x.index_select(axis, places)
+                indices = (size - 1) - (size - 1 - indices.abs()).abs()
+            x = x.index_select(axis, indices)
     return x
 
 

@@ -13,19 +13,19 @@ from udlbridge.backends.reference.graphs.rule import Arrays, Attributes, Rule
 Shape = tuple[int, ...]
 
 
-def last_axes(places: Iterable[int | slice]) -> Any:
+def last_axes(parts: Iterable[int | slice]) -> Any:
     """An index of the last axes."""
-    return (..., *places)
+    return (..., *parts)
 
 
 def offsets(a: Attributes, kernel: Shape, counts: Shape) -> Iterator[tuple[Shape, Any]]:
-    """Every offset u in the kernel, and the places d u, d u + s, ... of the padded sample, one for each window."""
+    """Every offset u in the kernel, and the index of what all windows see: d u, d u + s, ... of the padded sample."""
     for u in product(*map(range, kernel)):
-        places = []
+        parts = []
         for position, count, stride, dilation in zip(u, counts, a["stride"], a["dilation"], strict=True):
             start = position * dilation
-            places.append(slice(start, start + stride * (count - 1) + 1, stride))
-        yield u, last_axes(places)
+            parts.append(slice(start, start + stride * (count - 1) + 1, stride))
+        yield u, last_axes(parts)
 
 
 def padded(x: np.ndarray, padding: Shape) -> np.ndarray:
@@ -49,8 +49,8 @@ def correlate(a: Attributes, x: np.ndarray, w: np.ndarray, counts: Shape) -> np.
     source = by_group(padded(x, a["padding"]), groups)
     kernel = w.reshape(groups, -1, *w.shape[1:])
     y = np.zeros((len(x), groups, kernel.shape[1], *counts), x.dtype)
-    for u, places in offsets(a, w.shape[2:], counts):
-        y += np.einsum("ngc...,goc->ngo...", source[places], kernel[last_axes(u)])
+    for u, index in offsets(a, w.shape[2:], counts):
+        y += np.einsum("ngc...,goc->ngo...", source[index], kernel[last_axes(u)])
     return y.reshape(len(x), -1, *counts)
 
 
@@ -60,8 +60,8 @@ def scatter(a: Attributes, d: np.ndarray, w: np.ndarray, space: Shape) -> np.nda
     kernel, given = w.reshape(groups, -1, *w.shape[1:]), by_group(d, groups)
     size = tuple(s + 2 * p for s, p in zip(space, a["padding"], strict=True))
     result = np.zeros((len(d), groups, kernel.shape[2], *size), d.dtype)
-    for u, places in offsets(a, w.shape[2:], d.shape[2:]):
-        result[places] += np.einsum("ngo...,goc->ngc...", given, kernel[last_axes(u)])
+    for u, index in offsets(a, w.shape[2:], d.shape[2:]):
+        result[index] += np.einsum("ngo...,goc->ngc...", given, kernel[last_axes(u)])
     return cut(result.reshape(len(d), -1, *size), a["padding"])
 
 
@@ -70,8 +70,8 @@ def kernel_gradient(a: Attributes, x: np.ndarray, d: np.ndarray, shape: Shape) -
     groups = a["groups"]
     source, given = by_group(padded(x, a["padding"]), groups), by_group(d, groups)
     result = np.zeros((groups, shape[0] // groups, *shape[1:]), x.dtype)
-    for u, places in offsets(a, shape[2:], d.shape[2:]):
-        part = source[places].reshape(*source.shape[:3], -1)
+    for u, index in offsets(a, shape[2:], d.shape[2:]):
+        part = source[index].reshape(*source.shape[:3], -1)
         result[last_axes(u)] = np.einsum("ngot,ngct->goc", given.reshape(*given.shape[:3], -1), part)
     return result.reshape(shape)
 

@@ -16,8 +16,8 @@ from udlbridge.backends.reference.graphs import (
     arithmetic,
     attention,
     convolution,
+    movement,
     norms,
-    places,
     pools,
     reductions,
 )
@@ -34,7 +34,7 @@ RULES: dict[str, Rule] = {
     **reductions.RULES,
     **norms.RULES,
     **pools.RULES,
-    **places.RULES,
+    **movement.RULES,
 }
 """The rule of every operation."""
 

@@ -37,22 +37,22 @@ def framed(a: Attributes, x: np.ndarray, counts: Shape, padding: float, beyond: 
 
 
 def windows(a: Attributes, frame: np.ndarray, counts: Shape) -> np.ndarray:
-    """(places in the kernel, n, channels, *windows)."""
+    """(offsets in the kernel, n, channels, *windows)."""
     settings = {**a, "dilation": dilation(a)}
-    return np.stack([frame[places] for _, places in offsets(settings, a["kernel"], counts)])
+    return np.stack([frame[index] for _, index in offsets(settings, a["kernel"], counts)])
 
 
 def give_back(a: Attributes, d: np.ndarray, x: np.ndarray, counts: Shape) -> np.ndarray:
-    """The transpose of `windows` and `framed`, from (places, n, channels, *windows) to the shape of x."""
+    """The transpose of `windows` and `framed`, from (offsets, n, channels, *windows) to the shape of x."""
     frame = framed(a, np.zeros_like(x), counts, 0, 0)
     settings = {**a, "dilation": dilation(a)}
-    for part, (_, places) in zip(d, offsets(settings, a["kernel"], counts), strict=True):
-        frame[places] += part
+    for part, (_, index) in zip(d, offsets(settings, a["kernel"], counts), strict=True):
+        frame[index] += part
     return frame[last_axes(slice(p, p + size) for p, size in zip(a["padding"], x.shape[2:], strict=True))]
 
 
 def largest(a: Attributes, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All windows, and the place in each that is the first of the largest, (1, n, channels, *windows)."""
+    """All windows, and the offset in each of the first of the largest, (1, n, channels, *windows)."""
     counts = window_counts(a, x.shape[2:])
     found = windows(a, framed(a, x, counts, -np.inf, -np.inf), counts)
     return found, found.argmax(axis=0)[None]
@@ -60,23 +60,23 @@ def largest(a: Attributes, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def max_pool(a: Attributes, n: int, xs: Arrays) -> np.ndarray:
     """The largest of each window."""
-    found, place = largest(a, xs[0])
-    return np.take_along_axis(found, place, axis=0)[0]
+    found, argmax = largest(a, xs[0])
+    return np.take_along_axis(found, argmax, axis=0)[0]
 
 
 def max_pool_backward(a: Attributes, xs: Arrays, y: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
     """The largest gets all."""
-    found, place = largest(a, xs[0])
+    found, argmax = largest(a, xs[0])
     d = np.zeros_like(found)
-    np.put_along_axis(d, place, dy[None], axis=0)
+    np.put_along_axis(d, argmax, dy[None], axis=0)
     return [give_back(a, d, xs[0], y.shape[2:])]
 
 
 def max_pool_tangent(a: Attributes, xs: Arrays, y: np.ndarray, dxs: Arrays) -> np.ndarray:
     """The tangent at the largest."""
-    _, place = largest(a, xs[0])
+    _, argmax = largest(a, xs[0])
     moved = windows(a, framed(a, dxs[0], y.shape[2:], 0, 0), y.shape[2:])
-    return np.take_along_axis(moved, place, axis=0)[0]
+    return np.take_along_axis(moved, argmax, axis=0)[0]
 
 
 def divisors(a: Attributes, x: np.ndarray, counts: Shape) -> np.ndarray:
@@ -93,7 +93,7 @@ def mean_pool(a: Attributes, n: int, xs: Arrays) -> np.ndarray:
 
 
 def mean_pool_backward(a: Attributes, xs: Arrays, y: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
-    """Every place of a window gets the same."""
+    """Every entry of a window gets the same."""
     share = dy / divisors(a, xs[0], y.shape[2:])
     return [give_back(a, np.broadcast_to(share, (int(np.prod(a["kernel"])), *share.shape)), xs[0], y.shape[2:])]
 

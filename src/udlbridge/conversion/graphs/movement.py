@@ -1,4 +1,4 @@
-"""Translations of what takes numbers from places and puts them at others, and of what makes constants."""
+"""Translations of what moves entries and computes nothing, and of what makes constants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def slices(c: Call) -> Any:
     if not isinstance(start, int) or not isinstance(stop, int):
         raise Unfit("it counts along the samples")
     stop = min(stop, size)
-    start, stop = (max(place + size, 0) if place < 0 else place for place in (start, stop))
+    start, stop = (max(index + size, 0) if index < 0 else index for index in (start, stop))
     if start >= stop:
         raise Unfit("it is empty")
     return c.add("slice", x, axis=axis, start=start, stop=stop, step=c["step"])
@@ -73,7 +73,7 @@ def unbind(c: Call) -> list[Value]:
     axis = c.axis(x, c.get("dim", 0))
     shape = c.shape(x)
     rest = (*shape[:axis], *shape[axis + 1 :])
-    return [c.reshape(piece(c, x, axis, place, 1), rest) for place in range(c.size(x, axis))]
+    return [c.reshape(piece(c, x, axis, index, 1), rest) for index in range(c.size(x, axis))]
 
 
 def concatenate(c: Call) -> Value:
@@ -89,11 +89,11 @@ def stack(c: Call) -> Value:
     return c.add("concatenate", *(c.reshape(one, shape) for one in c["tensors"]), axis=axis)
 
 
-def take(c: Call, x: Any, axis: int, places: Tensor) -> Value:
+def take(c: Call, x: Any, axis: int, indices: Tensor) -> Value:
     """Places of an axis that are known."""
     shape = list(c.shape(x))
-    shape[axis] = len(places)
-    return c.add("take", x, places.to(torch.int64), shape=shape, axis=axis)
+    shape[axis] = len(indices)
+    return c.add("take", x, indices.to(torch.int64), shape=shape, axis=axis)
 
 
 def flip(c: Call) -> Value:
@@ -134,12 +134,12 @@ def index(c: Call) -> Value:
     axes = [axis for axis, one in enumerate(given) if one is not None]
     if len(axes) != 1 or not isinstance(given[axes[0]], Tensor):
         raise Unfit("it takes places of several axes, or places that are computed")
-    axis, places = axes[0], given[axes[0]]
-    if places.dtype == torch.bool:
-        if places.ndim != 1:
+    axis, indices = axes[0], given[axes[0]]
+    if indices.dtype == torch.bool:
+        if indices.ndim != 1:
             raise Unfit("a mask over several axes")
-        places = places.nonzero().flatten()
-    return c.reshape(take(c, x, axis, places.flatten() % c.size(x, axis)))
+        indices = indices.nonzero().flatten()
+    return c.reshape(take(c, x, axis, indices.flatten() % c.size(x, axis)))
 
 
 def unfold(c: Call) -> Value:
@@ -147,9 +147,9 @@ def unfold(c: Call) -> Value:
     x = c["self"]
     axis = c.axis(x, c["dimension"])
     count = (c.size(x, axis) - c["size"]) // c["step"] + 1
-    places = (torch.arange(count)[:, None] * c["step"] + torch.arange(c["size"])).flatten()
+    indices = (torch.arange(count)[:, None] * c["step"] + torch.arange(c["size"])).flatten()
     shape = c.shape(x)
-    split = c.reshape(take(c, x, axis, places), (*shape[:axis], count, c["size"], *shape[axis + 1 :]))
+    split = c.reshape(take(c, x, axis, indices), (*shape[:axis], count, c["size"], *shape[axis + 1 :]))
     order = [one for one in range(len(shape) + 1) if one != axis + 1]
     return c.add("permute", split, axes=(*order, axis + 1))
 
@@ -170,7 +170,7 @@ def scattered(c: Call) -> Value:
             raise Unfit("it writes to every other place")
         start = 0 if c["start"] is None else c["start"]
         stop = size if c["end"] is None else min(c["end"], size)
-        start, stop = (place + size if place < 0 else place for place in (start, stop))
+        start, stop = (index + size if index < 0 else index for index in (start, stop))
     parts = [source]
     if start > 0:
         parts.insert(0, piece(c, x, axis, 0, start))
@@ -246,8 +246,8 @@ def triangle(lower: bool) -> Translation:
         x = c["self"]
         rows, columns = c.size(x, -2), c.size(x, -1)
         ones = torch.ones(rows, columns, dtype=torch.bool)
-        kept = ones.tril(c["diagonal"]) if lower else ones.triu(c["diagonal"])
-        return c.add("where", kept, x, 0.0)
+        mask = ones.tril(c["diagonal"]) if lower else ones.triu(c["diagonal"])
+        return c.add("where", mask, x, 0.0)
 
     return translate
 

@@ -36,7 +36,7 @@ def slice_back(a: Attributes, xs: Arrays, dy: np.ndarray) -> np.ndarray:
 
 
 def put_back(dy: np.ndarray, index: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """The transpose of `np.take`: places that were taken several times get the sum."""
+    """The transpose of `np.take`: entries that were taken several times get the sum."""
     moved = np.moveaxis(dy, axis, 0)
     d = np.zeros((size, *moved.shape[1:]), dy.dtype)
     np.add.at(d, index, moved)
@@ -49,8 +49,8 @@ def concatenate_backward(a: Attributes, xs: Arrays, y: np.ndarray, dy: np.ndarra
     return list(np.split(dy, ends, axis=a["axis"]))
 
 
-def pad_places(a: Attributes, x: np.ndarray) -> list[np.ndarray]:
-    """For each axis the places that its padded entries come from; what is mirrored is so, axis after axis."""
+def padded_indices(a: Attributes, x: np.ndarray) -> list[np.ndarray]:
+    """For each axis the indices that its padded entries come from."""
     return [np.pad(np.arange(size), pair, mode=MODES[a["mode"]]) for size, pair in zip(x.shape, a["pads"], strict=True)]
 
 
@@ -59,8 +59,8 @@ def pad(a: Attributes, n: int, xs: Arrays) -> np.ndarray:
     x = xs[0]
     if a["mode"] == "constant":
         return np.pad(x, a["pads"], constant_values=a["value"])
-    for axis, places in enumerate(pad_places(a, x)):
-        x = np.take(x, places, axis=axis)
+    for axis, indices in enumerate(padded_indices(a, x)):
+        x = np.take(x, indices, axis=axis)
     return x
 
 
@@ -69,8 +69,8 @@ def pad_back(a: Attributes, xs: Arrays, dy: np.ndarray) -> np.ndarray:
     x = xs[0]
     if a["mode"] == "constant":
         return dy[tuple(slice(before, before + size) for (before, _), size in zip(a["pads"], x.shape, strict=True))]
-    for axis, places in enumerate(pad_places(a, x)):
-        dy = put_back(dy, places, axis, x.shape[axis])
+    for axis, indices in enumerate(padded_indices(a, x)):
+        dy = put_back(dy, indices, axis, x.shape[axis])
     return dy
 
 
