@@ -9,12 +9,14 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import udlbridge as ub
 from helpers import random_model, samples
 from udlbridge import backends, errors
 from udlbridge.backends.reference import ReferenceEngine
+from udlbridge.kernels.request import checked_engine
 
 MODEL = random_model([3, 4, 2], ["tanh", "identity"])
 X = samples(MODEL, 5)
@@ -27,7 +29,14 @@ class Fourth(ReferenceEngine):
     start_order = 15
 
 
-FOURTH = Fourth()
+class Sums(ReferenceEngine):
+    """One that computes two operations of graphs, and nothing besides what every engine has."""
+
+    name = "sums"
+    graph_operations = frozenset({"linear", "tanh"})
+
+
+FOURTH, SUMS = Fourth(), Sums()
 NO_ENGINE = 3.14
 
 
@@ -66,6 +75,43 @@ def test_an_engine_is_one_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "fourth" in backends.usable()
     assert ub.ntk(MODEL, X, backend="fourth").shape == (5, 5)
     assert ub.plan(MODEL, 9, sample_shape=(3,), backend="fourth", calibrate=False).backend == "fourth"
+
+
+def graph(*operations: str) -> ub.Graph:
+    """Linear, and then operations of one input without settings."""
+    names = ("linear", *operations)
+    nodes = [
+        ub.Node(str(index), op, ("x", "w") if op == "linear" else (str(index - 1),)) for index, op in enumerate(names)
+    ]
+    return ub.Graph(nodes, nodes[-1].name, params={"w": np.eye(2, 3)}, sample_shape=(3,))
+
+
+def test_an_engine_says_which_operations_of_graphs_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "a_package", sys.modules[__name__])
+    installed(monkeypatch, {**OURS, "sums": "a_package:SUMS"})
+    x = np.ones((2, 3))
+    known, unknown = graph("tanh"), graph("tanh", "exp")
+    assert "sums" in backends.computing(known)
+    assert "sums" not in backends.computing(unknown)
+    np.testing.assert_allclose(ub.ntk(known, x, backend="sums"), ub.ntk(known, x, backend="reference"), rtol=1e-12)
+    with pytest.raises(errors.OptionError, match=r"backend='sums' for a udlbridge.Graph that has exp.*'reference'"):
+        ub.ntk(unknown, x, backend="sums")
+    # Of check's engines it is left out, and where it is the default, another takes its place.
+    monkeypatch.setattr(backends, "usable", lambda: ["reference", "sums"])
+    assert "such a graph" in ub.check(unknown, x).skipped["sums"]
+    monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "sums")
+    assert checked_engine(known, None) == "sums"
+    assert checked_engine(unknown, None) in ("torch", "reference")
+
+
+def test_what_an_engine_lacks_names_those_that_have_it() -> None:
+    x, network = np.ones((2, 3)), graph("tanh")
+    with pytest.raises(errors.OptionError, match=r"structured kernels of graphs.*'reference'.*backend='torch'"):
+        ub.ntk(network, x, method="structured", backend="reference")
+    with pytest.raises(errors.OptionError, match=r"polynomial of degree 2.*'reference'.*backend='torch'"):
+        ub.taylor_expand(MODEL, 2).outputs(MODEL, X, backend="reference")
+    with pytest.raises(errors.OptionError, match=r"infinite width.*'reference'.*backend='julia'"):
+        ub.infinite.kernels(MODEL, X, backend="reference")
 
 
 @pytest.mark.parametrize(

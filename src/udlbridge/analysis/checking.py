@@ -168,7 +168,7 @@ def check(
     if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
         output_size(network, batch.shape[1:])
         results, skipped = module_results(network, batch, backends, outputs)
-        engines = [network.engine, *(name for name in results if name not in WAYS)]
+        engines = [checked_engine(network, None), *(name for name in results if name not in WAYS)]
         return _report(results, skipped, engines, network.dtype, len(batch))
     names, skipped = _engines(backends, network if isinstance(network, Graph) else None)
     results = {name: _everything(network, batch, name, outputs) for name in names}
@@ -276,7 +276,7 @@ def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[li
         for name in names:
             checked_engine(graph, name)
     elif graph is not None:
-        names = [name for name in names if name in graph.engines]
+        names = [name for name in names if name in backends.computing(graph)]
     if asked is not None:
         if len(names) < 2:
             raise OptionError(
@@ -286,7 +286,7 @@ def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[li
             )
         return names, {}
     left_out = [name for name in backends.engines() if name not in names]
-    return names, {name: backends.availability(name).reason or "it does not compute graphs" for name in left_out}
+    return names, {name: backends.availability(name).reason or "it does not compute such a graph" for name in left_out}
 
 
 def _everything(model: Model | Graph, x: np.ndarray, backend: str, reduction: Outputs) -> dict[str, np.ndarray]:

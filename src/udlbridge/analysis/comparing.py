@@ -168,7 +168,8 @@ class _Step:
 
 def _engine(network: Network, backend: str | None) -> str:
     """The engine of the caller's choice for a `Model`, and its own for anything else."""
-    return network.engine if isinstance(network, ForeignNetwork) else checked_engine(network, backend)
+    own = network.engine if isinstance(network, ForeignNetwork) else None
+    return checked_engine(network, backend) if own is None else own
 
 
 def _sides(

@@ -76,7 +76,7 @@ def module_results(
             raise
         reason = f"the module has no translation: {error.given}"
         return results, {**skipped, **{name: reason for name in backends.engines() if name != network.engine}}
-    computing = model.engines if isinstance(model, Graph) else backends.engines()
+    computing = backends.computing(model)
     usable = [name for name in backends.usable() if name in computing and name != network.engine]
     for name in usable if others is None else others:
         results[name] = {
@@ -86,7 +86,7 @@ def module_results(
         }
     if others is None:
         left_out = [name for name in backends.engines() if name not in (*usable, network.engine)]
-        skipped |= {name: backends.availability(name).reason or "it does not compute graphs" for name in left_out}
+        skipped |= {name: backends.availability(name).reason or "it does not compute such a graph" for name in left_out}
     return results, skipped
 
 

@@ -11,7 +11,7 @@ Examples:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.texts import nearest
 
 GROUP = "udlbridge.backends"
@@ -106,16 +107,44 @@ def checked_name(name: object) -> str:
     raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(engines()), remedy=remedy)
 
 
-def default_name() -> str:
-    """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference".
+def default_name(among: Collection[str] | None = None) -> str:
+    """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference", else any that can run.
+
+    `among`: the engines to choose from, where not all compute what is asked for.
 
     Raises:
-        UnknownBackend: the variable names no engine.
+        UnknownBackend: the variable names no engine, or none is installed.
     """
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
-    if asked:
-        return checked_name(asked)
-    return "torch" if availability("torch").ok else "reference"
+    if asked and (checked_name(asked) in (engines() if among is None else among)):
+        return asked
+    names = list(engines() if among is None else among) or [checked_name("torch")]
+    return next((name for name in ("torch", "reference", *names) if name in names and availability(name).ok), names[0])
+
+
+def computing(network: object) -> list[str]:
+    """Names of the engines that compute a network, whether or not they can run here, in starting order."""
+    if not isinstance(network, ForeignNetwork):
+        return list(engines())
+    if network.engine is not None:
+        return [network.engine]
+    return [name for name, one in engines().items() if network.operations <= one.graph_operations]
+
+
+def check_ability(what: str, name: str, able: Callable[[Engine], bool]) -> None:
+    """Refuse `what`, in words, of the engine called `name` where it is not able to.
+
+    Raises:
+        UnknownBackend: there is no such engine.
+        OptionError: it is not able, naming those that are.
+    """
+    if not able(engine(name)):
+        others = [f"backend={other.name!r}" for other in engines().values() if able(other)]
+        raise OptionError(
+            f"{what} with backend={name!r}",
+            allowed=" or ".join(others) or "engines that have them, of which none is installed",
+            remedy="name one of these" if others else "leave it out",
+        )
 
 
 def get(name: str | None = None, *, install: bool = False) -> Backend[Any]:

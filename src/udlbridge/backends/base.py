@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
-from udlbridge.errors import OptionError
 from udlbridge.networks.model import Model
 
 
@@ -127,17 +126,11 @@ class Backend(ABC, Generic[F]):
     ) -> Float[np.ndarray, "n outputs"]:
         """sum_k d^k f(x; theta + t w) / dt^k / k! at t = 0, for k up to `degree`, w being a direction by name.
 
-        Degree 1 takes a `push` for each output. An engine with repeated forward derivatives offers more.
-
-        Raises:
-            OptionError: a degree that the engine does not have.
+        Degree 1 takes a `push` for each output. An engine with repeated forward derivatives offers more, and says so in
+        `Engine.taylor_degree`; no higher degree is asked for.
         """
         if degree > 1:
-            raise OptionError(
-                f"degree={degree} on the backend {self.name}",
-                allowed="0 or 1, or an engine that has repeated forward derivatives",
-                remedy='say backend="torch"',
-            )
+            raise NotImplementedError(f"{self.name} has no Taylor polynomials of degree {degree}")
         f = self.outputs(model, x)
         if degree == 0:
             return f
@@ -147,12 +140,11 @@ class Backend(ABC, Generic[F]):
     def infinite_kernels(
         self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
     ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
-        """NNGP and NTK of the infinitely wide network, float64; `x2` None means `x1`. Most engines have none."""
-        raise OptionError(
-            f"kernels of infinite width on the backend {self.name}",
-            allowed="None, which computes them in NumPy, or julia",
-            remedy="leave backend out",
-        )
+        """NNGP and NTK of the infinitely wide network, float64; `x2` None means `x1`.
+
+        It is asked of engines alone that say `Engine.infinite_kernels`.
+        """
+        raise NotImplementedError(f"{self.name} has no kernels of infinite width")
 
     @abstractmethod
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:

@@ -44,11 +44,20 @@ class Engine(ABC):
     `name`: what `backend=` calls it, and the name of its entry point. `footprint`: its memory. `devices`: the kinds of
     devices that it knows, as in `device=`. `start_order`: where several start in one process, the lower ones come
     first. `unavailable`: the error where it cannot run.
+
+    `graph_operations`: names of the operations of graphs (`udlbridge.networks.graphs.operations`) that it computes; a
+    graph of others is not given to it. `structured_graphs`: whether it multiplies Gram matrices at the sites of graphs;
+    else their per-sample Jacobians. `taylor_degree`: the highest degree of Taylor polynomials that `Backend.expand`
+    computes; None for any. `infinite_kernels`: whether it has `Backend.infinite_kernels`.
     """
 
     name: str
     footprint: Footprint
     devices: tuple[str, ...] = ("cpu",)
+    graph_operations: frozenset[str] = frozenset()
+    structured_graphs: bool = False
+    taylor_degree: int | None = 1
+    infinite_kernels: bool = False
     start_order: int = 50
     unavailable: type[BackendUnavailable] = BackendUnavailable
 

@@ -106,8 +106,10 @@ def kernels(
     if len(network.output_shape(rows.shape[1:])) != 1:
         raise LayerError("the layers do not end in a vector", allowed="one vector per sample", remedy="add Flatten()")
     if backend is not None:
+        name = backends.checked_name(backend)
+        backends.check_ability("kernels of infinite width", name, lambda engine: engine.infinite_kernels)
         numbers = (setting.w_std, setting.b_std, parameterization)
-        found = backends.get(backend).infinite_kernels(network, rows, None if x2 is None else columns, *numbers)
+        found = backends.get(name).infinite_kernels(network, rows, None if x2 is None else columns, *numbers)
         results = _results(out, wanted, (len(rows), len(columns)))
         for name, kernel in zip(("nngp", "ntk"), found, strict=True):
             if name in results:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
+from udlbridge.backends.engine import Engine
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
@@ -40,7 +41,7 @@ class TaylorExpansion:
         Args:
             at: theta: a model of the same layers, or arrays by name, all of them.
             x: samples (n, *D), of the model's dtype.
-            backend: as for `udlbridge.outputs`; degrees above 1 need an engine that has forward derivatives: torch.
+            backend: as for `udlbridge.outputs`; degrees above 1 need an engine with repeated forward derivatives.
 
         Raises:
             ParameterError: `at` has other parameters than the model.
@@ -50,7 +51,12 @@ class TaylorExpansion:
         batch = checked_batch(self.model, x)
         output_size(self.model, batch.shape[1:])
         other = self.model.with_params(at.params if isinstance(at, Model) else at)
-        return backends.get(backend).expand(self.model, batch, moved(self.model, other.params), self.degree)
+        name = backends.checked_name(backends.default_name() if backend is None else backend)
+        backends.check_ability(f"a Taylor polynomial of degree {self.degree}", name, self._computes)
+        return backends.get(name).expand(self.model, batch, moved(self.model, other.params), self.degree)
+
+    def _computes(self, engine: Engine) -> bool:
+        return engine.taylor_degree is None or self.degree <= engine.taylor_degree
 
 
 def taylor_expand(model: Model, degree: int) -> TaylorExpansion:

@@ -120,23 +120,22 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
 
     Raises:
         UnknownBackend: no such engine.
-        OptionError: another than the one of somebody's own network.
+        OptionError: it does not compute the network.
     """
-    if not isinstance(model, ForeignNetwork):
-        return backends.checked_name(backends.default_name() if backend is None else backend)
-    default = backends.default_name()
-    own = default if default in model.engines else model.engine
-    name = backends.checked_name(own if backend is None else backend)
-    if name in model.engines:
+    names = backends.computing(model)
+    name = backends.checked_name(backends.default_name(names) if backend is None else backend)
+    if name in names:
         return name
     graph = isinstance(model, Graph)
+    lacking = sorted(model.operations - backends.engine(name).graph_operations) if graph else []
+    shown = f" that has {', '.join(lacking[:5])}" if graph else ""
     raise OptionError(
-        f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}",
-        allowed=" or ".join(f"backend={engine!r}" for engine in model.engines),
+        f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}{shown}",
+        allowed=" or ".join(f"backend={engine!r}" for engine in names) or "none of the engines that are installed",
         remedy="name one of these"
         if graph
         else "translate it: ub.from_torch(module) gives a Model, for every engine, where it is a chain of layers; "
-        "ub.from_torch(module, x) gives a Graph, whose .engines says which compute it",
+        "ub.from_torch(module, x) gives a Graph, for the engines that know its operations",
     )
 
 
@@ -153,11 +152,8 @@ def checked_method(method: str, model: Any, backend: str) -> Method:
     """
     if method not in ("auto", "structured", "plain"):
         raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
-    plain_alone = isinstance(model, Graph) and backend == "reference"
-    if method == "structured" and plain_alone:
-        raise OptionError(
-            f"method={method!r} for a graph on the backend {backend}",
-            allowed="auto and plain: it multiplies per-sample Jacobians of graphs",
-            remedy='leave it at "auto", or say backend="torch"',
-        )
-    return "plain" if method == "plain" or plain_alone else "structured"
+    if method == "structured" and isinstance(model, Graph):
+        backends.check_ability("structured kernels of graphs", backend, lambda engine: engine.structured_graphs)
+    if method == "auto" and isinstance(model, Graph) and not backends.engine(backend).structured_graphs:
+        return "plain"
+    return "plain" if method == "plain" else "structured"

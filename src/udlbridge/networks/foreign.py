@@ -14,15 +14,16 @@ from udlbridge.errors import ConversionError
 class ForeignNetwork(ABC):
     """A network that is not a `Model`, with named parameters; what kernels, plans and stores ask of one.
 
-    `engine`: the name of the one that computes it, where none is asked for.
+    `engine`: the name of the one that alone computes it; None for a network that every engine computes that knows its
+    `operations`.
     """
 
-    engine: str
+    engine: str | None = None
 
     @property
-    def engines(self) -> tuple[str, ...]:
-        """The names of all engines that can compute it."""
-        return (self.engine,)
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that it consists of, as far as it is made of those of graphs."""
+        return frozenset()
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:

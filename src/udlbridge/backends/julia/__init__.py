@@ -16,6 +16,7 @@ class JuliaEngine(Engine):
     # Besides what every engine has: code compiled for the network, and what has not been collected yet. It goes through
     # a few samples at a time, so that of a block there are these samples' parts, and the result.
     footprint = Footprint(fixed_bytes=250_000_000, factor_copies=2, forms_gradients=True)
+    infinite_kernels = True
     # Before torch, which is the safer order in one process (PythonCall.jl issue 384).
     start_order = 10
     unavailable = JuliaUnavailable

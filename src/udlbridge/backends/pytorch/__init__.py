@@ -9,6 +9,7 @@ from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine, Footprint
 from udlbridge.errors import TorchUnavailable
 from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.graphs.operations import OPERATIONS
 
 FORMED_NUMBERS = 2**24
 """Per-sample gradients that are too large to keep are formed so many numbers at a time."""
@@ -20,6 +21,9 @@ class TorchEngine(Engine):
     name = "torch"
     footprint = Footprint(fixed_bytes=60_000_000, factor_copies=3, forms_gradients=False, formed_numbers=FORMED_NUMBERS)
     devices = ("cpu", "cuda", "mps")
+    graph_operations = frozenset(OPERATIONS)
+    structured_graphs = True
+    taylor_degree = None
     start_order = 20
     unavailable = TorchUnavailable
 

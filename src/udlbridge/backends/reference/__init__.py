@@ -6,6 +6,7 @@ from typing import Any
 
 from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine, Footprint
+from udlbridge.networks.graphs.operations import OPERATIONS
 
 
 class ReferenceEngine(Engine):
@@ -14,6 +15,7 @@ class ReferenceEngine(Engine):
     name = "reference"
     # It goes through a few samples at a time: of a block there are these samples' parts, and the result.
     footprint = Footprint(fixed_bytes=60_000_000, factor_copies=2, forms_gradients=True)
+    graph_operations = frozenset(OPERATIONS)
     start_order = 30
 
     def availability(self) -> Availability:

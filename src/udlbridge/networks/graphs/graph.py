@@ -63,8 +63,6 @@ class Graph(FrozenNetwork, ForeignNetwork):
                [0., 1.]])
     """
 
-    engine = "torch"
-
     def __init__(
         self,
         nodes: Iterable[Node],
@@ -92,9 +90,9 @@ class Graph(FrozenNetwork, ForeignNetwork):
         self._hash: str | None = None
 
     @property
-    def engines(self) -> tuple[str, ...]:
-        """The engines that compute graphs."""
-        return ("torch", "reference")
+    def operations(self) -> frozenset[str]:
+        """Names of the operations of its nodes."""
+        return frozenset(node.op for node in self._nodes)
 
     @property
     def sample_shape(self) -> Shape:
