@@ -144,8 +144,8 @@ class Windows(nn.Module):
         self.norm = nn.LayerNorm(4)
         self.qkv = nn.Linear(4, 12)
         self.bias = nn.Parameter(torch.randn(9, 2))
-        places = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
-        relative = (places[:, :, None] - places[:, None, :] + 1).permute(1, 2, 0)
+        positions = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
+        relative = (positions[:, :, None] - positions[:, None, :] + 1).permute(1, 2, 0)
         self.register_buffer("index", relative[..., 0] * 3 + relative[..., 1])
         self.head = nn.Linear(4, 3)
 

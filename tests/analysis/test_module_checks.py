@@ -18,7 +18,7 @@ from udlbridge import errors
 X = np.random.default_rng(0).standard_normal((4, 3))
 
 
-def ways(report: Any) -> set[tuple[str, str, str]]:
+def methods(report: Any) -> set[tuple[str, str, str]]:
     return {(row.quantity, row.first, row.second) for row in report.comparisons}
 
 
@@ -28,8 +28,8 @@ def test_the_ways_of_a_module_agree(name: str) -> None:
     report = ub.check(module, x, backends=["torch"])
     assert report.ok, str(report)
     assert report.engines == ("structured", "plain", "differences")
-    assert ("full NTK", "structured", "plain") in ways(report)
-    assert ("J w", "plain", "differences") in ways(report)
+    assert ("full NTK", "structured", "plain") in methods(report)
+    assert ("J w", "plain", "differences") in methods(report)
     assert "agree" in str(report)
 
 
@@ -37,8 +37,8 @@ def test_a_chain_is_translated_for_the_other_engines() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     report = ub.check(module, X, backends=["torch", "reference"])
     assert report.ok, str(report)
-    for quantity, way in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
-        assert (quantity, way, "reference") in ways(report)
+    for quantity, method in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
+        assert (quantity, method, "reference") in methods(report)
     assert report.versions.keys() >= {"torch"}
     assert "reference" in ub.check(module, X).engines
 
@@ -47,8 +47,8 @@ def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
     module, x = made("resnet")
     report = ub.check(module, x, backends=["torch", "reference"])
     assert report.ok, str(report)
-    for quantity, way in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
-        assert (quantity, way, "reference") in ways(report)
+    for quantity, method in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
+        assert (quantity, method, "reference") in methods(report)
     assert "reference" in ub.check(module, x).engines
 
 
@@ -60,9 +60,9 @@ def test_a_module_without_a_translation_says_why() -> None:
     assert "no translation" in str(report)
     with pytest.raises(errors.ConversionError):
         ub.check(module, x, backends=["torch", "reference"])
-    chosen = ub.check(strangers.language_model(), strangers.inputs("language_model", 3), output="logits")
-    assert chosen.ok, str(chosen)
-    assert "output='logits'" in chosen.skipped["reference"]
+    report = ub.check(strangers.language_model(), strangers.inputs("language_model", 3), output="logits")
+    assert report.ok, str(report)
+    assert "output='logits'" in report.skipped["reference"]
 
 
 class Lying(torch.autograd.Function):

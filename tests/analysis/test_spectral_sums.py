@@ -149,8 +149,8 @@ def test_units_do_not_matter(exponent: int) -> None:
 def smoothed(values: np.ndarray, found: SpectralDensity) -> np.ndarray:
     """The density by its definition, from eigenvalues."""
     floor = found.floor or -np.inf
-    places = np.log10(np.maximum(values, floor)) if found.scale == "log" else values
-    curves = np.exp(-(((found.points[:, None] - places) / found.width) ** 2) / 2)
+    positions = np.log10(np.maximum(values, floor)) if found.scale == "log" else values
+    curves = np.exp(-(((found.points[:, None] - positions) / found.width) ** 2) / 2)
     return np.asarray(curves.sum(axis=1) / (len(values) * found.width * np.sqrt(2 * np.pi)))
 
 

@@ -95,6 +95,6 @@ def test_settings_with_which_julia_cannot_start(
 
 @pytest.mark.julia
 def test_a_real_julia_answers() -> None:
-    place = runtime.location() or runtime.juliapkg_location()
-    probe.check_start(place.exe, place.project)
-    assert probe.load_failure(place.exe, place.project) == ""
+    installation = runtime.location() or runtime.juliapkg_location()
+    probe.check_start(installation.exe, installation.project)
+    assert probe.load_failure(installation.exe, installation.project) == ""

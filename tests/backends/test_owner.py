@@ -82,8 +82,8 @@ def test_kernels_and_collections_from_four_threads() -> None:
 @pytest.mark.slow
 @pytest.mark.julia
 def test_a_user_who_imported_juliacall_before(tmp_path: object) -> None:
-    place = runtime.location() or runtime.juliapkg_location()
-    names = {"PYTHON_JULIACALL_EXE": str(place.exe), "PYTHON_JULIACALL_PROJECT": str(place.project)}
+    installation = runtime.location() or runtime.juliapkg_location()
+    names = {"PYTHON_JULIACALL_EXE": str(installation.exe), "PYTHON_JULIACALL_PROJECT": str(installation.project)}
     done = subprocess.run(
         [sys.executable, "-c", FIRST], env={**os.environ, **names}, capture_output=True, text=True, timeout=300
     )

@@ -38,7 +38,7 @@ class Language(nn.Module):
 
     def __init__(self, width: int, blocks: int, heads: int, vocabulary: int, tokens: int) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
             for _ in range(blocks)
@@ -48,7 +48,7 @@ class Language(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        h = self.tokens(x) + self.positions(torch.arange(x.shape[1]))
         later = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
         for block in self.blocks:
             h = block(h, src_mask=later, is_causal=True)
@@ -97,10 +97,10 @@ def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int
     together = max(1, min(count, int(fits / (4 * numbers))))
     kernel = torch.zeros(len(x), len(x))
     for start in range(0, count, together):
-        chosen = every[start : start + together]
+        selected = every[start : start + together]
 
-        def one(values: dict[str, Tensor], sample: Tensor, chosen: list[int] = chosen) -> Tensor:
-            return torch.func.functional_call(module, values, (sample[None],))[0][chosen]
+        def one(values: dict[str, Tensor], sample: Tensor, selected: list[int] = selected) -> Tensor:
+            return torch.func.functional_call(module, values, (sample[None],))[0][selected]
 
         found = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0), chunk_size=chunk)(params, x)
         for name in list(found):

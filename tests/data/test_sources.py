@@ -101,11 +101,11 @@ def test_folder_of_another_data_set_is_passed_by(no_cache: Path, monkeypatch: py
 
 
 def test_folder_for_several_data_sets(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = no_cache.parent / "several" / "mnist"
-    place.mkdir(parents=True)
+    folder = no_cache.parent / "several" / "mnist"
+    folder.mkdir(parents=True)
     for path in list(folder.glob("*-ubyte*")):
-        path.rename(place / path.name)
-    monkeypatch.setenv("UDLBRIDGE_DATA", str(place.parent))
+        path.rename(folder / path.name)
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(folder.parent))
     assert len(ub.data.mnist("train")[0]) == 30
 
 

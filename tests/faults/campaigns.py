@@ -162,11 +162,11 @@ def kill(cases: int, seed: int) -> Outcome:
 def _compute_and_append(path: Path) -> None:
     half = len(X) // 2
     grown = path.is_dir() and ub.KernelStore(path).shape[0] > half
-    made = ub.compute_kernel(
+    store = ub.compute_kernel(
         MODEL, X if grown else X[:half], path, outputs=0, backend="reference", resume=True, progress=False
     )
     if not grown:
-        made.append(X[half:], progress=False)
+        store.append(X[half:], progress=False)
 
 
 def _check(path: Path, *, finished: bool) -> None:

@@ -13,7 +13,7 @@ def mutated(content: bytes, generator: np.random.Generator) -> bytes:
     return damage(content, generator)
 
 
-def _place(content: bytes, generator: np.random.Generator) -> int:
+def _offset(content: bytes, generator: np.random.Generator) -> int:
     """Anywhere; as often in the first kilobyte, where headers are."""
     return int(generator.integers(min(len(content), 1024) if generator.integers(2) else len(content))) if content else 0
 
@@ -23,25 +23,25 @@ def flip_bits(content: bytes, generator: np.random.Generator) -> bytes:
     found = bytearray(content)
     for _ in range(generator.integers(1, 5)):
         if found:
-            found[_place(content, generator)] ^= 1 << int(generator.integers(8))
+            found[_offset(content, generator)] ^= 1 << int(generator.integers(8))
     return bytes(found)
 
 
 def truncate(content: bytes, generator: np.random.Generator) -> bytes:
     """Its beginning alone; perhaps nothing."""
-    return content[: _place(content, generator)]
+    return content[: _offset(content, generator)]
 
 
 def overwrite(content: bytes, generator: np.random.Generator) -> bytes:
     """A piece with other bytes: zeros, or any."""
-    start, size = _place(content, generator), int(generator.integers(1, 64))
+    start, size = _offset(content, generator), int(generator.integers(1, 64))
     piece = bytes(size) if generator.integers(2) else generator.bytes(size)
     return content[:start] + piece[: len(content) - start] + content[start + size :]
 
 
 def repeat(content: bytes, generator: np.random.Generator) -> bytes:
     """A piece of it once more, behind itself."""
-    start, size = _place(content, generator), int(generator.integers(1, 256))
+    start, size = _offset(content, generator), int(generator.integers(1, 256))
     return content[: start + size] + content[start:]
 
 

@@ -23,7 +23,7 @@ import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
 from small_stores import MODEL, X, store_of
 from udlbridge import errors
-from udlbridge.store import places, writing
+from udlbridge.store import tile_records, writing
 from udlbridge.store.folders import LOCK, new_folder
 from udlbridge.store.manifest import KEY, signed
 
@@ -33,7 +33,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="links, pipes and permissions
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole store of six tiles, to copy."""
     from udlbridge.kernels import planning
 
@@ -43,8 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def path(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path / "K.zarr")
+def path(pristine: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pristine, tmp_path / "K.zarr")
     return tmp_path / "K.zarr"
 
 
@@ -154,9 +154,9 @@ def test_one_bit_of_the_manifest(path: Path) -> None:
     """Any bit of the file: it is refused, or means the same (a space, an escape that another letter has too)."""
     file = path / "zarr.json"
     before, manifest = file.read_bytes(), ub.KernelStore(path).manifest
-    for place in np.random.default_rng(0).choice(len(before) * 8, 150, replace=False):
+    for bit in np.random.default_rng(0).choice(len(before) * 8, 150, replace=False):
         content = bytearray(before)
-        content[place // 8] ^= 1 << (place % 8)
+        content[bit // 8] ^= 1 << (bit % 8)
         file.write_bytes(content)
         with contextlib.suppress(errors.StoreError):
             assert ub.KernelStore(path).manifest == manifest
@@ -244,33 +244,33 @@ def test_a_tile_of_another_store(path: Path, tmp_path: Path) -> None:
     """With its record: records belong to a store."""
     other = ub.compute_kernel(MODEL, X[30:51], tmp_path / "L.zarr", backend="reference")
     shutil.copy(file_of(other.path, (1, 0)), file_of(path, (1, 0)))
-    with (path / places.FILE).open("ab") as file:
-        file.write((other.path / places.FILE).read_bytes())
+    with (path / tile_records.FILE).open("ab") as file:
+        file.write((other.path / tile_records.FILE).read_bytes())
     assert ub.KernelStore(path).verify().damaged == ((1, 0),)
     assert ub.KernelStore(path).repair() == 1
     assert_is_of(path, 21)
 
 
-@pytest.mark.parametrize(("kept", "damaged"), [(5.5, 1), (2, 4), (0, 6), (None, 6)])
-def test_records_that_are_lost(path: Path, kept: float | None, damaged: int) -> None:
+@pytest.mark.parametrize(("remaining", "damaged"), [(5.5, 1), (2, 4), (0, 6), (None, 6)])
+def test_records_that_are_lost(path: Path, remaining: float | None, damaged: int) -> None:
     """As when the power fails, or somebody removes the file: tiles are computed again, and the rest is kept."""
-    file = path / places.FILE
+    file = path / tile_records.FILE
     content = file.read_bytes()
     size = len(content) // 6
-    if kept is None:
+    if remaining is None:
         file.unlink()
     else:
-        file.write_bytes(content[: int(kept * size)])
+        file.write_bytes(content[: int(remaining * size)])
     assert len(ub.KernelStore(path).verify().damaged) == damaged
     assert ub.KernelStore(path).repair() == damaged
     assert_is_of(path, 21)
 
 
 def test_records_that_are_changed(path: Path) -> None:
-    file = path / places.FILE
+    file = path / tile_records.FILE
     content = bytearray(file.read_bytes())
-    for place in range(0, len(content), len(content) // 6):
-        content[place + 8] ^= 3  # its column
+    for offset in range(0, len(content), len(content) // 6):
+        content[offset + 8] ^= 3  # its column
     file.write_bytes(content)
     assert len(ub.KernelStore(path).verify().damaged) == 6
 
@@ -382,7 +382,7 @@ def test_a_file_of_the_store_that_is_far_too_large(path: Path, part: str) -> Non
 @posix
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
 @pytest.mark.parametrize(
-    "part", ["zarr.json", "x/zarr.json", "kernel/zarr.json", "model.safetensors", "x/c/0/0", places.FILE]
+    "part", ["zarr.json", "x/zarr.json", "kernel/zarr.json", "model.safetensors", "x/c/0/0", tile_records.FILE]
 )
 def test_what_is_no_file(path: Path, part: str, kind: str) -> None:
     """A pipe would be waited for without end; a link may lead anywhere."""
@@ -444,11 +444,11 @@ def test_a_new_store_has_the_permissions_of_the_umask(open_folder: Path) -> None
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becoming another user needs root")
-def test_another_user(made: Path, open_folder: Path) -> None:
+def test_another_user(pristine: Path, open_folder: Path) -> None:
     """Reads the store of somebody else, cannot write to it, and is told what is protected."""
-    shutil.copytree(made, open_folder / "K.zarr")
+    shutil.copytree(pristine, open_folder / "K.zarr")
     for name, part in (("tile", "kernel/c/1/0"), ("model", "model.safetensors"), ("manifest", "zarr.json")):
-        shutil.copytree(made, open_folder / name)
+        shutil.copytree(pristine, open_folder / name)
         (open_folder / name / part).chmod(0o600)
     code = (
         "import os, sys, json, numpy as np, udlbridge as ub\n"
@@ -472,7 +472,7 @@ def test_another_user(made: Path, open_folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["read"]
-    assert found["sum"] == pytest.approx(float(np.asarray(ub.KernelStore(made)).sum()))
+    assert found["sum"] == pytest.approx(float(np.asarray(ub.KernelStore(pristine)).sum()))
     assert found["damaged"] == [[1, 0]]
     assert "permission denied" in found["tile"]
     assert "permission denied" in found["manifest"]

@@ -229,13 +229,13 @@ def network_batch(x: Any) -> np.ndarray:
     ],
 )
 def test_samples_lie_in_a_store_and_come_back(x: np.ndarray) -> None:
-    kept, fields = samples.as_kept(x), samples.sample_fields(x)
-    assert kept.dtype.name in samples.DTYPES
-    found = samples.as_given(kept, fields)
+    stored, fields = samples.as_stored(x), samples.sample_fields(x)
+    assert stored.dtype.name in samples.DTYPES
+    found = samples.as_given(stored, fields)
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(found, x)
-    assert samples.data_hash(x) == samples.data_hash(memoryview_like(kept), fields=fields)
-    assert fields is None or kept.shape[1:] == (samples.bytes_of(fields),)
+    assert samples.data_hash(x) == samples.data_hash(memoryview_like(stored), fields=fields)
+    assert fields is None or stored.shape[1:] == (samples.bytes_of(fields),)
 
 
 class memoryview_like:  # noqa: N801 - an array that is not NumPy's, as Zarr's

@@ -72,8 +72,8 @@ class Sign(Nothing):
         sizes = [float(np.max(np.abs(a), initial=0.0)) for a in values]
         worst = int(np.argmax(sizes))
         flipped = np.array(values[worst])
-        place = int(np.argmax(np.abs(flipped)))
-        flipped.flat[place] = -flipped.flat[place]
+        entry = int(np.argmax(np.abs(flipped)))
+        flipped.flat[entry] = -flipped.flat[entry]
         return [*values[:worst], flipped, *values[worst + 1 :]]
 
     def params(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

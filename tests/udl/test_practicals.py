@@ -316,18 +316,18 @@ def test_gpt2_is_skipped_without_weights_and_decoded_with_them(monkeypatch: pyte
     practical = practicals.load("gpt2")
     model = ub.models.gpt2(vocabulary=2100, length=16, width=8, heads=2, blocks=1, seed=1, dtype="float64")
     draws = np.random.RandomState(0)
-    chosen = {
+    sentences = {
         "sampling": continued(model, lambda p: draws.choice(len(p), p=p)),
         "greedy": continued(model, np.argmax),
         "second most likely": continued(model, lambda p: np.argsort(-p)[1]),
         "2001st most likely": continued(model, lambda p: np.argsort(-p)[2000]),
     }
-    words = Words({tokens: practical.SAYS[name] for name, tokens in chosen.items()})
+    words = Words({tokens: practical.SAYS[name] for name, tokens in sentences.items()})
     monkeypatch.setattr(practical, "pretrained", lambda: (model, words))
     practical.said.cache_clear()
     sentences = practical.rows("reference")[-7:]
     assert {row.quantity.split(":")[0]: row.ok for row in sentences} == {
-        name: name in chosen for name in practical.SAYS
+        name: name in sentences for name in practical.SAYS
     }
     text = practical.report("reference")
     assert "Number of tokens in dictionary = 2100" in text

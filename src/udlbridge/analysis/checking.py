@@ -228,9 +228,9 @@ def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: st
 
 def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
     """The first node behind which two engines differ, of those whose values have a row for each sample."""
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         try:
-            head: Any = graph.up_to(place)
+            head: Any = graph.up_to(index)
         except GraphError:  # samples lie along another axis there, or it gives no numbers
             continue
         found = relative_difference(*(backends.get(name).outputs(head, x) for name in engines))

@@ -70,12 +70,12 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
 
     if name in BY_NAME:
         return as_network(BY_NAME[name](seed=seed, dtype=dtype or "float32"), output=output)
-    chosen = int(output) if output is not None and re.fullmatch(r"-?\d+", output) else output
+    choice = int(output) if output is not None and re.fullmatch(r"-?\d+", output) else output
     if re.search(r":[A-Za-z_]\w*$", name):
         source, _, function = name.rpartition(":")
-        model = _from_function(source, function, chosen)
+        model = _from_function(source, function, choice)
     elif KEPT.search(name) or os.path.lexists(name):
-        model = as_network(read_any(Path(name)), output=chosen)
+        model = as_network(read_any(Path(name)), output=choice)
     else:
         raise ModelFileError(
             f"there is no network called {name[:80]!r}, and no model file of that name",
@@ -97,7 +97,7 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
         else:
             sys.path.insert(0, "")  # as `python -m` does
             found = getattr(importlib.import_module(source), function)
-        made = found()
+        network = found()
     except Exception as error:  # it is the caller's code, which may raise anything
         raise ModelFileError(
             f"{source}:{function} gives no network ({type(error).__name__}: {error})",
@@ -105,6 +105,6 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
             remedy="correct the name, or the function",
         ) from error
     try:
-        return as_network(made, output=output)
+        return as_network(network, output=output)
     except UDLBridgeError as error:
         raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy) from error

@@ -66,13 +66,13 @@ class InfiniteStore(WritableStore):
             StoreError: the stored layers or samples are damaged.
         """
         x, model = self.samples(), self.model()
-        own, places = np.unique(indices, return_inverse=True)
+        own, inverse = np.unique(indices, return_inverse=True)
         count = len(own)
         found = _block(self, model, x, x[own], np.empty((len(x), count)), self._memory, None)
         # A sample with itself has correlation 1, where a kernel of two sets, which cannot know that, loses half its
         # digits: one of a single set does not.
         found[own] = _block(self, model, x[own], None, np.empty((count, count)), self._memory, None)
-        return found[:, places]
+        return found[:, inverse]
 
     def repair(self, *, memory: int | str = "2GB", threads: int | None = None, progress: bool | None = None) -> int:
         """Compute every tile again that is missing or damaged; returns how many there were.

@@ -50,8 +50,8 @@ def formed_numbers(request: KernelRequest) -> int:
 def _forming(request: KernelRequest, *, later: bool) -> int:
     """Multiply-adds that form the per-sample gradients of maps, kept or formed when they are multiplied."""
     plain, reduction = request.method == "plain", request.reduction
-    kept = plain or backends.engine(request.backend).footprint.forms_gradients
+    keeps_gradients = plain or backends.engine(request.backend).footprint.forms_gradients
     found = sites(request.computed, request.sample_shape, request.params)
     maps = [s for s in found if isinstance(s, Affine | Tied) and (plain or not s.by_pairs(reduction))]
-    chosen = [site for site in maps if (not kept and site.formed_later(reduction)) == later]
-    return sum(reduction.n_cotangents * site.forming for site in chosen)
+    counted = [site for site in maps if (not keeps_gradients and site.formed_later(reduction)) == later]
+    return sum(reduction.n_cotangents * site.forming for site in counted)

@@ -93,18 +93,18 @@ def prepared_samples(grid: Grid, cached_blocks: int) -> int:
     symmetric kernel row r has r + 1, of a cross kernel each has all columns.
     """
     rows, columns = block_count(grid.n, grid.tile), block_count(grid.m, grid.tile)
-    kept = max(cached_blocks, 2)
+    cached = max(cached_blocks, 2)
     # What a row finds is less the block of the row before, which is kept for no use, where more than two are.
-    found = max(kept - 2, 1)
+    found = max(cached - 2, 1)
     last = grid.m - (columns - 1) * grid.tile
     if grid.symmetric:
-        if rows <= kept:
+        if rows <= cached:
             return grid.n
         # A row that runs backwards begins with the row before, which is a column of its own.
-        again = sum(row - (found if row % 2 == 0 else kept - 1) for row in range(kept, rows))
+        again = sum(row - (found if row % 2 == 0 else cached - 1) for row in range(cached, rows))
         return (rows + again - 1) * grid.tile + last
     again = columns - min(found, columns)
-    if rows + columns <= kept or again == 0:
+    if rows + columns <= cached or again == 0:
         return grid.n + grid.m
     # Rows that run forwards end with the last column, which may be smaller.
     forwards = (rows - 1) // 2 if again < columns else rows - 1

@@ -23,7 +23,7 @@ from udlbridge.store.folder import MODEL
 from udlbridge.store.folders import new_folder
 from udlbridge.store.manifest import FORMAT, KEY, signed
 from udlbridge.store.narrowing import STORAGE
-from udlbridge.store.samples import as_kept, data_hash, sample_fields, sample_rows
+from udlbridge.store.samples import as_stored, data_hash, sample_fields, sample_rows
 from udlbridge.store.tile_files import TileFiles
 
 
@@ -90,8 +90,8 @@ def _begin(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: d
 
 def _samples(x: np.ndarray) -> dict[str, Any]:
     """How the samples lie in their array."""
-    kept, fields = as_kept(x), sample_fields(x)
-    found = {"shape": list(kept.shape[1:]), "dtype": kept.dtype.name, "rows": min(len(kept), sample_rows(kept))}
+    stored, fields = as_stored(x), sample_fields(x)
+    found = {"shape": list(stored.shape[1:]), "dtype": stored.dtype.name, "rows": min(len(stored), sample_rows(stored))}
     return found if fields is None else {**found, "fields": fields}
 
 
@@ -117,7 +117,7 @@ def write_inputs(group: zarr.Group, folder: Path, model: Model | ForeignNetwork,
     Raises:
         OSError: the disk is full or refuses.
     """
-    write_samples(group["x"], 0, as_kept(x))
+    write_samples(group["x"], 0, as_stored(x))
     if not isinstance(model, Model):
         return
     try:

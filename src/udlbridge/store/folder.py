@@ -26,9 +26,9 @@ from udlbridge.regular import check_readable
 from udlbridge.store.arrays import check_sample_files, open_arrays
 from udlbridge.store.manifest import read_manifest
 from udlbridge.store.narrowing import storage_eps
-from udlbridge.store.places import FILE as PLACES
-from udlbridge.store.places import Places
 from udlbridge.store.samples import Fields, as_given, data_hash
+from udlbridge.store.tile_records import FILE as RECORDS
+from udlbridge.store.tile_records import TileRecords
 
 MODEL = "model.safetensors"
 """Name of the file of the network."""
@@ -67,15 +67,15 @@ class StoreFolder:
         """Read the manifest, and what it is held against, as they are on disk now: another handle may have written."""
         self.manifest = read_manifest(self.path)
         self._group, self._array, self._stored_samples = open_arrays(self.path, self.manifest)
-        self._places = Places(self.path, self.manifest["id"])
-        self._refresh_places()
+        self._records = TileRecords(self.path, self.manifest["id"])
+        self._refresh_records()
 
-    def _refresh_places(self) -> None:
+    def _refresh_records(self) -> None:
         try:
-            self._places.refresh()
+            self._records.refresh()
         except OSError as error:
             raise StoreError(
-                f"{self.path / PLACES}, which says which tile is which, cannot be read ({error})",
+                f"{self.path / RECORDS}, which says which tile is which, cannot be read ({error})",
                 allowed="the file that udlbridge wrote",
                 remedy="mend its permissions, or take it from a copy of the store",
             ) from error

@@ -71,7 +71,7 @@ class StoredKernel(StoreFolder, Displayed):
             raw, checksum = read_chunk(
                 self._chunk(tile), self.manifest["storage"], int(self.manifest["tile"]), self.shape[2:]
             )
-            self._check_place(tile, checksum)
+            self._check_recorded(tile, checksum)
         return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
 
     def read_strips(self, tile: Tile, height: int) -> Iterator[np.ndarray]:
@@ -85,20 +85,20 @@ class StoredKernel(StoreFolder, Displayed):
         storage, (rows, columns) = self.manifest["storage"], tile.shape
         with self._faults(tile):
             strips = chunk_strips(
-                self._chunk(tile), storage, int(self.manifest["tile"]), height, partial(self._check_place, tile)
+                self._chunk(tile), storage, int(self.manifest["tile"]), height, partial(self._check_recorded, tile)
             )
             for top, raw in strips:
                 if top < rows:
                     yield widened(raw[: rows - top, :columns], storage, self.dtype)
 
-    def _check_place(self, tile: Tile, checksum: int) -> None:
+    def _check_recorded(self, tile: Tile, checksum: int) -> None:
         """Raise if no tile with this checksum was written here: ValueError, or `NotComputed` if it was smaller then."""
-        if self._places.holds(tile, checksum):
+        if self._records.holds(tile, checksum):
             return
-        self._refresh_places()  # another handle may have written
-        if self._places.holds(tile, checksum):
+        self._refresh_records()  # another handle may have written
+        if self._records.holds(tile, checksum):
             return
-        if self._places.holds_less(tile, checksum):
+        if self._records.holds_less(tile, checksum):
             raise self._not_computed(tile)
         raise ValueError("its checksum was never written for this place: another tile has it")
 

@@ -38,7 +38,7 @@ def sample_fields(x: np.ndarray) -> Fields | None:
     return None if x.dtype.name in DTYPES and x.dtype.name != BYTES else [("", x.dtype.name, list(x.shape[1:]))]
 
 
-def as_kept(x: np.ndarray) -> np.ndarray:
+def as_stored(x: np.ndarray) -> np.ndarray:
     """Samples as they lie in the array."""
     if sample_fields(x) is None:
         return x
@@ -46,15 +46,16 @@ def as_kept(x: np.ndarray) -> np.ndarray:
     return little.reshape(len(x), -1).view(np.uint8)
 
 
-def as_given(kept: np.ndarray, fields: Fields | None) -> np.ndarray:
+def as_given(stored: np.ndarray, fields: Fields | None) -> np.ndarray:
     """Samples as they were given."""
     if fields is None:
-        return kept
+        return stored
     types = [(name, np.dtype(dtype).newbyteorder("<"), tuple(shape)) for name, dtype, shape in fields]
     if types[0][0] == "":
-        return np.ascontiguousarray(kept).view(types[0][1]).reshape(len(kept), *types[0][2]).astype(types[0][1].name)
-    found = np.ascontiguousarray(kept).view(np.dtype(types)).reshape(len(kept))
-    return found.astype([(name, dtype.newbyteorder("="), shape) for name, dtype, shape in types])
+        dtype = types[0][1]
+        return np.ascontiguousarray(stored).view(dtype).reshape(len(stored), *types[0][2]).astype(dtype.name)
+    found = np.ascontiguousarray(stored).view(np.dtype(types)).reshape(len(stored))
+    return found.astype([(name, one.newbyteorder("="), shape) for name, one, shape in types])
 
 
 def bytes_of(fields: Fields) -> int:
@@ -69,7 +70,7 @@ def data_hash(x: Any, n: int | None = None, fields: Fields | None = None) -> str
     """
     if isinstance(x, np.ndarray):
         fields = sample_fields(x)
-        x = as_kept(x)
+        x = as_stored(x)
     count = x.shape[0] if n is None else n
     digest = hashlib.sha256(f"{(count, *x.shape[1:])}{x.dtype.str}".encode())
     if fields is not None:

@@ -25,7 +25,7 @@ from udlbridge.store.folders import Held, flush, locked
 from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
-from udlbridge.store.samples import as_kept, data_hash
+from udlbridge.store.samples import as_stored, data_hash
 from udlbridge.store.tile_files import DirectWriter
 
 
@@ -112,7 +112,7 @@ class WritableStore(StoredKernel):
             self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
         entries, checksum = packed(raw, self.manifest["storage"], self.grid.tile)
         with self._disk():
-            self._places.add(tile, checksum)
+            self._records.add(tile, checksum)
             self._writer.write(self._chunk(tile), entries.data, np.array([checksum], CHECKSUM).data)
         return error
 
@@ -134,7 +134,7 @@ class WritableStore(StoredKernel):
             StoreError: one is not there, or the disk refuses.
         """
         with self._disk():
-            self._places.flush()
+            self._records.flush()
             flush(self.path / "kernel")
         size = chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
         for tile in self.grid.tiles():
@@ -195,7 +195,7 @@ class WritableStore(StoredKernel):
         with self._disk():
             samples = self._stored_samples
             samples.resize((max(total, samples.shape[0]), *samples.shape[1:]))
-            write_samples(samples, n, as_kept(x_new))
+            write_samples(samples, n, as_stored(x_new))
             flush(self.path / "x")
             length = max(total, *self._array.shape[:2])
             self._array.resize((length, length, *self.shape[2:]))

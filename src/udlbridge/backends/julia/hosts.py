@@ -56,13 +56,13 @@ class ThreadHost(Host):
 
 def in_process() -> ThreadHost:
     """The host in this process: one, which is made at the first call."""
-    with _kept.lock:
-        if _kept.host is None:
-            _kept.host = ThreadHost()
-        return _kept.host
+    with _process.lock:
+        if _process.host is None:
+            _process.host = ThreadHost()
+        return _process.host
 
 
-class _Kept:
+class _Process:
     """The host of this process."""
 
     def __init__(self) -> None:
@@ -74,5 +74,5 @@ class _Kept:
         self.__init__()  # type: ignore[misc]
 
 
-_kept = _Kept()
-runtime.after_fork(_kept.forget)
+_process = _Process()
+runtime.after_fork(_process.forget)

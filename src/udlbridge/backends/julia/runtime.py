@@ -183,10 +183,10 @@ def start() -> Any:
         raise JuliaUnavailable(state.reason, remedy=state.remedy)
     named = location()
     _check_settings()
-    place = named or juliapkg_location()
+    installation = named or juliapkg_location()
     if "juliacall" not in sys.modules:
         # juliacall waits for this without end, and does not say what Julia said.
-        probe.check_start(place.exe, place.project)
+        probe.check_start(installation.exe, installation.project)
     _set_defaults(named)  # now that this Julia works: what is set here stays, and would hide another one
     _STATE.starting = True  # from here on a fork would copy a part of Julia
     try:
@@ -202,7 +202,7 @@ def start() -> Any:
         _STATE.main, _STATE.module = main, module
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        said = probe.load_failure(place.exe, place.project)
+        said = probe.load_failure(installation.exe, installation.project)
         raise JuliaUnavailable(f"Julia did not start ({why}){said and '; ' + said}", remedy=REMEDIES) from None
     finally:
         _STATE.starting = False

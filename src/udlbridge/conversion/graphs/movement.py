@@ -90,7 +90,7 @@ def stack(c: Call) -> Value:
 
 
 def take(c: Call, x: Any, axis: int, indices: Tensor) -> Value:
-    """Places of an axis that are known."""
+    """Entries of an axis, of constant indices."""
     shape = list(c.shape(x))
     shape[axis] = len(indices)
     return c.add("take", x, indices.to(torch.int64), shape=shape, axis=axis)
@@ -120,7 +120,7 @@ def roll(c: Call) -> Value:
 
 
 def index_select(c: Call) -> Value:
-    """Places that are constants."""
+    """Entries of constant indices."""
     if not isinstance(c["index"], Tensor):
         raise Unfit("its places are computed")
     x = c["self"]

@@ -219,13 +219,13 @@ class Graph(FrozenNetwork, ForeignNetwork):
             )
         return self._with(arrays, self._buffers)
 
-    def up_to(self, place: int) -> Graph:
-        """The graph whose output is what the node at `place` gives.
+    def up_to(self, index: int) -> Graph:
+        """The graph whose output is what node number `index` gives.
 
         Raises:
             GraphError: that is no row of numbers for each sample.
         """
-        return self._with(self._params, self._buffers, nodes=self._nodes[: place + 1])
+        return self._with(self._params, self._buffers, nodes=self._nodes[: index + 1])
 
     def astype(self, dtype: str | np.dtype[Any]) -> Graph:
         """The same graph with its numbers converted to "float32" or "float64"."""

@@ -23,10 +23,10 @@ def token_bounds(
     values: Callable[[int], Mapping[str, Value]],
     sample_shape: Shape,
 ) -> Int[np.ndarray, "*sample"]:
-    """How many rows the smallest table has that the number at each place of a sample is looked up in; 0 is none.
+    """How many rows the smallest table has that the number at each position of a sample is looked up in; 0 is none.
 
     The numbers of the samples are followed through the operations that only move them, by doing the same with their
-    places.
+    positions.
 
     Args:
         nodes: in order of evaluation.
@@ -36,13 +36,13 @@ def token_bounds(
     """
     two, three = values(2), values(3)
     bounds = np.zeros(int(np.prod(sample_shape)), dtype=np.int64)
-    places = {INPUT: np.broadcast_to(np.arange(bounds.size).reshape(sample_shape), (2, *sample_shape))}
+    positions = {INPUT: np.broadcast_to(np.arange(bounds.size).reshape(sample_shape), (2, *sample_shape))}
     fixed = {name: value for name, value in buffers.items() if value.dtype.kind == "i"}
     for node in nodes:
         rows, looked_up = _table(node, two)
         # What is chosen from the samples themselves has no bound before their number is known.
-        if looked_up in places and rows == _table(node, three)[0]:
-            found = np.unique(places[looked_up])
+        if looked_up in positions and rows == _table(node, three)[0]:
+            found = np.unique(positions[looked_up])
             found = found[found != NOWHERE]
             bounds[found] = np.where(bounds[found] == 0, rows, np.minimum(bounds[found], rows))
         if not OPERATIONS[node.op].moves:
@@ -50,11 +50,11 @@ def token_bounds(
         shape = two[node.name].shape
         if all(name in fixed for name in node.inputs):
             fixed[node.name] = _moved(node, [fixed[name] for name in node.inputs], shape)
-        elif node.op == "take" and node.inputs[0] in places and node.inputs[1] in fixed:
-            places[node.name] = _moved(node, [places[node.inputs[0]], fixed[node.inputs[1]]], shape)
-        elif node.op != "take" and any(name in places for name in node.inputs):
-            given = [places.get(name, np.full(two[name].shape, NOWHERE)) for name in node.inputs]
-            places[node.name] = _moved(node, given, shape)
+        elif node.op == "take" and node.inputs[0] in positions and node.inputs[1] in fixed:
+            positions[node.name] = _moved(node, [positions[node.inputs[0]], fixed[node.inputs[1]]], shape)
+        elif node.op != "take" and any(name in positions for name in node.inputs):
+            given = [positions.get(name, np.full(two[name].shape, NOWHERE)) for name in node.inputs]
+            positions[node.name] = _moved(node, given, shape)
     return bounds.reshape(sample_shape)
 
 

@@ -113,7 +113,7 @@ OPERATIONS: dict[str, Operation] = {
         {"relation": choice("less", "less_equal", "equal", "not_equal", "greater", "greater_equal")},
     ),
     "logical": Operation((1, 2), shapes.truth, "of truth values", {"function": choice("not", "and", "or")}),
-    "where": Operation((3, 3), shapes.chosen, "a where the condition holds, else b"),
+    "where": Operation((3, 3), shapes.where, "a where the condition holds, else b"),
     "cast": Operation((1, 1), shapes.cast, "truth values or whole numbers as numbers"),
     "stop_gradient": Operation((1, 1), shapes.untouched, "x, with derivative 0", moves=True),
     # Activations.
@@ -185,7 +185,7 @@ OPERATIONS: dict[str, Operation] = {
         "the mean of each window; `count_padding` says whether the padding counts",
         {"kernel": SIZES, "stride": SIZES, "padding": COUNTS, "ceil_mode": FLAG, "count_padding": FLAG},
     ),
-    # Places.
+    # Movement of entries.
     "reshape": Operation((1, 1), shapes.reshape, "the same numbers in C order", {"shape": EXTENTS}, moves=True),
     "expand": Operation((1, 1), shapes.expand, "broadcast to a shape", {"shape": EXTENTS}, moves=True),
     "permute": Operation((1, 1), shapes.permute, "axes in another order", {"axes": AXES}, moves=True),
@@ -196,7 +196,7 @@ OPERATIONS: dict[str, Operation] = {
         {"axis": AXIS, "start": AXIS, "stop": AXIS, "step": SIZE},
         moves=True,
     ),
-    "take": Operation((2, 2), shapes.take, "places of an axis, by whole numbers", {"axis": AXIS}, moves=True),
+    "take": Operation((2, 2), shapes.take, "entries of an axis, by whole numbers", {"axis": AXIS}, moves=True),
     "concatenate": Operation(
         (1, MANY), shapes.concatenate, "one behind the other along an axis", {"axis": AXIS}, moves=True
     ),

@@ -67,7 +67,7 @@ def compared(a: Attributes, values: Sequence[Value], n: int) -> Value:
     return Value(broadcast(values[0].shape, values[1].shape), "bool")
 
 
-def chosen(a: Attributes, values: Sequence[Value], n: int) -> Value:
+def where(a: Attributes, values: Sequence[Value], n: int) -> Value:
     """Truth values choose between numbers."""
     condition, one, other = values
     need(condition.kind == "bool", "the first has to be truth values")

@@ -15,29 +15,29 @@ from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.tensors import array, tensor
 from udlbridge.networks.graphs.graph import Graph
 
-_Kept = tuple[weakref.ref[Graph], ModuleNetwork] | None
+_Last = tuple[weakref.ref[Graph], ModuleNetwork] | None
 
-_kept: _Kept = None
+_last: _Last = None
 """The last graph and its module, since callers ask for the same one again and again; both go when the graph goes."""
 
 
 def as_module_network(graph: Graph, x: np.ndarray) -> ModuleNetwork:
     """The graph as a module, and that as a network, which has seen the first samples."""
-    global _kept
-    kept = _kept  # read once: another thread may ask with another graph meanwhile
-    if kept is not None and kept[0]() is graph:
-        return kept[1]
+    global _last
+    last = _last  # read once: another thread may ask with another graph meanwhile
+    if last is not None and last[0]() is graph:
+        return last[1]
     network = ModuleNetwork(GraphModule(graph))
     network.checked_batch(x[:4], "x")
-    _kept = weakref.ref(graph, _forget), network
+    _last = weakref.ref(graph, _forget), network
     return network
 
 
 def _forget(gone: weakref.ref[Graph]) -> None:
     """Let go of the module of a graph that is gone, unless another one came after it."""
-    global _kept
-    if _kept is not None and _kept[0] is gone:
-        _kept = None
+    global _last
+    if _last is not None and _last[0] is gone:
+        _last = None
 
 
 def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:

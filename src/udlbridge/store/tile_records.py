@@ -32,7 +32,7 @@ _PIECE = 1 << 15
 """Records that are read at a time."""
 
 
-class Places:
+class TileRecords:
     """What was recorded of the tiles of one store.
 
     Args:
