@@ -183,6 +183,9 @@ def sites(model: Any, sample_shape: Shape, params: Collection[str] | None = None
     """The sites of a network for samples of this shape, in order, where parameters in `params` enter; None: any.
 
     An engine that computes networks of another kind says here what their sites are.
+
+    Raises:
+        TypeError: no engine has said so of such a network.
     """
     raise TypeError(f"no sites are known of a {type(model).__name__}")
 
@@ -225,7 +228,11 @@ def _of_graph(graph: Graph, sample_shape: Shape, params: Collection[str] | None 
 
 @singledispatch
 def activation_numbers(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> int:
-    """Numbers that one sample's forward pass holds for the way back: what comes to each layer, and leaves it."""
+    """Numbers that one sample's forward pass holds for the way back: what comes to each layer, and leaves it.
+
+    Raises:
+        TypeError: no engine has said so of such a network.
+    """
     raise TypeError(f"no activations are known of a {type(model).__name__}")
 
 

@@ -45,7 +45,11 @@ class Part(NamedTuple):
 
 
 def from_torch(module: object, *, inference: bool = False) -> Model:
-    """As `udlbridge.from_torch`, which raises the same errors."""
+    """As `udlbridge.from_torch` without an example.
+
+    Raises:
+        ConversionError: as `udlbridge.from_torch`.
+    """
     if not isinstance(module, nn.Module):
         raise ConversionError(
             f"from_torch got a {type(module).__name__}", allowed="a torch.nn.Module", remedy="pass the network itself"

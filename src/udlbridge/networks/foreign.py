@@ -122,7 +122,11 @@ class ForeignNetwork(ABC):
 
     @property
     def layer_kinds(self) -> Mapping[str, str]:
-        """The layers, in the order in which samples come by, by path with the names of their classes."""
+        """The layers, in the order in which samples come by, by path with the names of their classes.
+
+        Raises:
+            ConversionError: the network is no module.
+        """
         raise self._lacks("layers")
 
     def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
@@ -133,7 +137,11 @@ class ForeignNetwork(ABC):
         raise self._lacks("layers")
 
     def layer_signals(self, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By the path of every layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each."""
+        """By the path of every layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each.
+
+        Raises:
+            ConversionError: the network is no module.
+        """
         raise self._lacks("layers")
 
     def ending(self) -> str | None:

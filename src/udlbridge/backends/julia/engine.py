@@ -190,7 +190,11 @@ class JuliaBackend(Backend[Any]):
         return self.call("bridge_build", json.dumps(model.spec()), list(arrays), values)
 
     def call(self, function: str, *args: Any) -> Any:
-        """A function of the Julia module, with its errors as ours."""
+        """A function of the Julia module, with its errors as ours.
+
+        Raises:
+            BackendError: Julia raised it.
+        """
         called: Callable[..., Any] = getattr(self._module, function)
         try:
             return called(*args)

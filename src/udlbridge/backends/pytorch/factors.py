@@ -137,6 +137,9 @@ def add_product(
 
     `lower`: both are the same samples, and what lies above the diagonal may be left undefined. `scratch`: memory for
     r c numbers, and for as many as the target has, which is not asked for anew each time.
+
+    Raises:
+        TypeError: factors of two kinds.
     """
     if isinstance(f, Factor) and isinstance(g, Factor):
         _add_factors(reduction, f, rows, g, cols, target, first=first, scratch=scratch)

@@ -27,7 +27,13 @@ def ending_of(y: Tensor) -> str | None:
 
 
 def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
-    """The outputs (n, O) among what forward returned."""
+    """The outputs (n, O) among what forward returned.
+
+    Raises:
+        ConversionError: there is no such output, or it is no tensor.
+        ShapeError: it does not have one row for each sample.
+        DTypeError: it is not of real numbers.
+    """
     y = _requested(y, output, name)
     if not isinstance(y, Tensor):
         keys = f", with {', '.join(map(repr, y))}" if isinstance(y, Mapping) else ""

@@ -20,7 +20,11 @@ def converted(value: Tensor, like: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside what compiles or distributes it."""
+    """The module inside what compiles or distributes it.
+
+    Raises:
+        ConversionError: a scripted module.
+    """
     inner = getattr(module, "_orig_mod", None)
     if isinstance(inner, nn.Module):
         return unwrapped(inner)

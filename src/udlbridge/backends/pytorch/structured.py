@@ -53,7 +53,11 @@ class Recipe:
 
 
 def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: frozenset[int]) -> Recipe:
-    """From the traces of two samples and of three; `y` (3, O) are the outputs of the latter."""
+    """From the traces of two samples and of three; `y` (3, O) are the outputs of the latter.
+
+    Raises:
+        ConversionError: the graph hides parameters, or the outputs of a sample depend on others.
+    """
     numbers = more.numbers() // MORE
     if any("CheckpointFunction" in name for name in more.names):
         raise ConversionError(

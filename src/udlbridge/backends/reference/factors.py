@@ -92,7 +92,11 @@ def joined(parts: Sequence[list[Summand]], index: int) -> Summand:
 
 
 def product(reduction: Reduction, f: Factor, rows: slice, g: Factor, cols: slice) -> np.ndarray:
-    """The summand of samples `rows` of one factor against `cols` of the other: (r, c, *trailing)."""
+    """The summand of samples `rows` of one factor against `cols` of the other: (r, c, *trailing).
+
+    Raises:
+        TypeError: factors of two kinds.
+    """
     if isinstance(f, Gradients) and isinstance(g, Gradients):
         return inner(reduction, f.g[rows], g.g[cols])
     if isinstance(f, Tokens) and isinstance(g, Tokens):

@@ -10,7 +10,11 @@ from udlbridge.networks.graphs.values import Extent, PerSample
 
 
 def reshape(c: Call) -> Value:
-    """To the shape that comes out."""
+    """To the shape that comes out.
+
+    Raises:
+        Unfit: it reads the bytes as another dtype.
+    """
     if c.get("dtype") is not None:
         raise Unfit("it takes the bytes for another dtype")
     return c.reshape(first(c))

@@ -59,7 +59,11 @@ class Call:
         return len(self.shape(of))
 
     def size(self, of: Any, axis: int) -> int:
-        """An extent that does not depend on the number of samples."""
+        """An extent that does not depend on the number of samples.
+
+        Raises:
+            Unfit: it does.
+        """
         found = self.shape(of)[axis]
         if isinstance(found, PerSample):
             raise Unfit("it counts along the samples")
@@ -125,7 +129,11 @@ class Builder:
         self.shapes[name], self.kinds[name] = seen.shape, seen.kind
 
     def value(self, of: Any) -> Value:
-        """The name of a value; constants become buffers, numbers a value without axes."""
+        """The name of a value; constants become buffers, numbers a value without axes.
+
+        Raises:
+            Unfit: it is neither of these.
+        """
         if isinstance(of, Value):
             return of
         if isinstance(of, bool | int | float):

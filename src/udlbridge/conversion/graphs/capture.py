@@ -44,7 +44,11 @@ IGNORED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for
 
 
 def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
-    """As `udlbridge.from_torch` with an example, which raises the same errors."""
+    """As `udlbridge.from_torch` with an example.
+
+    Raises:
+        ConversionError, InputError, ShapeError, DTypeError: as `udlbridge.from_torch`.
+    """
     if not inference:
         check_inference(module)
     _check_parameters(module)

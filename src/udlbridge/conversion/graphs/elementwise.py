@@ -40,14 +40,22 @@ def binary(op: str) -> Translation:
 
 
 def reversed_subtraction(c: Call) -> Value:
-    """other - self."""
+    """other - self.
+
+    Raises:
+        Unfit: `alpha` is given.
+    """
     if c.get("alpha", 1) != 1:
         raise Unfit("alpha is not 1")
     return c.add("subtract", c["other"], c["self"])
 
 
 def power(c: Call) -> Value:
-    """To a constant power, or of a constant."""
+    """To a constant power, or of a constant.
+
+    Raises:
+        Unfit: both base and exponent are computed.
+    """
     exponent, base = c["exponent"], c["self"]
     if isinstance(exponent, Tensor) and exponent.numel() == 1:
         exponent = exponent.item()
@@ -117,7 +125,11 @@ def as_float(c: Call, value: Any) -> Any:
 
 
 def elu(c: Call) -> Value:
-    """alpha (exp(input_scale x) - 1) below 0."""
+    """alpha (exp(input_scale x) - 1) below 0.
+
+    Raises:
+        Unfit: it has a scale.
+    """
     if c["scale"] != 1:
         raise Unfit("its scale is not 1")
     return c.add("elu", c["self"], alpha=c["alpha"], scale=1.0 / c["input_scale"])
@@ -149,14 +161,22 @@ def same(c: Call) -> Any:
 
 
 def dropout(c: Call) -> Any:
-    """Nothing, in inference mode."""
+    """Nothing, in inference mode.
+
+    Raises:
+        Unfit: it is in training mode.
+    """
     if c["train"] and c["p"] > 0:
         raise Unfit("it draws random numbers, also in inference mode: give it training=self.training")
     return c["input"]
 
 
 def converted(c: Call) -> Any:
-    """To another dtype: the graph has one for all numbers."""
+    """To another dtype: the graph has one for all numbers.
+
+    Raises:
+        Unfit: it computes in another dtype than the graph.
+    """
     value, found = first(c), c.builder.kinds.get(first(c), "float")
     target = c.meta.dtype
     if target == c.builder.dtype:
@@ -212,7 +232,11 @@ def soft_shrunk(c: Call) -> Value:
 
 
 def random_slope(c: Call) -> Value:
-    """In inference, the mean of the two slopes."""
+    """In inference, the mean of the two slopes.
+
+    Raises:
+        Unfit: it is in training mode.
+    """
     if c["training"]:
         raise Unfit("it draws random numbers")
     return c.add("leaky_relu", c["self"], slope=(c["lower"] + c["upper"]) / 2)

@@ -50,7 +50,11 @@ def matmul(c: Call) -> Value:
 
 
 def einsum(c: Call) -> Value:
-    """Of one operand or two; `...` becomes letters."""
+    """Of one operand or two; `...` becomes letters.
+
+    Raises:
+        Unfit: a letter stands twice in one term.
+    """
     operands = c["tensors"]
     equation = c["equation"].replace(" ", "")
     terms, arrow, output = equation.partition("->")
@@ -91,7 +95,11 @@ def per_axis(value: Any, dims: int) -> tuple[int, ...]:
 
 
 def convolution(c: Call) -> Value:
-    """Over 1 to 3 axes; "same" may need more zeros at one end."""
+    """Over 1 to 3 axes; "same" may need more zeros at one end.
+
+    Raises:
+        Unfit: there is no axis of samples.
+    """
     x, weight = c["input"], c["weight"]
     dims = c.ndim(weight) - 2
     if c.ndim(x) != dims + 2:
@@ -124,7 +132,11 @@ def transposed(c: Call) -> Value:
 
 
 def batch_norm(c: Call) -> Value:
-    """With running statistics."""
+    """With running statistics.
+
+    Raises:
+        Unfit: it takes the statistics of the batch.
+    """
     if c.get("training") or c["running_mean"] is None:
         raise Unfit("it takes the statistics of the batch")
     scale, shift = scale_and_shift(c, 1)
@@ -183,7 +195,11 @@ def bilinear(c: Call) -> Value:
 
 
 def embedding(c: Call) -> Value:
-    """A table and whole numbers."""
+    """A table and whole numbers.
+
+    Raises:
+        Unfit: it scales gradients by how often tokens occur.
+    """
     if c["scale_grad_by_freq"]:
         raise Unfit("its gradients depend on how often tokens come")
     rows = c.size(c["weight"], 0)
@@ -192,7 +208,11 @@ def embedding(c: Call) -> Value:
 
 
 def attention(c: Call) -> Value:
-    """softmax(Q K' / sqrt(d)) V."""
+    """softmax(Q K' / sqrt(d)) V.
+
+    Raises:
+        Unfit: it draws random numbers, or heads share keys.
+    """
     if c["dropout_p"]:
         raise Unfit("it draws random numbers")
     if c.get("enable_gqa"):

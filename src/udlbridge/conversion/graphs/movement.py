@@ -14,7 +14,11 @@ from udlbridge.networks.graphs.values import PerSample
 
 
 def slices(c: Call) -> Any:
-    """A part of an axis."""
+    """A part of an axis.
+
+    Raises:
+        Unfit: it takes a part of the samples, or nothing.
+    """
     x = c["self"]
     axis = c.axis(x, c["dim"])
     before, after = c.shape(x)[axis], c.shape()[axis]
@@ -40,7 +44,11 @@ def piece(c: Call, x: Any, axis: int, start: int, count: int) -> Value:
 
 
 def select(c: Call) -> Value:
-    """One place of an axis."""
+    """One place of an axis.
+
+    Raises:
+        Unfit: its index is computed.
+    """
     x, index = c["self"], c["index"]
     axis = c.axis(x, c["dim"])
     size = c.size(x, axis)
@@ -56,7 +64,11 @@ def narrow(c: Call) -> Value:
 
 
 def pieces(c: Call) -> list[Value]:
-    """An axis in several parts, as many as come out."""
+    """An axis in several parts, as many as come out.
+
+    Raises:
+        Unfit: it splits the samples.
+    """
     x = first(c)
     axis, start, found = c.axis(x, c.get("dim", 0)), 0, []
     if isinstance(c.shape(x)[axis], PerSample):
@@ -105,7 +117,11 @@ def flip(c: Call) -> Value:
 
 
 def roll(c: Call) -> Value:
-    """Along axes, what leaves at one end comes in at the other."""
+    """Along axes, what leaves at one end comes in at the other.
+
+    Raises:
+        Unfit: it rolls over all axes at once.
+    """
     x = c["self"]
     if not c["dims"]:
         raise Unfit("it rolls over all axes at once")
@@ -120,7 +136,11 @@ def roll(c: Call) -> Value:
 
 
 def index_select(c: Call) -> Value:
-    """Entries of constant indices."""
+    """Entries of constant indices.
+
+    Raises:
+        Unfit: its indices are computed.
+    """
     if not isinstance(c["index"], Tensor):
         raise Unfit("its places are computed")
     x = c["self"]
@@ -129,7 +149,11 @@ def index_select(c: Call) -> Value:
 
 
 def index(c: Call) -> Value:
-    """x[..., places, ...] along one axis, with places that are constants."""
+    """x[..., places, ...] along one axis, with places that are constants.
+
+    Raises:
+        Unfit: indices that are computed, of several axes, or a mask over several axes.
+    """
     x, given = c["self"], c["indices"]
     axes = [axis for axis, one in enumerate(given) if one is not None]
     if len(axes) != 1 or not isinstance(given[axes[0]], Tensor):
@@ -155,7 +179,11 @@ def unfold(c: Call) -> Value:
 
 
 def scattered(c: Call) -> Value:
-    """A part of an axis replaced by what was written there."""
+    """A part of an axis replaced by what was written there.
+
+    Raises:
+        Unfit: it writes to every other entry.
+    """
     x, source = c["self"], c["src"]
     axis = c.axis(x, c["dim"])
     if "index" not in c.arguments and c.shape(source) == c.shape(x):

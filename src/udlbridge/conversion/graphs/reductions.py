@@ -31,7 +31,11 @@ def extreme(op: str) -> Translation:
 
 
 def variance(c: Call) -> Value:
-    """With Bessel's correction, unless said otherwise."""
+    """With Bessel's correction, unless said otherwise.
+
+    Raises:
+        Unfit: its correction is not a whole number.
+    """
     x = c["self"]
     correction = c.get("correction", 1 if c.get("unbiased", True) else 0)
     correction = 1 if correction is None else correction
@@ -53,7 +57,11 @@ def root(c: Call, x: Value) -> Value:
 
 
 def norm(c: Call) -> Value:
-    """Of vectors: the root of the sum of squares, or the sum of absolute values."""
+    """Of vectors: the root of the sum of squares, or the sum of absolute values.
+
+    Raises:
+        Unfit: an order other than 1 and 2.
+    """
     x, order = c["self"], c.get("ord", c.get("p", 2))
     settings: dict[str, Any] = {"axes": c.axes(x, c.get("dim")), "keep": bool(c.get("keepdim", False))}
     if order == 1:

@@ -178,7 +178,11 @@ def channels(x: np.ndarray) -> tuple[int, ...]:
 
 
 def apply(layer: Layer, arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    """One layer, from the formula in its docstring: (n, *in) -> (n, *out)."""
+    """One layer, from the formula in its docstring: (n, *in) -> (n, *out).
+
+    Raises:
+        TypeError: a layer without a formula.
+    """
     match layer:
         case Dense() | Conv1d() | Conv2d():
             return ACTIVATIONS[layer.activation](preactivation(layer, arrays, x))
