@@ -57,7 +57,7 @@ def test_the_step_where_they_part_is_named_with_the_reason(
     assert not report.ok
     assert report.parted == step
     assert any(hint in line for line in report.hints)
-    assert "they part here" in str(report).splitlines()[report.parted + 1]
+    assert "the first difference" in str(report).splitlines()[report.parted + 1]
     assert all(gap.difference is not None and gap.difference < 1e-12 for gap in report.steps[: report.parted])
 
 
@@ -139,6 +139,6 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         standalone_mode=False,
     )
     assert result.return_value == 1
-    assert "they part here" in result.output
+    assert "the first difference" in result.output
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["ok"], found["parted"]) == (False, 6)

@@ -279,7 +279,7 @@ def test_the_first_layer_where_engines_part_is_named(monkeypatch: pytest.MonkeyP
     assert first_difference(model, x, "reference", "torch").startswith("layer 2 (layernorm), by ")
     report = ub.check(model, x, backends=["reference", "torch"])
     assert not report.ok
-    assert "torch and reference part behind layer 2 (layernorm)" in str(report)
+    assert "torch and reference first differ after layer 2 (layernorm)" in str(report)
     assert report.to_dict()["parted"]
 
 

@@ -239,7 +239,7 @@ def layer_alignments(
 
     Returns:
         One number for each layer, in their order. Of a `torch.nn.Module` a dict: the innermost modules that forward
-        calls, in the order of their calls, by their paths, with "#2" behind that of a second call.
+        calls, in the order of their calls, by their paths, with "#2" after that of a second call.
 
     Raises:
         As `features` and `alignment`.

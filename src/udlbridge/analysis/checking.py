@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, WAYS, module_results
+from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, METHODS, module_results
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
 from udlbridge.displays import Displayed, draw
@@ -48,11 +48,11 @@ class Comparison:
 class CheckReport(Displayed):
     """What `check` found. Prints as a table.
 
-    `engines`: what was compared; of a module also the ways "structured", "plain" and "differences".
+    `engines`: what was compared; of a module also the methods "structured", "plain" and "differences".
 
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
-    all others while those agree among themselves. `parted` says, for each pair whose outputs differ, which layer is the
-    first behind which they do.
+    all others while those agree among themselves. `parted` says, for each pair whose outputs differ, after which
+    layer they first do.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
@@ -103,7 +103,7 @@ class CheckReport(Displayed):
             f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
         )
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
-        lines += [f"{pair} part behind {layer}" for pair, layer in self.parted.items()]
+        lines += [f"{pair} first differ after {layer}" for pair, layer in self.parted.items()]
         lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -168,7 +168,7 @@ def check(
     if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
         output_size(network, batch.shape[1:])
         results, skipped = module_results(network, batch, backends, outputs)
-        engines = [checked_engine(network, None), *(name for name in results if name not in WAYS)]
+        engines = [checked_engine(network, None), *(name for name in results if name not in METHODS)]
         return _report(results, skipped, engines, network.dtype, len(batch))
     names, skipped = _engines(backends, network if isinstance(network, Graph) else None)
     results = {name: _everything(network, batch, name, outputs) for name in names}
@@ -209,7 +209,7 @@ def _report(
 
 
 def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: str) -> str:
-    """The first layer, or node, of `model` behind which two engines differ by more than the budget, in words.
+    """The first layer, or node, of `model` after which two engines differ by more than the budget, in words.
 
     Each engine runs the first layer, the first two, and so on, for itself; where that is a residual block, also the
     layers inside it.
@@ -227,7 +227,7 @@ def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: st
 
 
 def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
-    """The first node behind which two engines differ, of those whose values have a row for each sample."""
+    """The first node after which two engines differ, of those whose values have a row for each sample."""
     for index, node in enumerate(graph.nodes):
         try:
             head: Any = graph.up_to(index)
@@ -244,7 +244,7 @@ Chain = list[tuple[Layer, dict[str, np.ndarray]]]
 
 
 def _first_apart(before: Chain, layers: Chain, gap: Callable[[Chain], float], limit: float) -> str | None:
-    """The first of `layers`, which come behind `before`, that leaves a gap above the limit; None if there is none."""
+    """The first of `layers`, which come after `before`, that leaves a gap above the limit; None if there is none."""
     for index, (layer, arrays) in enumerate(layers):
         found = gap([*before, *layers[: index + 1]])
         if found <= limit:

@@ -26,7 +26,7 @@ from udlbridge.tolerances import budget, relative_difference
 
 @dataclass(frozen=True)
 class StepComparison:
-    """How far two networks are apart behind one step, relative to the largest number there.
+    """How far two networks are apart after one step, relative to the largest number there.
 
     `first` and `second` say what the step is in each. `difference` is None where the two do not have the same shape.
     """
@@ -41,7 +41,7 @@ class StepComparison:
 class PortReport(Displayed):
     """What `compare_models` found. Prints as a table.
 
-    `steps`: behind every layer, and behind its activation by itself. `parted`: the number of the first step behind
+    `steps`: after every layer, and after its activation by itself. `parted`: the number of the first step after
     which the two differ by more than `budget`, else None. `outputs` and `kernel`: how far f(x) and the kernel are
     apart, None where shapes differ. `hints`: what is known of the reason.
     """
@@ -67,11 +67,11 @@ class PortReport(Displayed):
 
     def __str__(self) -> str:
         width = max((len(step.first) for step in self.steps), default=4)
-        lines = [f"{'behind':<{width + 5}}  difference"]
+        lines = [f"{'after':<{width + 5}}  difference"]
         for index, step in enumerate(self.steps):
             gap = "another shape" if step.difference is None else f"{step.difference:.2e}"
             other = "" if step.first == step.second else f"  ({step.second} in the second)"
-            mark = "  <- they part here" if index == self.parted else ""
+            mark = "  <- the first difference" if index == self.parted else ""
             lines.append(f"{index:>3}  {step.first:<{width}}  {gap}{other}{mark}")
         for what, found in (("outputs", self.outputs), ("kernel", self.kernel)):
             words = "not comparable" if found is None else f"{found:.2e} {'ok' if found <= self.budget else 'DIFF'}"
@@ -95,11 +95,11 @@ class PortReport(Displayed):
 def compare_models(
     first: Model | Any, second: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
 ) -> PortReport:
-    """Say whether two networks are the same function with the same kernel, and if not, behind which layer they part.
+    """Say whether two networks are the same function with the same kernel, and if not, after which layer they differ.
 
     Every network runs by itself, layer after layer, and an activation is a step of its own; so a layer that comes with
-    its activation may be compared with one that has it behind. Layers that change nothing (Dropout, identity) are left
-    out.
+    its activation may be compared with one that is followed by it. Layers that change nothing (Dropout, identity) are
+    left out.
 
     The steps of two `torch.nn.Module`s are the innermost modules that they call, in the order of their calls. A module
     is compared with a `Model` step by step where `udlbridge.from_torch` has a translation, else by outputs and kernel.
@@ -215,7 +215,7 @@ def _model_steps(model: Model, x: np.ndarray, backend: str) -> list[_Step]:
 def _compared(
     own: Sequence[_Step], other: Sequence[_Step], limit: float
 ) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
-    """Steps side by side, the first behind which there is a gap, and hints."""
+    """Steps side by side, the first after which there is a gap, and hints."""
     steps: list[StepComparison] = []
     hints: list[str] = []
     parted: int | None = None
@@ -228,7 +228,7 @@ def _compared(
             hints += _hints(one, two, limit)
         if not same:
             shapes = one.value.shape[1:], two.value.shape[1:]
-            hints.append(f"behind step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
+            hints.append(f"after step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
             break
     if len(own) != len(other):
         hints.append(f"the first has {len(own)} steps, the second {len(other)}")
@@ -240,7 +240,7 @@ def _gap(values: list[np.ndarray]) -> float | None:
 
 
 def _kernel_gap(both: Sequence[tuple[Any, np.ndarray, str]]) -> float | None:
-    """The gap of the traces; None for networks that have no kernel, as their outputs are not vectors."""
+    """The gap of the traces; None for networks that have no kernel, since their outputs are not vectors."""
     try:
         for network, batch, _ in both:
             output_size(network, batch.shape[1:])
@@ -266,7 +266,7 @@ def _steps(model: Model) -> list[Model]:
 
 
 def _describe(layer: Layer) -> str:
-    """The layer's kind and its settings, without those that are as by default and those that hold layers."""
+    """The layer's kind and its settings, without those that have their default and those that hold layers."""
     shown = []
     for field in attrs.fields(type(layer)):
         value = getattr(layer, field.name)

@@ -32,7 +32,7 @@ def features(
         layer: index of the layer, negative from the end; -2 is what a linear readout sees. Of a `torch.nn.Module` the
             path of a module inside ("blocks.0", or "blocks.0#2" for its second call), of which the first tensor counts;
             or an index among the innermost modules in the order of their calls: functions that forward calls between
-            them, as `F.relu`, are no layers.
+            them, as `F.relu`, are not layers.
         backend, output: as for `udlbridge.outputs`.
 
     Returns:

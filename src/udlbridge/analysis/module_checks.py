@@ -21,8 +21,8 @@ from udlbridge.networks.inputs import in_float64
 from udlbridge.networks.model import Model
 
 STRUCTURED, PLAIN, DIFFERENCES = "structured", "plain", "differences"
-WAYS = (STRUCTURED, PLAIN, DIFFERENCES)
-"""The ways: the kernel from its sites; from per-sample Jacobians; derivatives by evaluating at other parameters."""
+METHODS = (STRUCTURED, PLAIN, DIFFERENCES)
+"""The methods: the kernel from its sites; from per-sample Jacobians; derivatives by evaluating at other parameters."""
 
 INPUTS = "input jacobian"
 
@@ -43,7 +43,7 @@ Results = dict[str, dict[str, np.ndarray]]
 def module_results(
     network: ForeignNetwork, x: np.ndarray, engines: str | Sequence[str] | None, reduction: Outputs
 ) -> tuple[Results, dict[str, str]]:
-    """What all ways and engines found, and why some were left out.
+    """What all methods and engines found, and why some were left out.
 
     `engines`: names of engines, of which the others than the module's own compute a translation; None means all that
     are usable, where there is a translation.

@@ -95,7 +95,7 @@ def signal_report(
 
     Raises:
         ShapeError: `y` does not have the shape of f(x).
-        OptionError: `model` is no network.
+        OptionError: `model` is not a network.
         InputError, DTypeError: what is wrong with `x` or `y`.
         ConversionError: a module whose outputs cannot be followed to its parameters.
 

@@ -57,7 +57,7 @@ def command(
     held against the error budget of the dtype. Of a module of PyTorch, the structured kernel is compared with that of
     per-sample Jacobians, derivatives with differences, and all with other engines where it has a translation. With
     --against FILE, two networks are compared instead, layer by layer, on the first of the engines. The exit code is 0
-    only if all is within the budget; where outputs differ, the first layer behind which they do is named.
+    only if all is within the budget; where outputs differ, the first layer after which they do is named.
     """
     from dataclasses import replace
 

@@ -32,7 +32,7 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
 
     Understood without `x`: `nn.Sequential`, nested to any depth; Linear, Conv1d, Conv2d, the max and average pools,
     adaptive pools to size 1, LayerNorm, GroupNorm, BatchNorm1d and 2d, Dropout (1d, 2d and Alpha too), Flatten,
-    Embedding, Identity, the activations, Softmax and LogSoftmax over the last axis (dim=-1, or dim=1 behind a Flatten);
+    Embedding, Identity, the activations, Softmax and LogSoftmax over the last axis (dim=-1, or dim=1 after a Flatten);
     and whatever `to_torch` makes. The layers are numbered in order of evaluation. Softplus becomes the exact function,
     which torch leaves above its threshold (at least 20) by up to 2e-9. For what has no translation there is
     `ub.ntk(module, x)`, which needs none.
@@ -46,7 +46,7 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
         ConversionError: with `x`, what torch.export cannot capture, and an operation that has no translation, by the
             path of its module and the line of code; outputs that are random, or where samples touch each other;
             backward passes that are not the derivatives of forward, by the parameter whose gradient shows it. Without
-            it, a module that has no translation, or does not fit behind the others, by its path inside `module`; shared
+            it, a module that has no translation, or does not fit after the others, by its path inside `module`; shared
             or frozen parameters. In both, weights that are neither float32 nor float64, of several dtypes,
             without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
             from inference.

@@ -1,4 +1,4 @@
-"""How finite networks approach the infinite one: the oracle behind the formulas of `kernels`."""
+"""How finite networks approach the infinite one: the oracle that the formulas of `kernels` are held against."""
 
 from __future__ import annotations
 

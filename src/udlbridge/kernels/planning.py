@@ -26,7 +26,7 @@ from udlbridge.options import checked_count, checked_flag, checked_shape, show_b
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 64
 SHORTEST_BLOCK = 256
-"""Tiles are no smaller for want of samples: a small store may be appended to."""
+"""Tiles of few samples are not made smaller than this: a small store may be appended to."""
 
 TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""

@@ -83,7 +83,7 @@ class ForeignNetwork(ABC):
         """A copy that computes in "float32" or "float64"."""
 
     def _lacks(self, what: str) -> ConversionError:
-        """The error of a network that is no module, where only a module has this."""
+        """The error of a network that is not a module, where only modules have this."""
         return ConversionError(
             f"{what} of a {self.name}", allowed="a torch.nn.Module", remedy="give ub.to_torch(network), which is one"
         )
@@ -125,7 +125,7 @@ class ForeignNetwork(ABC):
         """The layers, in the order in which samples come by, by path with the names of their classes.
 
         Raises:
-            ConversionError: the network is no module.
+            ConversionError: the network is not a module.
         """
         raise self._lacks("layers")
 
@@ -140,7 +140,7 @@ class ForeignNetwork(ABC):
         """By the path of every layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each.
 
         Raises:
-            ConversionError: the network is no module.
+            ConversionError: the network is not a module.
         """
         raise self._lacks("layers")
 

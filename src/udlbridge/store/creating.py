@@ -127,7 +127,7 @@ def write_inputs(group: zarr.Group, folder: Path, model: Model | ForeignNetwork,
 
 
 def write_samples(target: Any, start: int, x: np.ndarray) -> None:
-    """Write samples (m, *D), as they lie in the array, behind the first `start`, one chunk after the other."""
+    """Write samples (m, *D), as they lie in the array, after the first `start`, one chunk after the other."""
     rows, end, length = target.chunks[0], start + len(x), target.shape[0]
     while start < end:
         last = (start // rows + 1) * rows

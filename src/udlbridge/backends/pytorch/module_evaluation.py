@@ -95,7 +95,7 @@ class ModuleEvaluation:
 
         Raises:
             InputError, ShapeError, DTypeError: what is wrong with them.
-            ConversionError: outputs that are random, depend on other samples, or are no tensor of real numbers.
+            ConversionError: outputs that are random, depend on other samples, or are not a tensor of real numbers.
         """
         if self._seen != _held(self.module):  # a layer was replaced, or a parameter frozen
             self._read()
@@ -157,7 +157,7 @@ class ModuleEvaluation:
         tables: bool = False,
         show: Callable[[nn.Module], None] | None = None,
     ) -> tuple[Tensor, Watching]:
-        """Outputs (n, O), with the axes behind the first in C order, of a copy of the module with these parameters.
+        """Outputs (n, O), with the axes after the first in C order, of a copy of the module with these parameters.
 
         `tables`: note which inputs are looked up in which tables. `show`: is shown the copy before.
         """

@@ -22,7 +22,7 @@ def module_hash(module: nn.Module, output: str) -> str:
         digest.update(f"{path}:{type(part).__qualname__}:{_settings(part)};".encode())
     values = [*module.named_parameters(), *module.named_buffers()]
     known = {id(value) for _, value in values}
-    # What an evaluation left behind is none of its settings.
+    # What an evaluation left in the module is not a setting.
     others = [("", value) for value in tensors_inside(module) if id(value) not in known and value.is_leaf]
     for name, value in [*values, *others]:
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
@@ -31,7 +31,7 @@ def module_hash(module: nn.Module, output: str) -> str:
 
 
 def _settings(part: nn.Module) -> dict[str, Any]:
-    """What was set of a module that is no tensor and no module; its mode makes no difference here."""
+    """What was set of a module that is neither a tensor nor a module; its mode makes no difference here."""
     public = {name: value for name, value in vars(part).items() if not name.startswith("_") and name != "training"}
     return {name: value for name, value in sorted(public.items()) if _is_setting(value)}
 

@@ -1,8 +1,8 @@
 """What the modules inside a module give, by their paths: outputs with the samples first, and errors that reach them.
 
 The layers are the innermost modules that are called, in the order of their calls; one that is called several times has
-"#2", "#3" behind its path from its second call on. Where the samples stand in an output is found as everywhere, by
-comparing two small batches; what is the same for all samples, as a table of positions, is no layer of theirs.
+"#2", "#3" after its path from its second call on. Where the samples stand in an output is found as everywhere, by
+comparing two small batches; what is the same for all samples, as a table of positions, is not among them.
 """
 
 from __future__ import annotations

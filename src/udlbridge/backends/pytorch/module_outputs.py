@@ -30,7 +30,7 @@ def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
     """The outputs (n, O) among what forward returned.
 
     Raises:
-        ConversionError: there is no such output, or it is no tensor.
+        ConversionError: there is no such output, or it is not a tensor.
         ShapeError: it does not have one row for each sample.
         DTypeError: it is not of real numbers.
     """

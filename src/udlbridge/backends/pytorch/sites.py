@@ -35,7 +35,7 @@ class Affine:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def detached(self) -> Affine:
-        """The same, without the graph behind x."""
+        """The same, without the graph of autograd that x belongs to."""
         return replace(self, x=self.x.detach())
 
 
@@ -105,7 +105,7 @@ class Tied:
         return self.lookup.parameters
 
     def detached(self) -> Tied:
-        """The same, without the graph behind the inputs."""
+        """The same, without the graph of autograd that the inputs belong to."""
         return Tied(self.lookup, self.affine.detached())
 
 

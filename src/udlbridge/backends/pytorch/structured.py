@@ -91,7 +91,7 @@ def varying_nodes(few: Trace, more: Trace) -> frozenset[int]:
 
 
 def _possible(few: Use | None, more: Use | None) -> list[Layout]:
-    """The layouts of what is made that fit what single samples give at its locator, or its shape where it has none."""
+    """The layouts of the result that fit what single samples give at its locator, or its shape where it has none."""
     if few is None or more is None or few.entered != more.entered:
         return []
     one, other = few.locator, more.locator

@@ -94,7 +94,7 @@ def shape_of(node: Node, number: int) -> Shape:
 
 
 def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying: Set[int]) -> Trace:
-    """Read the graph behind y.
+    """Read the graph that y was computed by.
 
     `params`: the leaves, by name. `constant`: nodes known to be made of no sample. `varying`: positions of those among
     them, in the order of nodes, that depend on the number of samples.

@@ -117,7 +117,7 @@ class Builder:
     def add(
         self, op: str, inputs: Sequence[Value], attributes: Mapping[str, Any], shape: tuple[Extent, ...], node: fx.Node
     ) -> Value:
-        """A node behind the others."""
+        """A node after the others."""
         settings = {name.rstrip("_"): plain(value) for name, value in attributes.items()}
         name = Value(f"{op}#{len(self.nodes)}")
         self.nodes.append(Node(name, op, tuple(inputs), settings, module_path(node)))

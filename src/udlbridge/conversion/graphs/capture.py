@@ -147,7 +147,7 @@ def _constant(program: ExportedProgram, spec: Any, every: dict[str, Any], held: 
         if isinstance(found, Tensor):
             return found
     raise ConversionError(
-        f"{target} is no tensor", allowed="parameters, buffers and tensors", remedy="make it a buffer"
+        f"{target} is not a tensor", allowed="parameters, buffers and tensors", remedy="make it a buffer"
     )
 
 
@@ -203,7 +203,7 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
         with torch.no_grad():
             return target(*args, **words)
     if name not in TRANSLATIONS:
-        raise refused(node, name, "it is none of those that cross")
+        raise refused(node, name, "no operation of graphs means the same")
     declared = schema.arguments
     defaults = {one.name: one.default_value for one in declared if one.has_default_value()}
     given = {one.name: value for one, value in zip(declared, args, strict=False)}

@@ -48,7 +48,7 @@ class Seen:
 
 
 def exported(module: nn.Module, samples: Tensor) -> ExportedProgram:
-    """The program, with `meta["seen"]` of every node: `Seen`, several of them, a number, or why it is none.
+    """The program, with `meta["seen"]` of every node: `Seen`, several of them, a number, or what is against it.
 
     Raises:
         ConversionError: the exporter cannot follow the module.
@@ -112,7 +112,7 @@ def _extent(size: Any) -> Extent:
     symbols = list(expression.free_symbols)
     count = expression / symbols[0]
     if len(symbols) != 1 or not count.is_number or not count.is_integer:
-        raise Unfit(f"an extent is {expression}, which is no multiple of the number of samples")
+        raise Unfit(f"an extent is {expression}, which is not a multiple of the number of samples")
     return PerSample(int(count))
 
 

@@ -144,7 +144,7 @@ def batch_norm(c: Call) -> Value:
 
 
 def native_batch_norm(c: Call) -> tuple[Value, None, None]:
-    """As it is called behind decompositions."""
+    """As decompositions call it."""
     return batch_norm(c), None, None
 
 

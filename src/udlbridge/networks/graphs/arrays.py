@@ -75,7 +75,7 @@ def check_names(
     unknown = [name for name in aliases.values() if name not in params]
     if unknown:
         raise GraphError(
-            f"an alias of {unknown[0]!r}, which is no parameter", allowed="parameters", remedy="correct aliases"
+            f"an alias of {unknown[0]!r}, which is not a parameter", allowed="parameters", remedy="correct aliases"
         )
 
 

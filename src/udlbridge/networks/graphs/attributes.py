@@ -10,7 +10,7 @@ from typing import Any
 from udlbridge.networks.graphs.values import PerSample
 
 LARGEST = 2**40
-"""Bound of every whole number in an attribute: above it are no shapes that a machine holds."""
+"""Bound of every whole number in an attribute: no machine holds arrays of larger extents."""
 
 
 class AttributeFault(Exception):  # noqa: N818 - it becomes a GraphError where the node is known

@@ -223,7 +223,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
         """The graph whose output is what node number `index` gives.
 
         Raises:
-            GraphError: that is no row of numbers for each sample.
+            GraphError: its value does not have a row of numbers for each sample.
         """
         return self._with(self._params, self._buffers, nodes=self._nodes[: index + 1])
 
@@ -271,7 +271,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
 
         Raises:
             ModelFileError: the file is missing, truncated, of another program, of another format, or too large.
-            GraphError, ParameterError: what is in it is no graph.
+            GraphError, ParameterError: its contents are not a valid graph.
         """
         metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
         return Graph.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
@@ -310,7 +310,9 @@ class Graph(FrozenNetwork, ForeignNetwork):
             values = self.values(n)
             if self._output not in values:
                 raise GraphError(
-                    f"the output {self._output!r} is no value", allowed="the name of a node", remedy="correct output"
+                    f"the output {self._output!r} is not the name of a value",
+                    allowed="the name of a node",
+                    remedy="correct output",
                 )
             value = values[self._output]
             if value.kind != "float" or not value.shape or value.shape[0] != n:

@@ -14,7 +14,7 @@ from udlbridge.networks.graphs.operations import OPERATIONS
 from udlbridge.networks.graphs.values import Shape, Value
 
 NOWHERE = -1
-"""In the place of a number that is none of the sample's."""
+"""Stands where a value does not come from the sample."""
 
 
 def token_bounds(
@@ -23,14 +23,14 @@ def token_bounds(
     values: Callable[[int], Mapping[str, Value]],
     sample_shape: Shape,
 ) -> Int[np.ndarray, "*sample"]:
-    """How many rows the smallest table has that the number at each position of a sample is looked up in; 0 is none.
+    """How many rows the smallest table has that the number at each position of a sample is looked up in; 0: in none.
 
     The numbers of the samples are followed through the operations that only move them, by doing the same with their
     positions.
 
     Args:
         nodes: in order of evaluation.
-        buffers: the arrays that are no parameters.
+        buffers: the arrays that are not parameters.
         values: shape and kind of every value, for so many samples.
         sample_shape: of one sample.
     """

@@ -14,7 +14,7 @@ from udlbridge.networks.graphs.shapes import ShapeFault
 from udlbridge.networks.graphs.values import Value
 
 MOST_NODES = 1_000_000
-"""More nodes are no network that somebody wrote."""
+"""More nodes than anybody's network has."""
 
 MOST_NUMBERS = 2**34
 """Bound of the numbers of one value, of two samples: a file cannot ask for more memory than that by a few bytes."""
@@ -68,7 +68,7 @@ def checked_nodes(nodes: Iterable[Node], given: Collection[str]) -> tuple[Node, 
 
 
 def values_of(nodes: Sequence[Node], start: Mapping[str, Value], n: int) -> dict[str, Value]:
-    """Shape and kind of every value, by name, for `n` samples; `start` has those that are no node's.
+    """Shape and kind of every value, by name, for `n` samples; `start` has those that no node gives.
 
     Raises:
         GraphError: inputs that do not fit, by node.

@@ -78,7 +78,7 @@ OPERATIONS: dict[str, Operation] = {
     "embedding": Operation(
         (2, 2),
         shapes.embedding,
-        "rows of a table (rows, q) by whole numbers; the row `padding` gets no gradient, -1 is none",
+        "rows of a table (rows, q) by whole numbers; the row `padding` gets no gradient; -1: no such row",
         {"padding": WHOLE},
     ),
     "attention": Operation(
@@ -147,7 +147,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "softmax": Operation((1, 1), shapes.along, "e^x over its sum along an axis", {"axis": AXIS}),
     "log_softmax": Operation((1, 1), shapes.along, "log of the softmax along an axis", {"axis": AXIS}),
-    # Norms; the inputs behind the first are scale and shift.
+    # Norms; the inputs after the first are scale and shift.
     "layer_norm": Operation(
         (1, 3),
         shapes.last_axes,
@@ -169,7 +169,7 @@ OPERATIONS: dict[str, Operation] = {
     "batch_norm": Operation(
         (3, 5),
         shapes.channels,
-        "(x - mean) / sqrt(var + epsilon) for each channel, with the mean and variance given behind x",
+        "(x - mean) / sqrt(var + epsilon) for each channel, with the mean and variance that follow x among the inputs",
         {"epsilon": REAL},
     ),
     # Pools.
@@ -198,7 +198,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "take": Operation((2, 2), shapes.take, "entries of an axis, by whole numbers", {"axis": AXIS}, moves=True),
     "concatenate": Operation(
-        (1, MANY), shapes.concatenate, "one behind the other along an axis", {"axis": AXIS}, moves=True
+        (1, MANY), shapes.concatenate, "one after the other along an axis", {"axis": AXIS}, moves=True
     ),
     "pad": Operation(
         (1, 1),

@@ -116,7 +116,7 @@ def einsum(a: Attributes, values: Sequence[Value], n: int) -> Value:
 
 
 def windows(x: Shape, a: Attributes, kernel: Shape) -> Shape:
-    """How many windows there are along each axis behind the channels."""
+    """How many windows there are along each axis after the channels."""
     dims = len(kernel)
     need(len(x) == dims + 2, f"a kernel {kernel} on {x}")
     ones = (1,) * dims
@@ -158,7 +158,7 @@ def conv_transpose(a: Attributes, values: Sequence[Value], n: int) -> Value:
     space = []
     for size, k, stride, padding, extra, dilation in zip(x[2:], weight[2:], *lists, strict=True):
         space.append((size - 1) * stride - 2 * padding + dilation * (k - 1) + extra + 1)
-    need(min(space) >= 1, "nothing is left behind the padding")
+    need(min(space) >= 1, "the padding takes all of it away")
     return Value((x[0], out, *space), "float")
 
 
@@ -262,7 +262,7 @@ def take(a: Attributes, values: Sequence[Value], n: int) -> Value:
 
 
 def concatenate(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """One behind the other along an axis."""
+    """One after the other along an axis."""
     first, axis = values[0], a["axis"]
     need(axis < len(first.shape), f"axis {axis} of {first.shape}")
     rest = [(*value.shape[:axis], *value.shape[axis + 1 :]) for value in values]

@@ -29,7 +29,7 @@ def offsets(a: Attributes, kernel: Shape, counts: Shape) -> Iterator[tuple[Shape
 
 
 def padded(x: np.ndarray, padding: Shape) -> np.ndarray:
-    """Zeros at both ends of the axes behind the channels."""
+    """Zeros at both ends of the axes after the channels."""
     return np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)])
 
 

@@ -28,7 +28,7 @@ def dilation(a: Attributes) -> Shape:
 
 
 def framed(a: Attributes, x: np.ndarray, counts: Shape, padding: float, beyond: float) -> np.ndarray:
-    """The sample in its padding, and behind that what windows that hang over see."""
+    """The sample in its padding, and after it what windows see that reach beyond."""
     inner = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in a["padding"])], constant_values=padding)
     more = []
     for size, count, k, s, d in zip(inner.shape[2:], counts, a["kernel"], a["stride"], dilation(a), strict=True):
