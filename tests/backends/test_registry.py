@@ -111,7 +111,7 @@ def test_what_an_engine_lacks_names_those_that_have_it() -> None:
     with pytest.raises(errors.OptionError, match=r"polynomial of degree 2.*'reference'.*backend='torch'"):
         ub.taylor_expand(MODEL, 2).outputs(MODEL, X, backend="reference")
     with pytest.raises(errors.OptionError, match=r"infinite width.*'reference'.*backend='julia'"):
-        ub.infinite.kernels(MODEL, X, backend="reference")
+        ub.infinite.kernels(MODEL, X, w_std=1.0, b_std=0.0, backend="reference")
 
 
 @pytest.mark.parametrize(

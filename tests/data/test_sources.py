@@ -101,11 +101,11 @@ def test_folder_of_another_data_set_is_passed_by(no_cache: Path, monkeypatch: py
 
 
 def test_folder_for_several_data_sets(folder: Path, no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = no_cache.parent / "several" / "mnist"
-    folder.mkdir(parents=True)
+    inner = no_cache.parent / "several" / "mnist"
+    inner.mkdir(parents=True)
     for path in list(folder.glob("*-ubyte*")):
-        path.rename(folder / path.name)
-    monkeypatch.setenv("UDLBRIDGE_DATA", str(folder.parent))
+        path.rename(inner / path.name)
+    monkeypatch.setenv("UDLBRIDGE_DATA", str(inner.parent))
     assert len(ub.data.mnist("train")[0]) == 30
 
 

@@ -158,7 +158,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"nodes": [ub.Node("y", "fill", (), {"shape": (PerSample(), 10**12), "value": 1.0})]},
         "at most",
     ),
-    "no output": ({"output": "nothing"}, "no value"),
+    "no output": ({"output": "nothing"}, "not the name of a value"),
     "output of no samples": ({"nodes": [ub.Node("y", "tanh", ("scale",))]}, "samples along the first axis"),
     "output of all samples": (
         {"nodes": [ub.Node("a", "permute", ("x",), {"axes": (1, 0)}), ub.Node("y", "matmul", ("x", "a"))]},

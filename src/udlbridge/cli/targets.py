@@ -25,7 +25,7 @@ class UserPath(click.Path):
             Path(os.fsdecode(found)).exists()
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
-            self.fail(f"{os.fspath(value)[:40]!r}... is no path here: {words}", param, ctx)
+            self.fail(f"{os.fspath(value)[:40]!r}... cannot be a path: {words}", param, ctx)
         return found
 
 

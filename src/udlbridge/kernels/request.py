@@ -127,7 +127,7 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
     if name in names:
         return name
     graph = isinstance(model, Graph)
-    lacking = sorted(model.operations - backends.engine(name).graph_operations) if graph else []
+    lacking = sorted(model.operations - backends.engine(name).graph_operations) if isinstance(model, Graph) else []
     shown = f" that has {', '.join(lacking[:5])}" if graph else ""
     raise OptionError(
         f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}{shown}",
