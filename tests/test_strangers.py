@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import strangers
 import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
-from udlbridge import errors
+from udlbridge import data, errors
 
 NAMES = ("net", "language_model", "unet", "tagger")
 FILE = Path(strangers.__file__)
@@ -137,6 +138,33 @@ def test_what_is_refused_at_the_command_line(words: list[Any], said: str, tmp_pa
     done = udlbridge("kernel", *words, "--n", 3, "--out", tmp_path / "k.npy")
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tagger", "language_model"])
+def test_predict_without_samples_is_for_networks_that_take_images(name: str) -> None:
+    words = ["--output", "logits"] if name == "language_model" else []
+    done = udlbridge("predict", "--model", f"{FILE}:{name}", *words)
+    assert done.returncode == 2
+    assert "MNIST's images for a network that takes none" in done.stderr
+    assert "--samples FILE --labels FILE" in done.stderr
+
+
+@pytest.mark.parametrize("function", ["flat", "image"])
+def test_predict_gives_images_to_a_module_as_it_takes_them(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n"
+        "def flat():\n    return nn.Linear(784, 2)\n\n"
+        "def image():\n    return nn.Sequential(nn.Conv2d(1, 2, 5, stride=4), nn.Flatten(), nn.Linear(72, 2))\n"
+    )
+    images = data.mnist("train", n=25)  # those of the test split are not shipped
+    monkeypatch.setattr(data, "mnist", lambda split, n, **_: tuple(part[:n] for part in images))
+    figures = tmp_path / "found.json"
+    words = ["--train", 20, "--test", 5, "--quiet", "--json", figures]
+    done = udlbridge("predict", "--model", f"{tmp_path}/mine.py:{function}", *words)
+    assert done.returncode == 0, done.stderr
+    assert 0 <= json.loads(figures.read_text())["test_error"] <= 1
 
 
 def test_a_function_finds_what_lies_beside_its_file(tmp_path: Path) -> None:

@@ -129,8 +129,9 @@ def command(
     if x_file is None:
         n, m = n or USUAL, m or USUAL
         x, labels = data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)
+        x = as_images(model, x)
         x_test, test_labels = data.mnist("test", n=m, folder=folder, dtype=model.dtype.name)
-        x, x_test = as_images(model, x), as_images(model, x_test)
+        x_test = x_test.reshape(-1, *x.shape[1:])
         classes = 10
     else:
         if y_file is None or (x2_file is None) != (y2_file is None):

@@ -258,9 +258,24 @@ def taken(x: Any, start: int, stop: int | None) -> Any:
 
 
 def as_images(model: Any, x: np.ndarray) -> np.ndarray:
-    """MNIST's rows of pixels in the shape that the network takes, if it takes images."""
-    from udlbridge.networks.foreign import ForeignNetwork
-    from udlbridge.networks.inputs import plausible_shape
+    """MNIST's rows of pixels in the shape in which the network takes images; a module is tried on some.
 
-    sizes = model.sample_shape if isinstance(model, ForeignNetwork) else plausible_shape(model)
-    return x.reshape(len(x), *sizes) if sizes in MNIST else x
+    Raises:
+        ShapeError: it takes none.
+    """
+    from udlbridge.errors import DTypeError, InputError, ShapeError
+    from udlbridge.networks.inputs import checked_samples, output_size
+
+    reasons = []
+    for sizes in MNIST:
+        images = x.reshape(len(x), *sizes)
+        try:
+            output_size(model, checked_samples(model, images[:4]).shape[1:])
+            return images
+        except (ShapeError, InputError, DTypeError) as error:
+            reasons.append(error)
+    raise ShapeError(
+        f"MNIST's images for a network that takes none: {reasons[0].given}",
+        allowed=f"without --samples, networks of samples of shape {' or '.join(map(str, MNIST))}",
+        remedy="name samples of your own: --samples FILE --labels FILE",
+    ) from reasons[0]
