@@ -19,7 +19,6 @@ import udlbridge as ub
 from helpers import assert_within_budget
 from modules import made
 from udlbridge import errors
-from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.store import filling, samples
 from udlbridge.store.tile_writer import TileWriter
 
@@ -158,7 +157,13 @@ def test_functions_that_choose_an_output_are_told_apart_by_what_they_do() -> Non
     assert len(set(hashes.values())) == len(CHOICES)
     again = ub.as_network(module, output=lambda y: y["logits"]).hash()
     assert again == hashes["one key"]
+
+
+def test_sets_are_told_apart_by_what_they_hold() -> None:
+    from udlbridge.backends.pytorch.choices import choice_text
+
     assert choice_text({0, 8}) == choice_text({8, 0})  # which come in another order
+    assert choice_text({0, 8}) != choice_text({0, 9})
 
 
 def chain_of_two() -> nn.Module:
