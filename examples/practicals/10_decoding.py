@@ -56,7 +56,7 @@ PROMPT = [corpus()[2].index(character) for character in "Special cases "]
 def trained(backend):
     """Two blocks of causal attention and feed-forward layers, trained by the engine for 15 epochs, in float64.
 
-    In float32 rounding would grow with every step, and every engine would speak another language in the end.
+    In float32 rounding would grow with every step, and every engine would end at another network.
     """
     x, y, alphabet = corpus()
 
