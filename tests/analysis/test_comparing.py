@@ -125,6 +125,45 @@ def test_bad_input_is_named() -> None:
         ub.compare_models(CONV, random_model([7, 2], ["tanh"]), X)
 
 
+def graph_of(table: np.ndarray) -> ub.Graph:
+    return ub.Graph(
+        [
+            ub.Node("h", "matmul", ("x", "table"), {}),
+            ub.Node("a", "tanh", ("h",)),
+            ub.Node("y", "multiply", ("a", "scale")),
+        ],
+        "y",
+        params={"table": table, "scale": np.array([2.0, 3.0])},
+        sample_shape=(3,),
+    )
+
+
+def test_graphs_part_behind_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.random.default_rng(0).standard_normal((3, 2))
+    x = np.random.default_rng(1).standard_normal((4, 3))
+    same = ub.compare_models(graph_of(table), graph_of(table), x, backend="reference")
+    assert same.ok
+    assert same.backend == "reference"
+    assert [step.first for step in same.steps] == ["h (matmul)", "a (tanh)", "y (multiply)"]
+    other = ub.compare_models(graph_of(table), graph_of(-table), x, backend="torch")
+    assert (other.ok, other.parted, other.backend) == (False, 0, "torch")
+    assert "equal when its sign changes" in other.hints[0]
+    model = ub.Model([ub.Dense(3, 2)], dtype="float64")
+    mixed = ub.compare_models(graph_of(table), model, x, backend="reference")
+    assert mixed.backend == "reference"
+    assert mixed.steps == ()
+    assert "the nodes of a graph are no layers" in mixed.hints[0]
+
+
+def test_a_graph_and_its_module_are_compared_by_outputs_and_kernel() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+    x = np.random.default_rng(1).standard_normal((4, 3))
+    report = ub.compare_models(module, ub.from_torch(module, torch.from_numpy(x)), x, backend="reference")
+    assert report.ok
+    assert report.backend == "torch and reference"
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     CONV.save(tmp_path / "a.safetensors")
     with_array(CONV, "4.bias", CONV.arrays["4.bias"] + 1).save(tmp_path / "b.safetensors")

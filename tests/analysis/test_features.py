@@ -7,7 +7,7 @@ import pytest
 
 import udlbridge as ub
 from udlbridge.analysis import features
-from udlbridge.errors import OptionError
+from udlbridge.errors import NumericalError, OptionError
 
 
 def test_features_of_every_layer(backend: str) -> None:
@@ -39,3 +39,14 @@ def test_a_layer_that_is_not_there() -> None:
     model = ub.Model([ub.Dense(3, 2)])
     with pytest.raises(OptionError, match="layer=-2 of a model with 1 layers"):
         ub.features(model, np.ones((2, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_a_lazy_kernel_that_is_not_finite_is_refused(size: float) -> None:
+    """As `ub.ntk` refuses it: also where the features are finite, and their products are not."""
+    model = ub.Model([ub.Dense(2, 3), ub.Dense(3, 1)], {
+        "0.weight": np.full((3, 2), size, np.float32), "0.bias": np.zeros(3, np.float32),
+        "1.weight": np.ones((1, 3), np.float32), "1.bias": np.zeros(1, np.float32),
+    })  # fmt: skip
+    with pytest.raises(NumericalError, match=r"the diagonal of K\[0\] is inf in float32"):
+        ub.feature_kernel(model, np.ones((4, 2), np.float32), backend="reference")

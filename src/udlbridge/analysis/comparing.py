@@ -12,10 +12,11 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.conversion.pytorch import from_torch
 from udlbridge.displays import Displayed, draw
-from udlbridge.errors import DTypeError, ShapeError, UDLBridgeError
+from udlbridge.errors import DTypeError, GraphError, ShapeError, UDLBridgeError
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import checked_samples, is_module, output_size
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.networks.layers.settings import ActivationWord
@@ -103,11 +104,14 @@ def compare_models(
 
     The steps of two `torch.nn.Module`s are the innermost modules that they call, in the order of their calls. A module
     is compared with a `Model` step by step where `udlbridge.from_torch` has a translation, else by outputs and kernel.
+    The steps of two `Graph`s are their nodes whose values have a row for each sample; a graph and another kind of
+    network are compared by outputs and kernel.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
         x: samples (n, *D) that both take.
-        backend: the engine that evaluates both; None is the default one. A module is always evaluated by torch.
+        backend: the engine that evaluates both; None is the default one. What it cannot evaluate, as a module that is
+            not torch's, or a graph on Julia, is evaluated by the engine of the network's own; the report says so.
         output: which of the outputs of a module counts, as for `udlbridge.as_network`; of both, where both are modules.
 
     Returns:
@@ -167,9 +171,11 @@ class _Step:
 
 
 def _engine(network: Network, backend: str | None) -> str:
-    """The engine of the caller's choice for a `Model`, and its own for anything else."""
-    own = network.engine if isinstance(network, ForeignNetwork) else None
-    return checked_engine(network, backend) if own is None else own
+    """The engine of the caller's choice, where that can evaluate the network, else the network's own."""
+    if isinstance(network, ForeignNetwork) and backend is not None:
+        if backends.checked_name(backend) not in network.engines:
+            return network.engine
+    return checked_engine(network, backend)
 
 
 def _sides(
@@ -177,6 +183,11 @@ def _sides(
 ) -> tuple[list[list[_Step]], list[str]]:
     """The steps of both networks, and why there are none."""
     foreign = [isinstance(network, ForeignNetwork) for network in networks]
+    graphs = [isinstance(network, Graph) for network in networks]
+    if all(graphs):
+        return [_graph_steps(*side) for side in zip(networks, batches, names, strict=True)], []
+    if any(graphs):
+        return [[], []], ["outputs and kernel alone were compared: the nodes of a graph are no layers"]
     if all(foreign):
         return [_module_steps(*side) for side in zip(networks, batches, strict=True)], []
     try:
@@ -199,6 +210,20 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[_Step]:
         path = name.partition("#")[0]
         arrays = {own.removeprefix(f"{path}."): network.params[own] for own in owned.get(path, ())}
         found.append(_Step(f"{name} ({kinds[name]})", value, None, arrays))
+    return found
+
+
+def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[_Step]:
+    """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
+    found = []
+    for place, node in enumerate(graph.nodes):
+        try:
+            head = graph.up_to(place)
+        except GraphError:  # samples lie along another axis there, or it gives no numbers
+            continue
+        value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
+        arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
+        found.append(_Step(f"{node.name} ({node.op})", value, None, arrays))
     return found
 
 

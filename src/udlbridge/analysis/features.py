@@ -11,6 +11,7 @@ from udlbridge import backends
 from udlbridge.backends.base import Backend
 from udlbridge.errors import OptionError
 from udlbridge.kernels.factored import FactoredKernel
+from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
@@ -89,12 +90,19 @@ def feature_kernel(
     It takes the memory of phi, (n, d), and reads like an array; `np.asarray` of it is all of it. Arguments and errors
     are those of `features`.
 
+    Raises:
+        NumericalError: an entry would not be finite.
+
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)])
         >>> ub.feature_kernel(model, np.eye(2, dtype="float32")).shape
         (2, 2)
     """
-    return FactoredKernel(features(model, x, layer=layer, backend=backend, output=output))
+    found = FactoredKernel(features(model, x, layer=layer, backend=backend, output=output))
+    with np.errstate(over="ignore", invalid="ignore"):
+        diagonal = found.diagonal()  # no entry is larger
+    check_finite(diagonal, "the diagonal of K")
+    return found
 
 
 def layer_outputs(network: Model | ForeignNetwork, batch: np.ndarray, backend: str) -> dict[str, np.ndarray]:
