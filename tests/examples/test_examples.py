@@ -51,6 +51,23 @@ def test_quickstart_in_julia_alone() -> None:
 
 
 @pytest.mark.slow
+def test_predictions_and_tests() -> None:
+    pytest.importorskip("sklearn")
+    command = [sys.executable, str(EXAMPLES / "predictions_and_tests.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    gaps = [float(line.split()[-1]) for line in lines if line.startswith("  degree")]
+    assert len(gaps) == 4
+    assert sorted(gaps, reverse=True) == gaps
+    spread = {line.split(":")[0].strip(): float(line.split("+- ")[1].split(",")[0]) for line in lines if "+-" in line}
+    assert spread["x =  0.05"] < 0.02
+    assert spread["x =  3.00"] > 0.1
+    chances = [float(line.split("p = ")[1].split()[0]) for line in lines if "by 999 permutations" in line]
+    assert chances[0] < 0.01 < chances[1]
+
+
+@pytest.mark.slow
 def test_infinite_width(tmp_path: Path) -> None:
     path = EXAMPLES / "infinite_width.py"
     command = [sys.executable, str(path), "--engines", "torch", "--draws", "4", "--plot", str(tmp_path)]
