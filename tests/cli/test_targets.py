@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import udlbridge as ub
+from faults.readers import GRAPH
 from helpers import udlbridge
 from udlbridge import errors
 
@@ -42,6 +44,79 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = udlbridge(*KERNEL, "--out", "~/k.npy", "--json", "~/k.json")
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path)) == ["K.zarr", "k.json", "k.npy"]
+
+
+def test_home_of_networks_runs_and_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    x = np.ones((3, 4), np.float32)
+    MODEL.save("~/m.safetensors")
+    assert ub.Model.load("~/m.safetensors") == MODEL
+    GRAPH.save("~/g.safetensors")
+    assert ub.Graph.load("~/g.safetensors") == GRAPH
+    run = ub.train(MODEL, x, np.arange(3), epochs=1, backend="reference", save_to="~/r.safetensors", progress=False)
+    run.save("~/s.safetensors")
+    assert ub.TrainingRun.load("~/r.safetensors").model == run.model
+    ub.predict.solve(np.eye(3), np.ones(3), diag_reg=1e-2, state="~/t.safetensors", progress=False)
+    assert {file.name for file in tmp_path.iterdir()} == {f"{name}.safetensors" for name in "mgrst"}
+    (tmp_path / "made.py").write_text(
+        "import udlbridge as ub\n\n\ndef make():\n    return ub.Model([ub.Dense(4, 3)])\n"
+    )
+    common = ("--n", "3", "--backends", "reference")
+    for name in ("~/m.safetensors", "~/made.py:make"):
+        done = udlbridge("check", "--model", name, "--against", "~/m.safetensors", *common)
+        assert done.returncode == 0, done.stderr
+
+
+def never(*arguments: object, **options: object) -> None:
+    raise AssertionError("it was computed")
+
+
+@pytest.mark.parametrize("network", ["graph", "module"])
+def test_an_array_of_any_network_is_checked_before_it_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    GRAPH.save(tmp_path / "graph.safetensors")
+    (tmp_path / "module.py").write_text(
+        "import torch\n\n\ndef make():\n    return torch.nn.Linear(4, 1000)\n", encoding="utf-8"
+    )
+    name = {"graph": tmp_path / "graph.safetensors", "module": f"{tmp_path / 'module.py'}:make"}[network]
+    size = () if network == "graph" else ("--shape", "4")
+    monkeypatch.setattr("udlbridge.store.array_files.ntk", never)
+    command = ("kernel", "--n", "10", "--model", name, *size, "--out")
+    done = udlbridge(*command, tmp_path / "none" / "K.npy")
+    assert done.returncode == 2
+    assert "there is no folder" in done.stderr
+    monkeypatch.setattr("udlbridge.store.array_files.psutil.virtual_memory", lambda: SimpleNamespace(available=100))
+    done = udlbridge(*command, tmp_path / "K.npy")
+    assert done.returncode == 2
+    assert "the memory that is free" in done.stderr
+
+
+def test_a_state_that_cannot_be_written_is_known_before_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udlbridge.cli.predict.load_model", never)
+    done = udlbridge("predict", "--train", "10", "--test", "2", "--state", tmp_path / "none" / "state.safetensors")
+    assert done.returncode == 2
+    assert "there is no folder" in done.stderr
+
+
+def test_a_page_without_a_place_is_known_before_the_practicals_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udlbridge.udl.practicals.run", never)
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n", encoding="utf-8")
+    for path, words in (
+        (page, "has no place for 02_losses"),
+        (tmp_path / "none.md", "cannot be read"),
+        (tmp_path, "folder"),
+    ):
+        done = udlbridge("practicals", "table", "02", "--backend", "reference", "--write", path)
+        assert done.returncode == 2
+        assert words in done.stderr
 
 
 LONG = "x" * 300

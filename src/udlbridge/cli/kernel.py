@@ -155,17 +155,19 @@ def command(
         for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
             if given:
                 raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
-        from udlbridge.store.array_files import check_target, write_array
+        from udlbridge.networks.inputs import checked_samples, plausible_shape
+        from udlbridge.store.array_files import check_fits, write_array
 
         chosen.check_count(model)
-        # A file says how many there are; of others as many are made as fit.
-        x = chosen.of(model) if isinstance(chosen.source, Named) else None
-        if isinstance(model, Model):
-            check_target(model, chosen.count if x is None else len(x), outputs, target)
+        named = isinstance(chosen.source, Named)
+        likely = (chosen.sizes(model) or plausible_shape(model)) if isinstance(model, Model) else model.sample_shape
+        if likely is not None and not named and columns is None:  # before so many samples are made
+            check_fits(model, likely, (chosen.count, chosen.count), outputs, target)
+        x = checked_samples(model, chosen.of(model))
         options = {**shared, "device": device or "cpu", "progress": progress}
-        x = chosen.of(model) if x is None else x
         if columns is not None:
-            options["x2"] = read(columns, model, cast=chosen.cast)
+            options["x2"] = checked_samples(model, read(columns, model, cast=chosen.cast), "x2")
+        check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)
         figures = write_array(model, x, target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"

@@ -131,12 +131,17 @@ def run(
 def table(names: tuple[str, ...], backend: str, folder: Path | None, page: Path | None, json_file: Path | None) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
     from udlbridge import backends
+    from udlbridge.atomic import check_target
+    from udlbridge.errors import OptionError
     from udlbridge.udl import practicals
     from udlbridge.udl.practicals import overview
 
-    selected = backends.selected(backend)
+    selected, wanted = backends.selected(backend), _full_names(names)
+    if page is not None:
+        check_target(page, OptionError, f"--write {page}")
+        overview.check_page(page, wanted)
     tables, rows = {}, {}
-    for each in _full_names(names):
+    for each in wanted:
         with practicals.data_from(folder):
             found = {engine: practicals.run(each, engine) for engine in selected}
         tables[each] = overview.comparison(found)

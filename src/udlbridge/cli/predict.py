@@ -13,7 +13,7 @@ from udlbridge.cli.networks import dtype_option, load_model, model_option, outpu
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import as_images, cast_option, halves, labelled
-from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+from udlbridge.cli.targets import UserPath, force_option, json_option, old_or_new_file, report, write_json
 
 USUAL = 1000
 """Images of MNIST to learn from, and to test on."""
@@ -79,7 +79,11 @@ USUAL = 1000
     help="A .zarr store for the kernel: made or used.",
 )
 @click.option(
-    "--state", type=UserPath(path_type=Path), metavar="FILE", help="A .safetensors file to resume the solver from."
+    "--state",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    callback=old_or_new_file,
+    help="A .safetensors file to resume the solver from.",
 )
 @quiet_option
 @data_option

@@ -90,6 +90,16 @@ def new_file(context: click.Context, option: click.Parameter, target: Path | Non
     return target
 
 
+def old_or_new_file(_context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
+    """Callback of the options that name a file to go on with, or to begin; it is written in any case."""
+    if target is not None:
+        from udlbridge.atomic import check_target
+        from udlbridge.errors import OptionError
+
+        check_target(target, OptionError, f"{option.opts[0]} {target}")
+    return target
+
+
 def _new_plots(_context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
     """Find out before a long computation whether its plots can be written: the folder is there, or can be made."""
     if target is not None:

@@ -14,23 +14,26 @@ from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError, StoreError
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.networks.inputs import output_size, plausible_shape
+from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
 from udlbridge.store.creating import check_room
 
 
-def check_target(model: Model, n: int, outputs: Outputs, target: Path) -> None:
+def check_fits(model: Model | ForeignNetwork, shape: tuple[int, ...], size: tuple[int, int], outputs: Outputs, target: Path) -> None:
     """Find out before anything is computed whether the array fits: into memory, and on the disk of `target`.
 
+    Args:
+        model: the network.
+        shape: of one sample.
+        size: the numbers of samples of the rows and of the columns.
+        outputs: as for `ntk`.
+        target: the file.
+
     Raises:
-        OptionError, StoreError: it does not, or there is no such folder.
+        OptionError, StoreError: it does not.
     """
-    atomic.check_target(target, OptionError)
-    shape = plausible_shape(model)
-    if shape is None:
-        return  # whoever gives the samples says what is missing
-    needed = n * n * model.dtype.itemsize
+    needed = size[0] * size[1] * model.dtype.itemsize
     for axis in checked_reduction(outputs, output_size(model, shape)).trailing:
         needed *= axis
     free = psutil.virtual_memory().available

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from udlbridge.atomic import writing
@@ -105,20 +105,41 @@ def write(path: Path, tables: Mapping[str, str]) -> None:
     Raises:
         OptionError: the file cannot be read, or has no marks for a practical.
     """
+    page = _page(path)
+    for name, text in tables.items():
+        start, end = _place(path, page, name)
+        page = page[:start] + marked(name, text) + page[end:]
+    with writing(path, OptionError) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def check_page(path: Path, names: Iterable[str]) -> None:
+    """Find out before the practicals run whether their tables can be put into the file `path`.
+
+    Raises:
+        OptionError: as `write`.
+    """
+    page = _page(path)
+    for name in names:
+        _place(path, page, name)
+
+
+def _page(path: Path) -> str:
     try:
-        page = read_text(path)
+        return read_text(path)
     except OSError as error:
         raise OptionError(
             f"{path} cannot be read ({error.strerror})", allowed="a text file in UTF-8", remedy="name another"
         ) from error
-    for name, text in tables.items():
-        marks = re.search(re.escape(START.format(name)) + ".*?" + re.escape(END), page, re.DOTALL)
-        if marks is None:
-            raise OptionError(
-                f"{path} has no place for {name}",
-                allowed=f"the lines {START.format(name)} and {END}",
-                remedy="add them where the table should stand",
-            )
-        page = page[: marks.start()] + marked(name, text) + page[marks.end() :]
-    with writing(path, OptionError) as partial:
-        partial.write_text(page, encoding="utf-8")
+
+
+def _place(path: Path, page: str, name: str) -> tuple[int, int]:
+    """Where the table of a practical stands in a page, with its marks."""
+    marks = re.search(re.escape(START.format(name)) + ".*?" + re.escape(END), page, re.DOTALL)
+    if marks is None:
+        raise OptionError(
+            f"{path} has no place for {name}",
+            allowed=f"the lines {START.format(name)} and {END}",
+            remedy="add them where the table should stand",
+        )
+    return marks.span()
