@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udlbridge import config
+from udlbridge import config, data
+from udlbridge.backends.julia import runtime
+from udlbridge.data import sources
 from udlbridge.errors import ConfigError
 
 EXE, PROJECT = Path('/a "quoted" path/\\ of 🎉/julia'), Path("/environment")
@@ -195,3 +197,41 @@ def test_numbers_and_brackets_without_end(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(ConfigError):
             act()
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [("1", True), ("yes", True), ("TRUE", True), ("on", True), ("0", False), ("no", False), ("", False)],
+)
+def test_words_that_switch(monkeypatch: pytest.MonkeyPatch, word: str, meaning: bool) -> None:
+    monkeypatch.setenv("UDLBRIDGE_NO_DOWNLOAD", word)
+    assert config.switched_on("UDLBRIDGE_NO_DOWNLOAD") is meaning
+
+
+def test_another_word_is_refused_wherever_one_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UDLBRIDGE_CACHE", str(tmp_path))
+    monkeypatch.setenv("UDLBRIDGE_NO_DOWNLOAD", "perhaps")
+    monkeypatch.delenv("UDLBRIDGE_DATA", raising=False)
+    for read in (lambda: data.mnist("test"), data.mnist1d):
+        with pytest.raises(ConfigError, match=r"UDLBRIDGE_NO_DOWNLOAD='perhaps'.*true"):
+            read()
+    monkeypatch.setenv("UDLBRIDGE_NO_INSTALL", "2")
+    monkeypatch.setenv("UDLBRIDGE_CONFIG", str(tmp_path / "none.toml"))
+    for name in ("UDLBRIDGE_JULIA_EXE", "UDLBRIDGE_JULIA_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    if (found := runtime.availability()).reason != "the Python package juliacall is not installed" and not found.ok:
+        assert "UDLBRIDGE_NO_INSTALL='2'" in found.reason
+
+
+def test_home_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for name in ("CONFIG", "DATA", "CACHE", "JULIA_EXE", "JULIA_PROJECT"):
+        monkeypatch.setenv(f"UDLBRIDGE_{name}", f"~/{name.lower()}")
+    assert config.config_file() == tmp_path / "config"
+    assert sources.cache_folder() == tmp_path / "cache" / "mnist"
+    assert sources.named_folder(None) == tmp_path / "data"
+    assert sources.named_folder("~/other") == tmp_path / "other"
+    found = runtime.location()
+    assert found is not None
+    assert (found.exe, found.project) == (tmp_path / "julia_exe", tmp_path / "julia_project")

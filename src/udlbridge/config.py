@@ -14,6 +14,7 @@ import tomlkit
 
 from udlbridge.atomic import writing
 from udlbridge.errors import ConfigError
+from udlbridge.paths import user_path
 from udlbridge.texts import read_text
 
 JULIA = "julia"
@@ -24,7 +25,28 @@ NAMES = ("exe", "project")
 def config_file() -> Path:
     """The user's configuration file; it need not exist. `UDLBRIDGE_CONFIG` names another."""
     named = os.environ.get("UDLBRIDGE_CONFIG")
-    return Path(named) if named else Path(platformdirs.user_config_dir("udlbridge")) / "config.toml"
+    return user_path(named) if named else Path(platformdirs.user_config_dir("udlbridge")) / "config.toml"
+
+
+WORDS = {True: ("1", "true", "t", "yes", "y", "on"), False: ("0", "false", "f", "no", "n", "off", "")}
+"""What says yes and no in an environment variable: the words of the command line's flags; nothing is no."""
+
+
+def switched_on(name: str) -> bool:
+    """Whether the environment variable `name` says yes.
+
+    Raises:
+        ConfigError: it says neither yes nor no.
+    """
+    said = os.environ.get(name, "")
+    for meaning, words in WORDS.items():
+        if said.strip().lower() in words:
+            return meaning
+    raise ConfigError(
+        f"{name}={said!r}",
+        allowed=", ".join(word for words in WORDS.values() for word in words if word),
+        remedy=f"set {name}=1, or unset it",
+    )
 
 
 def julia() -> tuple[str | None, str | None]:

@@ -11,6 +11,7 @@ import pytest
 
 import udlbridge as ub
 from udlbridge import errors
+from udlbridge.cli.sample_files import Named, read_array
 from udlbridge.conversion.formats import read_network, write_network
 
 MODEL = ub.Model([ub.Dense(4, 3)])
@@ -37,6 +38,14 @@ def test_an_npz_file_that_unpacks_to_a_gigabyte(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelFileError, match="unpacks from"):
         read_network(tmp_path / "m.npz")
     assert peak() - before < 100_000_000
+
+
+def test_samples_have_the_same_bound_as_weights(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", ids=np.zeros((1000, 1000), np.float32))
+    with pytest.raises(errors.DataError, match=r"unpacks from.*64 times"):
+        read_array(Named(tmp_path / "x.npz"), several=True)
+    np.savez(tmp_path / "x.npz", ids=np.zeros((1000, 1000), np.float32))
+    assert read_array(Named(tmp_path / "x.npz"), several=True)["ids"].shape == (1000, 1000)
 
 
 def test_packed_weights_are_read(tmp_path: Path) -> None:

@@ -179,3 +179,16 @@ def test_finite_and_infinite_stores_are_not_mixed_up(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"finite network.*KernelStore"):
         infinite.InfiniteStore(finite.path)
     np.testing.assert_allclose(finite.columns(np.array([0, 9])), np.asarray(finite)[:, [0, 9]], rtol=1e-13)
+
+
+def test_errors_name_what_mends_these_stores(tmp_path: Path) -> None:
+    model, x = ub.Model([ub.Dense(4, 3)], dtype="float64"), np.random.default_rng(0).standard_normal((5, 4))
+    store = infinite.compute_kernel(model, x, tmp_path / "K.zarr", **STDS)
+    tile = next(file for file in (store.path / "kernel" / "c").rglob("*") if file.is_file())
+    tile.write_bytes(tile.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"damaged.*InfiniteStore\(\".*K.zarr\"\).repair\(\)"):
+        store.diagonal()
+    assert infinite.InfiniteStore(store.path).repair() == 1
+    (store.path / "model.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"ub\.infinite\.compute_kernel\(\.\.\., resume=True\)"):
+        store.model()

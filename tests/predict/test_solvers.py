@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 
 import udlbridge as ub
 from udlbridge.cli.predict import command
@@ -105,6 +106,40 @@ def test_an_interrupted_solution_goes_on(tmp_path: Path) -> None:
         ub.predict.solve(k, Y + 1, state=state, **options)
     with pytest.raises(OptionError, match="another system"):
         ub.predict.solve(k, Y, state=state, **{**options, "diag_reg": 1e-2})
+
+
+@pytest.mark.parametrize("words", [b"[", b"{}", b"[1]", b"null", b"[" * 100_000, b'{"step": 1e999}'], ids=len)
+def test_a_state_that_is_none_is_refused(tmp_path: Path, words: bytes) -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    state = tmp_path / "state.safetensors"
+    save_file({"solution": np.zeros((120, 2))}, state, metadata={"udlbridge_solver": words.decode()})
+    with pytest.raises(OptionError, match="not the whole state"):
+        ub.predict.solve(k, Y, diag_reg=1e-2, state=state)
+
+
+def test_numbers_that_changed_in_a_state_are_found(tmp_path: Path) -> None:
+    k = ub.ntk(MODEL, X, backend="reference")
+    state = tmp_path / "state.safetensors"
+    ub.predict.solve(k, Y, diag_reg=1e-2, state=state)
+    content = bytearray(state.read_bytes())
+    content[-100] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(OptionError, match="not the whole state"):
+        ub.predict.solve(k, Y, diag_reg=1e-2, state=state)
+
+
+def test_a_state_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    class Kernel:
+        """It may not be read."""
+
+        shape, dtype, ndim = (120, 120), np.dtype(float), 2
+
+        def __getitem__(self, key: object) -> np.ndarray:
+            raise AssertionError("it was read")
+
+    for path in (tmp_path, tmp_path / "none" / "state.safetensors"):
+        with pytest.raises(OptionError, match="cannot be written"):
+            ub.predict.solve(Kernel(), Y, diag_reg=1e-2, state=path)
 
 
 def test_targets_of_zero_and_columns_that_are_solved_stand_still() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 import strangers
 import udlbridge as ub
+from faults.readers import GRAPH
 from helpers import assert_within_budget
 from modules import made
 from udlbridge import errors
@@ -257,3 +258,26 @@ def test_half_precision(tmp_path: Path) -> None:
     store = ub.compute_kernel(module, x, tmp_path / "K.zarr", device=torch.device("cpu"))
     assert store.dtype == np.float32
     np.testing.assert_array_equal(np.asarray(store), ub.ntk(module, x))
+
+
+def test_a_store_holds_its_graph(tmp_path: Path) -> None:
+    """Like that of a `Model`: it is verified, repaired, resumed and appended to with nothing handed in."""
+    x = GRAPH.random_batch((2,), 10)
+    path = ub.compute_kernel(GRAPH, x[:7], tmp_path / "K.zarr", backend="reference").path
+    store = ub.KernelStore(path)
+    assert store.model() == GRAPH
+    assert store.verify().ok
+    assert store.rank_bound == ub.as_network(GRAPH).n_params * store.reduction.n_outputs
+    store.append(x[7:])
+    (path / "kernel" / "c" / "1" / "0").unlink()
+    assert ub.KernelStore(path).repair() == 1
+    assert_within_budget(np.asarray(ub.KernelStore(path)), ub.ntk(GRAPH, x, backend="torch"))
+    assert ub.compute_kernel(GRAPH, x, path, resume=True).complete
+    assert ub.KernelStore(path).compare_with_float64(2) < 1e-12
+    network = path / "model.safetensors"
+    content = bytearray(network.read_bytes())
+    content[-3] ^= 1
+    network.write_bytes(content)
+    assert "network" in ub.KernelStore(path).verify().inputs[0]
+    ub.compute_kernel(GRAPH, x, path, resume=True)
+    assert ub.KernelStore(path).verify().ok

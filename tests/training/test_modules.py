@@ -167,3 +167,14 @@ def test_a_caller_without_gradients_trains_too() -> None:
     with torch.inference_mode():
         run = ub.train(chain(), X, LABELS, **SETTINGS)
     assert len(run.losses) == 9
+
+
+def test_a_run_of_a_model_is_not_that_of_a_module(tmp_path: Path) -> None:
+    model = ub.Model([ub.Dense(3, 2)])
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    ub.train(model, x, np.arange(6) % 2, epochs=1, backend="reference", progress=False).save(tmp_path / "r.safetensors")
+    path = tmp_path / "r.safetensors"
+    assert ub.TrainingRun.load(path, model=model).epochs == 1
+    for other in (ub.to_torch(model), ub.Model([ub.Dense(3, 3)])):
+        with pytest.raises(errors.RunFileError, match="is a run of a Model, and model= is"):
+            ub.TrainingRun.load(path, model=other)

@@ -13,6 +13,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from udlbridge.paths import user_path
+
 
 def _completed(_context: click.Context, _option: click.Parameter, begun: str) -> list[CompletionItem]:
     """Names of networks, and files."""
@@ -92,8 +94,9 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
 
     try:
         if source.endswith(".py"):
-            sys.path.insert(0, str(Path(source).absolute().parent))  # as `python file.py` does
-            found: Any = runpy.run_path(source, run_name=Path(source).stem)[function]
+            file = user_path(source)
+            sys.path.insert(0, str(file.absolute().parent))  # as `python file.py` does
+            found: Any = runpy.run_path(str(file), run_name=file.stem)[function]
         else:
             sys.path.insert(0, "")  # as `python -m` does
             found = getattr(importlib.import_module(source), function)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 ENDINGS = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
-PACKED = 1000
-"""How many times its own size an archive of samples may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,10 @@ def _csv(path: Path) -> dict[str, np.ndarray]:
     import numpy as np
 
     from udlbridge.errors import DataError
+    from udlbridge.regular import check_readable
 
     try:
+        check_readable(path, links=True)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -232,12 +232,12 @@ def load_arrays(path: Path, allowed: str) -> dict[str, np.ndarray]:
 
     try:
         check_readable(path, links=True)
-        check_archive(path, PACKED)
+        check_archive(path)
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except Exception as error:  # as of a .npy file
         raise DataError(
-            f"{path} is not a .npz file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
+            f"{path} is not a .npz file ({error})", allowed=allowed, remedy="write it again, with numpy.savez"
         ) from error
 
 

@@ -22,9 +22,6 @@ from udlbridge.networks.specs import parsed_spec, require_buffers
 from udlbridge.regular import check_readable
 from udlbridge.texts import read_text
 
-PACKED = 64
-"""How many times its size an .npz file may unpack to. Weights pack hardly at all, those of a pruned network tenfold."""
-
 
 def read_any(path: Path) -> Model | Graph:
     """The network in a file of any of the formats, a graph in a .safetensors file too.
@@ -115,7 +112,7 @@ def _read_safetensors(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
 
 def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
     check_readable(path, links=True)
-    check_archive(path, PACKED)
+    check_archive(path)
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array, as a .npy file does")

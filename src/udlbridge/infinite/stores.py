@@ -55,6 +55,14 @@ class InfiniteStore(WritableStore):
             )
 
     @property
+    def _resumption(self) -> str:
+        return "ub.infinite.compute_kernel(..., resume=True)"
+
+    @property
+    def _mending(self) -> str:
+        return f'ub.infinite.InfiniteStore("{self.path}").repair()'
+
+    @property
     def rank_bound(self) -> int:
         """n: infinitely many parameters bound nothing."""
         return self.shape[0]

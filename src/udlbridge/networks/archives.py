@@ -5,8 +5,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+PACKED = 64
+"""How many times its size an .npz file may unpack to. Weights and samples pack hardly at all, pruned weights and padded
+tokens tenfold."""
 
-def check_archive(path: Path, most: int) -> None:
+
+def check_archive(path: Path, most: int = PACKED) -> None:
     """Refuse an archive that unpacks to far more than it is; a file that is not an archive is left to its reader.
 
     The sizes are those that the archive declares, and readers unpack no more than these.

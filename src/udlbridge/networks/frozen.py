@@ -7,7 +7,6 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from udlbridge.errors import ModelFileError
 from udlbridge.networks.files import write_safetensors
 from udlbridge.networks.init import FLOATS
+from udlbridge.paths import user_path
 
 FOREIGN = (".npz", ".pt", ".pth", ".json")
 """Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
@@ -85,13 +85,14 @@ class FrozenNetwork:
         Raises:
             ModelFileError: the disk refuses, or the name is that of another format.
         """
-        if Path(path).suffix in FOREIGN:
+        target = user_path(path)
+        if target.suffix in FOREIGN:
             raise ModelFileError(
-                f"a {type(self).__name__} as {Path(path).suffix}",
+                f"a {type(self).__name__} as {target.suffix}",
                 allowed="a name that ends in .safetensors",
-                remedy=f"name it {Path(path).with_suffix('.safetensors').name}",
+                remedy=f"name it {target.with_suffix('.safetensors').name}",
             )
-        write_safetensors(Path(path), self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
+        write_safetensors(target, self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     def __eq__(self, other: object) -> bool:
         """Equal if the architecture and the bytes of all arrays are the same."""

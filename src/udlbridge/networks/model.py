@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -22,6 +21,7 @@ from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_af
 from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 from udlbridge.networks.summaries import Summary
+from udlbridge.paths import user_path
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -192,8 +192,9 @@ class Model(FrozenNetwork, Displayed):
             ModelFileError: the disk refuses.
             TorchUnavailable: .pt, and PyTorch is not installed.
         """
-        if Path(path).suffix in FOREIGN:
-            other_formats().write_network(self, Path(path))
+        target = user_path(path)
+        if target.suffix in FOREIGN:
+            other_formats().write_network(self, target)
         else:
             super().save(path)
 
@@ -208,10 +209,11 @@ class Model(FrozenNetwork, Displayed):
         Raises:
             ModelFileError: if the file is missing, truncated, of another program, format or format version.
         """
-        if Path(path).suffix in FOREIGN or spec is not None:
-            found: Model = other_formats().read_network(Path(path), None if spec is None else Path(spec))
+        source = user_path(path)
+        if source.suffix in FOREIGN or spec is not None:
+            found: Model = other_formats().read_network(source, None if spec is None else user_path(spec))
             return found
-        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        metadata, arrays = read_safetensors(source, "model", ModelFileError)
         return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
     @staticmethod

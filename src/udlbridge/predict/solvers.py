@@ -6,7 +6,9 @@ once for it, or of an operator that never forms the kernel.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from scipy.linalg import cholesky, solve_triangular
 
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.arrays import as_kernel
+from udlbridge.atomic import check_target
 from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.kernels.operators import NTKOperator
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.options import checked_count, checked_positive, checked_seed, parse_bytes
+from udlbridge.paths import user_path
 from udlbridge.predict.columns import diagonal_mean, kernel_columns
 from udlbridge.predict.systems import checked_numbers
 from udlbridge.progress import solver_progress
@@ -96,6 +100,9 @@ def solve(
     Source: Hestenes and Stiefel (1952); Rudi, Carratino, Rosasco (2017) and Frangella, Tropp, Udell (2023) for the
     preconditioner.
     """
+    path = None if state is None else user_path(state)
+    if path is not None:
+        check_target(path, OptionError, f"state={path}")
     kernel, targets = as_kernel(kernel), checked_numbers("y", y)
     shape = tuple(kernel.shape)
     if len(shape) != 2 or shape[0] != shape[1] or targets.ndim not in (1, 2) or len(targets) != shape[0]:
@@ -124,8 +131,7 @@ def solve(
     indices.sort()
     nystroem = _Nystroem(kernel_columns(kernel, indices), indices, reg) if columns else None
     options = {"n": shape[0], "outputs": right.shape[1], "reg": reg, "rank": columns, "seed": seed}
-    path = None if state is None else Path(state)
-    walk = _resumed(path, options, right) if path is not None and path.is_file() else _begun(right, nystroem)
+    walk = _resumed(path, options, right) if path is not None and path.exists() else _begun(right, nystroem)
 
     def product(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(matrix @ vectors, dtype=np.float64)
@@ -234,21 +240,39 @@ PARTS = ("solution", "residual", "direction", "progress")
 
 def _save(path: Path, walk: _Walk, options: dict[str, Any], right: np.ndarray) -> None:
     arrays = {name: np.ascontiguousarray(getattr(walk, name)) for name in PARTS} | {"targets": right}
-    write_safetensors(path, arrays, {"udlbridge": json.dumps({**options, "step": walk.step})}, OptionError)
+    words = {**options, "step": walk.step, "checksum": _checksum(arrays, options, walk.step)}
+    write_safetensors(path, arrays, {"udlbridge_solver": json.dumps(words)}, OptionError)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], options: Mapping[str, Any], step: int) -> str:
+    digest = hashlib.sha256(json.dumps([options, step], sort_keys=True).encode())
+    for name in (*PARTS, "targets"):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
 
 
 def _resumed(path: Path, options: dict[str, Any], right: np.ndarray) -> _Walk:
+    """Where the iteration stood.
+
+    Raises:
+        OptionError: the file is damaged, none of a solver, or of another system.
+    """
     metadata, arrays = read_safetensors(path, "solver state", OptionError)
     try:
-        found = json.loads(metadata.get("udlbridge", "{}"))
-        step = int(found.pop("step"))
-        same = found == options and np.array_equal(arrays["targets"], right)
-        walk = _Walk(arrays["solution"], arrays["residual"], arrays["direction"], arrays["progress"], step)
-    except (KeyError, ValueError, TypeError):
-        same = False
-    if not same:
+        found = json.loads(metadata["udlbridge_solver"])
+        step, checksum = found.pop("step"), found.pop("checksum")
+        whole = type(step) is int and checksum == _checksum(arrays, found, step)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):  # it is somebody else's, or damaged
+        whole = False
+    if not whole:
+        raise OptionError(
+            f"{path} is not the whole state of a solver", allowed="a file that `solve(state=)` wrote",
+            remedy="remove it, which begins anew, or name another file",
+        )  # fmt: skip
+    if found != options or not np.array_equal(arrays["targets"], right):
         raise OptionError(
             f"{path} is the state of another system", allowed="a state of the same kernel, targets and options",
             remedy="remove it, or name another file",
         )  # fmt: skip
-    return walk
+    return _Walk(arrays["solution"], arrays["residual"], arrays["direction"], arrays["progress"], step)

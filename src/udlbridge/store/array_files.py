@@ -20,7 +20,9 @@ from udlbridge.options import show_bytes
 from udlbridge.store.creating import check_room
 
 
-def check_fits(model: Model | ForeignNetwork, shape: tuple[int, ...], size: tuple[int, int], outputs: Outputs, target: Path) -> None:
+def check_fits(
+    model: Model | ForeignNetwork, shape: tuple[int, ...], size: tuple[int, int], outputs: Outputs, target: Path
+) -> None:
     """Find out before anything is computed whether the array fits: into memory, and on the disk of `target`.
 
     Args:

@@ -17,6 +17,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
+from udlbridge.paths import user_path
 from udlbridge.store.creating import check_room, checked_storage, create, fields_of
 from udlbridge.store.filling import fill, try_out
 from udlbridge.store.kernel_store import KernelStore
@@ -51,7 +52,7 @@ def compute_kernel(
     with `resume=True` computes the rest; the tiles are then the same bytes as without the interruption.
 
     Args:
-        model: the network; a `torch.nn.Module` will do too. The store holds a hash of a module and not the module:
+        model: the network, which the store holds; a `torch.nn.Module` will do too. Of a module the store holds a hash:
             whoever goes on with it hands it in again, with the same weights.
         x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
         path: the folder of the store; it must not exist unless `resume`.
@@ -135,7 +136,7 @@ def store_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         StoreError: its name ends as that of a file does, of which nothing would be written, or is too long.
     """
-    folder = Path(os.path.expanduser(path))
+    folder = user_path(path)
     if folder.suffix not in ("", ".zarr"):
         raise StoreError(
             f"a kernel store at {folder}, which ends in {folder.suffix!r}",

@@ -16,6 +16,7 @@ from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeE
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
 from udlbridge.store.arrays import make_arrays
@@ -30,7 +31,7 @@ from udlbridge.store.tile_files import TileFiles
 def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[str, str]) -> dict[str, Any]:
     """What the manifest says of a finite network's kernel; `versions` are those of the engine's parts."""
     network, module = request.model, {}
-    if not isinstance(network, Model):
+    if not isinstance(network, FrozenNetwork):
         count = parameter_count(network, request.parameters)
         module = {"module": {"name": network.name, "n_params": count}}
     return {
@@ -74,7 +75,7 @@ def _begin(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: d
         "format": FORMAT,
         "id": uuid.uuid4().hex,
         "model": model.hash(),
-        "model_bytes": sum(value.nbytes for value in model.arrays.values()) if isinstance(model, Model) else 0,
+        "model_bytes": sum(value.nbytes for value in model.arrays.values()) if isinstance(model, FrozenNetwork) else 0,
         "data": data_hash(x),
         "samples": _samples(x),
         "n": len(x),
@@ -112,13 +113,13 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
 
 
 def write_inputs(group: zarr.Group, folder: Path, model: Model | ForeignNetwork, x: np.ndarray) -> None:
-    """Write the samples and the network of a store; somebody's own network is not in it, but its hash.
+    """Write the samples and the network of a store, if it is a `Model` or a `Graph`: of a module it has a hash alone.
 
     Raises:
         OSError: the disk is full or refuses.
     """
     write_samples(group["x"], 0, as_stored(x))
-    if not isinstance(model, Model):
+    if not isinstance(model, FrozenNetwork):
         return
     try:
         model.save(folder / MODEL)

@@ -19,9 +19,11 @@ from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.request import as_network
 from udlbridge.kernels.tiling import Grid
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.files import load_network
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes
+from udlbridge.paths import user_path
 from udlbridge.regular import check_readable
 from udlbridge.store.arrays import check_sample_files, open_arrays
 from udlbridge.store.manifest import read_manifest
@@ -49,7 +51,7 @@ class StoreFolder:
         memory: int | str = "2GB",
         output: Any = None,
     ) -> None:
-        self.path = Path(os.path.expanduser(path))
+        self.path = user_path(path)
         self._memory = parse_bytes(memory)
         self._load()
         self._network = None if model is None else as_network(model, output=output)
@@ -129,7 +131,7 @@ class StoreFolder:
         return checked_reduction(outputs, int(self.manifest["n_outputs"]))
 
     def model(self) -> Any:
-        """The network: a `Model`, which the store holds, or what was handed in when it was opened.
+        """The network: a `Model` or `Graph`, which the store holds, or what was handed in when it was opened.
 
         Raises:
             StoreError: its file is damaged, or is another network's; or a module was not handed in, or has changed.
@@ -149,7 +151,7 @@ class StoreFolder:
             size, numbers = check_readable(path), int(self.manifest["model_bytes"])
             if not numbers <= size <= numbers + MODEL_HEADER:
                 raise OSError(f"it has {size:,} bytes, and the network {numbers:,}")
-            model = Model.load(path)
+            model = load_network(path)
         except (OSError, UDLBridgeError) as error:
             raise self._foreign(MODEL, str(error)) from error
         if model.hash() != self.manifest["model"]:
@@ -207,6 +209,17 @@ class StoreFolder:
         if found != self.manifest["data"]:
             raise self._foreign("x", "their hash is another one")
 
+    @property
+    def _resumption(self) -> str:
+        """What goes on with a computation into the store."""
+        return "`udlbridge kernel ... --resume`"
+
+    @property
+    def _mending(self) -> str:
+        """What computes missing and damaged tiles again."""
+        module = " --model FILE.py:FUNCTION" if self.manifest.get("module") else ""
+        return f"`udlbridge store verify {self.path} --repair{module}`"
+
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
         return f"{type(self).__name__}({str(self.path)!r}, shape={self.shape}, {self.dtype}, {state})"
@@ -215,7 +228,7 @@ class StoreFolder:
         what = {"x": "samples", MODEL: "network"}[part]
         return StoreError(
             f"{self.path / part} does not hold the {what} of this kernel ({why})",
-            remedy="`udlbridge kernel ... --resume` with the same network and samples writes both again",
+            remedy=f"{self._resumption} with the same network and samples writes both again",
         )
 
     def _compare(self, field: str, given: str, what: str) -> None:

@@ -84,9 +84,7 @@ class KernelStore(WritableStore):
         batch = checked_samples(model, x_new, "x_new")
         with self.writing():
             if not self.complete:
-                raise StoreError(
-                    f"{self.path} is not complete", remedy="finish it first: `udlbridge store verify --repair`"
-                )
+                raise StoreError(f"{self.path} is not complete", remedy=f"finish it first: {self._mending}")
             x = self.samples()
             if (batch.dtype, batch.shape[1:]) != (x.dtype, x.shape[1:]):
                 raise ShapeError(

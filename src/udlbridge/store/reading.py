@@ -117,14 +117,13 @@ class StoredKernel(StoreFolder, Displayed):
             raise StoreError(
                 f"{name} " + (f"cannot be read: permission denied ({error})" if denied else f"is damaged ({error})"),
                 allowed="a tile as it was written" if not denied else "files that this user may read",
-                remedy=("change its permissions, or " if denied else "")
-                + "`udlbridge store verify --repair` computes it again",
+                remedy=f"{'change its permissions, or ' if denied else ''}{self._mending} computes it again",
             ) from error
 
     def _not_computed(self, tile: Tile) -> NotComputed:
         return NotComputed(
             f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
-            remedy=f"finish it with `udlbridge store verify {self.path} --repair`",
+            remedy=f"finish it with {self._mending}",
         )
 
     def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:

@@ -96,8 +96,7 @@ class WritableStore(StoredKernel):
                 self._held.check()
             raise StoreError(
                 f"{self.path} could not be written ({failure})",
-                remedy=f"free some space and go on with `udlbridge store verify {self.path} --repair`: finished tiles "
-                "are kept",
+                remedy=f"free some space and go on with {self._mending}: finished tiles are kept",
             ) from failure
 
     def write_tile(self, tile: Tile, block: np.ndarray) -> float:
@@ -146,7 +145,7 @@ class WritableStore(StoredKernel):
                 raise StoreError(
                     f"tile ({tile.row}, {tile.column}) of {self.path} was removed while others were written",
                     allowed="a folder that is left alone until its writer has finished",
-                    remedy=f"`udlbridge store verify {self.path} --repair` computes it again",
+                    remedy=f"{self._mending} computes it again",
                 )
 
     def unfinished(self) -> list[Tile]:

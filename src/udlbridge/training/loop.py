@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_flag, checked_not_negative, thread_count
+from udlbridge.paths import user_path
 from udlbridge.progress import progress_bar
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -176,7 +176,7 @@ def train(
     """
     model = as_network(model, output=output)
     if save_to is not None:
-        check_target(Path(save_to), RunFileError)
+        check_target(user_path(save_to), RunFileError)
     name = checked_engine(model, backend)
     device = backends.checked_device(name, device)
     optimiser = checked_optimizer(optimizer)

@@ -184,7 +184,9 @@ def take_over(
         RunFileError: the run is of another model, of another start, or was made with other settings or data.
         OptionError: it is longer than what is asked for.
     """
-    run = resume if isinstance(resume, TrainingRun) else TrainingRun.load(resume, model=model)
+    # What another Model's run is of, and what is asked for, is said below.
+    given = model if isinstance(model, ForeignNetwork) else None
+    run = resume if isinstance(resume, TrainingRun) else TrainingRun.load(resume, model=given)
     asked = json.loads(json.dumps(ledger.plan))
     if run.plan["model"] != asked["model"]:
         raise RunFileError(

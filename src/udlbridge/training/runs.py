@@ -21,6 +21,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import layer_from_spec
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import require_buffers
+from udlbridge.paths import user_path
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""
@@ -105,7 +106,7 @@ class TrainingRun(Displayed):
             "checkpoints": list(self.checkpoints),
             "records": {name: list(series) for name, series in self.records.items()},
         }
-        write_safetensors(Path(path), tensors, {"udlbridge_run": json.dumps(about)}, RunFileError)
+        write_safetensors(user_path(path), tensors, {"udlbridge_run": json.dumps(about)}, RunFileError)
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, model: Any = None, output: Any = None) -> TrainingRun:
@@ -114,15 +115,17 @@ class TrainingRun(Displayed):
         Args:
             path: the file.
             model: of a run of a PyTorch module: the module, in whatever state, since the file has its parameters alone.
+                Of a run of a `Model` the file has the layers too; a network that is given must have the same.
             output: of the module, as for `udlbridge.as_network`.
 
         Raises:
             RunFileError: missing, truncated, of another program or of another format version; of a module that was not
-                handed in, or is another one.
+                handed in, or of another network than the one that was.
         """
-        about, tensors = _read(Path(path))
+        source = user_path(path)
+        about, tensors = _read(source)
         network = None if model is None else as_network(model, output=output)
-        _check_module(about, network, Path(path))
+        _check_network(about, network, source)
         try:
             return _assemble(about, tensors, network)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -174,10 +177,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return about, tensors
 
 
-def _check_module(about: dict[str, Any], network: Any, path: Path) -> None:
-    """Raise `RunFileError` for a run of a module where that is not at hand."""
+def _check_network(about: dict[str, Any], network: Any, path: Path) -> None:
+    """Raise `RunFileError` for a run of a module that is not at hand, or of another network than the one given."""
     spec = about.get("model")
-    if not isinstance(spec, dict) or "module" not in spec:
+    if not isinstance(spec, dict):
+        return  # said when the run is put together
+    if "module" not in spec:
+        if network is not None and json.loads(json.dumps(network.spec())) != spec:
+            given = "a Model of other layers" if isinstance(network, Model) else f"a {network.name}"
+            raise RunFileError(
+                f"{path} is a run of a Model, and model= is {given}",
+                allowed="no network, since the file has its layers and its parameters; or a Model of the same layers",
+                remedy="leave out model=, or name the file of that network's run",
+            )
         return
     if not isinstance(network, ForeignNetwork):
         raise RunFileError(

@@ -26,9 +26,10 @@ from udlbridge.backends.engine import Availability
 from udlbridge.backends.julia import probe
 from udlbridge.backends.julia.probe import REMEDIES
 from udlbridge.errors import ConfigError, JuliaUnavailable
+from udlbridge.paths import user_path
 
 NO_INSTALL = "UDLBRIDGE_NO_INSTALL"
-"""Set to 1, it forbids every command to download Julia, but for `udlbridge julia install`."""
+"""Where it says yes, no command downloads Julia but `udlbridge julia install`."""
 
 INSTALL = "udlbridge julia install"
 """The command that sets Julia up where there is none; a call of the library never downloads anything by itself."""
@@ -74,7 +75,7 @@ def location() -> Location | None:
         ),
     ):
         if exe and project:
-            return Location(Path(exe), Path(project), source)
+            return Location(user_path(exe), user_path(project), source)
         if exe or project:
             raise ConfigError(
                 f"{source} names only the {'executable' if exe else 'project'} of Julia",
@@ -108,13 +109,12 @@ def availability() -> Availability:
     if importlib.util.find_spec("juliacall") is None:
         return Availability(False, "the Python package juliacall is not installed", "pip install juliacall")
     try:
-        named = location()
+        named, allowed = location(), not config.switched_on(NO_INSTALL)
     except ConfigError as error:
         return Availability(False, error.given, error.remedy)
     if named is None:
         if installed_by_juliapkg():
             return Availability(True)
-        allowed = os.environ.get(NO_INSTALL) != "1"
         reason = "Julia is not set up for this Python environment"
         return Availability(False, reason, INSTALL if allowed else REMEDIES, installable=allowed)
     if not named.exe.is_file():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from udlbridge.errors import ModelFileError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import GRAPH_FORMAT
+from udlbridge.paths import user_path
 
 
 def load_network(path: str | os.PathLike[str]) -> Model | Graph:
@@ -19,7 +19,7 @@ def load_network(path: str | os.PathLike[str]) -> Model | Graph:
     Raises:
         As `Model.load` and `Graph.load`.
     """
-    metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+    metadata, arrays = read_safetensors(user_path(path), "model", ModelFileError)
     spec = metadata.get("udlbridge", "")
     try:
         graph = json.loads(spec)["format"] == GRAPH_FORMAT

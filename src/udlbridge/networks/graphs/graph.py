@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +27,7 @@ from udlbridge.networks.init import FLOATS
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
 from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.paths import user_path
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
 """Kinds of values by the kind of a NumPy dtype."""
@@ -273,7 +273,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
             ModelFileError: the file is missing, truncated, of another program, of another format, or too large.
             GraphError, ParameterError: its contents are not a valid graph.
         """
-        metadata, arrays = read_safetensors(Path(path), "model", ModelFileError)
+        metadata, arrays = read_safetensors(user_path(path), "model", ModelFileError)
         return Graph.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
     @staticmethod
