@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -106,3 +107,17 @@ def test_a_download_is_verified(nowhere: Path, files: Path, monkeypatch: pytest.
     with pytest.raises(DataError, match="mnist1d is not installed"):
         ub.data.mnist1d()
     assert not (nowhere / "train_data_x.npy").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "large"])
+def test_what_is_none_of_the_files_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / next(iter(mnist1d.SHA256))
+    if kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes")
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 33)
+    with pytest.raises(DataError, match="cannot be read"):
+        ub.data.mnist1d(folder=tmp_path)

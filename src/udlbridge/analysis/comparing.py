@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.analysis.port_hints import Step, hints_of
 from udlbridge.conversion.pytorch import from_torch
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import DTypeError, GraphError, ShapeError, UDLBridgeError
@@ -160,16 +161,6 @@ def compare_models(
 Network = Model | ForeignNetwork
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One step of a network: in words, what it gives, and for hints its layer (of a `Model`) and its arrays by name."""
-
-    words: str
-    value: np.ndarray
-    layer: Layer | None
-    arrays: Mapping[str, np.ndarray]
-
-
 def _engine(network: Network, backend: str | None) -> str:
     """The engine of the caller's choice, where that can evaluate the network, else the network's own."""
     if isinstance(network, ForeignNetwork) and backend is not None:
@@ -180,7 +171,7 @@ def _engine(network: Network, backend: str | None) -> str:
 
 def _sides(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[str]
-) -> tuple[list[list[_Step]], list[str]]:
+) -> tuple[list[list[Step]], list[str]]:
     """The steps of both networks, and why there are none."""
     foreign = [isinstance(network, ForeignNetwork) for network in networks]
     graphs = [isinstance(network, Graph) for network in networks]
@@ -201,7 +192,7 @@ def _sides(
     return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
 
 
-def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[_Step]:
+def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
     """What the innermost modules give, with the parameters that they have."""
     owned = network.names_by_layer(network.params)
     kinds = network.layer_kinds
@@ -209,11 +200,11 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[_Step]:
     for name, value in network.layer_outputs(x).items():
         path = name.partition("#")[0]
         arrays = {own.removeprefix(f"{path}."): network.params[own] for own in owned.get(path, ())}
-        found.append(_Step(f"{name} ({kinds[name]})", value, None, arrays))
+        found.append(Step(f"{name} ({kinds[name]})", value, None, arrays))
     return found
 
 
-def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[_Step]:
+def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[Step]:
     """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
     found = []
     for place, node in enumerate(graph.nodes):
@@ -223,22 +214,22 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[_Step]:
             continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
-        found.append(_Step(f"{node.name} ({node.op})", value, None, arrays))
+        found.append(Step(f"{node.name} ({node.op})", value, None, arrays))
     return found
 
 
-def _model_steps(model: Model, x: np.ndarray, backend: str) -> list[_Step]:
+def _model_steps(model: Model, x: np.ndarray, backend: str) -> list[Step]:
     """What the layers give one after the other, each activation by itself."""
     found, h = [], x
     for step in _steps(model):
         h = backends.get(backend).outputs(step, h)
         arrays = {name.removeprefix("0."): value for name, value in step.arrays.items()}
-        found.append(_Step(_describe(step.layers[0]), h, step.layers[0], arrays))
+        found.append(Step(_describe(step.layers[0]), h, step.layers[0], arrays))
     return found
 
 
 def _compared(
-    own: Sequence[_Step], other: Sequence[_Step], limit: float
+    own: Sequence[Step], other: Sequence[Step], limit: float
 ) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
     """Steps side by side, the first after which there is a gap, and hints."""
     steps: list[StepComparison] = []
@@ -250,7 +241,7 @@ def _compared(
         steps.append(StepComparison(one.words, two.words, gap, (one.value.shape[1:], two.value.shape[1:])))
         if parted is None and (gap is None or not gap <= limit):
             parted = index
-            hints += _hints(one, two, limit)
+            hints += hints_of(one, two, limit)
         if not same:
             shapes = one.value.shape[1:], two.value.shape[1:]
             hints.append(f"after step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
@@ -303,44 +294,3 @@ def _describe(layer: Layer) -> str:
             elif value != field.default and value not in ((field.default,) * 2, (field.default,)):
                 shown.append(f"{field.name}={value}")
     return f"{layer.kind}({', '.join(shown)})"
-
-
-def _hints(first: _Step, second: _Step, limit: float) -> list[str]:
-    """What is known of the reason why two steps differ, from their settings and arrays."""
-    found = []
-    if first.layer != second.layer:
-        found.append(f"the layers themselves differ: {first.words}, {second.words}")
-    for name, value in first.arrays.items():
-        other = second.arrays.get(name)
-        if other is None or other.shape != value.shape:
-            continue
-        gap = relative_difference(value, other)
-        if gap <= limit:
-            continue
-        words = f"{name} differs by {gap:.2e} of its largest entry"
-        reasons = [
-            reason
-            for reason, changed in _changes(other)
-            if changed.shape == value.shape and relative_difference(value, changed) <= limit
-        ]
-        found.append(words + "".join(f"; it is equal when {reason}" for reason in reasons))
-    if not found and first.layer is None:
-        found.append("parameters of this step are equal: look at its settings and buffers, and at what comes before it")
-    elif not found:
-        found.append("settings and arrays of this step are equal: the difference comes from before it, or is rounding")
-    return found
-
-
-def _changes(value: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Mistakes that ports are known for, with an array as it would be without them."""
-    spatial = tuple(range(2, value.ndim))
-    found = []
-    if value.ndim == 2:
-        found.append(("transposed", value.T))
-    if spatial:
-        found.append(("flipped: Flux's Conv flips its kernel, CrossCor does not", np.flip(value, spatial)))
-    if len(spatial) == 2:
-        found.append(("height and width change places", value.swapaxes(2, 3)))
-        found.append(("flipped, and height and width change places", np.flip(value, spatial).swapaxes(2, 3)))
-    found.append(("its sign changes", -value))
-    return found

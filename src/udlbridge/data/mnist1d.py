@@ -9,6 +9,7 @@ Source: Greydanus (2020), "Scaling down deep learning".
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -24,6 +25,7 @@ from udlbridge.config import switched_on
 from udlbridge.data import sources
 from udlbridge.errors import DataError
 from udlbridge.paths import user_path
+from udlbridge.regular import check_readable
 
 SHA256: dict[str, str] = {
     "train_data_x.npy": "ff0ea506fd4a77f8f9f94c541e8961699765adaf99b81aebed31a52b6caf12b8",
@@ -92,11 +94,18 @@ def _samples(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(x.astype(np.float32).astype(dtype))
 
 
+MOST_BYTES = 1 << 24
+"""Far more than the largest of the four files has."""
+
+
 def _read(folder: Path) -> dict[str, bytes]:
     """The verified content of the four files in a folder."""
     files = {}
     for name, expected in SHA256.items():
         try:
+            # A pipe would be waited for without end, and a larger file is none of these.
+            if check_readable(folder / name, links=True) > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
             files[name] = (folder / name).read_bytes()
         except OSError as error:
             raise DataError(
