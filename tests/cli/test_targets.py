@@ -63,7 +63,7 @@ def test_home_of_networks_runs_and_states(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "made.py").write_text(
         "import udlbridge as ub\n\n\ndef make():\n    return ub.Model([ub.Dense(4, 3)])\n"
     )
-    common = ("--n", "3", "--backends", "reference")
+    common = ("--n", "3", "--backend", "reference", "--samples", "random")
     for name in ("~/m.safetensors", "~/made.py:make"):
         done = udlbridge("check", "--model", name, "--against", "~/m.safetensors", *common)
         assert done.returncode == 0, done.stderr
@@ -84,10 +84,11 @@ def test_an_array_of_any_network_is_checked_before_it_is_computed(
     name = {"graph": tmp_path / "graph.safetensors", "module": f"{tmp_path / 'module.py'}:make"}[network]
     size = () if network == "graph" else ("--shape", "4")
     monkeypatch.setattr("udlbridge.store.array_files.ntk", never)
-    command = ("kernel", "--n", "10", "--model", name, *size, "--out")
-    done = udlbridge(*command, tmp_path / "none" / "K.npy")
+    (tmp_path / "file").touch()
+    command = ("kernel", "--n", "10", "--model", name, "--samples", "random", *size, "--out")
+    done = udlbridge(*command, tmp_path / "file" / "K.npy")
     assert done.returncode == 2
-    assert "there is no folder" in done.stderr
+    assert "is not a folder" in done.stderr
     monkeypatch.setattr("udlbridge.store.array_files.psutil.virtual_memory", lambda: SimpleNamespace(available=100))
     done = udlbridge(*command, tmp_path / "K.npy")
     assert done.returncode == 2
@@ -98,9 +99,10 @@ def test_a_state_that_cannot_be_written_is_known_before_the_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("udlbridge.cli.predict.load_model", never)
-    done = udlbridge("predict", "--train", "10", "--test", "2", "--state", tmp_path / "none" / "state.safetensors")
+    (tmp_path / "file").touch()
+    done = udlbridge("predict", "--train", "10", "--test", "2", "--state", tmp_path / "file" / "state.safetensors")
     assert done.returncode == 2
-    assert "there is no folder" in done.stderr
+    assert "is not a folder" in done.stderr
 
 
 def test_a_page_without_a_place_is_known_before_the_practicals_run(

@@ -137,7 +137,8 @@ def test_a_state_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
         def __getitem__(self, key: object) -> np.ndarray:
             raise AssertionError("it was read")
 
-    for path in (tmp_path, tmp_path / "none" / "state.safetensors"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "state.safetensors"):
         with pytest.raises(OptionError, match="cannot be written"):
             ub.predict.solve(Kernel(), Y, diag_reg=1e-2, state=path)
 
