@@ -163,9 +163,9 @@ Network = Model | ForeignNetwork
 
 def _engine(network: Network, backend: str | None) -> str:
     """The engine of the caller's choice, where that can evaluate the network, else the network's own."""
-    if isinstance(network, ForeignNetwork) and backend is not None:
-        if backends.checked_name(backend) not in network.engines:
-            return network.engine
+    foreign = network if isinstance(network, ForeignNetwork) else None
+    if foreign is not None and backend is not None and backends.checked_name(backend) not in foreign.engines:
+        return foreign.engine
     return checked_engine(network, backend)
 
 
