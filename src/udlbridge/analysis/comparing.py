@@ -111,8 +111,7 @@ def compare_models(
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
         x: samples (n, *D) that both take.
-        backend: the engine that evaluates both; None is the default one. What it cannot evaluate, as a module that is
-            not torch's, or a graph on Julia, is evaluated by the engine of the network's own; the report says so.
+        backend: the engine that evaluates both; None is the default one. A module is always evaluated by torch.
         output: which of the outputs of a module counts, as for `udlbridge.as_network`; of both, where both are modules.
 
     Returns:
@@ -162,11 +161,9 @@ Network = Model | ForeignNetwork
 
 
 def _engine(network: Network, backend: str | None) -> str:
-    """The engine of the caller's choice, where that can evaluate the network, else the network's own."""
-    foreign = network if isinstance(network, ForeignNetwork) else None
-    if foreign is not None and backend is not None and backends.checked_name(backend) not in foreign.engines:
-        return foreign.engine
-    return checked_engine(network, backend)
+    """The engine of the caller's choice for a `Model`, and its own for anything else."""
+    own = network.engine if isinstance(network, ForeignNetwork) else None
+    return checked_engine(network, backend) if own is None else own
 
 
 def _sides(
@@ -209,7 +206,7 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[Step]:
     found = []
     for place, node in enumerate(graph.nodes):
         try:
-            head = graph.up_to(place)
+            head: Any = graph.up_to(place)
         except GraphError:  # samples lie along another axis there, or it gives no numbers
             continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
