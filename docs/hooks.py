@@ -1,16 +1,24 @@
-"""Pages that stand elsewhere in the repository, with what they link to: examples, the Julia package, changes."""
+"""Pages that stand elsewhere in the repository, with what they link to; formulas of notebooks, without the network."""
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
+from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 TOP = Path(__file__).resolve().parents[1]
 PATTERNS = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "julia/README.md", "examples/**/*"]
 SUFFIXES = {"", ".md", ".ipynb", ".py", ".jl", ".png"}
+CODE_OR_FORMULA = re.compile(
+    r"<(pre|code|script|style)\b.*?</\1>|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\n]+)\$", re.DOTALL
+)
 
 
 @event_priority(100)  # before the plugin that looks for notebooks
@@ -19,7 +27,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for pattern in PATTERNS:
         for path in sorted(TOP.glob(pattern)):
             if path.is_file() and path.suffix in SUFFIXES:
-                files.append(
-                    File(path.relative_to(TOP).as_posix(), str(TOP), config.site_dir, config.use_directory_urls)
-                )
+                place = path.relative_to(TOP).as_posix()
+                files.append(File(place, str(TOP), config.site_dir, config.use_directory_urls))
     return files
+
+
+def on_page_content(content: str, page: Page, **_: Any) -> str:
+    """Formulas of notebooks as MathML, which browsers show without a script from elsewhere."""
+    return CODE_OR_FORMULA.sub(_formula, content) if page.file.src_uri.endswith(".ipynb") else content
+
+
+def _formula(found: re.Match[str]) -> str:
+    block, line = found["block"], found["line"]
+    if block is None and line is None:
+        return found[0]
+    # The converter leaves a delimiter behind \Big as it is written.
+    latex = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", html.unescape(block or line))
+    return str(convert(latex.strip(), display="block" if block else "inline"))
