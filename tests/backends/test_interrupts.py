@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.backends.julia.engine import CALL_SECONDS, assembled, few_at_a_time
+from udlbridge.backends.julia.exchange import CALL_SECONDS, assembled, few_at_a_time
 
 
 @pytest.mark.parametrize("n", [1, 7, 1000])

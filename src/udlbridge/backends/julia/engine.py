@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia.exchange import assembled, loss_arguments, program_arguments, targets, to_numpy
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.errors import BackendError, ConversionError
@@ -22,9 +22,6 @@ from udlbridge.networks.model import Model
 
 COLLECTED_FROM = 2**26
 """Bytes of released factors that are worth a full collection, which takes 0.2 s."""
-
-CALL_SECONDS = 0.2
-"""About how long one call over samples may take: Python sees Ctrl-C between calls alone."""
 
 
 class JuliaBackend(Backend[Any]):
@@ -52,7 +49,7 @@ class JuliaBackend(Backend[Any]):
 
     def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
-        return _array(self.call("bridge_outputs", self._build(model), x.T))
+        return to_numpy(self.call("bridge_outputs", self._build(model), x.T))
 
     def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
         """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
@@ -73,15 +70,16 @@ class JuliaBackend(Backend[Any]):
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
         activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)
-        return [_array(a) for a in activations], [_array(e) for e in errors]
+        return [to_numpy(a) for a in activations], [to_numpy(e) for e in errors]
 
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula in Julia's broadcasting."""
-        return _array(self.call("bridge_program_value", *_steps(program, x), x.T)).astype(x.dtype, copy=False)
+        found = self.call("bridge_program_value", *program_arguments(program, x), x.T)
+        return to_numpy(found).astype(x.dtype, copy=False)
 
     def program_gradient(self, program: Program, x: np.ndarray) -> np.ndarray:
         """The formula's gradient by Zygote."""
-        return _array(self.call("bridge_program_gradient", *_steps(program, x), x.T))
+        return to_numpy(self.call("bridge_program_gradient", *program_arguments(program, x), x.T))
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
@@ -129,9 +127,9 @@ class JuliaBackend(Backend[Any]):
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One `Flux.withgradient`; for slopes, a dual number through another one besides."""
         value, gradients = self.call(
-            "bridge_loss_gradient", self._build(model), x.T, _targets(y, slopes), *_loss(loss, slopes)
+            "bridge_loss_gradient", self._build(model), x.T, targets(y, slopes), *loss_arguments(loss, slopes)
         )
-        return float(value), {name: _array(g) for name, g in zip(model.params, gradients, strict=True)}
+        return float(value), {name: to_numpy(g) for name, g in zip(model.params, gradients, strict=True)}
 
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """`Flux.setup` and Optimisers.jl."""
@@ -140,7 +138,7 @@ class JuliaBackend(Backend[Any]):
     def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One Zygote pullback of the batch."""
         pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
-        return {name: _array(value) for name, value in zip(model.params, pulled, strict=True)}
+        return {name: to_numpy(value) for name, value in zip(model.params, pulled, strict=True)}
 
     def push(
         self,
@@ -151,7 +149,7 @@ class JuliaBackend(Backend[Any]):
     ) -> Float[np.ndarray, " n"]:
         """One forward pass of tangents for chains of Dense layers; else one Zygote pullback per sample."""
         moves = [direction[name].T for name in model.params]
-        return _array(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
+        return to_numpy(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
 
     def infinite_kernels(
         self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
@@ -173,7 +171,7 @@ class JuliaBackend(Backend[Any]):
         except BackendError as error:
             raise ConversionError(error.given.partition(": ")[2].partition("\nStacktrace")[0]) from None
         return Model.from_spec(
-            str(spec), {str(name): _array(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
+            str(spec), {str(name): to_numpy(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
         )
 
     def _build(self, model: Model) -> Any:
@@ -236,10 +234,10 @@ class JuliaTraining(Training):
         )
         if job.linearized:
             start = engine.new_chain(job.model)
-            self._training = engine.call("bridge_linearized", chain, start, x.T, _targets(y, None), job.loss, *rest)
+            self._training = engine.call("bridge_linearized", chain, start, x.T, targets(y, None), job.loss, *rest)
         else:
-            targets, loss = _targets(y, job.slopes), _loss(job.loss, job.slopes)
-            self._training = engine.call("bridge_training", chain, x.T, targets, *loss, *rest)
+            shown, loss = targets(y, job.slopes), loss_arguments(job.loss, job.slopes)
+            self._training = engine.call("bridge_training", chain, x.T, shown, *loss, *rest)
         if state.step:
             arrays = [state.slots[slot][name].T for slot in job.optimizer.slots for name in names]
             engine.call("bridge_resume", self._training, list(job.optimizer.slots), arrays, state.step)
@@ -247,7 +245,7 @@ class JuliaTraining(Training):
     def epoch(self, order: Int[np.ndarray, " samples"], batch_size: int, factor: float) -> Float[np.ndarray, " steps"]:
         """One pass over `order`, in Julia."""
         with self._engine.blas_threads(self._job.threads):
-            return _array(self._engine.call("bridge_epoch", self._training, order, batch_size, factor))
+            return to_numpy(self._engine.call("bridge_epoch", self._training, order, batch_size, factor))
 
     def state(self) -> TrainState:
         """Copies, in the canonical layout."""
@@ -255,61 +253,11 @@ class JuliaTraining(Training):
         names = list(self._job.model.params)
 
         def named(arrays: Any) -> dict[str, np.ndarray]:
-            return {name: _array(array) for name, array in zip(names, arrays, strict=True)}
+            return {name: to_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
-
-
-def assembled(
-    x: np.ndarray, compute: Callable[[np.ndarray], Sequence[Any]], checkpoint: Callable[[], None]
-) -> list[np.ndarray]:
-    """Arrays (n, ...) in C order from those in Julia's memory that `compute` makes of a few samples at a time."""
-    whole: list[np.ndarray] = []
-    for rows in few_at_a_time(len(x)):
-        checkpoint()
-        parts = [np.asarray(part).T for part in compute(x[rows])]
-        whole = whole or [np.empty((len(x), *part.shape[1:]), part.dtype) for part in parts]
-        for target, part in zip(whole, parts, strict=True):
-            target[rows] = part
-    return whole
-
-
-def few_at_a_time(n: int) -> Iterator[slice]:
-    """Stretches of samples, so many that what is done with each takes about `CALL_SECONDS`."""
-    start, count = 0, 1
-    while start < n:
-        began = time.perf_counter()
-        yield slice(start, min(start + count, n))
-        taken = time.perf_counter() - began
-        start += count
-        if taken < CALL_SECONDS / 4:
-            count *= 4
-        elif taken > CALL_SECONDS:
-            count = max(1, count // 2)
 
 
 def _of_julia(error: Exception) -> bool:
     """Whether it is juliacall's own error, whose module this one does not import."""
     return type(error).__name__ == "JuliaError"
-
-
-def _targets(y: np.ndarray, slopes: Slopes | None) -> Any:
-    """Targets for Julia: values, or values and slopes."""
-    return y.T if slopes is None else (y.T, slopes.values.T)
-
-
-def _loss(name: str, slopes: Slopes | None) -> tuple[str, float]:
-    """A loss for Julia: its name, and the weight of slopes."""
-    return name, 1.0 if slopes is None else slopes.weight
-
-
-def _steps(program: Program, x: np.ndarray) -> tuple[str, list[np.ndarray]]:
-    """A formula for Julia: the operations as JSON, and the constants, in the dtype of `x`, with reversed axes."""
-    rows = [[step.operation, list(step.arguments), step.setting] for step in program]
-    constants = [np.asarray(step.value, dtype=x.dtype).T for step in program if step.value is not None]
-    return json.dumps(rows), constants
-
-
-def _array(value: Any) -> np.ndarray:
-    """A NumPy copy, in C order with samples first, of an array in Julia's memory."""
-    return np.array(np.asarray(value).T, order="C", copy=True)

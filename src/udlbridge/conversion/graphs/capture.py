@@ -14,7 +14,17 @@ from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.modules import ModuleNetwork
-from udlbridge.conversion.graphs import axes, elementwise, images, layers, movement, recurrent, reductions
+from udlbridge.conversion.graphs import (
+    activations,
+    axes,
+    constants,
+    elementwise,
+    images,
+    layers,
+    movement,
+    recurrent,
+    reductions,
+)
 from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
@@ -27,9 +37,11 @@ from udlbridge.networks.init import FLOATS
 
 TRANSLATIONS = {
     **elementwise.TRANSLATIONS,
+    **activations.TRANSLATIONS,
     **reductions.TRANSLATIONS,
     **axes.TRANSLATIONS,
     **movement.TRANSLATIONS,
+    **constants.TRANSLATIONS,
     **layers.TRANSLATIONS,
     **images.TRANSLATIONS,
     **recurrent.TRANSLATIONS,

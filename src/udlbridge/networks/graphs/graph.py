@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from udlbridge.arrays import as_array
-from udlbridge.errors import GraphError, ModelFileError, ParameterError, ShapeError
+from udlbridge.errors import ModelFileError, ParameterError, ShapeError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
 from udlbridge.networks.graphs.derivatives import check_followed
 from udlbridge.networks.graphs.lookups import token_bounds
-from udlbridge.networks.graphs.node import Node, checked_nodes, values_of
+from udlbridge.networks.graphs.node import Node, checked_nodes, checked_output, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
 from udlbridge.networks.graphs.values import Kind, Shape, Value
 from udlbridge.networks.init import FLOATS
@@ -86,7 +86,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
         self._given = {name: Value(value.shape, KINDS[value.dtype.kind]) for name, value in arrays.items()}
         self._nodes = checked_nodes(nodes, {INPUT, *arrays})
         self._output = output
-        self._output_shape = self._checked_output()
+        self._output_shape = checked_output(output, self.values)
         self._hash: str | None = None
 
     @property
@@ -302,33 +302,6 @@ class Graph(FrozenNetwork, ForeignNetwork):
             dtype=found["dtype"],
             aliases=found["aliases"],
         )
-
-    def _checked_output(self) -> Shape:
-        """The shape of f(x) of one sample, from the shapes of all values for two numbers of samples."""
-        shapes = []
-        for n in (2, 3):
-            values = self.values(n)
-            if self._output not in values:
-                raise GraphError(
-                    f"the output {self._output!r} is not the name of a value",
-                    allowed="the name of a node",
-                    remedy="correct output",
-                )
-            value = values[self._output]
-            if value.kind != "float" or not value.shape or value.shape[0] != n:
-                raise GraphError(
-                    f"the output {self._output!r} has shape {value.shape} for {n} samples ({value.kind})",
-                    allowed="numbers, with the samples along the first axis",
-                    remedy="correct output",
-                )
-            shapes.append(value.shape[1:])
-        if shapes[0] != shapes[1]:
-            raise GraphError(
-                f"the output has shape {shapes[0]} for samples of two, and {shapes[1]} for samples of three",
-                allowed="as many outputs for each sample, whatever their number",
-                remedy="keep samples apart",
-            )
-        return shapes[0]
 
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[str, dict[str, np.ndarray]]]:
         """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -11,7 +11,7 @@ from udlbridge.errors import GraphError
 from udlbridge.networks.graphs.attributes import AttributeFault
 from udlbridge.networks.graphs.operations import OPERATIONS
 from udlbridge.networks.graphs.shapes import ShapeFault
-from udlbridge.networks.graphs.values import Value
+from udlbridge.networks.graphs.values import Shape, Value
 
 MOST_NODES = 1_000_000
 """More nodes than anybody's network has."""
@@ -109,3 +109,35 @@ def _checked(node: Node) -> Node:
 
 def _error(node: Node, reason: str, allowed: str) -> GraphError:
     return GraphError(f"{node}: {reason}", allowed=allowed, remedy="correct the graph")
+
+
+def checked_output(output: str, values_for: Callable[[int], Mapping[str, Value]]) -> Shape:
+    """The shape of f(x) of one sample, from shape and kind of all values for two numbers of samples.
+
+    Raises:
+        GraphError: there is no such value, or it does not have a row of numbers for each sample.
+    """
+    shapes = []
+    for n in (2, 3):
+        values = values_for(n)
+        if output not in values:
+            raise GraphError(
+                f"the output {output!r} is not the name of a value",
+                allowed="the name of a node",
+                remedy="correct output",
+            )
+        value = values[output]
+        if value.kind != "float" or not value.shape or value.shape[0] != n:
+            raise GraphError(
+                f"the output {output!r} has shape {value.shape} for {n} samples ({value.kind})",
+                allowed="numbers, with the samples along the first axis",
+                remedy="correct output",
+            )
+        shapes.append(value.shape[1:])
+    if shapes[0] != shapes[1]:
+        raise GraphError(
+            f"the output has shape {shapes[0]} for samples of two, and {shapes[1]} for samples of three",
+            allowed="as many outputs for each sample, whatever their number",
+            remedy="keep samples apart",
+        )
+    return shapes[0]

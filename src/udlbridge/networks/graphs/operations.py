@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from udlbridge.networks.graphs import shapes
+from udlbridge.networks.graphs import movement_shapes, shapes, window_shapes
 from udlbridge.networks.graphs.attributes import (
     AXES,
     AXIS,
@@ -65,13 +65,13 @@ OPERATIONS: dict[str, Operation] = {
     "einsum": Operation((2, 2), shapes.einsum, "the sum that the equation says", {"equation": EQUATION}),
     "conv": Operation(
         (2, 3),
-        shapes.conv,
+        window_shapes.conv,
         "cross-correlation over 1 to 3 axes; W (out, in/groups, *kernel), b (out); zeros at both ends",
         {**_WINDOW, "groups": SIZE},
     ),
     "conv_transpose": Operation(
         (2, 3),
-        shapes.conv_transpose,
+        window_shapes.conv_transpose,
         "the transpose of a cross-correlation by its input; W (in, out/groups, *kernel), b (out)",
         {**_WINDOW, "output_padding": COUNTS, "groups": SIZE},
     ),
@@ -175,34 +175,36 @@ OPERATIONS: dict[str, Operation] = {
     # Pools.
     "max_pool": Operation(
         (1, 1),
-        shapes.pool,
+        window_shapes.pool,
         "the largest of each window; the slope goes to the first of several",
         {"kernel": SIZES, **_WINDOW, "ceil_mode": FLAG},
     ),
     "mean_pool": Operation(
         (1, 1),
-        shapes.pool,
+        window_shapes.pool,
         "the mean of each window; `count_padding` says whether the padding counts",
         {"kernel": SIZES, "stride": SIZES, "padding": COUNTS, "ceil_mode": FLAG, "count_padding": FLAG},
     ),
     # Movement of entries.
-    "reshape": Operation((1, 1), shapes.reshape, "the same numbers in C order", {"shape": EXTENTS}, moves=True),
-    "expand": Operation((1, 1), shapes.expand, "broadcast to a shape", {"shape": EXTENTS}, moves=True),
-    "permute": Operation((1, 1), shapes.permute, "axes in another order", {"axes": AXES}, moves=True),
+    "reshape": Operation(
+        (1, 1), movement_shapes.reshape, "the same numbers in C order", {"shape": EXTENTS}, moves=True
+    ),
+    "expand": Operation((1, 1), movement_shapes.expand, "broadcast to a shape", {"shape": EXTENTS}, moves=True),
+    "permute": Operation((1, 1), movement_shapes.permute, "axes in another order", {"axes": AXES}, moves=True),
     "slice": Operation(
         (1, 1),
-        shapes.slices,
+        movement_shapes.slices,
         "a part of an axis",
         {"axis": AXIS, "start": AXIS, "stop": AXIS, "step": SIZE},
         moves=True,
     ),
-    "take": Operation((2, 2), shapes.take, "entries of an axis, by whole numbers", {"axis": AXIS}, moves=True),
+    "take": Operation((2, 2), movement_shapes.take, "entries of an axis, by whole numbers", {"axis": AXIS}, moves=True),
     "concatenate": Operation(
-        (1, MANY), shapes.concatenate, "one after the other along an axis", {"axis": AXIS}, moves=True
+        (1, MANY), movement_shapes.concatenate, "one after the other along an axis", {"axis": AXIS}, moves=True
     ),
     "pad": Operation(
         (1, 1),
-        shapes.pad,
+        movement_shapes.pad,
         "more at both ends of the axes: a value, or what is inside, mirrored, repeated or from the other end",
         {"pads": PAIRS, "mode": choice("constant", "reflect", "replicate", "circular"), "value": REAL},
     ),

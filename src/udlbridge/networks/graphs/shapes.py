@@ -115,62 +115,6 @@ def einsum(a: Attributes, values: Sequence[Value], n: int) -> Value:
     return Value(tuple(sizes[letter] for letter in output), "float")
 
 
-def windows(x: Shape, a: Attributes, kernel: Shape) -> Shape:
-    """How many windows there are along each axis after the channels."""
-    dims = len(kernel)
-    need(len(x) == dims + 2, f"a kernel {kernel} on {x}")
-    ones = (1,) * dims
-    lists = [a.get(name, ones) for name in ("stride", "padding", "dilation")]
-    need(all(len(one) == dims for one in lists), "one stride, padding and dilation for each axis")
-    counts = []
-    for size, k, stride, padding, dilation in zip(x[2:], kernel, *lists, strict=True):
-        room = size + 2 * padding - dilation * (k - 1) - 1
-        need(room >= 0, f"a kernel {kernel} is larger than {x[2:]}")
-        count = room // stride + 1
-        if a.get("ceil_mode", False):
-            count = -(-room // stride) + 1
-            count -= (count - 1) * stride >= size + padding  # a window has to begin inside
-        counts.append(count)
-    return tuple(counts)
-
-
-def conv(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """(n, in, *space), (out, in/groups, *kernel), (out) -> (n, out, *windows)."""
-    floats(values)
-    x, weight = values[0].shape, values[1].shape
-    need(3 <= len(weight) <= 5 and len(x) == len(weight), f"a kernel {weight} on {x}")
-    groups = a["groups"]
-    need(x[1] == weight[1] * groups and weight[0] % groups == 0, f"{groups} groups, a kernel {weight} on {x}")
-    need(len(values) < 3 or values[2].shape == weight[:1], "the bias does not have one number for each channel")
-    return Value((x[0], weight[0], *windows(x, a, weight[2:])), "float")
-
-
-def conv_transpose(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """(n, in, *space), (in, out/groups, *kernel), (out) -> (n, out, *space')."""
-    floats(values)
-    x, weight = values[0].shape, values[1].shape
-    need(3 <= len(weight) <= 5 and len(x) == len(weight), f"a kernel {weight} on {x}")
-    groups, out = a["groups"], weight[1] * a["groups"]
-    need(x[1] == weight[0] and x[1] % groups == 0, f"{groups} groups, a kernel {weight} on {x}")
-    need(len(values) < 3 or values[2].shape == (out,), "the bias does not have one number for each channel")
-    lists = [a[name] for name in ("stride", "padding", "output_padding", "dilation")]
-    need(all(len(one) == len(weight) - 2 for one in lists), "one stride, padding and dilation for each axis")
-    space = []
-    for size, k, stride, padding, extra, dilation in zip(x[2:], weight[2:], *lists, strict=True):
-        space.append((size - 1) * stride - 2 * padding + dilation * (k - 1) + extra + 1)
-    need(min(space) >= 1, "the padding takes all of it away")
-    return Value((x[0], out, *space), "float")
-
-
-def pool(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """(n, channels, *space) -> (n, channels, *windows)."""
-    floats(values)
-    x, kernel = values[0].shape, a["kernel"]
-    found = windows(x, a, kernel)
-    need(all(2 * p <= k for p, k in zip(a["padding"], kernel, strict=True)), "a padding above half the kernel")
-    return Value((*x[:2], *found), "float")
-
-
 def reduction(a: Attributes, values: Sequence[Value], n: int) -> Value:
     """The axes go, or stay with extent 1."""
     floats(values)
@@ -221,66 +165,6 @@ def prelu(a: Attributes, values: Sequence[Value], n: int) -> Value:
     floats(values)
     need(broadcast(values[0].shape, values[1].shape) == values[0].shape, "the slopes do not broadcast")
     return values[0]
-
-
-def reshape(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """The same numbers in C order."""
-    shape = concrete(a["shape"], n)
-    need(prod(shape) == prod(values[0].shape), f"{values[0].shape} as {shape}")
-    return Value(shape, values[0].kind)
-
-
-def expand(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """Broadcast to a shape."""
-    shape = concrete(a["shape"], n)
-    need(broadcast(values[0].shape, shape) == shape, f"{values[0].shape} as {shape}")
-    return Value(shape, values[0].kind)
-
-
-def permute(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """The axes in another order."""
-    x, axes = values[0].shape, a["axes"]
-    need(sorted(axes) == list(range(len(x))), f"axes {axes} of {x}")
-    return Value(tuple(x[axis] for axis in axes), values[0].kind)
-
-
-def slices(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """A part of an axis."""
-    x, axis = values[0].shape, a["axis"]
-    need(axis < len(x), f"axis {axis} of {x}")
-    need(a["start"] < a["stop"] <= x[axis], f"{a['start']} to {a['stop']} of {x[axis]}")
-    count = -(-(a["stop"] - a["start"]) // a["step"])
-    return Value((*x[:axis], count, *x[axis + 1 :]), values[0].kind)
-
-
-def take(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """(..., size, ...), (count) -> (..., count, ...)."""
-    x, index, axis = values[0].shape, values[1], a["axis"]
-    need(axis < len(x), f"axis {axis} of {x}")
-    need(index.kind == "int" and len(index.shape) == 1, "the places are whole numbers along one axis")
-    return Value((*x[:axis], index.shape[0], *x[axis + 1 :]), values[0].kind)
-
-
-def concatenate(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """One after the other along an axis."""
-    first, axis = values[0], a["axis"]
-    need(axis < len(first.shape), f"axis {axis} of {first.shape}")
-    rest = [(*value.shape[:axis], *value.shape[axis + 1 :]) for value in values]
-    need(all(one == rest[0] for one in rest), f"shapes {[value.shape for value in values]} along axis {axis}")
-    need(all(value.kind == first.kind for value in values), "values of different kinds")
-    total = sum(value.shape[axis] for value in values)
-    return Value((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.kind)
-
-
-def pad(a: Attributes, values: Sequence[Value], n: int) -> Value:
-    """More at the ends of axes; what is mirrored or repeated has to be there."""
-    floats(values)
-    x, pads = values[0].shape, a["pads"]
-    need(len(pads) == len(x), f"{len(pads)} pairs for {x}")
-    most = {"reflect": -1, "circular": 0}.get(a["mode"])
-    if most is not None:
-        need(all(max(pair) <= size + most for pair, size in zip(pads, x, strict=True)), f"{pads} is too much for {x}")
-    return Value(tuple(size + sum(pair) for size, pair in zip(x, pads, strict=True)), "float")
 
 
 def embedding(a: Attributes, values: Sequence[Value], n: int) -> Value:
