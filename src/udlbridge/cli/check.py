@@ -45,7 +45,7 @@ def command(
     output: str | None,
     other_name: str | None,
     backend: str,
-    chosen: Samples,
+    sample_options: Samples,
     dtype: str | None,
     seed: int,
     json_file: Path | None,
@@ -74,7 +74,7 @@ def command(
             allowed="two networks of the same dtype",
             remedy="add --dtype float64, which converts both, or --dtype float32",
         )
-    x = chosen.of(model)
+    x = sample_options.of(model)
     if other is not None:
         engine = None if backend == "all" else engines(backend)[0][0]
         port = compare_models(model, other, x, backend=engine)

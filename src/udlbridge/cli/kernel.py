@@ -88,7 +88,7 @@ SHOWN = 200
 def command(
     model_name: str,
     output: str | None,
-    chosen: Samples,
+    sample_options: Samples,
     columns: Named | None,
     seed: int,
     outputs: str,
@@ -131,13 +131,13 @@ def command(
 
         # What an engine needs can be told without it, but not how fast it would be here.
         state = backends.availability(backend or backends.default_name())
-        sizes, n = chosen.sizes(model), chosen.count
-        if isinstance(chosen.source, Named):
+        sizes, n = sample_options.sizes(model), sample_options.count
+        if isinstance(sample_options.source, Named):
             # As many as the file has, or as many as are asked for: there may be more of them than in this file.
-            batch = checked_samples(model, replace(chosen, n=None).of(model))
-            sizes, n = batch.shape[1:], chosen.n or len(batch)
+            batch = checked_samples(model, replace(sample_options, n=None).of(model))
+            sizes, n = batch.shape[1:], sample_options.n or len(batch)
         elif sizes is None:
-            chosen.check_count(model)
+            sample_options.check_count(model)
         planned = plan(model, n, sample_shape=sizes, **shared, calibrate=state.ok)
         report(f"{planned}" if state.ok else f"{planned}\ntime     not predicted: {state.reason}", json_file)
         if html is not None:
@@ -158,15 +158,17 @@ def command(
         from udlbridge.networks.inputs import checked_samples, plausible_shape
         from udlbridge.store.array_files import check_fits, write_array
 
-        chosen.check_count(model)
-        named = isinstance(chosen.source, Named)
-        likely = (chosen.sizes(model) or plausible_shape(model)) if isinstance(model, Model) else model.sample_shape
+        sample_options.check_count(model)
+        named = isinstance(sample_options.source, Named)
+        likely = (
+            (sample_options.sizes(model) or plausible_shape(model)) if isinstance(model, Model) else model.sample_shape
+        )
         if likely is not None and not named and columns is None:  # before so many samples are made
-            check_fits(model, likely, (chosen.count, chosen.count), outputs, target)
-        x = checked_samples(model, chosen.of(model))
+            check_fits(model, likely, (sample_options.count, sample_options.count), outputs, target)
+        x = checked_samples(model, sample_options.of(model))
         options = {**shared, "device": device or "cpu", "progress": progress}
         if columns is not None:
-            options["x2"] = checked_samples(model, read(columns, model, cast=chosen.cast), "x2")
+            options["x2"] = checked_samples(model, read(columns, model, cast=sample_options.cast), "x2")
         check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)
         figures = write_array(model, x, target, options)
         report(
@@ -185,7 +187,7 @@ def command(
     from udlbridge.options import show_bytes
     from udlbridge.store.computing import compute_kernel
 
-    x = chosen.of(model)
+    x = sample_options.of(model)
     if not resume:
         remove_forced(target)
     with resumable("the tiles that are finished stay: go on with the same command and --resume"):

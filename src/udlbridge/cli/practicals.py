@@ -90,8 +90,8 @@ def run(
             report(f"{practicals.title(each)}  [{each}]\n", json_file)
             found = {}
             for engine in selected:
-                place = plots / engine if plots is not None and len(selected) > 1 else plots
-                found[engine] = _one(each, engine, longer, place, json_file)
+                pictures = plots / engine if plots is not None and len(selected) > 1 else plots
+                found[engine] = _one(each, engine, longer, pictures, json_file)
             results[each] = {"engines": found, "data": _of_data(found, json_file)}
     counts = {engine: _count({name: each["engines"][engine] for name, each in results.items()}) for engine in selected}
     for engine, count in counts.items():

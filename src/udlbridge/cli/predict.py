@@ -158,8 +158,8 @@ def command(
                 model, x, target, outputs=outputs, backend=backend, memory=memory, resume=True, progress=progress
             )
     prepared = time.perf_counter() - start
-    kept = "add --state FILE to be able to go on" if state is None else "go on with the same command"
-    with resumable(kept):
+    advice = "add --state FILE to be able to go on" if state is None else "go on with the same command"
+    with resumable(advice):
         found = solve(
             kernel, centred_targets(labels, classes), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
             state=state, progress=progress,

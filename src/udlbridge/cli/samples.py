@@ -170,7 +170,7 @@ cast_option = click.option("--cast", is_flag=True, help="Convert the samples of 
 
 
 def sample_options(usual: int, of_file: int | None = None) -> Callable[[Command], Command]:
-    """Options of a command for its samples, which it gets as one `Samples`, called `chosen`.
+    """Options of a command for its samples, which it gets as one `Samples`, called `sample_options`.
 
     Args:
         usual: how many are taken without --n.
@@ -184,7 +184,7 @@ def sample_options(usual: int, of_file: int | None = None) -> Callable[[Command]
             *, n: int | None, samples: Any, shape: str | None, cast: bool, folder: Path | None, **others: Any
         ) -> Any:
             seed = others.get("seed") or 0
-            return command(chosen=Samples(n, usual, of_file, samples, shape, cast, folder, seed), **others)
+            return command(sample_options=Samples(n, usual, of_file, samples, shape, cast, folder, seed), **others)
 
         options = (
             click.option(

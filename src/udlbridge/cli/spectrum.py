@@ -60,7 +60,7 @@ def command(
     kernel_file: Path | None,
     model_name: str,
     output: str | None,
-    chosen: Samples,
+    sample_options: Samples,
     outputs: str,
     params: tuple[str, ...],
     backend: str | None,
@@ -97,7 +97,7 @@ def command(
         model = load_model(model_name, dtype, output, seed or 0)
         result = spectrum(
             model,
-            x=chosen.of(model),
+            x=sample_options.of(model),
             outputs=outputs,
             params=selection(params),
             backend=backend,

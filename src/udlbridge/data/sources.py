@@ -63,14 +63,14 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("UDLBRIDGE_CACHE") or platformdirs.user_cache_dir("udlbridge")) / "mnist"
 
 
-PLACES = ("", "MNIST/raw", "raw")
+SUBFOLDERS = ("", "MNIST/raw", "raw")
 """Folders of a folder that has MNIST: its own, and those that torchvision makes."""
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
     """What the file may be called there: as it was published, or with a dot (`train-images.idx3-ubyte`); gzipped."""
     names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
-    return [folder / place / each for place in PLACES for each in names]
+    return [folder / subfolder / each for subfolder in SUBFOLDERS for each in names]
 
 
 def from_folder(folder: Path, name: str) -> bytes:

@@ -57,8 +57,8 @@ class Summary(Displayed):
 
     def short(self) -> str:
         """The first layers and the last one, and the sum."""
-        kept = self.layers if len(self.layers) <= LINES - 2 else (*self.layers[: LINES - 4], None, self.layers[-1])
-        return self._text(kept)
+        shown = self.layers if len(self.layers) <= LINES - 2 else (*self.layers[: LINES - 4], None, self.layers[-1])
+        return self._text(shown)
 
     def __str__(self) -> str:
         return self._text(self.layers)

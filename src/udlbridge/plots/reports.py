@@ -19,9 +19,9 @@ def draw_check(ax: Axes, report: CheckReport) -> Axes:
     quantities = list(dict.fromkeys(row.quantity for row in report.comparisons))
     for index, pair in enumerate(pairs):
         rows = [row for row in report.comparisons if (row.first, row.second) == pair]
-        places = [quantities.index(row.quantity) for row in rows]
+        heights = [quantities.index(row.quantity) for row in rows]
         values = [max(row.difference, FLOOR) for row in rows]
-        ax.plot(values, places, **{**line(index), "linestyle": ""}, label=f"{pair[0]} and {pair[1]}")
+        ax.plot(values, heights, **{**line(index), "linestyle": ""}, label=f"{pair[0]} and {pair[1]}")
     for limit in sorted({row.budget for row in report.comparisons}):
         ax.axvline(limit, color="black", ls="--", lw=1, label=f"budget {limit:.0e}")
     ax.set_xscale("log")

@@ -67,5 +67,5 @@ def line(index: int) -> dict[str, Any]:
 def figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """A figure of that size in inches with one panel, drawn in this style within the block."""
     with rc_context(settings()):
-        made = Figure(figsize=(width, height), layout="constrained")
-        yield made, made.subplots()
+        result = Figure(figsize=(width, height), layout="constrained")
+        yield result, result.subplots()

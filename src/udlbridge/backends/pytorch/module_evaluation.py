@@ -179,11 +179,11 @@ class ModuleEvaluation:
 
     def _frozen_values(self, device: str) -> dict[int, Tensor]:
         """Parameters that are not trained, by the `id` of the caller's, as they were when `tensors` was called last."""
-        kept = self._frozen  # read once: another thread may begin anew meanwhile
-        if device not in kept:
+        frozen = self._frozen  # read once: another thread may begin anew meanwhile
+        if device not in frozen:
             rest = [value for name, value in self._parameters.items() if name not in self.trainable]
-            kept[device] = {id(value): own(value, device) for value in rest}
-        return kept[device]
+            frozen[device] = {id(value): own(value, device) for value in rest}
+        return frozen[device]
 
 
 def _held(module: nn.Module) -> list[tuple[str, int, torch.dtype, bool]]:
