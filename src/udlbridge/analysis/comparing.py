@@ -204,9 +204,9 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
 def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[Step]:
     """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
     found = []
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         try:
-            head: Any = graph.up_to(place)
+            head: Any = graph.up_to(index)
         except GraphError:  # samples lie along another axis there, or it gives no numbers
             continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)

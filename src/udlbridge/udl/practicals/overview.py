@@ -107,7 +107,7 @@ def write(path: Path, tables: Mapping[str, str]) -> None:
     """
     page = _page(path)
     for name, text in tables.items():
-        start, end = _place(path, page, name)
+        start, end = _span(path, page, name)
         page = page[:start] + marked(name, text) + page[end:]
     with writing(path, OptionError) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -121,7 +121,7 @@ def check_page(path: Path, names: Iterable[str]) -> None:
     """
     page = _page(path)
     for name in names:
-        _place(path, page, name)
+        _span(path, page, name)
 
 
 def _page(path: Path) -> str:
@@ -133,7 +133,7 @@ def _page(path: Path) -> str:
         ) from error
 
 
-def _place(path: Path, page: str, name: str) -> tuple[int, int]:
+def _span(path: Path, page: str, name: str) -> tuple[int, int]:
     """Where the table of a practical stands in a page, with its marks."""
     marks = re.search(re.escape(START.format(name)) + ".*?" + re.escape(END), page, re.DOTALL)
     if marks is None:
