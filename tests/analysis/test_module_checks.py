@@ -95,6 +95,33 @@ def test_a_backward_that_is_another_functions_is_found() -> None:
     assert "backward passes of its own: Lying" in alone.skipped["reference"]
 
 
+class RoundedNorm(nn.Module):
+    """A norm that is taken in single precision whatever it gets, as models of language have it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        return (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+
+
+def test_differences_say_nothing_of_a_forward_pass_that_rounds() -> None:
+    torch.manual_seed(0)
+    report = ub.check(nn.Sequential(nn.Linear(3, 8), RoundedNorm(), nn.Linear(8, 2)).double(), X, backends=["torch"])
+    assert report.ok, str(report)
+    assert "J w" not in {row.quantity for row in report.comparisons}
+    assert "rounds to less than float64" in report.skipped["differences"]
+
+
+class LyingNorm(RoundedNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return Lying.apply(super().forward(x))
+
+
+def test_a_wrong_backward_is_found_behind_rounding_too() -> None:
+    torch.manual_seed(0)
+    report = ub.check(nn.Sequential(nn.Linear(3, 8), LyingNorm(), nn.Linear(8, 2)).double(), X, backends=["torch"])
+    assert [row.quantity for row in report.comparisons if not row.ok] == ["J w"]
+
+
 def test_the_row_of_a_padding_token_does_not_move_among_the_differences() -> None:
     class Padded(nn.Module):
         """Torch gives the row no gradient, though the outputs depend on it; where it is read it has one."""

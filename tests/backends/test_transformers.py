@@ -50,11 +50,20 @@ def vit() -> Any:
     return transformers.ViTForImageClassification(config).double().eval()
 
 
+def llama() -> Any:
+    """Its norms are taken in single precision."""
+    transformers = library()
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(vocab_size=11, num_key_value_heads=1, max_position_embeddings=8, **SIZES)
+    return transformers.LlamaForCausalLM(config).double().eval()
+
+
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "bert": (bert, {"input_ids": TOKENS, "attention_mask": MASK}),
     "bert, tokens alone": (bert, TOKENS),
     "gpt2": (gpt2, TOKENS),
     "gpt2, padded": (gpt2, {"input_ids": TOKENS, "attention_mask": MASK}),
+    "llama": (llama, TOKENS),
     "vit": (vit, IMAGES),
 }
 
