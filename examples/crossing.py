@@ -1,5 +1,9 @@
-"""A PyTorch network with a forward of its own as a graph: on two engines, through a file and back, proved equal."""
+"""A PyTorch network with a forward of its own as a graph: on two engines, through a file and back, proved equal.
 
+What it leaves in a folder, `python examples/crossing.py FOLDER`, is what examples/crossing.jl takes to Flux.
+"""
+
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,8 +35,11 @@ graph = ub.from_torch(module, x)  # parameters keep their names, the number of s
 print(graph)
 print(ub.check(graph, x, backends=["torch", "reference"]))  # torch's functions against derivatives written by hand
 
-path = Path(tempfile.mkdtemp()) / "net.safetensors"
-graph.save(path)
-back = ub.to_torch(ub.Graph.load(path))
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+graph.save(folder / "net.safetensors")
+back = ub.to_torch(ub.Graph.load(folder / "net.safetensors"))
 back.load_state_dict(module.state_dict(), strict=False)
 print(f"there and back: outputs differ by {(back(x) - module(x)).abs().max():.1e}")
+
+for name, value in {"x": x.numpy(), "outputs": ub.outputs(graph, x), "kernel": ub.ntk(graph, x)}.items():
+    value.tofile(folder / f"{name}.bin")  # for Julia: the bytes of (4, 3, 8, 8) are those of its (8, 8, 3, 4)

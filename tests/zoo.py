@@ -362,8 +362,10 @@ def made(name: str, n: int = 3) -> tuple[nn.Module, Any]:
     module = make().double().eval()
     with torch.no_grad():
         for key, value in module.named_buffers():
-            if "running" in key:
+            if "running_var" in key:
                 value.add_(torch.rand_like(value))
+            if "running_mean" in key:  # of either sign: means that are all positive leave no relu alive
+                value.add_(0.3 * torch.randn_like(value))
         for value in module.parameters():
             value.add_(0.05 * torch.randn_like(value))
     if shape == TEXT:

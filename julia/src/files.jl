@@ -3,7 +3,10 @@
 # place of every array by name; its `__metadata__` has the spec as JSON text under "udlbridge". An array in C order with
 # shape (a, b) has the memory of a Julia array of size (b, a): that is the form of the arrays of a `Model`.
 
-const DTYPES = Dict{String,DataType}("F32" => Float32, "F64" => Float64)
+const DTYPES = Dict{String,DataType}("F32" => Float32, "F64" => Float64, "I64" => Int64, "BOOL" => Bool)
+
+"Version of the spec of a graph in a model file; the Python side has the same."
+const GRAPH_VERSION = 2
 
 """
     save(chain, path)
@@ -17,13 +20,17 @@ Write a network to a model file, which Python's `udlbridge.from_flux(path)` and 
 """
 save(model, path::AbstractString) = save(from_flux(model), path)
 
-function save(model::Model, path::AbstractString)
-    header = Dict{String,Any}("__metadata__" => Dict("udlbridge" => JSON.json(model.spec)))
+save(model::Model, path::AbstractString) = write_file(path, JSON.json(model.spec), model.params)
+save(g::Graph, path::AbstractString) = write_file(path, spec_text(g), [parameters(g); collect(g.buffers)])
+
+"write a spec and arrays by name to a file of safetensors"
+function write_file(path::AbstractString, spec::AbstractString, arrays)
+    header = Dict{String,Any}("__metadata__" => Dict("udlbridge" => spec))
     offset = 0
-    for (name, array) in model.params
+    for (name, array) in arrays
         dtype = only(key for (key, T) in DTYPES if T === eltype(array))
         stop = offset + sizeof(array)
-        header[name] = Dict("dtype" => dtype, "shape" => collect(reverse(size(array))), "data_offsets" => [offset, stop])
+        header[name] = Dict("dtype" => dtype, "shape" => Int[reverse(size(array))...], "data_offsets" => [offset, stop])
         offset = stop
     end
     text = JSON.json(header)
@@ -33,7 +40,7 @@ function save(model::Model, path::AbstractString)
     try
         open(partial, "w") do io
             write(io, htol(UInt64(ncodeunits(text))), text)
-            foreach(((_, array),) -> write(io, htol.(array)), model.params)
+            foreach(((_, array),) -> write(io, htol.(array)), arrays)
         end
         mv(partial, path; force=true)
     finally
@@ -43,39 +50,46 @@ function save(model::Model, path::AbstractString)
 end
 
 """
-    load(path) -> Chain
+    load(path) -> Chain or Graph
 
-The network of a model file as a Flux chain in inference mode. Not exported: `UDLBridge.load`.
+The network of a model file: a list of layers as a Flux chain in inference mode, a graph as a [`Graph`](@ref). Not exported:
+`UDLBridge.load`.
 
 # Errors
 `ArgumentError` where there is no such file, and for one that is truncated, not a model file, or of another format version.
 """
-load(path::AbstractString) = to_flux(read_model(path))
+function load(path::AbstractString)
+    text, arrays = read_file(path)
+    spec = parsed(text, () -> unreadable(path, "its spec is no JSON object"))
+    version = get(spec, "format", nothing)
+    version == GRAPH_VERSION && return graph(text, Dict(arrays))
+    version == FORMAT_VERSION && return to_flux(Model(Dict{String,Any}(spec), arrays))
+    unreadable(path, "it has format $version, this version reads $FORMAT_VERSION and $GRAPH_VERSION")
+end
 
-"the `Model` in a file; errors as for `load`"
-function read_model(path::AbstractString)
+unreadable(path, why) = throw(ArgumentError("$path is not a whole model file of udlbridge: $why"))
+
+"the spec's text and the arrays by name in a file of safetensors; errors as for `load`"
+function read_file(path::AbstractString)
     isfile(path) || throw(ArgumentError("there is no model file $path"))
     bytes = read(path)
-    unreadable(why) = throw(ArgumentError("$path is not a whole model file of udlbridge: $why"))
-    length(bytes) >= 8 || unreadable("it has $(length(bytes)) bytes")
+    length(bytes) >= 8 || unreadable(path, "it has $(length(bytes)) bytes")
     size = ltoh(only(reinterpret(UInt64, bytes[1:8])))
-    size <= length(bytes) - 8 || unreadable("its header is cut off")
-    header = parsed(String(bytes[9:(8 + size)]), () -> unreadable("its header is no JSON object"))
+    size <= length(bytes) - 8 || unreadable(path, "its header is cut off")
+    header = parsed(String(bytes[9:(8 + size)]), () -> unreadable(path, "its header is no JSON object"))
     metadata = get(header, "__metadata__", nothing)
-    metadata isa AbstractDict && get(metadata, "udlbridge", nothing) isa AbstractString || unreadable("it has no spec")
-    spec = parsed(metadata["udlbridge"], () -> unreadable("its spec is no JSON object"))
-    version = get(spec, "format", nothing)
-    version == FORMAT_VERSION || unreadable("it has format $version, this version reads $FORMAT_VERSION")
-    params = Pair{String,Array}[]
+    metadata isa AbstractDict && get(metadata, "udlbridge", nothing) isa AbstractString || unreadable(path, "it has no spec")
+    arrays = Pair{String,Array}[]
     for (name, entry) in header
         name == "__metadata__" && continue
-        T, dims, (first, stop) = described(entry, what -> unreadable("$name has $what"))
-        0 <= first <= stop <= length(bytes) - 8 - size || unreadable("the numbers of $name are cut off")
-        stop - first == sizeof(T) * prod(big, dims; init=big(1)) || unreadable("$name has $(stop - first) bytes for shape $dims")
+        T, dims, (first, stop) = described(entry, what -> unreadable(path, "$name has $what"))
+        0 <= first <= stop <= length(bytes) - 8 - size || unreadable(path, "the numbers of $name are cut off")
+        stop - first == sizeof(T) * prod(big, dims; init=big(1)) ||
+            unreadable(path, "$name has $(stop - first) bytes for shape $dims")
         numbers = ltoh.(reinterpret(T, bytes[(9 + size + first):(8 + size + stop)]))
-        push!(params, String(name) => reshape(numbers, reverse(dims)...))
+        push!(arrays, String(name) => reshape(numbers, reverse(dims)...))
     end
-    return Model(Dict{String,Any}(spec), params)
+    return String(metadata["udlbridge"]), arrays
 end
 
 "the object in JSON text; `otherwise()` where there is none"

@@ -92,7 +92,7 @@ function check_shared(arrays)
 end
 
 "refuse names that are not parameters of the chain: a kernel over them would be zero"
-function check_names(@nospecialize(chain::Chain), names)
+function check_names(@nospecialize(chain), names)
     names isa AbstractString &&
         throw(ArgumentError("params = \"$names\"; allowed: a vector of names, as [\"$names\"]"))
     known = first.(parameters(chain))

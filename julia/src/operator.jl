@@ -88,7 +88,7 @@ end
 tangent(::typeof(Flux.flatten), direction, x, dx) = Flux.flatten(x), dx === nothing ? nothing : Flux.flatten(dx)
 
 "`push` from per-sample gradients, of a few samples at a time"
-function push_by_sample(@nospecialize(chain::Chain), X::AbstractArray, direction, C::AbstractMatrix)
+function push_by_sample(@nospecialize(chain), X::AbstractArray, direction, C::AbstractMatrix)
     result = fill!(similar(C, size(C, 2)), 0)
     for rows in Iterators.partition(axes(C, 2), 64)
         blocks = per_sample(chain, copy(selectdim(X, ndims(X), rows)), [C[:, rows]])

@@ -33,6 +33,7 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("linearized.jl")
     include("infinite.jl")
     include("translation.jl")
+    include("graphs.jl")
     include("bridge.jl")
     # `Pkg.test` brings both; an environment of its own may lack them.
     for (package, file) in (("Aqua", "aqua.jl"), ("Documenter", "doctests.jl"))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import udlbridge as ub
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -29,25 +31,42 @@ def test_crossing() -> None:
     assert "there and back: outputs differ by 0.0e+00" in done.stdout
 
 
-@pytest.mark.julia
-def test_quickstart_in_julia_alone() -> None:
+def printed_by_julia(name: str, *arguments: str) -> str:
+    """What an example prints in Julia alone."""
     from udlbridge.backends.julia import runtime
 
-    path = EXAMPLES / "quickstart.jl"
+    path = EXAMPLES / name
     assert len(path.read_text().splitlines()) < 40
     julia = runtime.location() or runtime.juliapkg_location()
     load_path = os.pathsep.join([str(julia.project), str(runtime.package_path()), "@stdlib"])
     done = subprocess.run(
         # As the other tests have it (see conftest.py): Julia would compile the package anew for another level.
-        [str(julia.exe), "-O1", "--startup-file=no", str(path)],
+        [str(julia.exe), "-O1", "--startup-file=no", str(path), *arguments],
         env={**os.environ, "JULIA_LOAD_PATH": load_path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "14.2293  11.1088" in done.stdout
-    assert "PSD: 2 eigenvalues" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.julia
+def test_quickstart_in_julia_alone() -> None:
+    said = printed_by_julia("quickstart.jl")
+    assert "14.2293  11.1088" in said
+    assert "PSD: 2 eigenvalues" in said
+
+
+@pytest.mark.julia
+@pytest.mark.slow
+def test_crossing_to_julia(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / "crossing.py"), str(tmp_path)], capture_output=True, check=True)
+    said = printed_by_julia("crossing.jl", str(tmp_path))
+    assert "outputs as PyTorch's: true" in said
+    assert "kernel as PyTorch's: true" in said
+    assert "the loss falls" in said
+    assert ub.Graph.load(tmp_path / "trained.safetensors").params
 
 
 @pytest.mark.slow

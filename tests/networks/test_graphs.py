@@ -114,6 +114,16 @@ def test_a_file_gives_the_graph_back(tmp_path: Path) -> None:
         ub.Graph.load(tmp_path / "layers.safetensors")
 
 
+def test_the_spec_is_json_where_a_number_is_infinite() -> None:
+    nodes = [
+        ub.Node("low", "fill", (), {"shape": (), "value": -float("inf")}),
+        ub.Node("y", "maximum", ("x", "low")),
+    ]
+    graph = ub.Graph(nodes, "y", params={}, sample_shape=(3,))
+    text = json.dumps(graph.spec(), allow_nan=False)
+    assert ub.Graph.from_spec(text, {}).nodes == graph.nodes
+
+
 def test_a_file_keeps_arrays_without_axes(tmp_path: Path) -> None:
     scaled = [ub.Node("y", "multiply", ("x", "temperature"))]
     graph = ub.Graph(scaled, "y", params={"temperature": np.array(1.5)}, sample_shape=(3,))

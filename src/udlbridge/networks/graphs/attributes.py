@@ -31,7 +31,13 @@ def _whole(value: Any, least: int = -LARGEST) -> int:
     return value
 
 
+INFINITE = {"inf": math.inf, "-inf": -math.inf}
+"""How JSON text says what JSON has no numbers for."""
+
+
 def _real(value: Any) -> float:
+    if isinstance(value, str) and value in INFINITE:
+        return INFINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise AttributeFault
     try:
@@ -117,4 +123,6 @@ def as_json(value: Any) -> Any:
     """An attribute as JSON-ready data."""
     if isinstance(value, PerSample):
         return {"per_sample": value.count}
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
     return [as_json(one) for one in value] if isinstance(value, tuple) else value

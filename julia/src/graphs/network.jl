@@ -1,0 +1,112 @@
+# A graph in the place of a chain: what `ntk`, `outputs`, `jacobian` and the others ask of a network.
+
+(g::Graph)(X::AbstractArray) = evaluate(g, zero_based(g, X))[g.output]
+
+"tokens as a graph counts them, from 0"
+zero_based(g::Graph, X::AbstractArray) = g.tokens ? X .- 1 : X
+
+"Zygote sees a whole graph as one function, and so does every other package that takes rules from ChainRules."
+function ChainRulesCore.rrule(g::Graph{T}, X::AbstractArray) where {T}
+    wanted = [1; [g.places[name] for name in g.names]]
+    tape = Tape(g, zero_based(g, X), wanted)
+    function graph_back(d)
+        found = pull_back(tape, unthunk(d))
+        params = Dict{String,Any}(name => part for (name, part) in zip(g.names, found[2:end]))
+        return Tangent{typeof(g)}(; params), something(g.tokens ? NoTangent() : found[1], ZeroTangent())
+    end
+    return tape.values[g.output], graph_back
+end
+
+"""
+    ready(graph, X) -> graph, X
+
+The samples in the type of the graph's numbers; tokens stay integers.
+
+# Errors
+`ArgumentError` where there is no sample, and for samples of another size than those that the graph was made with.
+"""
+function ready(g::Graph, X::AbstractArray)
+    ndims(X) > 0 && size(X, ndims(X)) > 0 && size(X)[1:(end - 1)] == g.sample || throw(ArgumentError("X of size $(size(X)); \
+        allowed: ($(join([g.sample..., "n"], ", "))), as the graph's example had it, with n of at least 1"))
+    return g, in_numbers(g, X)
+end
+
+number_type(::Graph{T}) where {T} = T
+numbers(::Type{<:Graph{T}}) where {T} = T
+takes_tokens(g::Graph) = g.tokens
+
+"the spec with the type that the numbers have now, as `f32(graph)` may have changed it"
+spec_text(g::Graph{T}) where {T} = replace(g.spec, r"(\"dtype\": ?)\"float[0-9]+\"" => SubstitutionString("\\1\"$(lowercase(string(T)))\""))
+
+parameters(g::Graph) = [name => g.params[name] for name in g.names]
+
+by_layer(g::Graph, X) = flat_samples(g(X))
+
+"the tape of a batch, for the parameters by name, or for the samples"
+parameter_tape(g::Graph, X, names=g.names) = Tape(g, zero_based(g, X), Int[g.places[name] for name in names])
+input_tape(g::Graph, X) = Tape(g, zero_based(g, X), [1])
+
+"blocks (size(parameter)..., K, n) for the K cotangents of the batch"
+function per_sample(g::Graph{T}, X::AbstractArray, seeds, names::Vector{String}=g.names) where {T}
+    n = size(X, ndims(X))
+    blocks = [Array{T}(undef, size(g.params[name])..., length(seeds), n) for name in names]
+    for i in 1:n
+        tape = parameter_tape(g, sample(X, i), names)
+        for (k, seed) in enumerate(seeds)
+            foreach((block, found) -> store!(block, found, k, i), blocks, pull_back(tape, sample(seed, i)))
+        end
+    end
+    return Pair{String,Array{T}}[name => block for (name, block) in zip(names, blocks)]
+end
+
+function jacobian(g::Graph, X::AbstractArray)
+    g, X = ready(g, X)
+    return per_sample(g, X, cotangents(Full(), check_outputs(g, X, size(X, ndims(X)))))
+end
+
+"the outputs of a graph, (O, n); that samples do not touch each other was seen where it was made"
+check_outputs(g::Graph, X::AbstractArray, n=1) = similar_outputs(by_layer(g, sample(X, 1)), n)
+similar_outputs(y, n) = similar(y, size(y, 1), n)
+
+function input_jacobian(g::Graph, X::AbstractArray)
+    g, X = ready(g, X)
+    g.tokens && throw(ArgumentError("the graph takes tokens, which have no derivative"))
+    tape = input_tape(g, X)
+    y = flat_output(g, tape.values)
+    result = zeros(eltype(y), size(X)[1:(end - 1)]..., size(y)...)
+    for (k, seed) in enumerate(cotangents(Full(), y))
+        found = only(pull_back(tape, seed))
+        found === nothing || copyto!(selectdim(result, ndims(result) - 1, k), found)
+    end
+    return result
+end
+
+function input_hessian(::Graph, ::AbstractArray)
+    throw(ArgumentError("input_hessian of a Graph; allowed: a Chain. PyTorch has second derivatives of graphs: \
+        ub.input_hessian(graph, x) in Python"))
+end
+
+function pull(g::Graph, X::AbstractArray, C::AbstractMatrix)
+    g, X = ready(g, X)
+    found = pull_back(parameter_tape(g, X), C)
+    return [name => (part === nothing ? zero(array) : part) for ((name, array), part) in zip(parameters(g), found)]
+end
+
+function push(g::Graph{T}, X::AbstractArray, direction::AbstractVector, C::AbstractMatrix) where {T}
+    g, X = ready(g, X)
+    isempty(direction) && return zeros(T, size(C, 2))
+    return push_by_sample(g, X, direction, C)
+end
+
+function factors(g::Graph, X::AbstractArray, r::Reduction, method, params=g.names)
+    g, X = ready(g, X)
+    check_names(g, params)
+    method in (:structured, :plain) ||
+        throw(ArgumentError("method = $(repr(method)); allowed: :structured, :plain"))
+    n = size(X, ndims(X))
+    seeds = cotangents(r, check_outputs(g, X, n))
+    method === :structured && return structured_factors(g, X, r, params)
+    names = filter(in(params), g.names)
+    return Summand[Summand([name], Factor(nothing, reshape(block, :, length(seeds), n))) for
+        (name, block) in per_sample(g, X, seeds, names)]
+end

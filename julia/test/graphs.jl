@@ -1,0 +1,181 @@
+@testset "graphs" begin
+    JSON, graph = UDLBridge.JSON, UDLBridge.graph
+    function node(name, op, inputs; attributes...)
+        named = Dict{String,Any}(String(key) => value for (key, value) in attributes)
+        return Dict("name" => name, "op" => op, "inputs" => inputs, "attributes" => named, "source" => "")
+    end
+
+    "a graph in Float64 of nodes, with the arrays that they name; sizes are Julia's, axes in attributes are the source's"
+    function built(nodes, output, sample, params, buffers=Dict(); tokens=false)
+        spec = Dict("format" => 2, "dtype" => "float64", "sample_shape" => collect(reverse(sample)), "tokens" => tokens,
+            "params" => sort!(collect(keys(params))), "buffers" => sort!(collect(keys(buffers))), "aliases" => Dict(),
+            "output" => output, "nodes" => nodes)
+        return graph(JSON.json(spec), merge(Dict{String,Any}(params), buffers))
+    end
+
+    each = Dict("per_sample" => 1)
+    window = (; stride=[2, 1], padding=[1, 0], dilation=[1, 2])
+    # Operation, attributes, size of a sample, sizes of parameters behind it.
+    cases = [
+        ("linear", (;), (4, 2), [(4, 3), (3,)]), ("matmul", (;), (4, 3), [(2, 4, 1)]),
+        ("einsum", (; equation="nij,jk->nik"), (3, 2), [(2, 3)]), ("einsum", (; equation="nij,jl->nl"), (3, 2), [(2, 3)]),
+        ("conv", (; window..., groups=2), (6, 5, 4), [(2, 3, 2, 4), (4,)]),
+        ("conv_transpose", (; window..., output_padding=[1, 1], groups=2), (3, 4, 4), [(2, 3, 3, 4), (6,)]),
+        ("attention", (; causal=true, scale=0.7), (3, 4), [(3, 4), (2, 4)]),
+        ("add", (;), (3, 2), [(1, 2)]), ("subtract", (;), (3, 2), [(3,)]), ("multiply", (;), (3, 2), [(3, 1)]),
+        ("divide", (;), (3, 2), [(3, 2)]), ("maximum", (;), (3, 2), [(3,)]), ("minimum", (;), (3, 2), [(3,)]),
+        ("power", (; exponent=3.0), (3,), []), ("clamp", (; low=-0.5, high=0.4), (5,), []), ("leaky_relu", (; slope=0.2), (5,), []),
+        ("elu", (; alpha=1.5, scale=0.7), (5,), []), ("gelu", (; form="erf"), (5,), []), ("gelu", (; form="tanh"), (5,), []),
+        ("softplus", (; beta=2.0, threshold=1.0), (5,), []), ("hardtanh", (; low=-0.5, high=0.4), (5,), []),
+        [(op, (;), (5,), []) for op in ("negative", "absolute", "exp", "sin", "cos", "erf", "relu", "selu", "sigmoid", "logsigmoid",
+            "tanh", "silu", "mish", "softsign", "hardsigmoid", "hardswish")]...,
+        ("prelu", (;), (4, 3), [(1, 3)]),
+        ("sum", (; axes=[1, 2], keep=false), (3, 2), []), ("mean", (; axes=[2], keep=true), (3, 2), []),
+        ("max", (; axes=[2, 1], keep=false, ties="first"), (3, 2), []), ("min", (; axes=[1], keep=true, ties="share"), (3, 2), []),
+        ("logsumexp", (; axes=[1], keep=false), (3, 2), []), ("variance", (; axes=[1], keep=false, correction=1), (3, 4), []),
+        ("softmax", (; axis=1), (3, 2), []), ("log_softmax", (; axis=2), (3, 2), []),
+        ("layer_norm", (; axes=2, epsilon=0.1), (3, 2), [(3, 2), (3, 2)]), ("rms_norm", (; axes=1, epsilon=0.1), (3, 2), [(3,)]),
+        ("group_norm", (; groups=2, epsilon=0.1), (3, 4), [(4,), (4,)]),
+        ("max_pool", (; kernel=[2, 3], window..., ceil_mode=true), (6, 4, 2), []),
+        ("mean_pool", (; kernel=[2, 3], stride=[2, 2], padding=[1, 1], ceil_mode=true, count_padding=false), (6, 4, 2), []),
+        ("reshape", (; shape=[each, 6]), (3, 2), []), ("expand", (; shape=[each, 2, 3]), (3, 1), []),
+        ("permute", (; axes=[0, 2, 1]), (3, 2), []), ("slice", (; axis=1, start=1, stop=4, step=2), (3, 5), []),
+        ("concatenate", (; axis=1), (3, 2), []),
+        [("pad", (; pads=[[0, 0], [1, 2], [0, 1]], mode, value=0.5), (3, 4), []) for mode in ("constant", "reflect", "replicate", "circular")]...,
+    ]
+
+    @testset "derivatives of $op against finite differences" for (number, (op, attributes, sample, sizes)) in enumerate(cases)
+        rng = Xoshiro(number)
+        params = Dict{String,Any}("own.$k" => randn(rng, size...) for (k, size) in enumerate(sizes))
+        params["before"] = 0.5 .+ rand(rng, sample...)
+        inputs = ["scaled"; ["own.$k" for k in eachindex(sizes)]]
+        g = built([node("scaled", "multiply", ["x", "before"]), node("y", op, inputs; attributes...)], "y", sample, params)
+        X = randn(rng, sample..., 3)
+        C = randn(rng, size(outputs(g, X))...)
+        f(moved, X) = sum(C .* outputs(UDLBridge.Graph(merge(g.params, moved), g.buffers, g.names, g.places, g.nodes, g.output, g.sample,
+            g.tokens, g.spec), X))
+        step = 1e-6
+        for (name, gradient) in pull(g, X, C)
+            w = randn(rng, size(gradient)...)
+            at(t) = f(Dict(name => g.params[name] .+ t .* w), X)
+            @test sum(gradient .* w) ≈ (at(step) - at(-step)) / 2step rtol = 1e-6 atol = 1e-7
+        end
+        W = randn(rng, size(X)...)
+        J = reshape(input_jacobian(g, X), :, size(C)...)
+        slope = sum(C .* dropdims(sum(J .* reshape(W, :, 1, 3); dims=1); dims=1))
+        @test slope ≈ (f(Dict(), X .+ step .* W) - f(Dict(), X .- step .* W)) / 2step rtol = 1e-6 atol = 1e-7
+    end
+
+    @testset "constants, choices and tokens" begin
+        nodes = [node("rows", "embedding", ["table", "x"]; padding=0), node("number", "cast", ["x"]),
+            node("zero", "fill", []; shape=[], value=0.0), node("word", "compare", ["number", "zero"]; relation="not_equal"),
+            node("none", "logical", ["word"]; :function => "not"), node("weight", "cast", ["word"]),
+            node("column", "reshape", ["weight"]; shape=[each, 4, 1]), node("low", "fill", []; shape=[each, 4, 3], value="-inf"),
+            node("column of none", "reshape", ["none"]; shape=[each, 4, 1]), node("masked", "where", ["column of none", "low", "rows"]),
+            node("top", "max", ["masked"]; axes=[1], keep=false, ties="first"), node("bag", "multiply", ["column", "rows"]),
+            node("all", "sum", ["bag"]; axes=[1], keep=false), node("still", "stop_gradient", ["top"]),
+            node("y", "add", ["all", "still"])]
+        table = randn(Xoshiro(0), 3, 5)
+        g = built(nodes, "y", (4,), Dict("table" => table); tokens=true)
+        X = [1 4; 2 5; 3 1; 3 2] # the token 1 here is 0 in the source, the padding
+        sums = hcat(table[:, 2] + 2table[:, 3], sum(table[:, [4, 5, 2]]; dims=2))
+        tops = hcat(maximum(table[:, [2, 3]]; dims=2), maximum(table[:, [4, 5, 2]]; dims=2))
+        @test outputs(g, X) ≈ sums .+ tops
+        @test ntk(g, X) ≈ [15.0 3.0; 3.0 9.0] # counts of tokens in common, for three outputs
+        @test_throws ArgumentError input_jacobian(g, X)
+    end
+
+    W, b = randn(Xoshiro(1), 3, 3), randn(Xoshiro(2), 3)
+    tied = built([node("z", "linear", ["x", "body.weight", "body.bias"]), node("h", "tanh", ["z"]),
+        node("y", "linear", ["h", "body.weight"])], "y", (3,), Dict("body.weight" => W, "body.bias" => b))
+    X = randn(Xoshiro(3), 3, 4)
+
+    @testset "a parameter of several uses" begin
+        two = Chain(Dense(collect(W'), b, tanh), Dense(collect(W'), false))
+        J = jacobian(two, X)
+        both = permutedims(last(J[1]) .+ last(J[3]), (2, 1, 3, 4)) # Dense has (out, in), a graph the source's axes reversed
+        found = Dict(jacobian(tied, X))
+        @test found["body.weight"] ≈ both rtol = 1e-13
+        @test found["body.bias"] ≈ last(J[2]) rtol = 1e-13
+        blocks = [reshape(found[name], :, 12) for name in tied.names]
+        full = reshape(sum(B' * B for B in blocks), 3, 4, 3, 4)
+        @test ntk(tied, X; outputs=:full) ≈ permutedims(full, (2, 4, 1, 3)) rtol = 1e-13
+        @test ntk(tied, X; outputs=:full, method=:plain) ≈ permutedims(full, (2, 4, 1, 3)) rtol = 1e-13
+        @test ntk(tied, X; params=["body.bias"]) ≈ ntk(tied, X) .- ntk(tied, X; params=["body.weight"]) rtol = 1e-12
+        w, C = [randn(3, 3), randn(3)], randn(3, 4)
+        order = [w[name == "body.weight" ? 1 : 2] for name in tied.names]
+        @test sum(push(tied, X, order, C)) ≈ sum(sum(p .* v) for ((_, p), v) in zip(pull(tied, X, C), order)) rtol = 1e-12
+        @test spectrum(ntk(tied, X)).verdict in ("PSD", "rounding")
+    end
+
+    @testset "a structured kernel is the plain one" begin
+        rng = Xoshiro(5)
+        nodes = [node("c", "conv", ["x", "conv.weight", "conv.bias"]; stride=[1, 2], padding=[1, 0], dilation=[1, 1], groups=2),
+            node("n", "group_norm", ["c", "norm.weight", "norm.bias"]; groups=2, epsilon=0.1), node("r", "relu", ["n"]),
+            node("rows", "permute", ["r"]; axes=[0, 2, 3, 1]), node("l", "linear", ["rows", "mix.weight", "mix.bias"]),
+            node("folded", "reshape", ["l"]; shape=[Dict("per_sample" => 5), 2, 4]), # windows among the samples
+            node("w", "linear", ["folded", "window.weight"]), node("back", "reshape", ["w"]; shape=[each, 10, 4]),
+            node("places", "take", ["table", "index"]; axis=0), node("p", "add", ["back", "places"]),
+            node("m", "mean", ["p"]; axes=[1], keep=false), node("t", "linear", ["m", "tied.weight"]),
+            node("h", "tanh", ["t"]), node("y", "linear", ["h", "tied.weight", "out.bias"])]
+        params = Dict{String,Any}("conv.weight" => randn(rng, 2, 3, 1, 4), "conv.bias" => randn(rng, 4), "norm.weight" => randn(rng, 4),
+            "norm.bias" => randn(rng, 4), "mix.weight" => randn(rng, 4, 4), "mix.bias" => randn(rng, 4),
+            "window.weight" => randn(rng, 4, 4), "table" => randn(rng, 4, 3), "tied.weight" => randn(rng, 4, 4), "out.bias" => randn(rng, 4))
+        g = built(nodes, "y", (4, 5, 2), params, Dict("index" => Int64[0, 1, 2, 1, 0, 0, 2, 1, 1, 0]))
+        Z, Z2 = randn(rng, 4, 5, 2, 5), randn(rng, 4, 5, 2, 3)
+        entrances = UDLBridge.Entrances(g, Z, g.names)
+        @test reduce(vcat, (site.names for site in entrances.affine)) == ["conv.weight", "conv.bias", "mix.weight", "mix.bias"]
+        @test Set(p.name for p in entrances.locals) == Set(["norm.weight", "norm.bias", "tied.weight", "out.bias"])
+        @test Set(entrances.rest) == Set(["window.weight", "table"])
+        for k in (1, :trace, :sum, :diagonal, :full), own in (g.names, ["conv.bias", "tied.weight"], ["mix.weight", "table"])
+            @test ntk(g, Z; outputs=k, params=own) ≈ ntk(g, Z; outputs=k, params=own, method=:plain) rtol = 1e-12
+        end
+        @test ntk(g, Z, Z2) ≈ ntk(g, Z, Z2; method=:plain) rtol = 1e-12
+    end
+
+    @testset "Flux trains it" begin
+        g = deepcopy(tied)
+        @test length(Flux.trainables(g)) == 2
+        Y = zeros(3, 4)
+        loss(m) = sum(abs2, m(X) .- Y)
+        _, (gradient,) = Flux.withgradient(loss, g)
+        pulled = Dict(pull(g, X, 2 .* (outputs(g, X) .- Y)))
+        @test all(gradient.params[name] ≈ pulled[name] for name in g.names)
+        state, before = Flux.setup(Adam(0.01), g), loss(g)
+        for _ in 1:5
+            _, (gradient,) = Flux.withgradient(loss, g)
+            Flux.update!(state, g, gradient)
+        end
+        @test loss(g) < before
+        @test eltype(Flux.f32(g)(Float32.(X))) == Float32
+    end
+
+    @testset "a file" begin
+        mktempdir() do folder
+            path = joinpath(folder, "net.safetensors")
+            for g in (tied, Flux.f32(tied))
+                UDLBridge.save(g, path)
+                again = UDLBridge.load(path)
+                @test again isa UDLBridge.Graph
+                @test parameters(again) == parameters(g)
+                @test outputs(again, X) == outputs(g, X)
+                @test eltype(outputs(again, X)) == eltype(last(first(parameters(g))))
+            end
+        end
+    end
+
+    @testset "what cannot be is refused" begin
+        one(nodes; output="y") = built(nodes, output, (3,), Dict("w" => [1.0]))
+        @test_throws "no such operation" one([node("y", "frobnicate", ["x"])])
+        @test_throws "without cycles" one([node("y", "add", ["x", "z"]), node("z", "tanh", ["y"])])
+        @test_throws "that of another value" one([node("w", "tanh", ["x"])])
+        @test_throws "no value" one([node("y", "tanh", ["x"])]; output="nothing")
+        @test_throws ArgumentError graph("[]", Dict())
+        @test_throws "no nodes" graph("""{"params": [], "buffers": []}""", Dict())
+        @test_throws "no array w" graph("""{"params": ["w"], "buffers": []}""", Dict())
+        @test_throws "(3, n)" outputs(tied, randn(4, 2))
+        @test_throws "allowed: a Chain" input_hessian(tied, X)
+        @test_throws "no parameters nothing" ntk(tied, X; params=["nothing"])
+        @test_throws "outputs = 4" ntk(tied, X; outputs=4)
+    end
+end
