@@ -237,8 +237,11 @@ function ChainRulesCore.rrule(::typeof(observed), layers::Union{Chain,SkipConnec
 end
 
 "`f.(z)` and its pullback"
-activation_pullback(f, z) = by_duals(f, z) ? dual_pullback(f, z) : zygote_pullback(f, z)
+activation_pullback(f, z) = by_duals(f, z) ? dual_pullback(f, z) : not_inferred(zygote_pullback)(f, z)
 activation_pullback(::typeof(identity), z) = z, identity
+
+# Inferred is compiled: Zygote's code for `f` would be made though it never runs.
+not_inferred(f) = Base.inferencebarrier(f)
 
 function zygote_pullback(f, z)
     y, activation_back = Zygote.pullback(z -> f.(z), z)
@@ -255,7 +258,7 @@ end
 "`f.(z)` and its pullback, from one pass with numbers that move along one direction"
 function dual_pullback(f, z::Array{T}) where {T}
     moving = map(v -> f(Along(v, one(v))), z)
-    moving isa Array{<:Along{T}} || return zygote_pullback(f, z) # a constant, or numbers of another type
+    moving isa Array{<:Along{T}} || return not_inferred(zygote_pullback)(f, z) # a constant, or numbers of another type
     slopes = map(carried_along, moving)
     return map(ForwardDiff.value, moving), d -> d .* slopes
 end
