@@ -56,7 +56,7 @@ struct Graph{T<:AbstractFloat,P<:AbstractDict,B<:AbstractDict}
     tokens::Bool
     spec::String
 end
-Flux.@layer :noexpand Graph trainable = (params,)
+Flux.@layer :ignore Graph trainable = (params,) # its show is below
 
 function Graph(params, buffers, names, places, nodes, output, sample, tokens, spec)
     types = unique(eltype(a) for d in (params, buffers) for a in values(d) if eltype(a) <: AbstractFloat)
