@@ -18,7 +18,7 @@
     # Operation, attributes, size of a sample, sizes of parameters behind it.
     cases = [
         ("linear", (;), (4, 2), [(4, 3), (3,)]), ("matmul", (;), (4, 3), [(2, 4, 1)]),
-        ("einsum", (; equation="nij,jk->nik"), (3, 2), [(2, 3)]), ("einsum", (; equation="nij,jl->nl"), (3, 2), [(2, 3)]),
+        ("einsum", (; equation="nij,jk->nik"), (3, 2), [(2, 3)]), ("einsum", (; equation="nij,jl->nl"), (3, 2), [(2, 3)]), ("einsum", (; equation="nij,k->ni"), (3, 2), [(4,)]),
         ("conv", (; window..., groups=2), (6, 5, 4), [(2, 3, 2, 4), (4,)]),
         ("conv_transpose", (; window..., output_padding=[1, 1], groups=2), (3, 4, 4), [(2, 3, 3, 4), (6,)]),
         ("attention", (; causal=true, scale=0.7), (3, 4), [(3, 4), (2, 4)]),

@@ -38,10 +38,13 @@ first; then it is a product of matrices for each place of the letters that all t
 """
 function operation(::Val{:einsum}, ::Batch, a, x, y)
     plan = EinsumPlan(a.equation, size(x), size(y))
-    u = reshape(permutedims(summed_over(x, plan.alone[1]), plan.orders[1]), Tuple(plan.sizes[1]))
-    v = reshape(permutedims(summed_over(y, plan.alone[2]), plan.orders[2]), Tuple(plan.sizes[2]))
-    return permutedims(reshape(NNlib.batched_mul(u, v), Tuple(plan.sizes[3])), plan.orders[3])
+    u = reshape(in_order(summed_over(x, plan.alone[1]), plan.orders[1]), Tuple(plan.sizes[1]))
+    v = reshape(in_order(summed_over(y, plan.alone[2]), plan.orders[2]), Tuple(plan.sizes[2]))
+    return in_order(reshape(NNlib.batched_mul(u, v), Tuple(plan.sizes[3])), plan.orders[3])
 end
+
+"the axes in another order; Julia has none for an array without axes"
+in_order(x, order) = issorted(order) ? x : permutedims(x, order)
 
 "an array summed over axes, which go"
 summed_over(x, axes) = isempty(axes) ? x : dropdims(sum(x; dims=Tuple(axes)); dims=Tuple(axes))
