@@ -13,17 +13,26 @@ function bridge_model(@nospecialize(chain))
     return JSON.json(model.spec), first.(model.params), last.(model.params)
 end
 
-bridge_outputs(@nospecialize(chain::Chain), X::AbstractArray) = outputs(chain, received(X))
+"what Python calls a network: layers, or a graph"
+const Network = Union{Chain,Graph}
+
+"a graph from its spec's JSON text and two parallel lists, names and arrays with reversed axes"
+function bridge_graph(spec::AbstractString, names, arrays)
+    # An array without axes comes as a number.
+    return graph(spec, Dict{String,Any}(String(name) => as_array(array) for (name, array) in zip(names, arrays)))
+end
+
+bridge_outputs(@nospecialize(chain::Network), X::AbstractArray) = outputs(chain, received(X))
 
 "samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"
 received(X::AbstractArray) = Array(X)
 received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
-bridge_input_jacobian(@nospecialize(chain::Chain), X::AbstractArray) = input_jacobian(chain, received(X))
+bridge_input_jacobian(@nospecialize(chain::Network), X::AbstractArray) = input_jacobian(chain, received(X))
 
-bridge_input_hessian(@nospecialize(chain::Chain), X::AbstractArray) = input_hessian(chain, received(X))
+bridge_input_hessian(@nospecialize(chain::Network), X::AbstractArray) = input_hessian(chain, received(X))
 
-bridge_signals(@nospecialize(chain::Chain), X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
+bridge_signals(@nospecialize(chain::Network), X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
 function bridge_steps(rows::AbstractString, constants)
@@ -43,19 +52,24 @@ fill_scalar(value::Number) = fill(value)
 fill_scalar(value::AbstractArray) = value
 
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
-function bridge_jacobian(@nospecialize(chain::Chain), X::AbstractArray)
+function bridge_jacobian(@nospecialize(chain::Network), X::AbstractArray)
     return bridge_canonical(chain, last.(jacobian(chain, received(X))))
 end
 
 "J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
-function bridge_pull(@nospecialize(chain::Chain), X::AbstractArray, cotangents::AbstractMatrix)
+function bridge_pull(@nospecialize(chain::Network), X::AbstractArray, cotangents::AbstractMatrix)
     return bridge_canonical(chain, last.(pull(chain, received(X), Array(cotangents))))
 end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
-function bridge_push(@nospecialize(chain::Chain), X::AbstractArray, direction, cotangents::AbstractMatrix)
-    own = [from_canonical(type(p.leaf), Val(p.leaf.field), value) for (p, value) in zip(trained(chain), direction)]
-    return push(chain, received(X), own, Array(cotangents))
+function bridge_push(@nospecialize(chain::Network), X::AbstractArray, direction, cotangents::AbstractMatrix)
+    return push(chain, received(X), bridge_own(chain, direction), Array(cotangents))
+end
+
+"arrays in the order of `parameters`, from the canonical layout to Flux's"
+bridge_own(::Graph, arrays) = map(Array, arrays)
+function bridge_own(@nospecialize(chain::Chain), arrays)
+    return [from_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(chain), arrays)]
 end
 
 "factors, with the reduction that they were made for: one value for Python to hold"
@@ -65,7 +79,7 @@ struct Prepared{R<:Reduction}
 end
 
 "`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
-function bridge_prepare(@nospecialize(chain::Chain), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
+function bridge_prepare(@nospecialize(chain::Network), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
     return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
@@ -97,6 +111,7 @@ function bridge_fill(::Type{T}, address::Integer, dims, left::Prepared, rows, ri
 end
 
 "arrays in the order of `parameters`, from Flux's layout to the canonical one"
+bridge_canonical(::Graph, arrays) = arrays
 function bridge_canonical(@nospecialize(chain::Chain), arrays)
     return [to_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(chain), arrays)]
 end
@@ -106,7 +121,7 @@ targets(Y::AbstractArray) = Array(Y)
 targets(Y) = Observed(Array(Y[1]), Array(Y[2]))
 
 "the loss of a batch, and its gradients in the order of `parameters`, in the canonical layout"
-function bridge_loss_gradient(@nospecialize(chain::Chain), X::AbstractArray, Y, loss::AbstractString, weight::Real)
+function bridge_loss_gradient(@nospecialize(chain::Network), X::AbstractArray, Y, loss::AbstractString, weight::Real)
     value, gradients = loss_gradient(loss_function(loss, weight), chain, received(X), targets(Y))
     return Float64(value), bridge_canonical(chain, gradients)
 end
@@ -117,7 +132,7 @@ end
 A [`Training`](@ref) of `chain`, in place. `weight` is that of slopes in the loss. `names` and `values` are the optimiser's
 settings; a `clip_norm` of 0 means none.
 """
-function bridge_training(@nospecialize(chain::Chain), X, Y, loss, weight, name, names, values, rates, clip_norm)
+function bridge_training(@nospecialize(chain::Network), X, Y, loss, weight, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)

@@ -1,10 +1,10 @@
-"""Every operation of graphs alone: by hand against torch, and derivatives against finite differences."""
+"""Every operation of graphs alone: by hand and in Julia against torch, and derivatives against finite differences."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.graphs import CASES, one_operation
 from tests.helpers import assert_within_budget
@@ -14,19 +14,32 @@ import udlbridge as ub
 STEP = 1e-6
 
 
-@pytest.mark.parametrize("op", CASES)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_by_hand_equals_torch(op: str, seed: int) -> None:
+def assert_equals_torch(backend: str, op: str, seed: int) -> None:
+    """A random graph of one operation: outputs, and derivatives by samples and by parameters."""
     graph, x = one_operation(op, np.random.default_rng(seed))
-    reference, torch = ub.backends.get("reference"), ub.backends.get("torch")
-    assert_within_budget(reference.outputs(graph, x), torch.outputs(graph, x))
-    assert_within_budget(reference.input_jacobian(graph, x), torch.input_jacobian(graph, x))
+    engine, torch = ub.backends.get(backend), ub.backends.get("torch")
+    assert_within_budget(engine.outputs(graph, x), torch.outputs(graph, x))
+    assert_within_budget(engine.input_jacobian(graph, x), torch.input_jacobian(graph, x))
     if op == "stop_gradient":
         return  # torch refuses outputs that depend on no parameter, as it does for modules
     c = np.random.default_rng(1).normal(size=(len(x), graph.n_outputs))
-    ours, theirs = reference.pull(graph, x, c), torch.pull(graph, x, c)
+    ours, theirs = engine.pull(graph, x, c), torch.pull(graph, x, c)
     for name in graph.params:
         assert_within_budget(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("op", CASES)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_by_hand_equals_torch(op: str, seed: int) -> None:
+    assert_equals_torch("reference", op, seed)
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("op", CASES)
+@settings(max_examples=4)  # Zygote compiles for each number of axes
+@given(seed=st.integers(0, 2**32 - 1))
+def test_julia_equals_torch(op: str, seed: int) -> None:
+    assert_equals_torch("julia", op, seed)
 
 
 @pytest.mark.parametrize("op", CASES)

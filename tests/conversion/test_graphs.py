@@ -19,14 +19,14 @@ from tests.zoo import ZOO, made
 from torch import Tensor, nn
 
 import udlbridge as ub
-from udlbridge.errors import ConversionError, InputError, ShapeError
+from udlbridge.errors import ConversionError, InputError, OptionError, ShapeError
 
 
-def assert_crosses(module: nn.Module, x: np.ndarray) -> ub.Graph:
-    """The graph of a module, which has the module's outputs, input Jacobian and full kernel on both engines."""
+def assert_crosses(module: nn.Module, x: np.ndarray, backends: tuple[str, ...] = ("torch", "reference")) -> ub.Graph:
+    """The graph of a module, which has the module's outputs, input Jacobian and full kernel on every engine."""
     graph = ub.from_torch(module, x)
     outputs, kernel = ub.outputs(module, x), ub.ntk(module, x, outputs="full")
-    for backend in ("torch", "reference"):
+    for backend in backends:
         assert_within_budget(ub.outputs(graph, x, backend=backend), outputs)
         assert_within_budget(ub.ntk(graph, x, outputs="full", backend=backend), kernel)
         if not graph.takes_tokens:
@@ -56,6 +56,35 @@ def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
     samples = torch.from_numpy(x)
     with torch.no_grad():
         assert_within_budget(back(samples).numpy(), module(samples).numpy())
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_crosses_to_julia_and_back(name: str, tmp_path: Path) -> None:
+    ub.backends.get("julia")  # it starts juliacall, with which this test calls Julia as a user of it does
+    from juliacall import Main
+
+    module, x = made(name)
+    graph = assert_crosses(module, x, ("julia",))
+    there, back = str(tmp_path / "there.safetensors"), str(tmp_path / "back.safetensors")
+    graph.save(there)
+    Main.seval("using UDLBridge: UDLBridge")
+    Main.UDLBridge.save(Main.UDLBridge.load(there), back)
+    assert ub.Graph.load(back) == graph
+
+
+@pytest.mark.julia
+def test_products_with_the_jacobian_and_comparisons_in_julia() -> None:
+    module, x = made("ViT")
+    graph = ub.from_torch(module, x)
+    operator, kernel = ub.ntk_operator(graph, x, backend="julia"), ub.ntk(module, x)
+    assert_within_budget(operator @ np.ones(len(x)), kernel @ np.ones(len(x)))
+    report = ub.check(graph, x, backends=["torch", "julia"])
+    assert report.ok, report
+    assert ub.spectrum(ub.ntk(graph, x, backend="julia")).verdict in ("PSD", "rounding")
+    with pytest.raises(OptionError, match="second derivatives of a graph"):
+        ub.input_hessian(graph, x, backend="julia")
+    assert_within_budget(ub.ntk(graph, x, backend="julia", method="plain"), kernel)
 
 
 @pytest.mark.parametrize("name", sorted(set(modules.NETWORKS) - {"parametrised", "frequencies", "own function"}))

@@ -25,8 +25,7 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
     With `x`, torch.export captures what the module computes, and each of its operations becomes one of a graph; the
     module is not changed, and needs no change. Parameters keep their names; a shared one counts once, under its first
     name, and a frozen one is a buffer. The number of samples is open afterwards, the shape of one is that of the
-    example. On it the graph is proved to give the module's outputs and gradients. A graph runs on torch and on the
-    reference engine, and by its file in Julia (`UDLBridge.load`).
+    example. On it the graph is proved to give the module's outputs and gradients. A graph runs on every engine.
 
     Without `x` the result is a `Model` with the layers and copies of the weights, for all engines.
 

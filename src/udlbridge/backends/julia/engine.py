@@ -16,7 +16,8 @@ from udlbridge.backends.julia import runtime
 from udlbridge.backends.julia.exchange import assembled, loss_arguments, program_arguments, targets, to_numpy
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
-from udlbridge.errors import BackendError, ConversionError
+from udlbridge.errors import BackendError, ConversionError, OptionError
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
 
@@ -47,23 +48,33 @@ class JuliaBackend(Backend[Any]):
         found = {str(name): str(version) for name, version in self.call("bridge_versions").items()}
         return {**found, "juliacall": str(runtime.juliacall_version())}
 
-    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
         return to_numpy(self.call("bridge_outputs", self._build(model), x.T))
 
-    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
         chain = self._build(model)
         blocks = self._assembled(x, lambda part: self.call("bridge_jacobian", chain, part.T))
         return dict(zip(model.params, blocks, strict=True))
 
-    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+    def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One Zygote pullback per output, (n, O, *D)."""
         chain = self._build(model)
         return self._assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
 
-    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
-        """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
+    def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+        """A dual number through the Zygote pullback of every output, (n, O, D, D).
+
+        Raises:
+            OptionError: for a graph, of which Julia has first derivatives alone.
+        """
+        if isinstance(model, Graph):
+            raise OptionError(
+                "second derivatives of a graph on the backend julia",
+                allowed="torch, or a model of layers",
+                remedy='say backend="torch"',
+            )
         chain = self._build(model)
         return self._assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
 
@@ -135,14 +146,14 @@ class JuliaBackend(Backend[Any]):
         """`Flux.setup` and Optimisers.jl."""
         return JuliaTraining(self, job, x, y, state)
 
-    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """One Zygote pullback of the batch."""
         pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
         return {name: to_numpy(value) for name, value in zip(model.params, pulled, strict=True)}
 
     def push(
         self,
-        model: Model,
+        model: Any,
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
@@ -174,18 +185,19 @@ class JuliaBackend(Backend[Any]):
             str(spec), {str(name): to_numpy(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
         )
 
-    def _build(self, model: Model) -> Any:
-        """The Flux chain of a model; the last one is kept, since callers ask for the same model again and again."""
+    def _build(self, model: Model | Graph) -> Any:
+        """The model in Julia; the last one is kept, since callers ask for the same model again and again."""
         key = model.hash()
         if self._chain is None or self._chain[0] != key:
             self._chain = (key, self.new_chain(model))
         return self._chain[1]
 
-    def new_chain(self, model: Model) -> Any:
-        """A Flux chain of its own."""
+    def new_chain(self, model: Model | Graph) -> Any:
+        """A Flux chain, or Julia's own graph, with arrays of its own."""
         arrays = model.arrays
         values = [value.T for value in arrays.values()]
-        return self.call("bridge_build", json.dumps(model.spec()), list(arrays), values)
+        function = "bridge_graph" if isinstance(model, Graph) else "bridge_build"
+        return self.call(function, json.dumps(model.spec()), list(arrays), values)
 
     def call(self, function: str, *args: Any) -> Any:
         """A function of the Julia module, with its errors as ours.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,19 +30,19 @@ class HostedJulia(Backend[Held]):
         """Versions of Julia, Flux, Zygote, NNlib, UDLBridge and juliacall."""
         return self._host.call("versions")
 
-    def outputs(self, model: Model, x: np.ndarray) -> np.ndarray:
+    def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
         return self._host.call("outputs", model, x)
 
-    def jacobian(self, model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """Blocks (n, O, *parameter shape)."""
         return self._host.call("jacobian", model, x)
 
-    def input_jacobian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
+    def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """(n, O, *D)."""
         return self._host.call("input_jacobian", model, x)
 
-    def input_hessian(self, model: Model, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
+    def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """(n, O, D, D)."""
         return self._host.call("input_hessian", model, x)
 
@@ -85,13 +86,13 @@ class HostedJulia(Backend[Held]):
         """A training that stays at the host."""
         return HostedTraining(self._host, Held(self._host, self._host.call("training", job, x, y, state)))
 
-    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
         """J' c by name."""
         return self._host.call("pull", model, x, cotangents)
 
     def push(
         self,
-        model: Model,
+        model: Any,
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
