@@ -102,6 +102,17 @@ def test_a_module_in_half_precision_adds_up_in_float32() -> None:
     np.testing.assert_array_equal(kernel, np.full((3, 3), 400_010, np.float32))
 
 
+def test_a_module_whose_outputs_overflow_draws_no_random_numbers() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(400, 10).half()
+    with torch.no_grad():
+        module.weight.fill_(1)
+    x = np.full((3, 400), 6e4, np.float16)
+    assert np.isposinf(ub.outputs(module, x)).all()
+    # The kernel is of gradients, which are finite, and adds up in float32.
+    np.testing.assert_allclose(ub.ntk(module, x), np.full((3, 3), 10 * (400 * float(x[0, 0]) ** 2 + 1)), rtol=1e-5)
+
+
 def test_a_module_overflows() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(errors.NumericalError, match=r"K\[0, 0\] is inf in float32.*module\.double\(\)"):
