@@ -40,7 +40,8 @@ function write_file(path::AbstractString, spec::AbstractString, arrays)
     try
         open(partial, "w") do io
             write(io, htol(UInt64(ncodeunits(text))), text)
-            foreach(((_, array),) -> write(io, htol.(array)), arrays)
+            # Not `htol.`, which makes a BitArray, of eight to a byte, of an array of Bool.
+            foreach(((_, array),) -> write(io, map(htol, array)), arrays)
         end
         mv(partial, path; force=true)
     finally
