@@ -164,11 +164,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = ub.data.mnist("train", n=340)
     # The test images of MNIST do not come with the package; the last training images stand for them.
     parts = {"train": slice(0, 300), "test": slice(300, 340)}
-    monkeypatch.setattr(ub.data, "mnist", lambda part, n, folder: (x[parts[part]][:n], labels[parts[part]][:n]))
+
+    def images(part: str, n: int, folder: Path | None, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+        return x[parts[part]][:n].astype(dtype), labels[parts[part]][:n]
+
+    monkeypatch.setattr(ub.data, "mnist", images)
     common = ["--train", "300", "--test", "40", "--outputs", "0", "--backend", "reference", "--dtype", "float64"]
     errors = []
     for extra in ([], ["--store", str(tmp_path / "k.zarr")]):
-        path = tmp_path / "r.json"
+        path = tmp_path / f"{len(errors)}.json"
         done = CliRunner().invoke(command, [*common, "--quiet", *extra, "--json", str(path)], standalone_mode=False)
         assert done.exit_code == 0, done.output
         errors.append(json.loads(path.read_text())["test_error"])
