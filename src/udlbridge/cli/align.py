@@ -10,7 +10,7 @@ import click
 from udlbridge.cli.common import backends_option, data_option, engines, quiet_option
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array, read_labels
-from udlbridge.cli.samples import cast_option, fitted, halves
+from udlbridge.cli.samples import cast_option, fitted, halves, labels_option
 from udlbridge.cli.targets import (
     UserPath,
     check_plots,
@@ -80,7 +80,7 @@ PICTURE = "alignment.png"
     metavar="FILE[:KEY]",
     help="Samples, in place of MNIST's images; a quarter is held out.",
 )
-@click.option("--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words.")
+@labels_option
 @cast_option
 @quiet_option
 @data_option

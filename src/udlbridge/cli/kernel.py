@@ -20,7 +20,7 @@ from udlbridge.cli.networks import (
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray, load_array
 from udlbridge.cli.samples import Samples, read, sample_options
-from udlbridge.cli.targets import UserPath, check_new, force_option, json_option, remove_forced, report, write_json
+from udlbridge.cli.targets import UserPath, check_new, force_option, forced, json_option, report, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,11 +188,17 @@ def command(
     from udlbridge.store.computing import compute_kernel
 
     x = sample_options.of(model)
-    if not resume:
-        remove_forced(target)
     with resumable("the tiles that are finished stay: go on with the same command and --resume"):
         store = compute_kernel(
-            model, x, target, **shared, device=device, storage=storage, resume=resume, progress=progress
+            model,
+            x,
+            target,
+            **shared,
+            device=device,
+            storage=storage,
+            resume=resume,
+            overwrite=forced(),
+            progress=progress,
         )
     run = store.manifest["actual"][-1]
     predicted = run["predicted_seconds"]

@@ -12,7 +12,7 @@ from udlbridge.cli.common import backend_option, data_option, outputs_option, qu
 from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
-from udlbridge.cli.samples import as_images, cast_option, halves, labelled
+from udlbridge.cli.samples import as_images, cast_option, halves, labelled, labels_option
 from udlbridge.cli.targets import UserPath, force_option, json_option, old_or_new_file, report, write_json
 
 USUAL = 1000
@@ -42,7 +42,7 @@ USUAL = 1000
 @click.option(
     "--samples", "x_file", type=NamedArray(), metavar="FILE[:KEY]", help="Samples to learn from, in place of MNIST."
 )
-@click.option("--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words.")
+@labels_option
 @click.option(
     "--samples2",
     "x2_file",

@@ -166,6 +166,9 @@ def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool)
     )
 
 
+labels_option = click.option(
+    "--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words."
+)
 cast_option = click.option("--cast", is_flag=True, help="Convert the samples of a file to the dtype of the network.")
 
 

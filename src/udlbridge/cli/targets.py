@@ -68,21 +68,6 @@ def forced() -> bool:
     return bool(click.get_current_context().meta.get(FORCE))
 
 
-def remove_forced(folder: Path) -> None:
-    """Remove the kernel store at `folder`, which is to be computed anew, where --force was given; nothing else.
-
-    Raises:
-        StoreError: what is there is no kernel store.
-    """
-    if forced() and folder.is_dir() and any(folder.iterdir()):
-        import shutil
-
-        from udlbridge.store.kernel_store import KernelStore
-
-        KernelStore(folder)
-        shutil.rmtree(folder)
-
-
 def new_file(context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
     """Callback of the options that name a file to write."""
     if target is not None and str(target) != "-":

@@ -22,6 +22,7 @@ from udlbridge.store.creating import check_room, checked_storage, create, fields
 from udlbridge.store.filling import fill, try_out
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
+from udlbridge.store.removing import check_removable, remove_store
 
 CALIBRATED_FROM = 2e12
 """Operations from which on a time is predicted unasked. The prediction costs two seconds; two cores take twenty or more
@@ -42,6 +43,7 @@ def compute_kernel(
     device: Any = None,
     storage: StorageWord | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     calibrate: bool | None = None,
     progress: bool | None = None,
     output: Any = None,
@@ -55,7 +57,7 @@ def compute_kernel(
         model: the network, which the store holds; a `torch.nn.Module` will do too. Of a module the store holds a hash:
             whoever goes on with it hands it in again, with the same weights.
         x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
-        path: the folder of the store; it must not exist unless `resume`.
+        path: the folder of the store; it must not exist unless `resume` or `overwrite`.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
             besides the samples. `device` None is the CPU.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
@@ -63,6 +65,8 @@ def compute_kernel(
         resume: continue the store at `path` if there is one; it must be of the same network, samples, reduction and
             parameters. `backend`, `method`, `device` and `storage` are those that it was begun with: the bytes depend
             on them. Left out, they are read from it.
+        overwrite: remove a store at `path`, and nothing else, once all is ready to begin anew. A store that `resume`
+            goes on with stays.
         calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
             `CALIBRATED_FROM` operations on) that it is a small part of it.
         progress: show a bar; None means: if standard error is a terminal.
@@ -72,9 +76,9 @@ def compute_kernel(
         The store. Its manifest has the plan and the actual figures.
 
     Raises:
-        StoreError: the path exists, another process writes to it, the disk is too small or full, or the store to be
-            resumed is of another network, other samples, another reduction or other parameters, or was begun with other
-            options.
+        StoreError: the path exists, or what is to be overwritten is not a store alone; another process writes to it,
+            the disk is too small or full, or the store to be resumed is of another network, other samples, another
+            reduction or other parameters, or was begun with other options.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
 
     Examples:
@@ -86,7 +90,7 @@ def compute_kernel(
     """
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
-    resume = checked_flag("resume", resume)
+    resume, overwrite = checked_flag("resume", resume), checked_flag("overwrite", overwrite)
     calibrate = None if calibrate is None else checked_flag("calibrate", calibrate)
     folder = store_path(path)
     existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
@@ -104,21 +108,26 @@ def compute_kernel(
         _same(existing, "outputs", request.reduction.outputs, existing.manifest["outputs"])
         _same(existing, "params", request.parameters, existing.parameters)
     storage_dtype = checked_storage(storage, model.dtype)
-    if existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    replaced = existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if replaced:
         if not folder.is_dir():
             raise StoreError(
                 f"{folder} is a file", allowed="a new folder", remedy="write to another path, or remove it"
             )
-        raise StoreError(
-            f"{folder} exists",
-            allowed="a new folder",
-            remedy="add --resume (resume=True) to continue it, or remove it (--force)",
-        )
+        if not overwrite:
+            raise StoreError(
+                f"{folder} exists",
+                allowed="a new folder",
+                remedy="add --resume (resume=True) to continue it, or --force (overwrite=True) to compute it anew",
+            )
+        check_removable(folder)
     plan = make_plan(request, len(batch), tile=None if existing is None else existing.grid.tile)
     try_out(request, batch)
     if plan.flops >= CALIBRATED_FROM if calibrate is None else calibrate:
         plan = calibrated(request, plan)
     if existing is None:
+        if replaced:
+            remove_store(folder)
         narrower = STORAGE[storage_dtype].itemsize / model.dtype.itemsize
         check_room(folder, int(plan.disk_bytes * narrower) + 2 * batch.nbytes)
         versions = backends.get(request.backend).versions()

@@ -41,6 +41,11 @@ class Layout:
         return found if self.count is None else found[: self.count]
 
 
+def differing(one: Tensor, other: Tensor) -> Tensor:
+    """Where two tensors are not the same; what is not finite is the same where it is in both."""
+    return ~((one == other) | (one.isnan() & other.isnan()))
+
+
 def agree(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same but for rounding, as sums in another order have it.
 
@@ -51,11 +56,11 @@ def agree(one: Tensor, other: Tensor) -> bool:
         return False
     if not one.is_floating_point():
         return bool(torch.equal(one, other))
-    differing = ~((one == other) | (one.isnan() & other.isnan()))
-    if not differing.any():
+    unlike = differing(one, other)
+    if not unlike.any():
         return True
     finite = one.isfinite() & other.isfinite()
-    if not finite[differing].all():
+    if not finite[unlike].all():
         return False
     one, other = one[finite], other[finite]
     eps, scale = torch.finfo(one.dtype).eps, max(one.abs().max().item(), other.abs().max().item())

@@ -12,6 +12,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from udlbridge.backends.pytorch.graphs.module import GraphModule
+from udlbridge.backends.pytorch.layouts import differing
 from udlbridge.backends.pytorch.modules import AT_ONCE, ModuleNetwork
 from udlbridge.errors import ConversionError
 from udlbridge.networks.graphs.arrays import INPUT
@@ -71,8 +72,8 @@ def _prove(module: GraphModule, graph: Graph, network: ModuleNetwork, batch: np.
 
 def _gap(one: Tensor, other: Tensor) -> float:
     """The largest difference; of what is not finite, none where both are the same."""
-    differ = ~((one == other) | (one.isnan() & other.isnan()))
-    found = float((one - other)[differ].abs().max()) if differ.any() else 0.0
+    unlike = differing(one, other)
+    found = float((one - other)[unlike].abs().max()) if unlike.any() else 0.0
     return np.inf if np.isnan(found) else found
 
 
