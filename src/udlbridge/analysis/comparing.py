@@ -90,7 +90,7 @@ class PortReport(Displayed):
         ]
 
     def plot(self, ax: Any = None) -> Any:
-        """Differences behind every layer with the budget, on `ax` or a new figure; returns the Axes."""
+        """Differences after every layer with the budget, on `ax` or a new figure; returns the Axes."""
         return draw("reports:draw_port", ax, self)
 
 

@@ -1,4 +1,4 @@
-"""What is known of the reason why two networks part behind a step, from their settings and arrays."""
+"""What is known of the reason why two networks differ after a step, from their settings and arrays."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ params_option = click.option(
 
 
 def completed_engines(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
-    """Names of engines, behind those that stand there already."""
+    """Names of engines, after those that stand there already."""
     from udlbridge import backends
 
     before, comma, last = begun.rpartition(",")

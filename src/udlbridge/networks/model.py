@@ -245,7 +245,7 @@ class Model(FrozenNetwork, Displayed):
         raise OptionError("a Model called as a function", allowed="data, which computes nothing", remedy=CALLED)
 
     def summary(self, x: Any = None) -> Summary:
-        """A table of the layers: what each is, the shape of one sample behind it, and its parameters.
+        """A table of the layers: what each is, the shape of one sample after it, and its parameters.
 
         Args:
             x: samples (n, *D), for the shapes; without them they are left out where the layers do not say them.

@@ -1,4 +1,4 @@
-"""A network as a table: its layers, the shapes of samples behind them, and how many parameters each has."""
+"""A network as a table: its layers, the shapes of samples after them, and how many parameters each has."""
 
 from __future__ import annotations
 

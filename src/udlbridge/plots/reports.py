@@ -34,10 +34,10 @@ def draw_check(ax: Axes, report: CheckReport) -> Axes:
 
 
 def draw_port(ax: Axes, report: PortReport) -> Axes:
-    """The difference behind each layer, and the budget as a line."""
+    """The difference after each layer, and the budget as a line."""
     known = [(index, step.difference) for index, step in enumerate(report.steps) if step.difference is not None]
     values = np.array([max(gap, FLOOR) for _, gap in known])
-    ax.plot(values, [index for index, _ in known], **line(0), label="behind the layer")
+    ax.plot(values, [index for index, _ in known], **line(0), label="after the layer")
     ax.axvline(report.budget, color="black", ls="--", lw=1, label=f"budget {report.budget:.0e}")
     ax.set_xscale("log")
     ax.set_yticks(range(len(report.steps)), [step.first for step in report.steps])

@@ -93,7 +93,7 @@ def _gradients(y: Tensor, by: list[Tensor], cotangents: Tensor) -> list[Tensor]:
 
 
 def _written_by_hand(y: Tensor) -> Iterator[str]:
-    """The names of the `torch.autograd.Function` classes behind y."""
+    """The names of the `torch.autograd.Function` classes that y was computed by."""
     seen: set[Node] = set()
     stack: list[Any] = [] if y.grad_fn is None else [y.grad_fn]
     while stack:
