@@ -236,10 +236,10 @@ def test_a_child_that_is_forked_while_julia_starts_neither_waits_nor_takes_it_fo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime, "_STATE", runtime._State(starting=True))
-    with hosts._kept.lock:  # as the thread that starts it holds it
+    with hosts._process.lock:  # as the thread that starts it holds it
         child = os.fork()
         if child == 0:
-            free = hosts._kept.lock.acquire(blocking=False)
+            free = hosts._process.lock.acquire(blocking=False)
             try:
                 owner.run(lambda: 0)
             except JuliaUnavailable:
