@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from udlbridge.arrays import as_array, as_kernel, has_dtype
+from udlbridge.arrays import as_array, as_indices, as_kernel, has_dtype
 from udlbridge.errors import DTypeError, InputError, ShapeError
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 3
@@ -142,3 +142,16 @@ def test_other_libraries_are_looked_for_and_not_imported() -> None:
     code = "import sys, udlbridge.arrays as a; a.as_array([1]); print({'torch', 'pandas', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("given", [[0.0, 1.0], [True, False, True], [[0, 1]], 1, [3], [-4], [2**70], "0"])
+def test_indices_that_name_nothing_are_refused(given: Any) -> None:
+    with pytest.raises((DTypeError, InputError, ShapeError), match="indices") as caught:
+        as_indices(given, 3)
+    assert caught.value.remedy
+
+
+def test_indices_count_from_0_on() -> None:
+    np.testing.assert_array_equal(as_indices([2, -1, -3], 3), [2, 2, 0])
+    np.testing.assert_array_equal(as_indices(np.array([2], np.uint8), 3), [2])
+    assert as_indices([], 3).dtype == as_indices([], 0).dtype == np.int64

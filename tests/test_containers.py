@@ -118,6 +118,7 @@ LABELS, SIGNS, ONE_HOT = np.arange(6) % 2, np.array([1, -1, 1, -1, 1, 1]), np.ey
 TARGETS, VECTOR = RNG.standard_normal((6, 2)), RNG.standard_normal(6)
 K = X @ X.T + 0.1 * np.eye(6)
 K2 = K + np.outer(VECTOR, VECTOR)
+EXPANSION = ub.taylor_expand(MODEL, 2)
 OPERATOR = ub.ntk_operator(MODEL, X, backend="reference")
 PARAMETERS = np.concatenate([value.ravel() for value in MODEL.params.values()])
 SPEC = json.dumps(MODEL.spec())
@@ -126,9 +127,9 @@ BY_HAND = {"backend": "reference"}
 QUIET = {"backend": "reference", "progress": False}
 
 
-def trained(x: Any = X, y: Any = LABELS, validation: Any = None, probe: Any = None, loss: Any = "cross_entropy") -> Any:
+def trained(x: Any = X, y: Any = LABELS, probe: Any = None, loss: Any = "cross_entropy", **options: Any) -> Any:
     callbacks = [] if probe is None else [probe]
-    run = ub.train(MODEL, x, y, epochs=1, validation=validation, callbacks=callbacks, loss=loss, **QUIET)
+    run = ub.train(MODEL, x, y, epochs=1, batch_size=4, callbacks=callbacks, loss=loss, **options, **QUIET)
     return run.model, run.errors[-1].validation, run.to_dict()["records"]
 
 
@@ -169,6 +170,21 @@ def likelihoods(f: Any = TARGETS, y: Any = TARGETS + 1) -> Any:
 
 def formula(constant: Any) -> Any:
     return ub.Function(lambda p: ub.expressions.total(p * constant), **BY_HAND).value(VECTOR)
+
+
+def after_descent(**given: Any) -> Any:
+    options = {"f_train": TARGETS / 2, "f_test": TARGETS[:4], "k_test": K[:4]} | given
+    return predict.gradient_descent(K, TARGETS, learning_rate=0.01, diag_reg=0.1).after(3, **options).test
+
+
+def posterior(k_test: Any = K[:4], k_test_test: Any = K[:4, :4], y: Any = TARGETS) -> Any:
+    found = predict.posterior(K, k_test, k_test_test, y, diag_reg=0.1)
+    return [found.mean, found.covariance]
+
+
+def ensemble(k_test: Any = K[:4], k_test_test: Any = K[:4, :4], y: Any = TARGETS, **ntks: Any) -> Any:
+    ntks = {"ntk_train": K2, "ntk_test": K2[:4], "t": 1.0} | ntks
+    return predict.infinite_ensemble(K, k_test, k_test_test, y, diag_reg=0.1, **ntks).mean
 
 
 def at(function: Any, vector: Any = PARAMETERS) -> Any:
@@ -225,6 +241,7 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
     "train y, classes": (lambda y: trained(y=y), LABELS),
     "train y, one-hot": (lambda y: trained(y=y), ONE_HOT),
     "train y, values": (lambda y: trained(y=y, loss="mse"), TARGETS),
+    "train orders": (lambda orders: trained(orders=orders), np.array([[3, 1, 2, 0, 5, 4]])),
     "train validation x": (lambda x: trained(validation=(x, LABELS[:4])), X2),
     "train validation y": (lambda y: trained(validation=(X2, y)), LABELS[:4]),
     "Probe x": (lambda x: trained(probe=probe(x=x)), X),
@@ -290,6 +307,8 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
             ub.decoding.sample(f, np.random.default_rng(0)),
             ub.decoding.top_k(f, 3, np.random.default_rng(0)),
             ub.decoding.nucleus(f, 0.5, np.random.default_rng(0)),
+            ub.decoding.top_k(f, 3, np.random.RandomState(0)),
+            ub.decoding.nucleus(f, 0.5, np.random.RandomState(0)),
         ],
         VECTOR,
     ),
@@ -300,8 +319,15 @@ SAMPLES: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
         lambda y: predict.gradient_descent(K, y, learning_rate=0.1, diag_reg=0.1).after(3).train,
         TARGETS,
     ),
+    "gradient_flow t": (lambda t: predict.gradient_flow(K, TARGETS, diag_reg=0.1).at(t).train, np.array([0.5, 1.0])),
+    "gradient_descent f_test": (lambda f: after_descent(f_test=f), TARGETS[:4]),
+    "posterior y": (lambda y: posterior(y=y), TARGETS),
+    "ensemble y": (lambda y: ensemble(y=y), TARGETS),
+    "taylor_expand x": (lambda x: EXPANSION.outputs(MODEL, x), X),
+    "taylor_expand at": (lambda w: EXPANSION.outputs(with_weight(w), X), MODEL.params["0.weight"]),
     "solve y": (lambda y: predict.solve(K, y, diag_reg=0.1, progress=False).coefficients, TARGETS),
     "infinite x": (lambda x: infinite.kernels(MODEL, x, w_std=1.5, b_std=0.1).ntk, X),
+    "infinite x2": (lambda x: infinite.kernels(MODEL, X, x, w_std=1.5, b_std=0.1).ntk, X2),
     "converges x": (lambda x: ub.converges(MODEL, widths=(4, 8), draws=1, x=x, engines=["reference"]).ntk, X),
     "network_kernel x1": (lambda x: estimators.network_kernel(x), X),
     "network_kernel x2": (lambda x: estimators.network_kernel(X, x), X2),
@@ -337,12 +363,21 @@ KERNELS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
         lambda k: predict.infinite_ensemble(k, K[:4], K[:4, :4], TARGETS, diag_reg=0.1).mean,
         K,
     ),
+    "gradient_descent k_test": (lambda k: after_descent(k_test=k), K[:4]),
+    "posterior k_test": (lambda k: posterior(k_test=k), K[:4]),
+    "posterior k_test_test": (lambda k: posterior(k_test_test=k), K[:4, :4]),
+    "ensemble k_test": (lambda k: ensemble(k_test=k), K[:4]),
+    "ensemble k_test_test": (lambda k: ensemble(k_test_test=k), K[:4, :4]),
+    "ensemble ntk_train": (lambda k: ensemble(ntk_train=k), K2),
+    "ensemble ntk_test": (lambda k: ensemble(ntk_test=k), K2[:4]),
     "posterior": (lambda k: predict.posterior(k, K[:4], K[:4, :4], TARGETS, diag_reg=0.1).mean, K),
 }
 
 DENSE_ANYWAY = {
     *("assert_kernels_close k1", "assert_kernels_close k2"),
-    *("gradient_flow k_train", "gradient_flow k_test", "posterior", "infinite_ensemble"),
+    *("gradient_flow k_train", "gradient_flow k_test", "gradient_descent k_test"),
+    *("posterior", "posterior k_test", "posterior k_test_test"),
+    *("infinite_ensemble", "ensemble k_test", "ensemble k_test_test", "ensemble ntk_train", "ensemble ntk_test"),
 }
 """Kernels that are an array in any case, so that sparse ones are made dense."""
 
@@ -402,7 +437,7 @@ SLOW = (
 
 FEW = {
     *("list", "big-endian", "leaf", "frame", "sparse rows"),
-    *("masked", "None inside", "bfloat16", "elsewhere", "objects"),
+    *("masked", "None inside", "bfloat16", "elsewhere", "objects", "complex"),
 }
 
 
@@ -435,6 +470,23 @@ def test_a_store_that_is_open(tmp_path: Path) -> None:
     kernel = store(tmp_path)
     check_outcomes(lambda x: ub.KernelStore(kernel.path, x=x).shape, X, sparse=True)
     check_outcomes(lambda v: kernel @ v, VECTOR, sparse=True)
+    check_outcomes(kernel.columns, np.array([3, 0, -1]), sparse=True)
+
+
+def test_columns_of_a_store_at_infinite_width(tmp_path: Path) -> None:
+    kernel = infinite.compute_kernel(MODEL, X, tmp_path / "store", w_std=1.5, b_std=0.1)
+    check_outcomes(kernel.columns, np.array([3, 0, -1]), sparse=True, few=True)
+
+
+def test_samples_that_a_summary_takes_the_shape_from() -> None:
+    outcome = dict(
+        line.split(": ", 1)
+        for containers in (TAKEN, SPARSE, REFUSED)
+        for line in outcomes(lambda x: str(MODEL.summary(x)), X, containers)
+    )
+    # Only the shape counts: what is of another dtype has one too.
+    assert {name for name, what in outcome.items() if what != "refused"} == {*TAKEN, *SPARSE, "complex"}
+    assert set(outcome.values()) == {"taken", "refused"}
 
 
 PUBLIC = (
@@ -476,16 +528,18 @@ def takes_anything(function: Any) -> bool:
     return any(re.search(r"ndarray|KernelLike|Float|Int\[|\bobject\b|\bAny\b", str(p.annotation)) for p in parameters)
 
 
-def names_in(code: CodeType) -> Iterator[str]:
+def names_in(code: CodeType, above: tuple[CodeType, ...] = ()) -> Iterator[str]:
     """All names that a function uses, and that the functions of this file use which it calls."""
+    if code in above:  # a method may have the name of a helper that calls it
+        return
     for name in code.co_names:
         yield name
         helper = globals().get(name)
         if inspect.isfunction(helper) and helper.__module__ == __name__:
-            yield from names_in(helper.__code__)
+            yield from names_in(helper.__code__, (*above, code))
     for value in code.co_consts:
         if isinstance(value, CodeType):
-            yield from names_in(value)
+            yield from names_in(value, (*above, code))
         elif isinstance(value, str):
             yield value
         elif isinstance(value, tuple):

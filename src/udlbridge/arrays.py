@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from udlbridge.errors import DTypeError, InputError, ShapeError, UDLBridgeError
 
@@ -89,6 +90,30 @@ def as_kernel(value: object, name: str = "the kernel") -> Any:
     if not hasattr(value, "shape") or isinstance(value, np.ndarray) or is_tensor(value) or hasattr(value, "to_numpy"):
         return as_array(value, name, wanted=np.float64)
     return value
+
+
+def as_indices(value: object, size: int, name: str = "indices") -> Int[np.ndarray, " r"]:
+    """Whole numbers that name some of `size` things, as int64 from 0 on; negative ones count from the end.
+
+    Raises:
+        DTypeError: no whole numbers; truth values are none.
+        ShapeError: not one axis.
+        InputError: a number out of range, or as `as_array`.
+    """
+    array = as_array(value, name)
+    if array.dtype.kind not in "iu" and array.size:  # an empty list has the dtype of no numbers
+        remedy = f"np.flatnonzero({name})" if array.dtype.kind == "b" else f"{name}.astype(int)"
+        raise DTypeError(f"{name} of dtype {array.dtype}", allowed="whole numbers", remedy=remedy)
+    if array.ndim != 1:
+        raise ShapeError(f"{name} of shape {array.shape}", allowed="(r,)", remedy=f"np.ravel({name})")
+    outside = (array < -size) | (array >= size)
+    if outside.any():
+        raise InputError(
+            f"{name} has the number {array[outside][0]}",
+            allowed=f"{-size} to {size - 1}" if size else "none: there is nothing to name",
+            remedy="leave it out",
+        )
+    return array.astype(np.int64) % max(size, 1)
 
 
 def is_tensor(value: object) -> bool:

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.arrays import as_array
 from udlbridge.displays import Displayed
 from udlbridge.errors import OptionError
-from udlbridge.infinite.kernels import kernels
+from udlbridge.infinite.kernels import kernels, own_samples
 from udlbridge.infinite.widening import widened
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import plausible_shape
@@ -147,7 +146,7 @@ def _distance(found: np.ndarray, exact: np.ndarray | None) -> float:
 
 def _samples(network: Model, x: np.ndarray | None, seed: int) -> np.ndarray:
     if x is not None:
-        return as_array(x, "x").astype(np.float64)
+        return own_samples(network, x, "x")[1].astype(np.float64)
     shape = plausible_shape(network)
     if shape is None:
         raise OptionError("no samples", allowed="x (n, *D)", remedy="give samples of the shape that the layers take")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from udlbridge.arrays import as_indices
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import StoreError
 from udlbridge.infinite.kernels import kernels, own_samples
@@ -71,10 +72,11 @@ class InfiniteStore(WritableStore):
         """These columns, (n, r), computed anew: reading them would take all of the tiles.
 
         Raises:
+            DTypeError, ShapeError, InputError: `indices` are not whole numbers along one axis, or out of range.
             StoreError: the stored layers or samples are damaged.
         """
+        own, inverse = np.unique(as_indices(indices, self.shape[0]), return_inverse=True)
         x, model = self.samples(), self.model()
-        own, inverse = np.unique(indices, return_inverse=True)
         count = len(own)
         found = _block(self, model, x, x[own], np.empty((len(x), count)), self._memory, None)
         # A sample with itself has correlation 1, where a kernel of two sets, which cannot know that, loses half its

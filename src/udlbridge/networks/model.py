@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from udlbridge.arrays import has_dtype
+from udlbridge.arrays import as_array, has_dtype
 from udlbridge.displays import COLUMNS, Displayed
 from udlbridge.errors import LayerError, ModelFileError, OptionError
 from udlbridge.networks.files import read_safetensors
@@ -252,8 +252,9 @@ class Model(FrozenNetwork, Displayed):
 
         Raises:
             ShapeError: a layer cannot take such samples.
+            DTypeError, InputError: they are no numbers.
         """
-        return Summary.of(self, None if x is None else tuple(np.shape(x)[1:]))
+        return Summary.of(self, None if x is None else as_array(x, wanted=self.dtype).shape[1:])
 
     def as_rows(self) -> Sequence[Mapping[str, Any]]:
         """What the table in a notebook shows, a mapping for each row."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from udlbridge import backends
+from udlbridge.arrays import as_indices
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.errors import ShapeError, StoreError
 from udlbridge.kernels.finite import check_finite
@@ -49,12 +50,14 @@ class KernelStore(WritableStore):
         """These columns of an (n, n) kernel, computed anew by its engine: reading them would take all of the tiles.
 
         Raises:
+            DTypeError, ShapeError, InputError: `indices` are not whole numbers along one axis, or out of range.
             StoreError: the stored network or samples are damaged.
             BackendUnavailable: the engine cannot run here.
         """
+        columns = as_indices(indices, self.shape[0])
         x, params = self.samples(), list(self.parameters)
         return ntk(
-            self.model(), x, x[indices], outputs=self.reduction.outputs, params=params, backend=self.manifest["backend"]
+            self.model(), x, x[columns], outputs=self.reduction.outputs, params=params, backend=self.manifest["backend"]
         )
 
     def append(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.foreign import ForeignNetwork
@@ -117,10 +118,11 @@ def checked_orders(orders: object, n: int, epochs: int) -> np.ndarray | None:
 
     Raises:
         OptionError: not rows of permutations, or not enough of them.
+        DTypeError, ShapeError, InputError: no numbers, or none that can be read.
     """
     if orders is None:
         return None
-    array = np.asarray(orders)
+    array = as_array(orders, "orders")
     fits = array.ndim == 2 and array.dtype.kind in "iu" and array.shape[1] == n and len(array) >= epochs
     if not fits or (np.sort(array, axis=1) != np.arange(n)).any():
         raise OptionError(

@@ -142,7 +142,7 @@ def _draw(tokens: np.ndarray, logits: np.ndarray, generator: Draws) -> int:
 
 def _drawn_as_choice(tokens: np.ndarray, logits: np.ndarray, generator: np.random.RandomState) -> int:
     """One of `tokens` as np.random.choice draws it from all, with the probabilities of the others set to zero."""
-    given = np.asarray(logits)
+    given = as_array(logits, "logits")
     values = given if given.dtype in (np.float32, np.float64) else _checked(given)
     probabilities = np.zeros_like(values)
     probabilities[tokens] = softmax(values)[tokens]
