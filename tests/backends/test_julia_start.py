@@ -66,6 +66,17 @@ def test_a_julia_that_hangs_is_ended(broken: Path, monkeypatch: pytest.MonkeyPat
 
 
 @POSIX
+def test_a_launcher_is_ended_with_the_julia_that_it_started(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = broken.with_name("late")
+    write_julia(broken, f"(sleep 1; touch {late}) &\necho waiting for a lock >&2\nwait")
+    monkeypatch.setattr(probe, "START_SECONDS", 0.5)
+    with pytest.raises(errors.JuliaUnavailable, match=r"did not answer within 0\.5 seconds; it said:\n.*for a lock"):
+        runtime.start()
+    time.sleep(1)
+    assert not late.exists()
+
+
+@POSIX
 def test_the_version_is_asked_for_no_longer_than_that(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken.write_text("#!/bin/sh\nexec sleep 60\n")
     broken.chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,27 +67,41 @@ def _flags(project: Path | str) -> list[str]:
 def _answer(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     exe = command[0]
     try:
-        done = subprocess.run(
+        julia = subprocess.Popen(
             command,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=START_SECONDS,
-            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-        return done.stdout.decode(errors="replace").strip()
-    except subprocess.TimeoutExpired as error:
-        given = f"{exe} did not answer within {START_SECONDS:g} seconds{_last_lines(error.stdout, error.stderr)}"
-        raise JuliaUnavailable(given, allowed="the julia binary", remedy=REMEDIES) from error
-    except subprocess.CalledProcessError as error:
-        given = f"{exe} ended with code {error.returncode}{_last_lines(error.stdout, error.stderr)}"
-        raise JuliaUnavailable(given, allowed="the julia binary", remedy=REMEDIES) from error
     except OSError as error:
         raise JuliaUnavailable(f"{exe} does not run ({error})", allowed="the julia binary", remedy=REMEDIES) from error
+    with julia:
+        try:
+            said, complained = julia.communicate(timeout=START_SECONDS)
+            failure = f"ended with code {julia.returncode}" if julia.returncode else ""
+        except subprocess.TimeoutExpired as error:
+            said, complained = error.stdout or b"", error.stderr or b""
+            failure = f"did not answer within {START_SECONDS:g} seconds"
+        finally:  # after Ctrl-C, too
+            _end(julia)
+    if failure:
+        given = f"{exe} {failure}{_last_lines(said, complained)}"
+        raise JuliaUnavailable(given, allowed="the julia binary", remedy=REMEDIES)
+    return said.decode(errors="replace").strip()
 
 
-def _last_lines(*streams: bytes | None) -> str:
-    lines = [
-        line for stream in streams for line in (stream or b"").decode(errors="replace").splitlines() if line.strip()
-    ]
+def _end(julia: subprocess.Popen[bytes]) -> None:
+    """End it with all that it has started: behind a launcher or a script it is Julia itself that hangs."""
+    if julia.poll() is not None:
+        return
+    if os.name == "nt":
+        julia.kill()
+    else:
+        os.killpg(julia.pid, signal.SIGKILL)
+
+
+def _last_lines(*streams: bytes) -> str:
+    lines = [line for stream in streams for line in stream.decode(errors="replace").splitlines() if line.strip()]
     return "; it said:\n  " + "\n  ".join(lines[-LAST_LINES:]) + "\n" if lines else ", and said nothing"
