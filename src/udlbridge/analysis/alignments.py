@@ -20,6 +20,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice, checked_count, checked_flag
+from udlbridge.words import EngineWord
 
 ESTIMATORS = ("biased", "unbiased")
 """How the covariance between the features of two kernels is estimated from n samples."""
@@ -227,7 +228,7 @@ def layer_alignments(
     *,
     centred: bool = True,
     estimator: str = "biased",
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     output: Any = None,
 ) -> Float[np.ndarray, " layers"] | dict[str, float]:
     """Alignment of the feature kernel of every layer with one kernel, as that of the labels.

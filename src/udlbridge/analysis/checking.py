@@ -26,6 +26,7 @@ from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
+from udlbridge.words import DtypeWord, EngineName, EngineWord
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def check(
     model: Model | Any,
     x: Any,
     *,
-    backends: str | Sequence[str] | None = None,  # shadows the module, as the public name should
+    backends: str | Sequence[EngineWord] | None = None,  # shadows the module, as the public name should
     outputs: Outputs = "trace",
     output: Any = None,
 ) -> CheckReport:
@@ -219,7 +220,7 @@ def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: st
     layers = [(layer, model.layer_arrays(index)) for index, layer in enumerate(model.layers)]
 
     def gap(chain: Chain) -> float:
-        head = _network(chain, model.dtype.name)
+        head = _network(chain, model.dtype)
         values = [backends.get(name).outputs(head, x) for name in (first, second)]
         return relative_difference(*values)
 
@@ -265,12 +266,12 @@ def _inside(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _network(chain: Chain, dtype: str) -> Model:
+def _network(chain: Chain, dtype: DtypeWord) -> Model:
     arrays = {f"{index}.{name}": value for index, (_, own) in enumerate(chain) for name, value in own.items()}
     return Model([layer for layer, _ in chain], arrays, dtype=dtype)
 
 
-def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[list[str], dict[str, str]]:
+def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[list[EngineName], dict[str, str]]:
     names = backends.selected(asked)
     if graph is not None and asked is not None:
         for name in names:
@@ -289,7 +290,7 @@ def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[li
     return names, {name: backends.availability(name).reason or "it does not compute such a graph" for name in left_out}
 
 
-def _everything(model: Model | Graph, x: np.ndarray, backend: str, reduction: Outputs) -> dict[str, np.ndarray]:
+def _everything(model: Model | Graph, x: np.ndarray, backend: EngineWord, reduction: Outputs) -> dict[str, np.ndarray]:
     blocks = jacobian(model, x, backend=backend)
     return {
         "outputs": evaluate(model, x, backend=backend),

@@ -24,6 +24,7 @@ from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
+from udlbridge.words import EngineName, EngineWord
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class PortReport(Displayed):
 
 
 def compare_models(
-    first: Model | Any, second: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
+    first: Model | Any, second: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None
 ) -> PortReport:
     """Say whether two networks are the same function with the same kernel, and if not, after which layer they differ.
 
@@ -160,14 +161,14 @@ def compare_models(
 Network = Model | ForeignNetwork
 
 
-def _engine(network: Network, backend: str | None) -> str:
+def _engine(network: Network, backend: EngineWord | None) -> EngineName:
     """The engine of the caller's choice for a `Model`, and its own for anything else."""
     own = network.engine if isinstance(network, ForeignNetwork) else None
     return checked_engine(network, backend) if own is None else own
 
 
 def _sides(
-    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[str]
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName]
 ) -> tuple[list[list[Step]], list[str]]:
     """The steps of both networks, and why there are none."""
     foreign = [isinstance(network, ForeignNetwork) for network in networks]
@@ -201,7 +202,7 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
     return found
 
 
-def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[Step]:
+def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord) -> list[Step]:
     """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
     found = []
     for index, node in enumerate(graph.nodes):
@@ -215,7 +216,7 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: str) -> list[Step]:
     return found
 
 
-def _model_steps(model: Model, x: np.ndarray, backend: str) -> list[Step]:
+def _model_steps(model: Model, x: np.ndarray, backend: EngineWord) -> list[Step]:
     """What the layers give one after the other, each activation by itself."""
     found, h = [], x
     for step in _steps(model):
@@ -252,7 +253,7 @@ def _gap(values: list[np.ndarray]) -> float | None:
     return relative_difference(values[0], values[1]) if values[0].shape == values[1].shape else None
 
 
-def _kernel_gap(both: Sequence[tuple[Any, np.ndarray, str]]) -> float | None:
+def _kernel_gap(both: Sequence[tuple[Any, np.ndarray, EngineName]]) -> float | None:
     """The gap of the traces; None for networks that have no kernel, since their outputs are not vectors."""
     try:
         for network, batch, _ in both:
@@ -272,9 +273,9 @@ def _steps(model: Model) -> list[Model]:
         activation = "identity"
         if isinstance(layer, Dense | Conv1d | Conv2d):
             activation, layer = layer.activation, attrs.evolve(layer, activation="identity")
-        found.append(Model([layer], arrays, dtype=model.dtype.name))
+        found.append(Model([layer], arrays, dtype=model.dtype))
         if activation != "identity":
-            found.append(Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype.name))
+            found.append(Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype))
     return found
 
 

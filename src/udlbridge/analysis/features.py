@@ -17,13 +17,14 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import whole
+from udlbridge.words import EngineWord
 
 CHUNK = 4096
 """Samples that go through a network at once, so that a wide layer's outputs do not fill the memory."""
 
 
 def features(
-    model: Model | Any, x: Any, *, layer: int | str = -2, backend: str | None = None, output: Any = None
+    model: Model | Any, x: Any, *, layer: int | str = -2, backend: EngineWord | None = None, output: Any = None
 ) -> Float[np.ndarray, "n d"]:
     """The outputs phi(x) of one layer, its axes flattened into one.
 
@@ -56,7 +57,7 @@ def features(
         return _flat(network.layer_outputs(batch, name)[name])
     last = _index(layer, len(model.layers))
     own = {name: value for name, value in model.arrays.items() if int(name.split(".")[0]) <= last}
-    head = Model(model.layers[: last + 1], own, dtype=model.dtype.name)
+    head = Model(model.layers[: last + 1], own, dtype=model.dtype)
     engine = backends.get(backend)
     parts = [engine.outputs(head, batch[start : start + CHUNK]) for start in range(0, len(batch), CHUNK)]
     return np.concatenate([_flat(part) for part in parts])
@@ -83,7 +84,7 @@ def _flat(values: np.ndarray) -> Float[np.ndarray, "n d"]:
 
 
 def feature_kernel(
-    model: Model | Any, x: Any, *, layer: int | str = -2, backend: str | None = None, output: Any = None
+    model: Model | Any, x: Any, *, layer: int | str = -2, backend: EngineWord | None = None, output: Any = None
 ) -> FactoredKernel:
     """phi phi' for the outputs phi of one layer, as a lazy kernel (n, n) of the model's dtype.
 
@@ -120,7 +121,7 @@ def _model_outputs(model: Model, batch: np.ndarray, engine: Backend[Any]) -> lis
         Model(
             [layer],
             {f"0.{name}": value for name, value in model.layer_arrays(index).items()},
-            dtype=model.dtype.name,
+            dtype=model.dtype,
         )
         for index, layer in enumerate(model.layers)
     ]

@@ -17,6 +17,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
+from udlbridge.words import EngineWord
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class SignalReport(Displayed):
 
 
 def signal_report(
-    model: Model | Any, x: Any, y: Any = None, *, backend: str | None = None, output: Any = None
+    model: Model | Any, x: Any, y: Any = None, *, backend: EngineWord | None = None, output: Any = None
 ) -> SignalReport:
     """Standard deviations, over samples and units, of every layer's outputs and of the gradients that reach it.
 

@@ -20,6 +20,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice
 from udlbridge.reports import frozen_array, json_ready, same_fields
+from udlbridge.words import EngineWord
 
 TILE = 512
 """Samples whose distances are held at a time, on either side."""
@@ -84,7 +85,7 @@ def similarity_map(
     x: Any,
     measure: str = "cka",
     *,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     backend2: str | None = None,
     output: Any = None,
     output2: Any = None,

@@ -22,6 +22,7 @@ from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_seed, thread_count
 from udlbridge.progress import spectrum_progress
 from udlbridge.tolerances import rounding_unit
+from udlbridge.words import EngineWord
 
 DENSE_LIMIT = 1 << 30
 """Bytes of the float64 copy up to which all eigenvalues are computed: n = 11,585, about two minutes on two cores."""
@@ -45,7 +46,7 @@ def spectrum(
     x: Any = None,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     threads: int | None = None,
     progress: bool | None = None,
     output: Any = None,
@@ -219,7 +220,7 @@ def _of_model(
     x: Any,
     outputs: Outputs,
     params: Selection,
-    backend: str | None,
+    backend: EngineWord | None,
     dense_limit: int,
     threads: int | None,
 ) -> tuple[object, int]:

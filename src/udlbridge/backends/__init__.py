@@ -21,6 +21,7 @@ from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.texts import nearest
+from udlbridge.words import EngineName
 
 GROUP = "udlbridge.backends"
 """The group of entry points that engines are found by."""
@@ -93,7 +94,7 @@ def engine(name: str) -> Engine:
     return found
 
 
-def checked_name(name: object) -> str:
+def checked_name(name: object) -> EngineName:
     """`name`, if there is such an engine.
 
     Raises:
@@ -107,7 +108,7 @@ def checked_name(name: object) -> str:
     raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(engines()), remedy=remedy)
 
 
-def default_name(among: Collection[str] | None = None) -> str:
+def default_name(among: Collection[str] | None = None) -> EngineName:
     """$UDLBRIDGE_BACKEND if set, else "torch" if it can be imported, else "reference", else any that can run.
 
     `among`: the engines to choose from, where not all compute what is asked for.
@@ -206,12 +207,12 @@ def require_torch() -> None:
         raise TorchUnavailable(state.reason, remedy=state.remedy)
 
 
-def usable() -> list[str]:
+def usable() -> list[EngineName]:
     """Names of the engines that can run here, in the order in which they are best started."""
     return [name for name in engines() if availability(name).ok]
 
 
-def selected(names: str | Sequence[str] | None) -> list[str]:
+def selected(names: str | Sequence[str] | None) -> list[EngineName]:
     """`names` checked and in starting order, without repetition; None and "all" mean all that are usable.
 
     Args:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
 from udlbridge.networks.model import Model
+from udlbridge.words import EngineName
 
 
 class Training(ABC):
@@ -46,7 +47,7 @@ class Backend(ABC, Generic[F]):
     `udlbridge.testing.check_backend` holds an engine against all that is said here.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[EngineName]
 
     @abstractmethod
     def versions(self) -> dict[str, str]:

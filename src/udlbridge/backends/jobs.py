@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -13,13 +13,6 @@ from udlbridge.backends.optimisers import Optimiser
 from udlbridge.backends.reduction import Reduction
 
 Method = Literal["structured", "plain"]
-
-if TYPE_CHECKING:
-    MethodWord = Literal["auto", "structured", "plain"]
-    StorageWord = Literal["float32", "float64", "float16", "bfloat16"]
-else:  # whatever comes is checked by us, whose error says what is allowed
-    MethodWord = StorageWord = str
-"""What type checkers and editors offer for `method=` and `storage=`."""
 
 
 @dataclass(frozen=True)

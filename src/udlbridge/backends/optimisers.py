@@ -58,7 +58,10 @@ OPTIMISERS: dict[str, Kind] = {
 """The registry. g is the gradient of the mean loss, clipped if asked, plus weight_decay p (not for adamw); t counts
 steps from 1."""
 
-ALIASES = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw", "RMSprop": "rmsprop", "Descent": "sgd", "RMSProp": "rmsprop"}
+ALIASES = {
+    "SGD": "sgd", "Adam": "adam", "AdamW": "adamw", "RMSprop": "rmsprop",
+    "Descent": "sgd", "Momentum": "momentum", "Nesterov": "nesterov", "RMSProp": "rmsprop",
+}  # fmt: skip
 """What PyTorch and Flux call them."""
 
 BELOW_ONE = ("momentum", "beta1", "beta2", "rho")

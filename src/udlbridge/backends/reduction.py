@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from udlbridge.errors import OutputsError
 from udlbridge.options import whole
+from udlbridge.words import OutputsWord
 
 REDUCTIONS: dict[str, str] = {
     "trace": "sum_a Theta[:, :, a, a]",
@@ -20,14 +22,14 @@ REDUCTIONS: dict[str, str] = {
     "full": "Theta",
 }
 
-Outputs = int | str
+Outputs = int | OutputsWord
 
 
 @dataclass(frozen=True)
 class Reduction:
     """A checked `outputs=`: `name` is one of `REDUCTIONS` or "one"; `index` is the output of "one", else -1."""
 
-    name: str
+    name: OutputsWord | Literal["one"]
     index: int
     n_outputs: int
 
@@ -62,7 +64,7 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     """
     allowed = f"an output from 0 to {n_outputs - 1}, or one of {', '.join(REDUCTIONS)}"
     if isinstance(outputs, str) and outputs in REDUCTIONS:
-        return Reduction(outputs, -1, n_outputs)
+        return Reduction(cast(OutputsWord, outputs), -1, n_outputs)
     # At the command line a number comes as a word; what else counts as a digit somewhere, as "²", does not count here.
     index = int(outputs) if isinstance(outputs, str) and re.fullmatch("-?[0-9]{1,18}", outputs) else whole(outputs)
     if index is not None:

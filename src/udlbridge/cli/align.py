@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from udlbridge.networks.model import Model
+    from udlbridge.words import DtypeWord
 
     Labelled = tuple[np.ndarray, np.ndarray]
 
@@ -97,7 +98,7 @@ def command(
     seed: int,
     init: str,
     backend: str,
-    dtype: str,
+    dtype: DtypeWord,
     page: Path | None,
     n: int | None,
     x_file: Named | None,
@@ -156,7 +157,7 @@ def command(
 
 
 def _own(
-    x_file: Named, y_file: Named, n: int | None, dtype: str, cast: bool, width: int, seed: int, init: str
+    x_file: Named, y_file: Named, n: int | None, dtype: DtypeWord, cast: bool, width: int, seed: int, init: str
 ) -> tuple[Labelled, Labelled, Model]:
     """Samples of a file to learn from and to test on, as rows, and the network of the study for them."""
     import numpy as np
@@ -186,7 +187,7 @@ def _parsed(digits: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _images(digits: list[int], n: int | None, folder: Path | None, dtype: str) -> tuple[Labelled, Labelled]:
+def _images(digits: list[int], n: int | None, folder: Path | None, dtype: DtypeWord) -> tuple[Labelled, Labelled]:
     """Images and digits to learn from and to test on."""
     from udlbridge import data
 

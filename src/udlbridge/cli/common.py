@@ -12,7 +12,7 @@ import click
 from udlbridge.cli.targets import UserPath
 
 if TYPE_CHECKING:
-    pass
+    from udlbridge.words import EngineName
 
 
 Command = Callable[..., Any]
@@ -104,7 +104,7 @@ def selection(params: tuple[str, ...]) -> str | tuple[str, ...] | None:
     return params or None
 
 
-def engines(choice: str, *, install: bool = False) -> tuple[list[str], dict[str, str]]:
+def engines(choice: str, *, install: bool = False) -> tuple[list[EngineName], dict[str, str]]:
     """The backends that "all", or a comma-separated list, means here; and those left out of "all", with the reason.
 
     Julia is set up through juliapkg if it is missing and `install` allows it. Where that fails, the others of "all" go

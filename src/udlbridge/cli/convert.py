@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from udlbridge.cli.targets import UserPath, check_new, force_option, json_option, report, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.words import DtypeWord
 
 
 @click.command(
@@ -24,7 +28,7 @@ from udlbridge.cli.targets import UserPath, check_new, force_option, json_option
 )
 @json_option
 @force_option
-def command(source: Path, target: Path, dtype: str | None, spec: Path | None, json_file: Path | None) -> None:
+def command(source: Path, target: Path, dtype: DtypeWord | None, spec: Path | None, json_file: Path | None) -> None:
     """Convert a network from one file format to another, by the endings of the names.
 
     .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load).

@@ -25,7 +25,8 @@ from udlbridge.cli.targets import UserPath, check_new, force_option, forced, jso
 if TYPE_CHECKING:
     import numpy as np
 
-    from udlbridge.backends.jobs import StorageWord
+    from udlbridge.backends.reduction import Outputs
+    from udlbridge.words import StorageWord
 
 SHOWN = 200
 """Samples of a kernel that the picture in its page shows."""
@@ -91,7 +92,7 @@ def command(
     sample_options: Samples,
     columns: Named | None,
     seed: int,
-    outputs: str,
+    outputs: Outputs,
     params: tuple[str, ...],
     backend: str | None,
     dtype: str | None,

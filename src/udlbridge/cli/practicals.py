@@ -15,6 +15,8 @@ from udlbridge.cli.targets import UserPath, force_option, json_option, plot_opti
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from udlbridge.words import EngineWord
+
 practical_data_option = click.option(
     "--data",
     "folder",
@@ -65,7 +67,7 @@ def command(context: click.Context) -> None:
 @force_option
 def run(
     names: tuple[str, ...],
-    backend: str | None,
+    backend: EngineWord | None,
     full: bool,
     folder: Path | None,
     plots: Path | None,
@@ -128,7 +130,9 @@ def run(
 )
 @json_option
 @force_option
-def table(names: tuple[str, ...], backend: str, folder: Path | None, page: Path | None, json_file: Path | None) -> None:
+def table(
+    names: tuple[str, ...], backend: EngineWord, folder: Path | None, page: Path | None, json_file: Path | None
+) -> None:
     """Compare the figures of the sources of NAMES (or "all") with ours, in every engine, as Markdown tables."""
     from udlbridge import backends
     from udlbridge.atomic import check_target
@@ -156,7 +160,11 @@ def table(names: tuple[str, ...], backend: str, folder: Path | None, page: Path 
 
 
 def _write(
-    html: Path, results: dict[str, dict[str, Any]], engine: str, counts: dict[str, _Count], json_file: Path | None
+    html: Path,
+    results: dict[str, dict[str, Any]],
+    engine: EngineWord,
+    counts: dict[str, _Count],
+    json_file: Path | None,
 ) -> None:
     """The page of practicals: their figures on every engine, and their pictures on the first one."""
     from udlbridge.udl import practicals
@@ -175,7 +183,7 @@ def _write(
     write_page(html, "\n".join(text), tables, pictures, json_file)
 
 
-def _pictures(name: str, title: str, engine: str) -> dict[str, Figure]:
+def _pictures(name: str, title: str, engine: EngineWord) -> dict[str, Figure]:
     from udlbridge.udl import practicals
 
     found = practicals.drawn(name, engine)
@@ -191,7 +199,7 @@ def _full_names(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(practicals.full_name(name) for name in names))
 
 
-def _one(name: str, engine: str, full: bool, plots: Path | None, json_file: Path | None) -> dict[str, Any]:
+def _one(name: str, engine: EngineWord, full: bool, plots: Path | None, json_file: Path | None) -> dict[str, Any]:
     """Run and report one practical with one engine; an error of this package is part of the result."""
     import time
 

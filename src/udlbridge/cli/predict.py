@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import as_images, cast_option, halves, labelled, labels_option
 from udlbridge.cli.targets import UserPath, force_option, json_option, old_or_new_file, report, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.backends.reduction import Outputs
+    from udlbridge.words import EngineWord
 
 USUAL = 1000
 """Images of MNIST to learn from, and to test on."""
@@ -101,8 +105,8 @@ def command(
     y2_file: Named | None,
     cast: bool,
     seed: int,
-    outputs: str,
-    backend: str | None,
+    outputs: Outputs,
+    backend: EngineWord | None,
     dtype: str | None,
     diag_reg: float,
     tolerance: float,

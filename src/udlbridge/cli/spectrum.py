@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,10 @@ from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import load_array
 from udlbridge.cli.samples import Samples, sample_options
 from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.backends.reduction import Outputs
+    from udlbridge.words import EngineWord
 
 
 @click.command(
@@ -61,9 +65,9 @@ def command(
     model_name: str,
     output: str | None,
     sample_options: Samples,
-    outputs: str,
+    outputs: Outputs,
     params: tuple[str, ...],
-    backend: str | None,
+    backend: EngineWord | None,
     dtype: str | None,
     k: int,
     rank: int | None,

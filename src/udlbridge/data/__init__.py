@@ -20,6 +20,7 @@ from udlbridge.data import idx, sources
 from udlbridge.data.mnist1d import MNIST1D as MNIST1D
 from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import InputError
+from udlbridge.words import DtypeWord
 
 SPLITS = {"train": "train", "test": "t10k"}
 
@@ -30,7 +31,7 @@ def mnist(
     digits: Sequence[int] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
-    dtype: str = "float32",
+    dtype: DtypeWord = "float32",
 ) -> tuple[Float[np.ndarray, "n 784"], Int[np.ndarray, " n"]]:
     """Images and labels of MNIST, in the order of the files.
 

@@ -26,6 +26,7 @@ from udlbridge.data import sources
 from udlbridge.errors import DataError
 from udlbridge.paths import user_path
 from udlbridge.regular import check_readable
+from udlbridge.words import DtypeWord
 
 SHA256: dict[str, str] = {
     "train_data_x.npy": "ff0ea506fd4a77f8f9f94c541e8961699765adaf99b81aebed31a52b6caf12b8",
@@ -52,7 +53,7 @@ class MNIST1D:
     origin: str
 
 
-def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: str = "float32") -> MNIST1D:
+def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: DtypeWord = "float32") -> MNIST1D:
     """The MNIST-1D data of a course, or else new data of the same kind.
 
     Sources, in order: `folder`; the folder $UDLBRIDGE_DATA or its folder `mnist1d`, if any of the four files are there;
@@ -89,7 +90,7 @@ def _folder_of_environment() -> Path | None:
     return None
 
 
-def _samples(x: np.ndarray, dtype: str) -> np.ndarray:
+def _samples(x: np.ndarray, dtype: DtypeWord) -> np.ndarray:
     """Rows of samples; they are rounded to float32 first, as the course does it, so that both dtypes are the same."""
     return np.ascontiguousarray(x.astype(np.float32).astype(dtype))
 
@@ -140,7 +141,7 @@ def _fetched(folder: Path) -> dict[str, bytes] | str:
     return _read(folder)
 
 
-def _generated(reason: str, dtype: str) -> MNIST1D:
+def _generated(reason: str, dtype: DtypeWord) -> MNIST1D:
     """4,000 and 1,000 new samples."""
     try:
         from mnist1d.data import get_dataset_args, make_dataset

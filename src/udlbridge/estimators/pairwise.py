@@ -17,6 +17,7 @@ from udlbridge.networks.layers import Activation, Dense, Layer
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
+from udlbridge.words import EngineWord
 
 Network = str | Model | Callable[[int], Model]
 """What an estimator takes for its network: "infinite", a Model, or a function of the number of features."""
@@ -31,7 +32,7 @@ def network_kernel(
     activation: str = "relu",
     w_std: float = 2.0**0.5,
     b_std: float = 0.1,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
 ) -> Float[np.ndarray, "n m"]:
     """The NTK between samples: for `sklearn.metrics.pairwise`, `SVC(kernel=...)`, `KernelRidge(kernel=...)`.
 

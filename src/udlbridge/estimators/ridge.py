@@ -14,6 +14,7 @@ from udlbridge.errors import OptionError
 from udlbridge.estimators.pairwise import Network, network_kernel
 from udlbridge.options import checked_positive
 from udlbridge.predict.systems import training_system
+from udlbridge.words import EngineWord
 
 
 class _KernelRidge(BaseEstimator):  # type: ignore[misc]
@@ -28,7 +29,7 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
         activation: str = "relu",
         w_std: float = 2.0**0.5,
         b_std: float = 0.1,
-        backend: str | None = None,
+        backend: EngineWord | None = None,
     ) -> None:
         self.alpha = alpha
         self.network = network

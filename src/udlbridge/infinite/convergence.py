@@ -20,6 +20,7 @@ from udlbridge.networks.inputs import plausible_shape
 from udlbridge.networks.layers import Layer
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_not_negative, checked_positive
+from udlbridge.words import EngineWord
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +44,7 @@ class Convergence(Displayed):
     nngp: Mapping[str, Float[np.ndarray, " widths"]]
     single: Mapping[str, Float[np.ndarray, " widths"]]
 
-    def constant(self, engine: str) -> float:
+    def constant(self, engine: EngineWord) -> float:
         """The largest distance of the NTK times sqrt(width x draws): bounded, where the formulas are right."""
         return float(np.max(self.ntk[engine] * np.sqrt(np.array(self.widths) * self.draws)))
 
@@ -82,7 +83,7 @@ def converges(
     x: np.ndarray | None = None,
     w_std: float = 1.0,
     b_std: float = 0.0,
-    engines: str | Sequence[str] | None = None,
+    engines: str | Sequence[EngineWord] | None = None,
     seed: int = 0,
 ) -> Convergence:
     """Draw finite networks in the NTK parameterization, and compare their empirical kernels with the infinite ones.
@@ -165,7 +166,9 @@ def _scale(name: str, shape: tuple[int, ...], w_std: float, b_std: float) -> flo
     return b_std if len(shape) == 1 else w_std / math.sqrt(math.prod(shape[1:]))
 
 
-def _empirical(model: Model, x: np.ndarray, w_std: float, b_std: float, engine: str) -> tuple[np.ndarray, np.ndarray]:
+def _empirical(
+    model: Model, x: np.ndarray, w_std: float, b_std: float, engine: EngineWord
+) -> tuple[np.ndarray, np.ndarray]:
     """The NTK by the factors of the parameterization, and the NNGP kernel of the last hidden layer's features.
 
     d f / d omega = scale d f / d theta: parameters of one scale go together. The last layer's own share of the kernel,

@@ -23,6 +23,7 @@ from udlbridge.networks.layers import GlobalMeanPool, Layer, MeanPool, Residual
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice, checked_not_negative, checked_positive, parse_bytes, thread_count
 from udlbridge.progress import kernel_progress
+from udlbridge.words import EngineWord
 
 COPIES = 12
 """Arrays of a block's size that exist at once: both kernels, and what an activation makes on its way."""
@@ -50,7 +51,7 @@ def kernels(
     get: str | Sequence[str] = ("nngp", "ntk"),
     memory: int | str = "2GB",
     threads: int | None = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     out: Mapping[str, np.ndarray] | None = None,
     progress: bool | None = False,
 ) -> Kernels:

@@ -139,7 +139,7 @@ def compute_kernel(
         parse_bytes(memory),
     )
     network, samples = own_samples(model, x, "x")
-    network = Model(network.layers, dtype=network.dtype.name)  # weights play no part: those of the default seed
+    network = Model(network.layers, dtype=network.dtype)  # weights play no part: those of the default seed
     # What cannot be shows before anything is written.
     kernels(
         network, samples[:1], w_std=w_std, b_std=b_std, parameterization=parameterization, threads=threads,

@@ -13,9 +13,10 @@ from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
+from udlbridge.words import EngineWord
 
 
-def outputs(model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None) -> np.ndarray:
+def outputs(model: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None) -> np.ndarray:
     """f(x) in inference mode.
 
     Args:
@@ -40,7 +41,9 @@ def outputs(model: Model | Any, x: Any, *, backend: str | None = None, output: A
     return backends.get(checked_engine(model, backend)).outputs(model, batch)
 
 
-def jacobian(model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None) -> dict[str, np.ndarray]:
+def jacobian(
+    model: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None
+) -> dict[str, np.ndarray]:
     """J[i, a, ...] = d f_a(x_i) / d theta, in named blocks.
 
     Args:
@@ -68,7 +71,7 @@ def jacobian(model: Model | Any, x: Any, *, backend: str | None = None, output: 
 
 
 def input_jacobian(
-    model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
+    model: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None
 ) -> Float[np.ndarray, "n outputs *features"]:
     """d f_a(x_i) / d x_i, the derivatives of the outputs with respect to the inputs.
 
@@ -104,7 +107,7 @@ def input_jacobian(
 
 
 def input_hessian(
-    model: Model | Any, x: Any, *, backend: str | None = None, output: Any = None
+    model: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None
 ) -> Float[np.ndarray, "n outputs *features_features"]:
     """d2 f_a(x_i) / d x_i d x_i, the second derivatives of the outputs with respect to the inputs, exact.
 

@@ -13,6 +13,7 @@ from udlbridge.backends.engine import Engine
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
+from udlbridge.words import EngineWord
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TaylorExpansion:
     degree: int
 
     def outputs(
-        self, at: Model | Mapping[str, np.ndarray], x: np.ndarray, *, backend: str | None = None
+        self, at: Model | Mapping[str, np.ndarray], x: np.ndarray, *, backend: EngineWord | None = None
     ) -> Float[np.ndarray, "n outputs"]:
         """The polynomial's value at other parameters.
 

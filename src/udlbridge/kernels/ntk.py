@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.backends.jobs import MethodWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import ShapeError
 from udlbridge.kernels.finite import check_finite
@@ -22,6 +21,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, names_by_layer
 from udlbridge.progress import kernel_progress
+from udlbridge.words import EngineWord, MethodWord
 
 
 def ntk(
@@ -31,7 +31,7 @@ def ntk(
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
@@ -95,7 +95,7 @@ def layer_kernels(
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,

@@ -19,6 +19,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count
+from udlbridge.words import DtypeWord, EngineName, EngineWord
 
 BATCH = 4096
 """Samples that an engine gets at a time, unless told otherwise."""
@@ -53,11 +54,11 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         return view
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> EngineName:
         """The name of the engine."""
         return self._engine.name
 
-    def astype(self, dtype: str) -> NTKOperator:
+    def astype(self, dtype: DtypeWord) -> NTKOperator:
         """The operator of the same network and samples, converted to "float32" or "float64"; itself, if they are that.
 
         Raises:
@@ -180,7 +181,7 @@ def ntk_operator(
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     batch: int = BATCH,
     threads: int | None = None,
     output: Any = None,

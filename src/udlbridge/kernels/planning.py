@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.backends.jobs import MethodWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.sites import activation_numbers, samples_together
 from udlbridge.errors import OptionError
@@ -23,6 +22,7 @@ from udlbridge.networks.inputs import plausible_shape, random_batch
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_flag, checked_shape, show_bytes
+from udlbridge.words import EngineWord, MethodWord
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 64
 SHORTEST_BLOCK = 256
@@ -40,7 +40,7 @@ def plan(
     sample_shape: tuple[int, ...] | None = None,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,

@@ -15,6 +15,7 @@ from udlbridge.networks.inputs import check_model, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
 from udlbridge.options import parse_bytes, thread_count
+from udlbridge.words import EngineName
 
 DEFAULT_MEMORY = "2GB"
 
@@ -115,7 +116,7 @@ def as_network(model: Any, *, output: Any = None) -> Any:
     return ModuleNetwork(model, output)
 
 
-def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> str:
+def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> EngineName:
     """The name of the engine that computes the network.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.errors import ConversionError
+from udlbridge.words import DtypeWord
 
 
 class ForeignNetwork(ABC):
@@ -79,7 +80,7 @@ class ForeignNetwork(ABC):
         return groups
 
     @abstractmethod
-    def astype(self, dtype: str) -> ForeignNetwork:
+    def astype(self, dtype: DtypeWord) -> ForeignNetwork:
         """A copy that computes in "float32" or "float64"."""
 
     def _lacks(self, what: str) -> ConversionError:

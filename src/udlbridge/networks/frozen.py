@@ -15,6 +15,7 @@ from udlbridge.errors import ModelFileError
 from udlbridge.networks.files import write_safetensors
 from udlbridge.networks.init import FLOATS
 from udlbridge.paths import user_path
+from udlbridge.words import FloatWord
 
 FOREIGN = (".npz", ".pt", ".pth", ".json")
 """Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
@@ -32,7 +33,7 @@ class FrozenNetwork:
 
     _params: Mapping[str, np.ndarray]
     _buffers: Mapping[str, np.ndarray]
-    _dtype: str
+    _dtype: FloatWord
     _hash: str | None
 
     @property

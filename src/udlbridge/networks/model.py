@@ -22,6 +22,7 @@ from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 from udlbridge.networks.summaries import Summary
 from udlbridge.paths import user_path
+from udlbridge.words import DtypeWord, FloatWord
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ class Model(FrozenNetwork, Displayed):
         params: Mapping[str, np.ndarray] | None = None,
         *,
         seed: int = 0,
-        dtype: str = "float32",
+        dtype: DtypeWord = "float32",
     ) -> None:
         if isinstance(params, Layer):
             raise LayerError(
@@ -159,7 +160,7 @@ class Model(FrozenNetwork, Displayed):
         dtype = found.pop() if len(found) == 1 else self.dtype
         return {name: value.astype(dtype) for name, value in self._buffers.items()}
 
-    def astype(self, dtype: str | np.dtype[Any]) -> Model:
+    def astype(self, dtype: DtypeWord) -> Model:
         """The same model with its parameters converted to "float32" or "float64".
 
         Raises:
@@ -169,7 +170,7 @@ class Model(FrozenNetwork, Displayed):
         target = FLOATS[checked_dtype(dtype)]
         with np.errstate(over="ignore"):  # a number that is too large is refused by its name
             values = {name: value.astype(target) for name, value in self.arrays.items()}
-        return Model(self._layers, values, dtype=target.name)
+        return Model(self._layers, values, dtype=target)
 
     def spec(self) -> dict[str, Any]:
         """The architecture as JSON-ready data, without parameters."""
@@ -228,11 +229,11 @@ class Model(FrozenNetwork, Displayed):
         require_buffers(layers, params, source)
         return Model(layers, params, dtype=dtype)
 
-    def __getstate__(self) -> tuple[tuple[Layer, ...], dict[str, np.ndarray], str]:
+    def __getstate__(self) -> tuple[tuple[Layer, ...], dict[str, np.ndarray], FloatWord]:
         """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""
         return self._layers, self.arrays, self._dtype
 
-    def __setstate__(self, state: tuple[tuple[Layer, ...], dict[str, np.ndarray], str]) -> None:
+    def __setstate__(self, state: tuple[tuple[Layer, ...], dict[str, np.ndarray], FloatWord]) -> None:
         layers, arrays, dtype = state
         Model.__init__(self, layers, arrays, dtype=dtype)
 

@@ -33,29 +33,30 @@ from udlbridge.networks.layers import (
     Take,
 )
 from udlbridge.networks.model import Model
+from udlbridge.words import DtypeWord
 
 NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)
 """The two fixed data points of the notebook's first method, (2, 2)."""
 
 
-def three_layer_sigmoid(seed: int = 0, dtype: str = "float32") -> Model:
+def three_layer_sigmoid(seed: int = 0, dtype: DtypeWord = "float32") -> Model:
     """The Flux notebook's `model_3LS`: 784-60-60-10, a sigmoid on every layer, then softmax. P = 51,370."""
     layers = [Dense(784, 60, "sigmoid"), Dense(60, 60, "sigmoid"), Dense(60, 10, "sigmoid"), Softmax()]
     return Model(layers, seed=seed, dtype=dtype)
 
 
-def notebook_method1(seed: int = 0, dtype: str = "float32") -> Model:
+def notebook_method1(seed: int = 0, dtype: DtypeWord = "float32") -> Model:
     """The Flux notebook's fixed network: 2-2-1, linear, every weight and bias one, whatever the seed. P = 9."""
     model = Model([Dense(2, 2), Dense(2, 1)], seed=seed, dtype=dtype)
     return model.with_params({name: np.ones_like(value) for name, value in model.params.items()})
 
 
-def hidden_relu(width: int = 2000, n_classes: int = 2, seed: int = 0, dtype: str = "float32") -> Model:
+def hidden_relu(width: int = 2000, n_classes: int = 2, seed: int = 0, dtype: DtypeWord = "float32") -> Model:
     """The alignment notebook's network: 784 - `width` ReLU - `n_classes`, linear readout."""
     return Model([Dense(784, width, "relu"), Dense(width, n_classes)], seed=seed, dtype=dtype)
 
 
-def lenet5(seed: int = 0, dtype: str = "float32") -> Model:
+def lenet5(seed: int = 0, dtype: DtypeWord = "float32") -> Model:
     """LeNet-5 for samples (1, 28, 28), with tanh, max pooling and a linear readout of 10. P = 61,706.
 
     Source: LeCun, Bottou, Bengio, Haffner (1998), section II.B, in the common form without its partial connections.
@@ -68,7 +69,7 @@ def lenet5(seed: int = 0, dtype: str = "float32") -> Model:
     return Model(layers, seed=seed, dtype=dtype)
 
 
-def small_resnet(norm: str = "group", blocks: int = 1, seed: int = 0, dtype: str = "float32") -> Model:
+def small_resnet(norm: str = "group", blocks: int = 1, seed: int = 0, dtype: DtypeWord = "float32") -> Model:
     """A residual network for samples (3, 32, 32): three stages of 16, 32 and 64 channels, and a readout of 10.
 
     Args:
@@ -106,7 +107,7 @@ def small_resnet(norm: str = "group", blocks: int = 1, seed: int = 0, dtype: str
 
 
 def small_transformer(
-    vocabulary: int = 50, length: int = 16, width: int = 32, heads: int = 4, seed: int = 0, dtype: str = "float32"
+    vocabulary: int = 50, length: int = 16, width: int = 32, heads: int = 4, seed: int = 0, dtype: DtypeWord = "float32"
 ) -> Model:
     """A causal transformer of two blocks on tokens (length,), with the logits of the next token as outputs.
 
@@ -125,7 +126,7 @@ def gpt2(
     blocks: int = 12,
     inner: int | None = None,
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: DtypeWord = "float32",
 ) -> Model:
     """GPT-2 in its small size, on tokens (T,), T at most `length`, with the logits of the next token as outputs.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from udlbridge.arrays import as_array, has_dtype
 from udlbridge.errors import DTypeError, InputError, ParameterError
 from udlbridge.networks.init import FLOATS
 from udlbridge.networks.layers import Shape
+from udlbridge.words import FloatWord
 
 
-def checked_dtype(dtype: object) -> str:
+def checked_dtype(dtype: object) -> FloatWord:
     """The name of a dtype that a model may have.
 
     Raises:
@@ -29,7 +30,7 @@ def checked_dtype(dtype: object) -> str:
             allowed="float32 (for scale), float64 (for checking)",
             remedy='say dtype="float32" or dtype="float64"',
         )
-    return str(name)
+    return cast(FloatWord, str(name))
 
 
 def as_parameter(name: str, value: object, wanted: np.dtype[Any] | str) -> np.ndarray:
@@ -46,7 +47,7 @@ def as_parameter(name: str, value: object, wanted: np.dtype[Any] | str) -> np.nd
 
 def checked_arrays(
     params: Mapping[str, np.ndarray], trained: Mapping[str, Shape], buffers: Mapping[str, Shape], dtype: str
-) -> tuple[dict[str, np.ndarray], str]:
+) -> tuple[dict[str, np.ndarray], FloatWord]:
     """Checked copies of the parameters and of the buffers that are among them, and the dtype of all.
 
     `trained` and `buffers` are the shapes that the layers ask for; `dtype` is that of lists of Python's numbers, which
@@ -83,7 +84,7 @@ def checked_arrays(
             raise ParameterError(
                 f"{name} has a negative entry", allowed="variances of at least 0", remedy="check the order of names"
             )
-    return values, dtypes.pop() if dtypes else dtype
+    return values, checked_dtype(dtypes.pop() if dtypes else dtype)
 
 
 def _check_names(params: Mapping[str, np.ndarray], expected: Mapping[str, Shape], listing: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from udlbridge.errors import ModelFileError, ParameterError
 from udlbridge.networks.layers import Layer, layer_from_spec
+from udlbridge.networks.parameters import checked_dtype
+from udlbridge.words import FloatWord
 
 FORMAT_VERSION = 1
 """Version of the spec in a model file. It grows when an older reader could misread a newer file."""
@@ -22,7 +24,7 @@ def spec_of(layers: Iterable[Layer], dtype: str) -> dict[str, Any]:
     return {"format": FORMAT_VERSION, "dtype": dtype, "layers": [layer.spec() for layer in layers]}
 
 
-def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
+def parsed_spec(spec: str, source: str) -> tuple[list[Layer], FloatWord]:
     """The layers and the dtype of a spec in JSON text, `json.dumps(spec_of(...))`.
 
     Raises:
@@ -48,7 +50,7 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], str]:
             remedy=remedy,
         )
     try:
-        return [layer_from_spec(layer) for layer in described], str(dtype)
+        return [layer_from_spec(layer) for layer in described], checked_dtype(dtype)
     except RecursionError:
         raise ModelFileError(
             f"{source} has layers in layers without end", allowed="branches a few deep", remedy="save it again"

@@ -16,6 +16,7 @@ from udlbridge.kernels.request import as_network
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
+from udlbridge.words import EngineWord
 
 ROWS = 1024
 """Test samples whose kernel against all training samples is computed at a time."""
@@ -44,7 +45,7 @@ def predicted_outputs(
     coefficients: Float[np.ndarray, "n outputs"],
     *,
     outputs: Outputs,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     memory: int | str = "2GB",
 ) -> Float[np.ndarray, "m outputs"]:
     """K(x_test, x_train) c, some test samples at a time; the kernel of all is never held.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from udlbridge import backends
-from udlbridge.backends.jobs import MethodWord, StorageWord
 from udlbridge.backends.reduction import Outputs
 from udlbridge.errors import StoreError
 from udlbridge.kernels.calibration import calibrated
@@ -23,6 +22,7 @@ from udlbridge.store.filling import fill, try_out
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.removing import check_removable, remove_store
+from udlbridge.words import EngineWord, MethodWord, StorageWord
 
 CALIBRATED_FROM = 2e12
 """Operations from which on a time is predicted unasked. The prediction costs two seconds; two cores take twenty or more
@@ -36,7 +36,7 @@ def compute_kernel(
     *,
     outputs: Outputs = "trace",
     params: Selection = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,

@@ -20,6 +20,7 @@ from udlbridge.options import checked_count
 from udlbridge.store.creating import check_room
 from udlbridge.store.filling import fill, plan_as_begun, request_as_begun
 from udlbridge.store.writing import WritableStore
+from udlbridge.words import EngineWord
 
 
 class KernelStore(WritableStore):
@@ -64,7 +65,7 @@ class KernelStore(WritableStore):
         self,
         x_new: Any,
         *,
-        backend: str | None = None,
+        backend: EngineWord | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
         device: str | None = None,
@@ -106,7 +107,7 @@ class KernelStore(WritableStore):
     def repair(
         self,
         *,
-        backend: str | None = None,
+        backend: EngineWord | None = None,
         memory: int | str = DEFAULT_MEMORY,
         threads: int | None = None,
         device: str | None = None,
@@ -131,7 +132,7 @@ class KernelStore(WritableStore):
                 fill(self, request, x, plan, todo, progress)
             return len(todo)
 
-    def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: str | None = None) -> float:
+    def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: EngineWord | None = None) -> float:
         """Compute random tiles again in float64.
 
         Args:

@@ -39,13 +39,14 @@ from udlbridge.training.loop import train
 from udlbridge.training.probes import Probe
 from udlbridge.training.runs import TrainingRun
 from udlbridge.training.trainer import batch_order
+from udlbridge.words import DtypeWord, EngineWord
 
 
 def study_alignment(
     train_data: tuple[np.ndarray, np.ndarray],
     test_data: tuple[np.ndarray, np.ndarray],
     *,
-    backends: str | Sequence[str],
+    backends: str | Sequence[EngineWord],
     width: int = 2000,
     epochs: int = 6,
     batch_size: int = 200,
@@ -101,7 +102,7 @@ def study_alignment(
     if len(unknown):
         raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
     y_test = np.searchsorted(digits, y_test)
-    start = _start(width, len(digits), seed, init, x.dtype.name) if model is None else model
+    start = _start(width, len(digits), seed, init, x.dtype) if model is None else model
     shapes = _shapes(start, x, x_test, len(digits))
     indices = np.arange(len(x))
     if batches is not None:
@@ -143,7 +144,7 @@ def study_alignment(
     )
 
 
-def _start(width: int, classes: int, seed: int, init: str, dtype: str) -> Model:
+def _start(width: int, classes: int, seed: int, init: str, dtype: DtypeWord) -> Model:
     """The notebook's network with initial weights."""
     checked_choice("init", init, ("torch", "glorot"))
     model = hidden_relu(width, classes, seed=seed, dtype=dtype)

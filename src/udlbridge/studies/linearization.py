@@ -25,6 +25,7 @@ from udlbridge.predict.steps import gradient_descent
 from udlbridge.reports import json_ready
 from udlbridge.training.loop import train
 from udlbridge.training.objectives import checked_targets
+from udlbridge.words import EngineWord
 
 MARKS = 8
 """Steps at which outputs are compared, besides the start."""
@@ -84,7 +85,7 @@ def study_linearization(
     steps: int = 64,
     draws: int = 4,
     rate: float = 0.2,
-    engines: str | Sequence[str] | None = None,
+    engines: str | Sequence[EngineWord] | None = None,
     seed: int = 0,
 ) -> LinearizationStudy:
     """Train a network and its linearisation by full-batch gradient descent on the mean squared error, width by width.
@@ -128,7 +129,7 @@ def study_linearization(
     for row, width in enumerate(counts):
         layers = widened(model.layers, width, batch.shape[1:])
         for draw in range(draws):
-            start = Model(layers, seed=seed + draw, dtype=model.dtype.name)
+            start = Model(layers, seed=seed + draw, dtype=model.dtype)
             kernels = {name: ntk(start, batch, outputs="full", backend=name) for name in names}
             # The largest rate is that of 0.5 / (n O) sum (f - y)^2; the loss "mse" is twice that.
             own = rate * max_learning_rate(kernels[names[0]], size=targets.size) / 2
@@ -142,7 +143,13 @@ def study_linearization(
 
 
 def _departures(
-    start: Model, x: np.ndarray, y: np.ndarray, kernel: np.ndarray, marks: Sequence[int], rate: float, engine: str
+    start: Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    kernel: np.ndarray,
+    marks: Sequence[int],
+    rate: float,
+    engine: EngineWord,
 ) -> tuple[Float[np.ndarray, " marks"], Float[np.ndarray, " marks"]]:
     """How far the network, and the closed form, are from the linearised network after so many steps."""
     settings: dict[str, Any] = {

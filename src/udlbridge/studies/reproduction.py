@@ -21,6 +21,7 @@ from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
 from udlbridge.studies.recorded import flux
 from udlbridge.tolerances import budget, relative_difference
+from udlbridge.words import EngineWord
 
 RECORDED = "recorded Flux"
 
@@ -151,7 +152,7 @@ def reproduce(
     return Reproduction(method1, method2, tuple(rows), dict(skipped or {}), versions)
 
 
-def _result(model: Model, x: np.ndarray, backend: str) -> KernelResult:
+def _result(model: Model, x: np.ndarray, backend: EngineWord) -> KernelResult:
     kernel = ntk(model, x, outputs=0, backend=backend)
     return KernelResult(kernel, spectrum(kernel, rank=model.n_params))
 

@@ -24,10 +24,11 @@ from udlbridge.networks.model import Model
 from udlbridge.testing.conformance import CHECKS as CHECKS
 from udlbridge.testing.conformance import check_backend as check_backend
 from udlbridge.tolerances import budget
+from udlbridge.words import EngineWord
 
 
 def assert_consistent(
-    model: Model, x: np.ndarray, *, backends: str | Sequence[str] | None = None, outputs: Outputs = "trace"
+    model: Model, x: np.ndarray, *, backends: str | Sequence[EngineWord] | None = None, outputs: Outputs = "trace"
 ) -> CheckReport:
     """Assert that all backends (or those named) agree on everything that `udlbridge.check` compares.
 

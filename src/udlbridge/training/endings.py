@@ -144,4 +144,4 @@ def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
             allowed="one distribution for each sample",
             remedy="take one of them with Take, or train on each as a sample",
         )
-    return Objective(OF_LOGITS[end.kind], Model(layers, model.arrays, dtype=model.dtype.name))
+    return Objective(OF_LOGITS[end.kind], Model(layers, model.arrays, dtype=model.dtype))

@@ -46,6 +46,7 @@ from udlbridge.training.probes import Callback
 from udlbridge.training.runs import TrainingRun
 from udlbridge.training.schedules import checked_schedule
 from udlbridge.training.trainer import Trainer
+from udlbridge.words import EngineWord, OptimizerWord
 
 
 def loss_gradient(
@@ -54,7 +55,7 @@ def loss_gradient(
     y: Any,
     *,
     loss: Loss = "cross_entropy",
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     output: Any = None,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch, and its derivative with respect to every parameter.
@@ -93,9 +94,9 @@ def train(
     *,
     epochs: int,
     batch_size: int | None = None,
-    backend: str | None = None,
+    backend: EngineWord | None = None,
     loss: Loss = "cross_entropy",
-    optimizer: Any = ("sgd", {"lr": 0.01}),
+    optimizer: OptimizerWord | tuple[OptimizerWord, Mapping[str, Any]] = ("sgd", {"lr": 0.01}),
     seed: int = 0,
     orders: np.ndarray | None = None,
     lr_groups: Mapping[str, float] | None = None,

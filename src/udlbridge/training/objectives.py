@@ -12,6 +12,7 @@ from udlbridge.backends.jobs import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.options import checked_positive
 from udlbridge.texts import nearest
+from udlbridge.words import LossWord
 
 LOSSES: dict[str, str] = {
     "mse": "mean over samples and outputs of (f - y)^2",
@@ -21,6 +22,13 @@ LOSSES: dict[str, str] = {
     "LogSoftmax (log p are); after a sigmoid, mean over samples and outputs of -(y log p + (1 - y) log(1 - p))",
 }
 """Name of every loss, and its formula; f are the network's outputs, so the two cross-entropies take logits."""
+
+
+ALIASES = {
+    "MSELoss": "mse", "CrossEntropyLoss": "cross_entropy", "BCEWithLogitsLoss": "binary_cross_entropy",
+    "NLLLoss": "nll",
+}  # fmt: skip
+"""What PyTorch calls them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +48,7 @@ class Sobolev:
         object.__setattr__(self, "weight", checked_positive("weight", self.weight))
 
 
-Loss = str | Sobolev
+Loss = LossWord | Sobolev
 
 
 def checked_loss(loss: object) -> str:
@@ -51,7 +59,7 @@ def checked_loss(loss: object) -> str:
     """
     if isinstance(loss, Sobolev):
         return "sobolev"
-    name = loss
+    name = ALIASES.get(loss, loss) if isinstance(loss, str) else loss
     if isinstance(name, str) and name in LOSSES:
         return name
     remedy = f"choose one of these names{nearest(name, LOSSES)}"

@@ -19,6 +19,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, whole
 from udlbridge.training.checksums import checksum
+from udlbridge.words import EngineWord
 
 Measurement = Mapping[str, np.ndarray | float]
 Measure = Callable[[Model], Measurement]
@@ -40,7 +41,7 @@ class Callback(Protocol):
     def every(self) -> int:
         """How many steps lie between two measurements."""
 
-    def begin(self, start: Model, backend: str) -> Measure:
+    def begin(self, start: Model, backend: EngineWord) -> Measure:
         """What measures a model, given the model before training and the engine that trains."""
 
 
@@ -123,7 +124,7 @@ class Probe:
             "outputs": self.outputs,
         }
 
-    def begin(self, start: Model, backend: str) -> Measure:
+    def begin(self, start: Model, backend: EngineWord) -> Measure:
         """The measurements, with K_0 computed once if it is needed.
 
         Raises:
@@ -158,5 +159,5 @@ class Probe:
 
         return measure
 
-    def _ntk(self, model: Model, backend: str) -> np.ndarray:
+    def _ntk(self, model: Model, backend: EngineWord) -> np.ndarray:
         return ntk(model, self.x, outputs=self.outputs, backend=backend)

@@ -22,6 +22,7 @@ from udlbridge.networks.layers import layer_from_spec
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import require_buffers
 from udlbridge.paths import user_path
+from udlbridge.words import EngineName
 
 RUN_FORMAT = 1
 """Version of the run file. It grows when an older reader could misread a newer file."""
@@ -62,7 +63,7 @@ class TrainingRun(Displayed):
     plan: Mapping[str, Any]
     state: TrainState
     epochs: int
-    backend: str
+    backend: EngineName
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
 

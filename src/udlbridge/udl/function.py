@@ -11,6 +11,7 @@ from udlbridge import backends
 from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
 from udlbridge.udl.expressions import Expression, program, result_shape
+from udlbridge.words import EngineWord
 
 
 class Function:
@@ -33,7 +34,7 @@ class Function:
         (5.0, array([2., 4.]))
     """
 
-    def __init__(self, formula: Callable[[Expression], Expression], *, backend: str | None = None) -> None:
+    def __init__(self, formula: Callable[[Expression], Expression], *, backend: EngineWord | None = None) -> None:
         self.program = program(formula)
         self.backend = backend
 

@@ -25,6 +25,7 @@ from udlbridge.options import checked_positive
 from udlbridge.training.objectives import Sobolev
 from udlbridge.udl.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.udl.function import Function, checked_argument
+from udlbridge.words import EngineWord
 
 
 class Distribution(ABC):
@@ -170,7 +171,7 @@ def _without_last(shape: tuple[int, ...], size: int | None, distribution: Distri
 
 
 def negative_log_likelihood(
-    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None
+    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: EngineWord | None = None
 ) -> float:
     """-log of the probability (density) of all observations together.
 
@@ -189,14 +190,14 @@ def negative_log_likelihood(
 
 
 def negative_log_likelihood_gradient(
-    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None
+    distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: EngineWord | None = None
 ) -> np.ndarray:
     """d(negative log likelihood)/df, shaped as `f`. Arguments and errors as `negative_log_likelihood`."""
     f, y = _checked(distribution, f, y)
     return Function(lambda out: distribution.negative_log(out, y), backend=backend).gradient(f)
 
 
-def likelihood(distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
+def likelihood(distribution: Distribution, f: np.ndarray, y: np.ndarray, *, backend: EngineWord | None = None) -> float:
     """The probability (density) of all observations together; 0 where it is too small for a float, inf where too large.
 
     Computed from its logarithm. Arguments and errors as `negative_log_likelihood`.
@@ -207,7 +208,7 @@ def likelihood(distribution: Distribution, f: np.ndarray, y: np.ndarray, *, back
         return math.inf
 
 
-def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: str | None = None) -> float:
+def sum_of_squares(f: np.ndarray, y: np.ndarray, *, backend: EngineWord | None = None) -> float:
     """sum (f - y)^2 (equation 5.10). Arguments and errors as `negative_log_likelihood`."""
     f, y = _checked(Gaussian(), f, y)
     return Function(lambda out: total((out - y) ** 2), backend=backend).value(f)

@@ -20,6 +20,7 @@ from udlbridge.training.loop import loss_gradient
 from udlbridge.training.objectives import Loss
 from udlbridge.udl.expressions import Expression
 from udlbridge.udl.function import Function
+from udlbridge.words import EngineWord
 
 
 class ParameterVector:
@@ -68,7 +69,12 @@ class ModelFunction(ParameterVector):
     """
 
     def __init__(
-        self, model: Model, x: np.ndarray, loss: Callable[[Expression], Expression], *, backend: str | None = None
+        self,
+        model: Model,
+        x: np.ndarray,
+        loss: Callable[[Expression], Expression],
+        *,
+        backend: EngineWord | None = None,
     ) -> None:
         super().__init__(model)
         self.x, self.backend = x, backend
@@ -110,7 +116,13 @@ class LossFunction(ParameterVector):
     """
 
     def __init__(
-        self, model: Model, x: np.ndarray, y: np.ndarray, *, loss: Loss = "cross_entropy", backend: str | None = None
+        self,
+        model: Model,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        loss: Loss = "cross_entropy",
+        backend: EngineWord | None = None,
     ) -> None:
         super().__init__(model)
         self.x, self.y, self.loss, self.backend = x, y, loss, backend

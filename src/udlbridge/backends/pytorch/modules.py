@@ -28,6 +28,7 @@ from udlbridge.errors import ConversionError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.parameters import checked_arrays
 from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.words import DtypeWord
 
 AT_ONCE = 64
 """Samples whose layers are looked at together: all of their outputs are held for the way back."""
@@ -62,7 +63,7 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         output = self._output
         return getattr(output, "__qualname__", type(output).__qualname__) if callable(output) else repr(output)
 
-    def astype(self, dtype: str) -> ModuleNetwork:
+    def astype(self, dtype: DtypeWord) -> ModuleNetwork:
         """Of a copy of the module, with all real numbers in that dtype."""
         wanted = torch.float64 if dtype == "float64" else torch.float32
         return self._copied(lambda _, value: value, wanted)

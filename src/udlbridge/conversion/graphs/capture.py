@@ -130,7 +130,7 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
             buffers={**{name: value.numpy() for name, value in buffers.items()}, **constants},
             sample_shape=batch.shape[1:],
             tokens=batch.dtype.kind in "iu",
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=np.dtype(str(dtype).removeprefix("torch.")),
             aliases={name: first[id(value)] for name, value in trained.items() if first[id(value)] != name},
         )
     except GraphError as error:

@@ -11,6 +11,7 @@ from udlbridge.arrays import has_dtype
 from udlbridge.errors import GraphError, ParameterError
 from udlbridge.networks.init import FLOATS
 from udlbridge.networks.parameters import as_parameter, checked_dtype
+from udlbridge.words import DtypeWord, FloatWord
 
 INPUT = "x"
 """The name of the value that the samples are."""
@@ -25,7 +26,7 @@ def taken_arrays(given: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:
     return {name: _frozen(every[name]) for name in given}
 
 
-def common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray], dtype: str) -> str:
+def common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray], dtype: DtypeWord) -> FloatWord:
     """The dtype of all numbers, or `dtype` where there are none.
 
     Raises:
@@ -53,7 +54,7 @@ def common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndar
             allowed="one dtype for all",
             remedy="convert them with .astype",
         )
-    return next(iter(found), checked_dtype(dtype))
+    return checked_dtype(next(iter(found), dtype))
 
 
 def check_names(

@@ -28,6 +28,7 @@ from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, c
 from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
 from udlbridge.paths import user_path
+from udlbridge.words import DtypeWord
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
 """Kinds of values by the kind of a NumPy dtype."""
@@ -72,7 +73,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
         buffers: Mapping[str, np.ndarray] | None = None,
         sample_shape: Sequence[int],
         tokens: bool = False,
-        dtype: str = "float32",
+        dtype: DtypeWord = "float32",
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         arrays = taken_arrays({**params, **(buffers or {})}, checked_dtype(dtype))
@@ -227,7 +228,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
         """
         return self._with(self._params, self._buffers, nodes=self._nodes[: index + 1])
 
-    def astype(self, dtype: str | np.dtype[Any]) -> Graph:
+    def astype(self, dtype: DtypeWord) -> Graph:
         """The same graph with its numbers converted to "float32" or "float64"."""
         name = checked_dtype(dtype)
         arrays = {key: v.astype(FLOATS[name]) if v.dtype.kind == "f" else v for key, v in self.arrays.items()}
@@ -239,7 +240,7 @@ class Graph(FrozenNetwork, ForeignNetwork):
         self,
         params: Mapping[str, np.ndarray],
         buffers: Mapping[str, np.ndarray],
-        dtype: str | None = None,
+        dtype: DtypeWord | None = None,
         nodes: tuple[Node, ...] | None = None,
     ) -> Graph:
         """With other arrays; and with other nodes, of which the last gives the output."""

@@ -33,8 +33,12 @@ ACTIVATIONS: dict[str, str] = {
 }
 """Name of every activation, and its formula. `gelu` alone is refused: Flux and PyTorch mean different functions."""
 
-ALIASES = {"silu": "swish", "leaky_relu": "leakyrelu"}
-"""What PyTorch calls two of them."""
+ALIASES = {
+    "silu": "swish", "leaky_relu": "leakyrelu", "Identity": "identity", "ReLU": "relu", "Sigmoid": "sigmoid",
+    "Tanh": "tanh", "Softplus": "softplus", "SiLU": "swish", "ELU": "elu", "LeakyReLU": "leakyrelu", "SELU": "selu",
+    "Mish": "mish",
+}  # fmt: skip
+"""What PyTorch calls them, its functions and its classes."""
 
 T = TypeVar("T")
 
@@ -113,11 +117,12 @@ Axes = Annotated[int | None, _allow(lambda value: value is None or (_is_whole(va
 Flag = Annotated[bool, _allow(lambda value: isinstance(value, bool), "True or False")]
 ActivationWord = Literal[
     "identity", "relu", "sigmoid", "tanh", "gelu_tanh", "gelu_erf", "softplus", "swish", "elu", "leakyrelu", "selu",
-    "mish", "abs", "erf", "sin", "silu", "leaky_relu",
+    "mish", "abs", "erf", "sin",
+    "silu", "leaky_relu", "Identity", "ReLU", "Sigmoid", "Tanh", "Softplus", "SiLU", "ELU", "LeakyReLU", "SELU", "Mish",
 ]  # fmt: skip
 """`ACTIVATIONS`, and what else they are called, as type checkers and editors want to read them."""
 ActivationName = Annotated[ActivationWord, {"converter": _canonical, "validator": _known_activation}]
-"""The name of an activation; PyTorch's names of two of them become the names here."""
+"""The name of an activation; PyTorch's names become the names here."""
 Epsilon = Annotated[
     float,
     _allow(

@@ -33,6 +33,7 @@ from udlbridge.networks.layers import (
 )
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
+from udlbridge.words import DtypeWord
 
 # Kernels, strides and paddings differ between axes: a swapped axis must not go unseen.
 LAYERS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
@@ -106,7 +107,7 @@ SMALL = "dense"
 
 
 @cache
-def network(name: str, dtype: str = "float64") -> Model:
+def network(name: str, dtype: DtypeWord = "float64") -> Model:
     """A network in which nothing is zero or one: biases, scales and statistics are random too."""
     generator = np.random.default_rng(3)
     model = Model(LAYERS[name][0], seed=2, dtype="float64")

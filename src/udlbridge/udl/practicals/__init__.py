@@ -40,6 +40,7 @@ from udlbridge.udl.practicals.rows import printed as printed
 from udlbridge.udl.practicals.rows import skipped as skipped
 from udlbridge.udl.practicals.rows import solved as solved
 from udlbridge.udl.practicals.rows import table as table
+from udlbridge.words import EngineWord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +102,7 @@ def title(name: str) -> str:
     return (load(name).__doc__ or name).strip().splitlines()[0]
 
 
-def run(name: str, backend: str | None = None, *, full: bool = False) -> list[Row]:
+def run(name: str, backend: EngineWord | None = None, *, full: bool = False) -> list[Row]:
     """All figures of one practical, computed by one engine; with `full`, those too that take long.
 
     Raises:
@@ -116,7 +117,7 @@ def run(name: str, backend: str | None = None, *, full: bool = False) -> list[Ro
     return rows + module.full_rows(backend)
 
 
-def report(name: str, backend: str | None = None) -> str:
+def report(name: str, backend: EngineWord | None = None) -> str:
     """What a practical shows as text, above its figures; empty where figures say it all."""
     module = load(name)
     return str(module.report(backend)) if hasattr(module, "report") else ""
@@ -173,7 +174,7 @@ def style() -> dict[str, Any]:
     }
 
 
-def drawn(name: str, backend: str | None = None) -> dict[str, Figure]:
+def drawn(name: str, backend: EngineWord | None = None) -> dict[str, Figure]:
     """A practical's pictures by their labels, "" for the only one."""
     import matplotlib
 
@@ -183,7 +184,7 @@ def drawn(name: str, backend: str | None = None) -> dict[str, Figure]:
     return found if isinstance(found, dict) else {"": found}
 
 
-def save_pictures(name: str, target: Path, backend: str | None = None) -> list[Path]:
+def save_pictures(name: str, target: Path, backend: EngineWord | None = None) -> list[Path]:
     """Draw a practical's pictures into the folder `target`: NAME.png, and NAME_x.png for each that is called "x".
 
     Raises:
@@ -216,7 +217,7 @@ def main(file: str, doc: str | None) -> None:
     @click.option("--full", is_flag=True, help="Run what takes long, too.")
     @click.option("--data", type=click.Path(path_type=Path), help="Folder with data sets. [UDLBRIDGE_DATA]")
     @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the pictures.")
-    def command(backend: str | None, full: bool, data: Path | None, plot: Path | None) -> None:
+    def command(backend: EngineWord | None, full: bool, data: Path | None, plot: Path | None) -> None:
         try:
             if plot is not None:
                 prepare_folder(plot)
