@@ -11,7 +11,7 @@ import numpy as np
 from udlbridge.analysis.alignments import aligned, check_symmetric, checked_estimator, checked_kernels
 from udlbridge.analysis.hsic import LEAST
 from udlbridge.analysis.inputs import KernelLike
-from udlbridge.analysis.permuted import permuted_alignments
+from udlbridge.analysis.permuted import PermutedProducts
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import units_of
 from udlbridge.displays import Displayed
@@ -85,10 +85,10 @@ def alignment_test(
     """Test whether two kernels are aligned, against the hypothesis that their features are independent.
 
     Independent features may be paired with each other in any order, so the alignments of K1 with K2 whose samples are
-    permuted are what chance gives. All permutations are taken in one pass over tiles, after the one that the alignment
-    takes; no permuted kernel is ever formed. They are of all samples where one of the kernels is an array in memory, or
-    lazy with few features, as that of labels. Where both lie on disk, samples are permuted within tiles, which is as
-    exact a test.
+    permuted are what chance gives. The alignment and all permutations take one pass over tiles together; no permuted
+    kernel is ever formed. Permutations are of all samples where one of the kernels is an array in memory, or lazy with
+    few features, as that of labels. Where both lie on disk, samples are permuted within tiles, which is as exact a
+    test.
 
     It takes n^2 `permutations` operations (and as many for each feature of a lazy kernel). For large n, and for very
     small p-values, `permutations=0` leaves the gamma distribution alone, at the price of the alignment.
@@ -118,13 +118,15 @@ def alignment_test(
     count, seed = checked_count("permutations", permutations, 0), checked_seed(seed)
     checked_estimator(estimator)
     kernels, n = checked_kernels([k1, k2], NAMES, "unbiased", LEAST)
-    sums = statistics(kernels, tile=tile, symmetric=True)
+    tile = None if tile is None else checked_count("tile", tile, 1)
+    products = PermutedProducts(kernels, n, count, seed, tile) if count else None
+    sums = statistics(kernels, tile=tile, symmetric=True, visit=None if products is None else products.add)
     check_symmetric(sums, NAMES)
     value = float(aligned(sums, NAMES, estimator)[0, 1])
     null = np.empty(0)
     exceeding = 0
-    if count:
-        found, rounding = permuted_alignments(kernels, sums, count, seed, tile, estimator)
+    if products is not None:
+        found, rounding = products.alignments(sums, estimator)
         # Of the same sums as the others, so that permutations that change nothing come out equal but for rounding.
         exceeding = int(np.count_nonzero(found[1:] >= found[0] - rounding))
         null = found[1:]

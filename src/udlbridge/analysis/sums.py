@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.analysis.bands import Band, bands_of
+from udlbridge.analysis.bands import Band, Part, bands_of
 from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.scaling import peak_of, scale_exponent, scale_exponents
 from udlbridge.arrays import as_kernel
@@ -69,7 +69,14 @@ class Statistics:
         return max(own, 16 * np.finfo(np.float64).eps * self.inner[index, index]) if centred else own
 
 
-def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmetric: bool = False) -> Statistics:
+Visit = Callable[[Band, Part, Sequence[np.ndarray], np.ndarray], None]
+"""What else is made of the blocks of a part while they are there, in the thread that sums them. The last argument (m,)
+are the constants that come off the kernels. Threads take the bands in any order."""
+
+
+def statistics(
+    kernels: Sequence[KernelLike], *, tile: int | None = None, symmetric: bool = False, visit: Visit | None = None
+) -> Statistics:
     """One pass over all kernels together; every entry is read once.
 
     Centring is blind to a constant added to a kernel. So a large common offset is taken off, or else it would eat the
@@ -79,6 +86,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmet
         kernels: m of size (n, n).
         tile: side of the blocks that are read at once, as for `alignment`.
         symmetric: find out which kernels are not symmetric, by the difference of K v and K' v for a vector v of signs.
+        visit: is called with every part of every band, so that nothing has to be read again.
 
     Raises:
         ShapeError, DTypeError: not square, of different size, or not real.
@@ -103,7 +111,7 @@ def statistics(kernels: Sequence[KernelLike], *, tile: int | None = None, symmet
     def one(band: Band) -> Sums:
         # NaN and infinity are reported by what comes of them; errstate is a matter of each thread.
         with np.errstate(invalid="ignore", over="ignore"):
-            return _band_sums(band, shifts, n, signs)
+            return _band_sums(band, shifts, n, signs, visit)
 
     skewed = symmetric and not bands[0].triangle
     signs = np.random.default_rng(0).choice([-1.0, 1.0], n) if skewed else np.zeros(n)
@@ -197,13 +205,15 @@ class Sums(NamedTuple):
                 sums[...] *= by[:, None]
 
 
-def _band_sums(band: Band, shifts: np.ndarray, n: int, signs: np.ndarray) -> Sums:
+def _band_sums(band: Band, shifts: np.ndarray, n: int, signs: np.ndarray, visit: Visit | None) -> Sums:
     """The sums of one band, part by part, and within a part by strips that stay in the cache."""
     m, tall = len(shifts), band.rows.stop - band.rows.start
     result = Sums.zeros(m, tall, n)
     skewed = bool(signs.any())
     for part in band.parts:
         blocks = part.read()
+        if visit is not None:
+            visit(band, part, blocks, shifts)
         wide = part.columns.stop - part.columns.start
         height = max(1, min(STRIP // (m * wide), tall))
         strips = np.empty((m, height, wide))
