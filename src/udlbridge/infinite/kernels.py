@@ -28,7 +28,7 @@ from udlbridge.words import EngineWord
 COPIES = 12
 """Arrays of a block's size that exist at once: both kernels, and what an activation makes on its way."""
 
-LARGEST_BLOCK = 256
+LARGEST_BLOCK = 128
 """Samples of a block's side: what an activation makes on its way stays near the cores, and NumPy's calls few."""
 
 
