@@ -16,7 +16,7 @@ figure of the 50th epoch depends on rounding: with torch on two threads, as on t
 
 Convolution_II makes its network before it sets the seed, and initialises its linear layer anew, but not the
 convolutions: their weights, and with them its error, depend on what was drawn before. Run alone it ends elsewhere every
-time. Run behind the training of Coursework_II, as here, it ends at 11.90 with torch on two threads.
+time. Run after the training of Coursework_II, as here, it ends at 11.90 with torch on two threads.
 """
 
 from functools import cache
@@ -76,8 +76,8 @@ def as_the_source_starts(layers, n, before=1):
     return model.with_params(params), np.stack([draws.loader_order(n) for _ in range(EPOCHS)])
 
 
-def behind_coursework(n):
-    """torch's generator as the training of Coursework_II leaves it, behind weights and 50 orders of `n` samples."""
+def after_coursework(n):
+    """torch's generator as the training of Coursework_II leaves it, after weights and 50 orders of `n` samples."""
     draws = ub.init.TorchGenerator(1)
     for layer in dense():
         draws.kaiming_uniform((layer.out_features, layer.in_features))
@@ -119,7 +119,7 @@ def run(name, engine, epochs, dtype="float32"):
         layers = dense() if name == SOURCE else convolutional()
         if name == "convolutions":
             given[0], given[2] = given[0][:, None], given[2][:, None]
-        before = 1 if name == SOURCE else behind_coursework(len(found.x))
+        before = 1 if name == SOURCE else after_coursework(len(found.x))
         model, settings["orders"] = as_the_source_starts(layers, len(found.x), before)
     else:
         layers, settings["optimizer"], settings["schedule"] = TASKS[name]
@@ -149,7 +149,7 @@ def line(engine):
 
 
 def feature_maps(model, x):
-    """The maps behind each convolution, by hand: (15, length) for one sample x (40,)."""
+    """The maps after each convolution, by hand: (15, length) for one sample x (40,)."""
     maps, h = [], x[None]
     for k in range(3):
         weight, bias = (model.params[f"{k}.{name}"] for name in ("weight", "bias"))
@@ -176,7 +176,7 @@ def rows(backend=None):
         head = ub.Model(convolved.layers[: k + 1], {p: v for p, v in convolved.params.items() if int(p[0]) <= k})
         maps = ub.outputs(head, x, backend=engine)[0]
         shape = " x ".join(map(str, by_hand.shape))
-        result.append(practicals.largest_gap(f"feature maps behind convolution {k + 1}, {shape}", maps, by_hand, 1e-5))
+        result.append(practicals.largest_gap(f"feature maps after convolution {k + 1}, {shape}", maps, by_hand, 1e-5))
     for name in (*TASKS, "convolutions"):
         error = figures(run(name, engine, EPOCHS), EPOCHS)["validation error"]
         result.append(practicals.below(f"{name}: validation error (%)", line(engine), error))

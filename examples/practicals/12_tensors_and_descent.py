@@ -6,7 +6,7 @@ hand, as a Sequential model and as a subclass; a model with a switch that gives 
 
 The lab does not run as printed: `tf.constant` is spelled `tf.constnat` twice, and the layer is defined as
 `OutDenseLayer`, from `Tf.keras`, and used as `OurDenseLayer`. It checks its layer against three numbers that belong to
-TensorFlow's own random numbers behind `set_seed(1)`; those weights are given here as data (`LAYER`). TensorFlow draws
+TensorFlow's own random numbers after `set_seed(1)`; those weights are given here as data (`LAYER`). TensorFlow draws
 them with the Philox generator, key 1 and as counters what Python's `random.Random(1)` gives, Glorot-uniform, the bias
 too.
 """
