@@ -8,7 +8,7 @@ from hypothesis import given
 
 import udlbridge as ub
 from helpers import AGAINST_REFERENCE, assert_within_budget, dense_models, random_model, samples
-from udlbridge.errors import LayerError, ShapeError
+from udlbridge.errors import LayerError, NumericalError, ShapeError
 from udlbridge.networks.layers import ACTIVATIONS
 
 
@@ -189,3 +189,32 @@ def test_no_result_shares_memory_with_what_was_given(backend: str) -> None:
         ub.Model([ub.Dense(4, 1)], dtype="float64"), flat, flat[:, :1], epochs=1, loss="mse", backend=backend
     )
     assert not any(np.shares_memory(array, x) for array in run.model.params.values())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow
+def test_derivatives_that_are_not_finite_are_refused_with_the_entry(backend: str) -> None:
+    def steep(activation: str) -> ub.Model:
+        model = ub.Model([ub.Dense(2, 2, activation), ub.Dense(2, 1)], seed=0, dtype="float32")
+        return model.with_params({name: value * np.float32(1e25) for name, value in model.params.items()})
+
+    small, large = np.full((3, 2), 1e-26, np.float32), np.full((3, 2), 1e14, np.float32)
+    for derivative, model, x in (
+        (ub.input_jacobian, steep("tanh"), small),  # where tanh is not flat yet
+        (ub.input_hessian, steep("tanh"), small),
+        (ub.jacobian, steep("identity"), large),
+    ):
+        with pytest.raises(NumericalError, match=r"\[0, 0, .* in float32") as caught:
+            derivative(model, x, backend=backend)
+        assert "float64" in str(caught.value.remedy)
+    wide = ub.input_jacobian(steep("tanh").astype("float64"), small.astype(np.float64), backend=backend)
+    assert np.isfinite(wide).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_loss_or_its_gradient_that_is_not_finite_is_refused(backend: str) -> None:
+    weights = {"0.weight": np.full((1, 2), 1e-18, np.float32), "0.bias": np.zeros(1, np.float32)}
+    model = ub.Model([ub.Dense(2, 1)], weights)
+    for size, target, words in ((1e36, 0.0, "the gradient by 0.weight"), (3e38, 1e38, "the loss is inf")):
+        x, y = np.full((2, 2), size, np.float32), np.full((2, 1), target, np.float32)
+        with pytest.raises(NumericalError, match=words):
+            ub.loss_gradient(model, x, y, loss="mse", backend=backend)

@@ -14,7 +14,7 @@ import udlbridge as ub
 from udlbridge.cli.predict import command
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError, UDLBridgeError
 from udlbridge.predict.classification import centred_targets, predicted_outputs
-from udlbridge.predict.columns import diagonal_mean
+from udlbridge.predict.columns import UnitKernel
 
 MODEL = ub.Model([ub.Dense(6, 16, "tanh"), ub.Dense(16, 3)], dtype="float64")
 X = np.random.default_rng(0).standard_normal((120, 6))
@@ -89,7 +89,7 @@ def test_the_mean_of_a_float32_diagonal_is_taken_in_float64(monkeypatch: pytest.
 
     monkeypatch.setattr("udlbridge.predict.columns.BLOCK", 16)
     expected = Sliced.values.astype(np.float64).mean()
-    assert diagonal_mean(Sliced()) == pytest.approx(expected, rel=1e-14)
+    assert UnitKernel(Sliced()).diagonal_mean == pytest.approx(expected, rel=1e-14)
 
 
 def test_an_interrupted_solution_goes_on(tmp_path: Path) -> None:
@@ -206,3 +206,23 @@ def test_what_cannot_be_is_refused(untyped: None) -> None:
         centred_targets(np.array([10]), 10)
     with pytest.raises(InputError, match="numbers"):
         centred_targets(["cat", "dog"], 2)
+
+
+@pytest.mark.parametrize("rank", [0, None])
+@pytest.mark.parametrize("kernel_exponent", [1015, -1015, 0])
+@pytest.mark.parametrize("target_exponent", [1000, 0])
+def test_sizes_whose_squares_leave_the_range_of_float64_are_taken(
+    kernel_exponent: int, target_exponent: int, rank: int | None
+) -> None:
+    k = ub.ntk(MODEL, X, outputs=0, backend="reference")
+    k, y = np.ldexp(k, -np.frexp(k.diagonal().max())[1]), Y[:, 0]
+    options = {"diag_reg": 1e-2, "rank": rank, "tolerance": 1e-12}
+    expected = ub.predict.solve(k, y, **options)
+    if target_exponent - kernel_exponent > 1020:
+        with pytest.raises(NumericalError, match=r"coefficients\[0\] is -?inf in float64"):
+            ub.predict.solve(np.ldexp(k, kernel_exponent), np.ldexp(y, target_exponent), **options)
+        return
+    found = ub.predict.solve(np.ldexp(k, kernel_exponent), np.ldexp(y, target_exponent), **options)
+    scaled = np.ldexp(found.coefficients, kernel_exponent - target_exponent)
+    np.testing.assert_allclose(scaled, expected.coefficients, rtol=0, atol=1e-8 * np.abs(scaled).max())
+    assert np.ldexp(found.reg, -kernel_exponent) == pytest.approx(expected.reg, rel=1e-15)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.errors import InputError, LayerError
+from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
@@ -55,7 +56,8 @@ def jacobian(
         A block (n, O, *parameter shape) for every parameter's name. Together they hold n O P numbers.
 
     Raises:
-        As `outputs`; ConversionError for a module or graph whose outputs cannot be followed to its parameters.
+        As `outputs`; ConversionError for a module or graph whose outputs cannot be followed to its parameters;
+        NumericalError where a derivative is not finite.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 1)])
@@ -67,7 +69,10 @@ def jacobian(
     output_size(model, batch.shape[1:])
     if isinstance(model, ForeignNetwork):
         model.check_derivatives(model.param_shapes())
-    return backends.get(checked_engine(model, backend)).jacobian(model, batch)
+    blocks = backends.get(checked_engine(model, backend)).jacobian(model, batch)
+    for name, block in blocks.items():
+        check_finite(block, f"the Jacobian by {name}")
+    return blocks
 
 
 def input_jacobian(
@@ -85,7 +90,7 @@ def input_jacobian(
 
     Raises:
         As `outputs`; InputError for a model that takes tokens; ConversionError for a module or graph whose outputs
-        cannot be followed to its samples.
+        cannot be followed to its samples; NumericalError where a derivative is not finite.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
@@ -103,7 +108,9 @@ def input_jacobian(
     output_size(model, batch.shape[1:])
     if isinstance(model, ForeignNetwork):
         model.check_input_derivatives()
-    return backends.get(checked_engine(model, backend)).input_jacobian(model, batch)
+    result = backends.get(checked_engine(model, backend)).input_jacobian(model, batch)
+    check_finite(result, "the input Jacobian")
+    return result
 
 
 def input_hessian(
@@ -124,7 +131,7 @@ def input_hessian(
 
     Raises:
         As `outputs`; LayerError for a layer that an engine cannot differentiate twice, and for tokens; ConversionError
-        as `input_jacobian`.
+        and NumericalError as `input_jacobian`.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 1)])
@@ -143,4 +150,6 @@ def input_hessian(
     if isinstance(model, ForeignNetwork):
         model.check_input_derivatives()
     result = backends.get(checked_engine(model, backend)).input_hessian(model, batch)
-    return result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])
+    result = result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])
+    check_finite(result, "the input Hessian")
+    return result

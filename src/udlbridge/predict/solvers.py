@@ -18,15 +18,17 @@ from jaxtyping import Float
 from scipy.linalg import cholesky, solve_triangular
 
 from udlbridge.analysis.matrices import SlicedMatrix
+from udlbridge.analysis.scaling import scale_exponent
 from udlbridge.arrays import as_kernel
 from udlbridge.atomic import check_target
 from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError, ShapeError
+from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.operators import NTKOperator
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.options import checked_count, checked_positive, checked_seed, parse_bytes
 from udlbridge.paths import user_path
-from udlbridge.predict.columns import diagonal_mean, kernel_columns
+from udlbridge.predict.columns import UnitKernel
 from udlbridge.predict.systems import checked_numbers
 from udlbridge.progress import solver_progress
 
@@ -95,7 +97,7 @@ def solve(
     Raises:
         InputError, ShapeError, OptionError: what is wrong with the arguments, as a kernel that is not symmetric.
         NumericalError: the kernel is not positive semidefinite, or the tolerance was not reached: the message says what
-            was.
+            was; the coefficients are beyond the range of float64.
 
     Source: Hestenes and Stiefel (1952); Rudi, Carratino, Rosasco (2017) and Frangella, Tropp, Udell (2023) for the
     preconditioner.
@@ -114,14 +116,18 @@ def solve(
     # Large parts of K c cancel: what float32 rounds off them bounds the residual, at some 1e-2 for 10,000 samples.
     if isinstance(kernel, NTKOperator):
         kernel = kernel.astype("float64")
-    matrix = kernel if isinstance(kernel, NTKOperator) else SlicedMatrix(kernel)
-    if isinstance(matrix, SlicedMatrix) and not matrix.has_product:
-        matrix.check()
+    if not isinstance(kernel, NTKOperator):
+        matrix = SlicedMatrix(kernel)
+        if not matrix.has_product:
+            matrix.check()
     right = targets.reshape(len(targets), -1)
     share, tolerance = checked_positive("diag_reg", diag_reg), checked_positive("tolerance", tolerance)
     limit = checked_count("max_iterations", max_iterations, 1)
     columns = _rank(shape[0], right.shape[1], parse_bytes(memory), rank)
-    reg = share * diagonal_mean(kernel)
+    # Kernel and targets divided by powers of two, where their squares would leave the range of float64.
+    unit, size = UnitKernel(kernel), scale_exponent(float(np.abs(right).max(initial=0.0)))
+    right = np.ldexp(right, -size)
+    reg = share * unit.diagonal_mean
     if not reg > 0:
         raise NumericalError(
             "the diagonal of the kernel is zero", allowed="a kernel with a positive trace", remedy="check the network"
@@ -129,23 +135,19 @@ def solve(
     seed = checked_seed(seed)
     indices = np.random.default_rng(seed).choice(shape[0], size=columns, replace=False)
     indices.sort()
-    nystroem = _Nystroem(kernel_columns(kernel, indices), indices, reg) if columns else None
+    nystroem = _Nystroem(unit.columns(indices), indices, reg) if columns else None
     options = {"n": shape[0], "outputs": right.shape[1], "reg": reg, "rank": columns, "seed": seed}
     walk = _resumed(path, options, right) if path is not None and path.exists() else _begun(right, nystroem)
-
-    def product(vectors: np.ndarray) -> np.ndarray:
-        return np.asarray(matrix @ vectors, dtype=np.float64)
-
     sizes = np.linalg.norm(right, axis=0)
     sizes[sizes == 0] = 1.0
     with solver_progress(show=progress) as watch:
         while float((np.linalg.norm(walk.residual, axis=0) / sizes).max()) > tolerance and walk.step < limit:
-            _advance(walk, product(walk.direction) + reg * walk.direction, nystroem)
+            _advance(walk, unit @ walk.direction + reg * walk.direction, nystroem)
             watch(walk.step, float((np.linalg.norm(walk.residual, axis=0) / sizes).max()), tolerance)
             if path is not None and walk.step % 10 == 0:
                 _save(path, walk, options, right)
     # The residual that the iteration carries along drifts from the true one by rounding.
-    exact = right - product(walk.solution) - reg * walk.solution
+    exact = right - unit @ walk.solution - reg * walk.solution
     residuals = np.linalg.norm(exact, axis=0) / sizes
     if path is not None:
         _save(path, walk, options, right)
@@ -155,7 +157,11 @@ def solve(
             allowed=f"{tolerance:g}",
             remedy="allow more iterations or memory, a larger diag_reg, or a larger tolerance",
         )
-    return Solution(walk.solution.reshape(targets.shape), residuals, walk.step, reg, columns)
+    with np.errstate(over="ignore"):
+        coefficients = np.ldexp(walk.solution.reshape(targets.shape), size - unit.exponent)
+        given_reg = float(np.ldexp(reg, unit.exponent))
+    check_finite(coefficients, "the coefficients", corner=(0,))
+    return Solution(coefficients, residuals, walk.step, given_reg, columns)
 
 
 def _rank(n: int, outputs: int, memory: int, rank: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from udlbridge import backends
 from udlbridge.atomic import check_target
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.backends.optimisers import checked_optimizer, group_rates
-from udlbridge.errors import OptionError, RunFileError
+from udlbridge.errors import NumericalError, OptionError, RunFileError
+from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
@@ -67,7 +69,7 @@ def loss_gradient(
         The loss, and an array of each parameter's shape by its name.
 
     Raises:
-        As `train`.
+        As `train`; NumericalError where the loss or a derivative is not finite.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 1)], dtype="float64")
@@ -84,7 +86,14 @@ def loss_gradient(
     computed = objective(model, checked_loss(loss), batch)
     targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
-    return backends.get(name).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
+    value, gradient = backends.get(name).loss_gradient(computed.model, batch, targets, computed.loss, slopes)
+    if not math.isfinite(value):
+        raise NumericalError(
+            f"the loss is {value}", allowed="a finite loss", remedy="look for outputs that are not finite, or far off"
+        )
+    for parameter, block in gradient.items():
+        check_finite(block, f"the gradient by {parameter}", (0,) * block.ndim)
+    return value, gradient
 
 
 def train(
