@@ -37,7 +37,8 @@ pytest_plugins = ["pytester", "udlbridge.testing.plugin"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of tests that are `sampled`, and of all with Julia, a quick run takes the first variant for each engine.
 
-    Zygote compiles for every architecture: with Julia, each further variant costs seconds. The others are `slow`.
+    Zygote compiles for every architecture: with Julia, each further variant costs seconds. The others are `slow`, and
+    so are the variants that a test calls `costly`.
     """
     seen: set[tuple[str, object]] = set()
     for item in items:
@@ -48,6 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if key in seen:
                 item.add_marker(pytest.mark.slow)
             seen.add(key)
+        named = [name for mark in item.iter_markers("costly") for name in mark.args]
+        if spec is not None and any(f"-{name}-" in f"-{spec.id}-" for name in named):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

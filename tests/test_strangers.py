@@ -27,6 +27,7 @@ def in_double(name: str) -> tuple[Any, Any]:
     return module, x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
 
 
+@pytest.mark.costly("language_model")
 @pytest.mark.parametrize("name", NAMES)
 def test_kernel_spectrum_and_store(name: str, tmp_path: Path) -> None:
     module, x = in_double(name)
@@ -43,6 +44,7 @@ def test_kernel_spectrum_and_store(name: str, tmp_path: Path) -> None:
     assert ub.plan(network, 100, calibrate=False).n == 100  # the shapes are those of the samples that came
 
 
+@pytest.mark.slow
 def test_one_of_several_outputs_by_name_by_place_and_by_a_function() -> None:
     module, x = in_double("language_model")
     logits = ub.outputs(module, x, output="logits")
@@ -77,6 +79,7 @@ def test_output_is_for_modules() -> None:
         ub.ntk(network, strangers.inputs("tagger"), output=0)
 
 
+@pytest.mark.costly("language_model", "tagger", "unet")
 @pytest.mark.parametrize("name", NAMES)
 def test_at_the_command_line(name: str, tmp_path: Path) -> None:
     module, x = getattr(strangers, name)(), strangers.inputs(name)

@@ -143,9 +143,16 @@ def figures(done, epoch):
     }
 
 
+def other(engine):
+    """An engine to hold this one against."""
+    return "reference" if engine == "torch" else "torch"
+
+
 def line(engine):
-    """The error to beat, in per cent: the source's, or on other data that of its network there."""
-    return LINE if data().origin == "files" else figures(run(SOURCE, engine, EPOCHS), EPOCHS)["validation error"]
+    """The error to beat, in per cent: the source's, or on other data that of its network there, by another engine."""
+    if data().origin == "files":
+        return LINE
+    return figures(run(SOURCE, other(engine), EPOCHS), EPOCHS)["validation error"]
 
 
 def feature_maps(model, x):
@@ -161,14 +168,13 @@ def feature_maps(model, x):
 
 def rows(backend=None):
     engine = backends.get(backend).name
-    other = "reference" if engine == "torch" else "torch"
     found, trained = data(), run(SOURCE, engine, EPOCHS)
     result = [
         practicals.solved("samples to train with", "4000", len(found.x), engine=False),
         *(source_rows(engine, trained) if found.origin == "files" else made_rows()),
         practicals.largest_gap(
             "losses of the batches of the first epoch, in float32",
-            trained.losses[:40], run(SOURCE, other, 1).losses, 1e-4,
+            trained.losses[:40], run(SOURCE, other(engine), 1).losses, 1e-4,
         ),
     ]  # fmt: skip
     convolved, x = run("convolutions", engine, EPOCHS).model, found.x[:1, None]
@@ -208,8 +214,8 @@ def made_rows():
 def full_rows(backend=None):
     """The source's training in float64: what it is without rounding, the same with every engine."""
     engine = backends.get(backend).name
-    other = "reference" if engine == "torch" else "torch"
-    ours, theirs = (figures(run(SOURCE, name, EPOCHS, "float64"), EPOCHS) for name in (engine, other))
+    pair = (engine, other(engine))
+    ours, theirs = (figures(run(SOURCE, name, EPOCHS, "float64"), EPOCHS) for name in pair)
     return [practicals.closed_form(f"float64, epoch {EPOCHS}: {what}", theirs[what], ours[what], 1e-9) for what in ours]
 
 

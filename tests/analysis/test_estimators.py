@@ -49,6 +49,7 @@ def test_the_formula_is_the_definition() -> None:
     np.testing.assert_allclose(formula(k, m), definition(k, m), rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000), st.integers(8, 30), st.integers(1, 12), st.sampled_from([0.0, 30.0]))
 def test_the_unbiased_alignment_is_the_formula(seed: int, n: int, tile: int, offset: float) -> None:
     k, m = pair(seed, n, offset=offset)
@@ -63,6 +64,7 @@ def test_the_unbiased_alignment_is_the_formula(seed: int, n: int, tile: int, off
     assert ub.alignment(k, k, estimator="unbiased") == pytest.approx(1, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_independent_features_have_no_alignment() -> None:
     """On 32 samples of 8 dimensions the biased alignment is about 0.2; the other is 0 within its error."""
     found = {"biased": [], "unbiased": []}
@@ -96,6 +98,7 @@ def test_batches_are_the_sums_over_blocks_on_the_diagonal(batch: int, sizes: lis
     assert np.isfinite(ub.alignment(wide, m, estimator="unbiased", batch=12))
 
 
+@pytest.mark.slow
 def test_batches_estimate_the_same_with_a_larger_error() -> None:
     """The alignment of the population is known: |Sxy|^2 / (|Sxx| |Syy|) of the covariances."""
     weights = np.random.default_rng(0).standard_normal((4, 3))

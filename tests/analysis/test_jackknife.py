@@ -23,6 +23,7 @@ def kernels(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return x @ x.T, y @ y.T + 5
 
 
+@pytest.mark.sampled
 @given(seed=st.integers(0, 1000), n=st.integers(6, 14), tile=st.sampled_from([None, 1, 5]))
 @pytest.mark.parametrize("estimator", ["biased", "unbiased"])
 def test_it_is_the_jackknife(estimator: str, seed: int, n: int, tile: int | None) -> None:

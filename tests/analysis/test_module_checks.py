@@ -22,6 +22,7 @@ def methods(report: Any) -> set[tuple[str, str, str]]:
     return {(row.quantity, row.first, row.second) for row in report.comparisons}
 
 
+@pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "own function", "frames"])
 def test_the_ways_of_a_module_agree(name: str) -> None:
     module, x = made(name)
@@ -43,6 +44,7 @@ def test_a_chain_is_translated_for_the_other_engines() -> None:
     assert "reference" in ub.check(module, X).engines
 
 
+@pytest.mark.slow
 def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
     module, x = made("resnet")
     report = ub.check(module, x, backends=["torch", "reference"])
@@ -52,6 +54,7 @@ def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
     assert "reference" in ub.check(module, x).engines
 
 
+@pytest.mark.slow
 def test_a_module_without_a_translation_says_why() -> None:
     module, x = made("bag of sums")
     report = ub.check(module, x)
@@ -163,6 +166,7 @@ def test_a_module_that_insists_on_its_dtype_is_checked_without_differences() -> 
     assert "float64" in report.skipped["differences"]
 
 
+@pytest.mark.costly("unet", "language_model", "tagger")
 @pytest.mark.parametrize("name", ["net", "language_model", "unet", "tagger"])
 def test_a_strangers_module_at_the_command_line(name: str, tmp_path: Any) -> None:
     x = strangers.inputs(name)

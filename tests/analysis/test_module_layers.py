@@ -173,6 +173,7 @@ def test_a_module_against_a_model() -> None:
         ub.compare_models(chain().float(), model, X)
 
 
+@pytest.mark.slow
 def test_two_modules_at_the_command_line() -> None:
     name = f"{strangers.__file__}:net"
     words = ("--model", name, "--shape", "1,10,10", "--n", 3)

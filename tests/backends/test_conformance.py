@@ -19,6 +19,7 @@ from udlbridge.backends.reference.training import ReferenceTraining
 from udlbridge.testing import CHECKS, check_backend
 
 
+@pytest.mark.costly("rectangles")
 @pytest.mark.parametrize("check", CHECKS)
 def test_every_engine_passes(backend: str, check: str) -> None:
     assert check_backend(backend, only=[check]) == (check,)

@@ -28,6 +28,7 @@ def assert_equals_torch(backend: str, op: str, seed: int) -> None:
         assert_within_budget(ours[name], theirs[name])
 
 
+@pytest.mark.costly("conv_transpose", "attention")
 @pytest.mark.parametrize("op", CASES)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_by_hand_equals_torch(op: str, seed: int) -> None:

@@ -122,6 +122,7 @@ def by_hand(name: str, dtype: str) -> ByHand:
     )
 
 
+@pytest.mark.costly("float32")
 @AGAINST_REFERENCE
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ALL)
@@ -140,6 +141,7 @@ def test_engines_agree(name: str, dtype: str, backend: str) -> None:
         assert_within_budget(kernel, expected.kernels[outputs])
 
 
+@pytest.mark.slow
 # Each new network costs Julia seconds of compilation: it sees the fixed ones above.
 @pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["torch", "reference"])

@@ -45,6 +45,7 @@ def by_hand(module: torch.nn.Module, x: np.ndarray) -> np.ndarray:
     return torch.einsum("iap,jbp->ijab", jacobian, jacobian).numpy()
 
 
+@pytest.mark.costly("volume", "vision", "norms", "unet", "frames", "functional")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_structured_and_plain_kernels_are_those_of_one_backward_pass_for_each_output(name: str) -> None:
     module, x = made(name)
@@ -431,6 +432,7 @@ def test_a_module_that_was_built_in_inference_mode() -> None:
     assert copied is not module
 
 
+@pytest.mark.costly("vision")
 @pytest.mark.parametrize("name", ["vision", "bag of means", "parametrised", "lstm"])
 def test_nothing_is_written_to_standard_error(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     module, x = made(name)
@@ -450,6 +452,7 @@ def test_the_second_name_of_a_shared_parameter() -> None:
     assert_within_budget(ub.ntk(module, x, params="hidden"), parts["first"])
 
 
+@pytest.mark.costly("resnet", "tied")
 @pytest.mark.parametrize("name", ["resnet", "tied", "parametrised", "mixed", "lstm"])
 def test_parts_by_module_sum_to_the_kernel(name: str) -> None:
     module, x = made(name)
@@ -461,6 +464,7 @@ def test_parts_by_module_sum_to_the_kernel(name: str) -> None:
         assert_within_budget(parts[part], ub.ntk(module, x, outputs=0, params=groups[part], method="plain"))
 
 
+@pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "own function"])
 def test_derivatives_and_products_of_a_module(name: str) -> None:
     module, x = made(name)
@@ -515,6 +519,7 @@ def test_forming_the_gradients_of_a_tied_table_is_counted() -> None:
 TIED = {"tied": Gradients, "tied, last token": TiedPairs, "tied, read twice": Gradients}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TIED)
 def test_a_table_that_is_tied_to_the_readout_never_has_its_gradients_kept(name: str) -> None:
     module, x = made(name)
@@ -530,6 +535,7 @@ def test_a_table_that_is_tied_to_the_readout_never_has_its_gradients_kept(name: 
         np.testing.assert_allclose(found, expected[:2, 2:], rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_large_block_passes_once_and_the_bar_moves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = made("resnet", 70)
     told: list[float] = []
@@ -559,6 +565,7 @@ def test_a_calibration_ends_where_a_larger_block_would_take_long(monkeypatch: py
     assert max(blocks) == calibration.FIRST_BLOCK
 
 
+@pytest.mark.slow
 def test_a_module_stays_within_its_memory() -> None:
     """The peak over the baseline in a fresh process, for the memory that one block of all samples is said to need."""
     code = (

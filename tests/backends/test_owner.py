@@ -213,6 +213,7 @@ print(owner._held.owner)
 """
 
 
+@pytest.mark.slow
 def test_a_system_without_fork() -> None:
     """As Windows is: the modules that watch for forks can be imported, and do without."""
     done = python(WITHOUT_FORK)

@@ -178,6 +178,7 @@ def test_a_resnet_of_torchvisions_kind() -> None:
         assert_within_budget(ub.ntk(module, x, outputs=outputs), expected)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_a_resnet_stays_within_its_memory() -> None:
     """The peak over the baseline in a fresh process, for a bound that needs several tiles."""
     code = (

@@ -87,6 +87,7 @@ def test_products_with_the_jacobian_and_comparisons_in_julia() -> None:
     assert_within_budget(ub.ntk(graph, x, backend="julia", method="plain"), kernel)
 
 
+@pytest.mark.costly("volume", "norms", "gru", "vision", "groups", "resnet")
 @pytest.mark.parametrize("name", sorted(set(modules.NETWORKS) - {"parametrised", "frequencies", "own function"}))
 def test_networks_of_the_module_tests_cross_or_are_refused(name: str) -> None:
     module, x = modules.made(name, 3)
@@ -311,6 +312,7 @@ def test_a_graph_is_planned_as_its_module_is(params: str | None, method: str) ->
     assert ub.plan(ub.from_torch(module, x), 3000, **settings) == ub.plan(module, 3000, **settings)
 
 
+@pytest.mark.slow
 def test_in_single_precision_too() -> None:
     module, x = made("MobileNetV3")
     module.float()

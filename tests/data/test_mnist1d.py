@@ -68,6 +68,7 @@ def test_files_that_are_missing_or_others(nowhere: Path, files: Path, monkeypatc
         ub.data.mnist1d()
 
 
+@pytest.mark.slow
 def test_the_generator_where_there_is_nothing_else(
     nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ import udlbridge as ub
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.slow
 def test_quickstart() -> None:
     path = EXAMPLES / "quickstart.py"
     assert len(path.read_text().splitlines()) < 40

@@ -144,6 +144,7 @@ def test_equal_and_opposite_and_vanishing_arguments(name: str) -> None:
     np.testing.assert_allclose(values, f(np.zeros(1)) * (f(np.sqrt(d) * z) * w).sum(), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_blocks_change_nothing() -> None:
     generator = np.random.default_rng(0)
     x = generator.standard_normal((7, 2, 4, 4))

@@ -78,6 +78,7 @@ SEQUENCES = "ub.Model([ub.Dense(128, 256, 'tanh'), ub.Take(-1), ub.Dense(256, 10
 IMAGES = "ub.models.small_resnet()", (3, 32, 32)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("engine", "network"),
     [

@@ -62,6 +62,7 @@ def test_each_part_is_the_kernel_of_the_parameters_of_its_layer(backend: str) ->
                 assert_within_budget(part, from_jacobian(blocks, own))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "reference"])
 def test_the_parts_of_layers_share_their_passes(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layers, shape = ALL["transformer"]

@@ -140,6 +140,7 @@ def test_nothing_depends_on_how_many_samples_go_through_together(
     assert_within_budget(ub.ntk(MODEL, X, outputs=outputs, backend="reference", method=method), whole)
 
 
+@pytest.mark.slow
 def test_making_a_store_takes_little_besides_the_samples(tmp_path: Path) -> None:
     """In a fresh process, up to the first tile; the samples are 63 MB."""
     code = (

@@ -35,6 +35,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "SHORTEST_BLOCK", 4)
 
 
+@pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "functional"])
 def test_a_store_of_a_module_holds_its_kernel_and_grows(name: str, tmp_path: Path) -> None:
     module, x = made(name, 10)
@@ -199,6 +200,7 @@ def test_a_store_does_not_take_another_function_for_its_own(tmp_path: Path) -> N
         ub.KernelStore(store.path, model=module, output=lambda y: y.logits[:, 1])
 
 
+@pytest.mark.slow
 def test_several_inputs_by_name(tmp_path: Path) -> None:
     module, x = strangers.language_model(), strangers.inputs("language_model", 7)
     store = ub.compute_kernel(module, first(x, 5), tmp_path / "K.zarr", output="logits", outputs=3)

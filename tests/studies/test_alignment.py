@@ -325,6 +325,7 @@ def test_the_figure_shows_every_model_and_engine() -> None:
                       "training error (%)", "change of the NTK"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_errors_of_zero_are_seen() -> None:
     """Which epochs have none is the point of the picture, and a logarithm has no place for them."""
     from udlbridge.plots.training import study_figure

@@ -15,6 +15,7 @@ X = np.random.default_rng(0).standard_normal((8, 3))
 Y = np.sin(2 * X[:, 0])
 
 
+@pytest.mark.slow
 def test_departures_fall_with_the_width(tmp_path: Path) -> None:
     from udlbridge.plots.linearization import linearization_figure
 

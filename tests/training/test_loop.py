@@ -118,6 +118,7 @@ def two_hundred_steps(engine: str, name: str, settings: str) -> ub.TrainingRun:
     )
 
 
+@pytest.mark.costly("plain")
 @AGAINST_REFERENCE
 @pytest.mark.parametrize("settings", ["plain", "decay"])
 @pytest.mark.parametrize("name", list(OPTIMISERS))
@@ -244,6 +245,7 @@ def test_losses_do_not_overflow(backend: str) -> None:
         assert all(np.isfinite(g).all() for g in gradient.values())
 
 
+@pytest.mark.costly("sgd")
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", list(OPTIMISERS))
 def test_a_resumed_run_equals_one_that_was_not_interrupted(name: str, backend: str, tmp_path: Path) -> None:
@@ -433,6 +435,7 @@ def test_errors_checkpoints_and_probe_are_what_they_say(backend: str) -> None:
     assert run.seconds > 0
 
 
+@pytest.mark.slow
 def test_regression_has_no_error_rate_and_one_output_takes_a_side(backend: str) -> None:
     x, y = blobs()
     model = ub.Model([ub.Dense(4, 5, "tanh"), ub.Dense(5, 1)], seed=1, dtype="float64")

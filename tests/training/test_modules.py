@@ -55,6 +55,7 @@ def test_the_module_is_not_changed_and_a_trained_copy_is_in_the_run() -> None:
     np.testing.assert_array_equal(trained(torch.tensor(X)).detach().numpy(), ub.outputs(run.model, X))
 
 
+@pytest.mark.costly("tied")
 @pytest.mark.parametrize("name", ["lstm", "tied", "sparse"])
 def test_the_steps_are_those_of_a_loop_by_hand(name: str) -> None:
     module, x = made(name, 8)

@@ -188,6 +188,7 @@ class Squares:
         return 2 * self.matrix.T @ (self.matrix @ (x - self.centre))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("offset", [0, 1, 1e6])
 def test_descent_by_line_search_stays_where_it_has_arrived(dtype: str, offset: float) -> None:
@@ -231,6 +232,7 @@ def test_fixed_step_follows_the_closed_form(backend: str) -> None:
     np.testing.assert_allclose(path.points[:, 0], 4 - 5 * 0.98 ** np.arange(501), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_descents_reach_the_least_squares_solution(backend: str) -> None:
     by_line = ub.optimize.descend_by_line_search(squares(backend), np.zeros(2), steps=60)
     np.testing.assert_allclose(by_line.minimum, [0.3, 1.7], atol=1e-4)
