@@ -13,6 +13,7 @@ from udlbridge import backends
 from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, METHODS, module_results
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
+from udlbridge.calls import explained
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import GraphError, OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
@@ -123,6 +124,7 @@ class CheckReport(Displayed):
         return draw("reports:draw_check", ax, self)
 
 
+@explained(backend='several engines are compared: backends="torch,reference"')
 def check(
     model: Model | Any,
     x: Any,

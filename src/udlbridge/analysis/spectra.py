@@ -13,6 +13,7 @@ from udlbridge.analysis.verdicts import NOT_PSD, PSD, ROUNDING, UNDECIDED, Spect
 from udlbridge.arrays import as_kernel
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.threads import numpy_blas
+from udlbridge.calls import explained
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.kernels.request import as_network
 from udlbridge.networks.foreign import ForeignNetwork
@@ -35,6 +36,7 @@ N_SMALLEST = 3
 """How many of the smallest eigenvalues a partial spectrum holds."""
 
 
+@explained()
 def spectrum(
     kernel: object,
     k: int = 20,

@@ -75,4 +75,12 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
             allowed=allowed,
             remedy="count from 0: the Flux notebook's model(x)[1] is outputs=0",
         )
-    raise OutputsError(f"outputs={outputs!r}", allowed=allowed, remedy='the default is "trace"')
+    remedy = 'the default is "trace"'
+    if isinstance(outputs, list | tuple | range):
+        # Several outputs have as many meanings as all of them have: one of these has to be said.
+        shown = list(outputs)
+        remedy = (
+            f'take outputs="diagonal")[..., {shown}] for the kernel of each, .sum(-1) of that for their trace, or '
+            f'outputs="full")[..., {shown}, :][..., {shown}] for the block of Theta'
+        )
+    raise OutputsError(f"outputs={outputs!r}", allowed=allowed, remedy=remedy)

@@ -10,7 +10,7 @@ import click
 from udlbridge.cli import EXIT_DISAGREE, EXIT_ERROR
 from udlbridge.cli.common import backends_option, completed_engines, engines
 from udlbridge.cli.pages import report_option, write_page
-from udlbridge.cli.targets import UserPath, force_option, json_option, plot_option, report, write_json
+from udlbridge.cli.targets import UserPath, force_option, forced, json_option, plot_option, report, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,14 +86,18 @@ def run(
 
     selected, left_out = ([backends.get(None).name], {}) if backend is None else engines(backend)
     results: dict[str, dict[str, Any]] = {}
+    folders = {engine: _pictures_in(plots, engine, len(selected)) for engine in selected}
+    for pictures in folders.values():
+        for each in _full_names(names):
+            if pictures is not None and not forced():
+                practicals.check_pictures(each, pictures)
     with practicals.data_from(folder):
         for each in _full_names(names):
             longer = full and hasattr(practicals.load(each), "full_rows")
             report(f"{practicals.title(each)}  [{each}]\n", json_file)
             found = {}
             for engine in selected:
-                pictures = plots / engine if plots is not None and len(selected) > 1 else plots
-                found[engine] = _one(each, engine, longer, pictures, json_file)
+                found[engine] = _one(each, engine, longer, folders[engine], json_file)
             results[each] = {"engines": found, "data": _of_data(found, json_file)}
     counts = {engine: _count({name: each["engines"][engine] for name, each in results.items()}) for engine in selected}
     for engine, count in counts.items():
@@ -188,6 +192,11 @@ def _pictures(name: str, title: str, engine: EngineWord) -> dict[str, Figure]:
 
     found = practicals.drawn(name, engine)
     return {f"{title}: {label}" if label else title: figure for label, figure in found.items()}
+
+
+def _pictures_in(plots: Path | None, engine: str, engines: int) -> Path | None:
+    """The folder for the pictures of one of so many engines."""
+    return plots / engine if plots is not None and engines > 1 else plots
 
 
 def _full_names(names: tuple[str, ...]) -> list[str]:

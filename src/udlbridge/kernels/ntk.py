@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
+from udlbridge.calls import explained
 from udlbridge.errors import ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.planning import make_plan
@@ -24,6 +25,7 @@ from udlbridge.progress import kernel_progress
 from udlbridge.words import EngineWord, MethodWord
 
 
+@explained()
 def ntk(
     model: Model | Any,
     x: Any,
@@ -88,6 +90,7 @@ def ntk(
     return _kernels(request, rows, columns, {"": request.parameters}, progress)[""]
 
 
+@explained()
 def layer_kernels(
     model: Model | Any,
     x: Any,

@@ -11,6 +11,7 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
 from udlbridge.backends.sites import activation_numbers, samples_together
+from udlbridge.calls import explained
 from udlbridge.errors import OptionError
 from udlbridge.kernels.calibration import calibrated
 from udlbridge.kernels.costs import factor_numbers, formed_numbers, forming_flops, multiply_adds, passes_flops
@@ -32,6 +33,7 @@ TILE_BUFFERS = 5
 """Arrays of a tile's size that exist at once: the one that is filled, two of scratch, two that wait to be written."""
 
 
+@explained()
 def plan(
     model: Model | Any,
     n: int,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from udlbridge.arrays import as_array, has_dtype
+from udlbridge.calls import explained
 from udlbridge.displays import COLUMNS, Displayed
 from udlbridge.errors import LayerError, ModelFileError, OptionError
 from udlbridge.networks.files import read_safetensors
@@ -64,6 +65,7 @@ class Model(FrozenNetwork, Displayed):
 
     __slots__ = ("_layers",)
 
+    @explained(called="Model", positional="the layers in one list, as Model([Dense(2, 3), Dense(3, 1)])")
     def __init__(
         self,
         layers: Layer | Iterable[Layer],

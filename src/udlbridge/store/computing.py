@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from udlbridge import backends
 from udlbridge.backends.reduction import Outputs
+from udlbridge.calls import explained
 from udlbridge.errors import StoreError
 from udlbridge.kernels.calibration import calibrated
 from udlbridge.kernels.planning import make_plan
@@ -29,6 +30,7 @@ CALIBRATED_FROM = 2e12
 for so many, and whoever waits for less needs no prediction. The notebook's kernel, n = 60,000, has 3.7e12."""
 
 
+@explained()
 def compute_kernel(
     model: Model | Any,
     x: Any,

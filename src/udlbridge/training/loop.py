@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from udlbridge import backends
 from udlbridge.atomic import check_target
 from udlbridge.backends.jobs import TrainJob
 from udlbridge.backends.optimisers import checked_optimizer, group_rates
+from udlbridge.calls import explained
 from udlbridge.errors import NumericalError, OptionError, RunFileError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import as_network, checked_engine
@@ -96,6 +98,14 @@ def loss_gradient(
     return value, gradient
 
 
+@explained(
+    lr='a learning rate is a setting of the optimizer: optimizer=("sgd", {"lr": 0.1})',
+    learning_rate='it is a setting of the optimizer: optimizer=("sgd", {"lr": 0.1})',
+    momentum='it is a setting of the optimizer: optimizer=("momentum", {"lr": 0.1, "momentum": 0.9})',
+    weight_decay='it is a setting of the optimizer: optimizer=("sgd", {"lr": 0.1, "weight_decay": 0.01})',
+    epochs="say how many passes over the samples, as epochs=10",
+    positional="give the options by name, as epochs=3",
+)
 def train(
     model: Model | Any,
     x: Any,
@@ -118,6 +128,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: TrainingRun | str | os.PathLike[str] | None = None,
     save_to: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: bool | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -160,7 +171,8 @@ def train(
         callbacks: measurements in the course of training, as `udlbridge.Probe`.
         resume: a run, or its file, to go on from; all other settings must be those of that run, its data, validation
             data and callbacks too. The engine may differ.
-        save_to: file to which the run is saved after every epoch.
+        save_to: file to which the run is saved after every epoch. One that is there must be the run to `resume`.
+        overwrite: `save_to` may be another file that exists.
         progress: a bar with loss, error and remaining time; None shows it on a terminal.
         threads: for the engine's BLAS; None leaves it alone.
         device: where torch computes: "cpu", "cuda", "mps".
@@ -174,7 +186,8 @@ def train(
             `.run` is the run up to the last good epoch.
         OptionError: a setting that does not exist or does not fit, as a pattern that matches nothing; a cross-entropy
             of probabilities, to which softmax or sigmoid would be applied a second time.
-        RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written.
+        RunFileError: `resume` belongs to another model, or was made with other settings; `save_to` cannot be written,
+            or exists.
         InputError, ShapeError, DTypeError: what is wrong with `x` and `y`.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
 
@@ -186,7 +199,7 @@ def train(
     """
     model = as_network(model, output=output)
     if save_to is not None:
-        check_target(user_path(save_to), RunFileError)
+        _check_place(user_path(save_to), resume, overwrite=checked_flag("overwrite", overwrite))
     name = checked_engine(model, backend)
     device = backends.checked_device(name, device)
     optimiser = checked_optimizer(optimizer)
@@ -236,6 +249,21 @@ def train(
     if save_to is not None and resume is not None:
         run.save(save_to)  # a run that was complete already had no epoch to save it after
     return run
+
+
+def _check_place(path: Path, resume: TrainingRun | str | os.PathLike[str] | None, *, overwrite: bool) -> None:
+    """Find out before training whether the run can be saved to a file. Raises `RunFileError` if not."""
+    check_target(path, RunFileError)
+    # A run in memory may be that of the file; a run of another training is found out when it is taken over.
+    own = isinstance(resume, TrainingRun) or (
+        resume is not None and os.path.realpath(user_path(resume)) == os.path.realpath(path)
+    )
+    if path.is_file() and not (own or overwrite):
+        raise RunFileError(
+            f"save_to={str(path)!r}: {path.name} exists",
+            allowed="a new file, or that of the run to resume",
+            remedy="add overwrite=True to lose what is there, or resume= to go on with it",
+        )
 
 
 def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[Callback]) -> None:

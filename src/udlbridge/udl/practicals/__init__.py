@@ -206,6 +206,22 @@ def save_pictures(name: str, target: Path, backend: EngineWord | None = None) ->
     return paths
 
 
+def check_pictures(name: str, target: Path) -> None:
+    """Find out before a practical runs whether its pictures would overwrite others.
+
+    Raises:
+        OptionError: there is one of this practical in the folder `target`.
+    """
+    full = full_name(name)
+    for path in sorted(target.glob(f"{full}*.png")):
+        if path.stem == full or path.stem.startswith(f"{full}_"):
+            raise OptionError(
+                f"--plot {target}: {path.name} exists",
+                allowed="a folder without pictures of the practical",
+                remedy="add --force to overwrite it",
+            )
+
+
 def main(file: str, doc: str | None) -> None:
     """What `python NN_name.py --backend B --full --data DIR --plot DIR` does: print, draw, and exit as the command."""
     import click
@@ -217,10 +233,13 @@ def main(file: str, doc: str | None) -> None:
     @click.option("--full", is_flag=True, help="Run what takes long, too.")
     @click.option("--data", type=click.Path(path_type=Path), help="Folder with data sets. [UDLBRIDGE_DATA]")
     @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the pictures.")
-    def command(backend: EngineWord | None, full: bool, data: Path | None, plot: Path | None) -> None:
+    @click.option("--force", is_flag=True, help="Overwrite pictures that exist.")
+    def command(backend: EngineWord | None, full: bool, data: Path | None, plot: Path | None, force: bool) -> None:
         try:
             if plot is not None:
                 prepare_folder(plot)
+                if not force:
+                    check_pictures(name, plot)
             with data_from(data):
                 rows = run(name, backend, full=full)
                 if text := report(name, backend):
