@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from udlbridge.cli.targets import UserPath
+from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
 
 
 @click.group(short_help="Set up, look at, or name a Julia.", epilog="Example: udlbridge julia status")
@@ -15,34 +15,42 @@ def command() -> None:
 
 
 @command.command(short_help="Download Julia and its packages.", epilog="Example: udlbridge julia install")
-def install() -> int:
+@json_option
+@force_option
+def install(json_file: Path | None) -> int:
     """Download Julia and its packages with juliapkg (once, about 1 GB, several minutes), and start it."""
     from udlbridge import backends
     from udlbridge.backends.julia import installing, runtime
 
     named = runtime.location()
     if named is not None:
-        click.echo(f"{named.source} names {named.exe} already: nothing is downloaded")
+        report(f"{named.source} names {named.exe} already: nothing is downloaded", json_file)
     elif not runtime.availability().ok:
         installing.install()
-    for name, version in backends.get("julia").versions().items():
-        click.echo(f"{name:<10} {version}")
+    versions = backends.get("julia").versions()
+    report("\n".join(f"{name:<10} {version}" for name, version in versions.items()), json_file)
+    if json_file is not None:
+        write_json({"versions": versions}, json_file)
     return 0
 
 
 @command.command(short_help="Say which Julia would be used.", epilog="Example: udlbridge julia status")
-def status() -> int:
+@json_option
+@force_option
+def status(json_file: Path | None) -> int:
     """Say which Julia would be used, without starting it. The exit code is 0 only if it can be used."""
     from udlbridge.backends.julia import runtime
 
     named = runtime.location()
     state = runtime.availability()
-    if named is not None:
-        click.echo(f"executable  {named.exe}\nproject     {named.project}\nnamed by    {named.source}")
-    elif state.ok:
-        found = runtime.juliapkg_location()
-        click.echo(f"executable  {found.exe}\nproject     {found.project}\nset up by   juliapkg")
-    click.echo("usable" if state.ok else f"not usable: {state.reason}\n-> {state.remedy}")
+    found = named or (runtime.juliapkg_location() if state.ok else None)
+    if found is not None:
+        by = "set up by   juliapkg" if named is None else f"named by    {named.source}"
+        report(f"executable  {found.exe}\nproject     {found.project}\n{by}", json_file)
+    report("usable" if state.ok else f"not usable: {state.reason}\n-> {state.remedy}", json_file)
+    if json_file is not None:
+        place = {} if found is None else {"executable": str(found.exe), "project": str(found.project)}
+        write_json({"usable": state.ok, "reason": state.reason, "remedy": state.remedy, **place}, json_file)
     return 0 if state.ok else 1
 
 
@@ -59,7 +67,9 @@ def status() -> int:
     required=True,
     help="An environment with Flux, Zygote, NNlib, ForwardDiff, JSON and PythonCall.",
 )
-def use(exe: Path, project: Path) -> int:
+@json_option
+@force_option
+def use(exe: Path, project: Path, json_file: Path | None) -> int:
     """Point to an existing Julia and environment, for machines without a network; kept in the configuration file.
 
     Nothing is written where the executable is not Julia.
@@ -67,19 +77,27 @@ def use(exe: Path, project: Path) -> int:
     from udlbridge import config
     from udlbridge.backends.julia import probe, runtime
 
-    click.echo(f"Julia {probe.version_of(exe.resolve())}")
+    version = probe.version_of(exe.resolve())
+    report(f"Julia {version}", json_file)
     path = config.write_julia(exe.resolve(), project.resolve())
-    click.echo(f"wrote {path}")
+    report(f"wrote {path}", json_file)
     state = runtime.availability()
-    click.echo("usable" if state.ok else f"not usable yet: {state.reason}\n-> {state.remedy}")
+    report("usable" if state.ok else f"not usable yet: {state.reason}\n-> {state.remedy}", json_file)
+    if json_file is not None:
+        figures = {"version": version, "configuration": str(path)}
+        write_json({**figures, "usable": state.ok, "reason": state.reason, "remedy": state.remedy}, json_file)
     return 0 if state.ok else 1
 
 
 @command.command(short_help="Undo `use`.", epilog="Example: udlbridge julia forget")
-def forget() -> int:
+@json_option
+@force_option
+def forget(json_file: Path | None) -> int:
     """Undo `use`: take the Julia that it named out of the configuration file. All else in the file stays."""
     from udlbridge import config
 
     found = config.forget_julia()
-    click.echo(f"{config.config_file()} names no Julia" + (" any more" if found else ""))
+    report(f"{config.config_file()} names no Julia" + (" any more" if found else ""), json_file)
+    if json_file is not None:
+        write_json({"configuration": str(config.config_file()), "forgotten": found}, json_file)
     return 0

@@ -38,14 +38,21 @@ def _completed(_context: click.Context, _option: click.Parameter, begun: str) ->
     short_help="Compute practicals and hold their figures.",
     epilog="Example: udlbridge practicals run 3 7",
 )
+@json_option
+@force_option
 @click.pass_context
-def command(context: click.Context) -> None:
+def command(context: click.Context, json_file: Path | None) -> None:
     """List the practicals; `run` computes their figures and holds them against their sources."""
-    if context.invoked_subcommand is None:
-        from udlbridge.udl import practicals
+    if context.invoked_subcommand is not None:
+        if json_file is not None:
+            raise click.UsageError(f"--json belongs after `{context.invoked_subcommand}`")
+        return
+    from udlbridge.udl import practicals
 
-        for name in practicals.names():
-            click.echo(f"{name:<26}{practicals.title(name)}")
+    titles = {name: practicals.title(name) for name in practicals.names()}
+    report("\n".join(f"{name:<26}{title}" for name, title in titles.items()), json_file)
+    if json_file is not None:
+        write_json(titles, json_file)
 
 
 @command.command(

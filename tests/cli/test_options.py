@@ -1,0 +1,72 @@
+"""Which options each command has: one table, so that a command that lacks one of them is seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from helpers import udlbridge
+from udlbridge.cli import COMMANDS, group
+
+WANTED = {
+    "reproduce": "json force no-install plot seed data",
+    "check": "json force report seed data samples cast",
+    "kernel": "json force quiet device report seed data samples cast",
+    "store info": "json force",
+    "store verify": "json force quiet device",
+    "store repair": "json force quiet device",
+    "store append": "json force quiet device samples cast",
+    "align": "json force quiet report plot seed data samples labels cast",
+    "convert": "json force",
+    "spectrum": "json force quiet report seed data samples cast",
+    "predict": "json force quiet report seed data samples labels cast",
+    "practicals": "json force",
+    "practicals run": "json force report plot data",
+    "practicals table": "json force data",
+    "doctor": "json force",
+    "julia": "",
+    "julia install": "json force",
+    "julia status": "json force",
+    "julia use": "json force",
+    "julia forget": "json force",
+    "store": "",
+}
+"""Of every command those of `NAMES` that apply to it: what shows a progress bar has --quiet, what is asked where torch
+computes --device, what may set Julia up --no-install."""
+
+NAMES = {
+    "json", "force", "no-install", "quiet", "device", "report", "plot", "seed", "data", "samples", "labels", "cast",
+}  # fmt: skip
+
+
+def _commands(parent: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    names = COMMANDS if not words else getattr(parent, "commands", {})
+    for name in names:
+        context = click.Context(parent)
+        found = parent.get_command(context, name)  # type: ignore[attr-defined]
+        yield " ".join((*words, name)), found
+        if isinstance(found, click.Group):
+            yield from _commands(found, (*words, name))
+
+
+def test_every_command_has_the_options_that_apply_to_it() -> None:
+    found = {
+        name: {opt.removeprefix("--") for param in command.params for opt in param.opts} & NAMES
+        for name, command in _commands(group)
+    }
+    assert found == {name: set(options.split()) for name, options in WANTED.items()}
+
+
+@pytest.mark.usefixtures("julia_nowhere")
+def test_the_json_of_lists_and_of_julia() -> None:
+    titles = json.loads(udlbridge("practicals", "--json").stdout)
+    assert "02_losses" in titles
+    done = udlbridge("julia", "status", "--json")
+    status = json.loads(done.stdout)
+    assert (done.returncode, status["usable"]) == (1, False)
+    assert "/nowhere/julia" in done.stderr
+    done = udlbridge("practicals", "--json", "x.json", "run", "02")
+    assert (done.returncode, "belongs after `run`" in done.stderr) == (2, True)
