@@ -57,7 +57,10 @@ def test_what_measures_are_blind_to(measure: str, d: int) -> None:
     rng = np.random.default_rng(0)
     phi, other = rng.standard_normal((23, d)), rng.standard_normal((23, 4))
     turn = ortho_group.rvs(d, random_state=1)
-    function = MEASURES[measure]
+
+    def function(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
+        return MEASURES[measure]({"one": first[0]}, {"other": second[0]})
+
     expected = function([phi], [other])[0, 0]
     for changed in (phi @ turn, phi + rng.standard_normal(d), 1e-3 * phi, -phi, phi * 1e150):
         np.testing.assert_allclose(function([changed], [other])[0, 0], expected, rtol=1e-9)
@@ -100,3 +103,27 @@ def test_bad_input_is_named() -> None:
         ub.similarity_map(MODEL, OTHER, np.repeat(X[:1], 5, axis=0))
     with pytest.raises(UDLBridgeError):
         ub.similarity_map(MODEL, random_model([4, 3], ["tanh"]), X)
+
+
+def test_a_layer_that_is_not_finite_is_named_with_its_entry() -> None:
+    model = random_model([5, 7, 3], ["identity", "identity"])
+    # 1e200 is a number, but its square, an entry of the kernel, is none.
+    large = model.with_params({**model.params, "0.bias": np.full(7, 1e200)})
+    entry = r"kernel of layer 0 \w+\[0\] is inf in float64"
+    with pytest.raises(NumericalError, match=entry) as caught:
+        ub.layer_alignments(large, X, ub.label_kernel(np.where(X[:, 0] > 0, 1, -1)))
+    assert "scale" in caught.value.remedy
+    wide = large.with_params({**model.params, "0.weight": 1e200 * model.params["0.weight"]})
+    for pair in ((MODEL, wide), (wide, MODEL)):
+        with pytest.raises(NumericalError, match=entry):
+            ub.similarity_map(*pair, X)
+    beyond = model.with_params(
+        {
+            "0.weight": 1e300 * model.params["0.weight"],
+            "0.bias": model.params["0.bias"],
+            "1.weight": 1e30 * model.params["1.weight"],
+            "1.bias": model.params["1.bias"],
+        }
+    )
+    with pytest.raises(NumericalError, match=r"outputs of layer 1 \w+\[0, 0\] is (nan|-?inf) in float64"):
+        ub.similarity_map(MODEL, beyond, X, "rsa")

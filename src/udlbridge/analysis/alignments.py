@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.analysis.features import layer_outputs
+from udlbridge.analysis.features import layer_outputs, lazy_kernel
 from udlbridge.analysis.hsic import LEAST, Covariances, covariances, covariances_of
 from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
-from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
@@ -243,6 +242,7 @@ def layer_alignments(
         calls, in the order of their calls, by their paths, with "#2" after that of a second call.
 
     Raises:
+        NumericalError: an entry of a layer's kernel is not finite; the error names the layer and the sample.
         As `features` and `alignment`.
 
     Examples:
@@ -255,7 +255,9 @@ def layer_alignments(
     batch = checked_samples(network, x)
     phis = layer_outputs(network, batch, checked_engine(network, backend))
     checked_estimator(estimator, centred)
-    kernels: dict[str, KernelLike] = {f"layer {name}": FactoredKernel(phi) for name, phi in phis.items()}
+    kernels: dict[str, KernelLike] = {
+        f"layer {name}": lazy_kernel(phi, f"the kernel of layer {name}") for name, phi in phis.items()
+    }
     found = alignment_matrix({**kernels, "the target": target}, centred=centred, estimator=estimator)[:-1, -1]
     if isinstance(network, ForeignNetwork):
         return {name: float(value) for name, value in zip(network.layer_kinds, found, strict=True)}

@@ -99,10 +99,19 @@ def feature_kernel(
         >>> ub.feature_kernel(model, np.eye(2, dtype="float32")).shape
         (2, 2)
     """
-    found = FactoredKernel(features(model, x, layer=layer, backend=backend, output=output))
+    return lazy_kernel(features(model, x, layer=layer, backend=backend, output=output), "K")
+
+
+def lazy_kernel(phi: Float[np.ndarray, "n d"], name: str) -> FactoredKernel:
+    """phi phi', whose entries are known to be finite.
+
+    Raises:
+        NumericalError: an entry would not be finite; `name` is what the error calls the kernel.
+    """
+    found = FactoredKernel(phi)
     with np.errstate(over="ignore", invalid="ignore"):
         diagonal = found.diagonal()  # no entry is larger
-    check_finite(diagonal, "the diagonal of K")
+    check_finite(diagonal, f"the diagonal of {name}")
     return found
 
 

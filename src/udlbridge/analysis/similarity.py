@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge.analysis.alignments import alignment_matrix
-from udlbridge.analysis.features import layer_outputs
+from udlbridge.analysis.features import layer_outputs, lazy_kernel
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError, ShapeError
-from udlbridge.kernels.factored import FactoredKernel
+from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
@@ -117,7 +117,8 @@ def similarity_map(
         OptionError: a measure that does not exist.
         ShapeError: fewer than 3 samples.
         InputError, DTypeError: what is wrong with `x`.
-        NumericalError: a layer gives the same for all samples; the error names it.
+        NumericalError: a layer gives the same for all samples, or an entry of its outputs or its kernel is not finite;
+            the error names it.
 
     Source: Kornblith et al. (2019) for CKA; Williams et al., Generalized shape metrics on neural representations
     (2021); Kriegeskorte, Mur, Bandettini, Representational similarity analysis (2008).
@@ -140,14 +141,13 @@ def similarity_map(
     sides = [layer_outputs(*side) for side in zip(networks, samples, names, strict=True)]
     for side in sides:
         _check_varying(side)
-    values = MEASURES[measure](*(list(side.values()) for side in sides))
+    values = MEASURES[measure](*sides)
     return SimilarityMap(values, measure, tuple(sides[0]), tuple(sides[1]), n, names)
 
 
 def _check_varying(features: Mapping[str, np.ndarray]) -> None:
     for label, phi in features.items():
-        if not np.isfinite(phi).all():
-            raise NumericalError(f"outputs of layer {label} are not finite", remedy="look for NaN in the parameters")
+        check_finite(phi, f"the outputs of layer {label}")
         # Equal samples may give what differs by rounding, since products of matrices sum in several ways.
         if np.abs(phi - phi[0]).max() <= 16 * np.finfo(phi.dtype).eps * np.abs(phi).max():
             raise NumericalError(
@@ -157,14 +157,16 @@ def _check_varying(features: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _aligned(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Float[np.ndarray, "a b"]:
+def _aligned(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Float[np.ndarray, "a b"]:
     """Centred alignments of the kernels, from one pass over their tiles."""
-    return alignment_matrix([FactoredKernel(phi) for phi in (*first, *second)])[: len(first), len(first) :]
+    sides = ((label, phi) for side in (first, second) for label, phi in side.items())
+    kernels = [lazy_kernel(phi, f"the kernel of layer {label}") for label, phi in sides]
+    return alignment_matrix(kernels)[: len(first), len(first) :]
 
 
-def _rotated(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Float[np.ndarray, "a b"]:
+def _rotated(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Float[np.ndarray, "a b"]:
     """Nuclear norms of the products of features that are centred and of norm 1."""
-    left, right = ([_unit(phi) for phi in side] for side in (first, second))
+    left, right = ([_unit(phi) for phi in side.values()] for side in (first, second))
     return np.array([[np.linalg.svd(a.T @ b, compute_uv=False).sum() for b in right] for a in left]).clip(0, 1)
 
 
@@ -178,9 +180,9 @@ def _unit(phi: np.ndarray) -> Float[np.ndarray, "n d"]:
     return np.asarray(wide / np.linalg.norm(wide))
 
 
-def _distanced(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Float[np.ndarray, "a b"]:
+def _distanced(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Float[np.ndarray, "a b"]:
     """Correlations of distances, over the tiles of one triangle."""
-    features = [_unit(phi) * np.sqrt(len(phi)) for phi in (*first, *second)]
+    features = [_unit(phi) * np.sqrt(len(phi)) for side in (first, second) for phi in side.values()]
     n, m = len(features[0]), len(features)
     # Sums of distances less a first guess of their mean, so that what is summed is small and keeps its digits.
     guesses = np.array([_distances(phi[:TILE], phi[:TILE]).mean() for phi in features])

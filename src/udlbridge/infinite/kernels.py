@@ -14,6 +14,7 @@ from jaxtyping import Float
 from udlbridge import backends
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import symmetrise
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.errors import LayerError, OptionError, ShapeError
 from udlbridge.infinite.propagation import through
 from udlbridge.infinite.states import Setting, State, States
@@ -139,7 +140,9 @@ def kernels(
                 result[other, own] = block.T
 
     bar = kernel_progress(float(len(todo)), show=progress, operations=False)
-    with bar as advance, ThreadPoolExecutor(workers) as pool:
+    # BLAS gets one thread where blocks keep the cores busy.
+    limit = numpy_blas.to(1 if workers > 1 else None)
+    with limit, bar as advance, ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(compute, todo):
             advance(1.0, 0)
     return Kernels(results.get("nngp"), results.get("ntk"))
