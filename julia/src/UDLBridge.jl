@@ -85,6 +85,7 @@ include("graphs/network.jl")
 include("graphs/sites.jl")
 include("files.jl")
 include("bridge.jl")
+include("guests.jl")
 include("precompile.jl")
 
 end

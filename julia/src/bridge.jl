@@ -13,7 +13,7 @@ function bridge_model(@nospecialize(chain))
     return JSON.json(model.spec), first.(model.params), last.(model.params)
 end
 
-"what Python calls a network: layers, or a graph"
+"what Python describes: layers, or a graph; a user's own model may be anything that is callable, see `guests.jl`"
 const Network = Union{Chain,Graph}
 
 "a graph from its spec's JSON text and two parallel lists, names and arrays with reversed axes"
@@ -22,15 +22,15 @@ function bridge_graph(spec::AbstractString, names, arrays)
     return graph(spec, Dict{String,Any}(String(name) => as_array(array) for (name, array) in zip(names, arrays)))
 end
 
-bridge_outputs(@nospecialize(chain::Network), X::AbstractArray) = outputs(chain, received(X))
+bridge_outputs(@nospecialize(network), X::AbstractArray) = outputs(network, received(X))
 
 "samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"
 received(X::AbstractArray) = Array(X)
 received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
 
-bridge_input_jacobian(@nospecialize(chain::Network), X::AbstractArray) = input_jacobian(chain, received(X))
+bridge_input_jacobian(@nospecialize(network), X::AbstractArray) = input_jacobian(network, received(X))
 
-bridge_input_hessian(@nospecialize(chain::Network), X::AbstractArray) = input_hessian(chain, received(X))
+bridge_input_hessian(@nospecialize(network), X::AbstractArray) = input_hessian(network, received(X))
 
 bridge_signals(@nospecialize(chain::Network), X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
 
@@ -52,24 +52,24 @@ fill_scalar(value::Number) = fill(value)
 fill_scalar(value::AbstractArray) = value
 
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
-function bridge_jacobian(@nospecialize(chain::Network), X::AbstractArray)
-    return bridge_canonical(chain, last.(jacobian(chain, received(X))))
+function bridge_jacobian(@nospecialize(network), X::AbstractArray)
+    return bridge_canonical(network, last.(jacobian(network, received(X))))
 end
 
 "J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
-function bridge_pull(@nospecialize(chain::Network), X::AbstractArray, cotangents::AbstractMatrix)
-    return bridge_canonical(chain, last.(pull(chain, received(X), Array(cotangents))))
+function bridge_pull(@nospecialize(network), X::AbstractArray, cotangents::AbstractMatrix)
+    return bridge_canonical(network, last.(pull(network, received(X), Array(cotangents))))
 end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
-function bridge_push(@nospecialize(chain::Network), X::AbstractArray, direction, cotangents::AbstractMatrix)
-    return push(chain, received(X), bridge_own(chain, direction), Array(cotangents))
+function bridge_push(@nospecialize(network), X::AbstractArray, direction, cotangents::AbstractMatrix)
+    return push(network, received(X), bridge_own(network, direction), Array(cotangents))
 end
 
 "arrays in the order of `parameters`, from the canonical layout to Flux's"
 bridge_own(::Graph, arrays) = map(Array, arrays)
-function bridge_own(@nospecialize(chain::Chain), arrays)
-    return [from_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(chain), arrays)]
+function bridge_own(@nospecialize(model), arrays)
+    return [from_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(as_chain(model)), arrays)]
 end
 
 "factors, with the reduction that they were made for: one value for Python to hold"
@@ -79,9 +79,9 @@ struct Prepared{R<:Reduction}
 end
 
 "`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
-function bridge_prepare(@nospecialize(chain::Network), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
+function bridge_prepare(@nospecialize(network), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
-    return Prepared(r, factors(chain, received(X), r, Symbol(method), Set{String}(String.(params))))
+    return Prepared(r, factors(network, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
 
 "empty factors that are no longer needed; returns how many bytes the garbage collector can now reclaim"
@@ -112,8 +112,8 @@ end
 
 "arrays in the order of `parameters`, from Flux's layout to the canonical one"
 bridge_canonical(::Graph, arrays) = arrays
-function bridge_canonical(@nospecialize(chain::Chain), arrays)
-    return [to_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(chain), arrays)]
+function bridge_canonical(@nospecialize(model), arrays)
+    return [to_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(as_chain(model)), arrays)]
 end
 
 "targets, or targets and slopes, as Julia's own arrays"

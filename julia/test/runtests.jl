@@ -35,6 +35,7 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
     include("translation.jl")
     include("graphs.jl")
     include("bridge.jl")
+    include("guests.jl")
     # `Pkg.test` brings both; an environment of its own may lack them.
     for (package, file) in (("Aqua", "aqua.jl"), ("Documenter", "doctests.jl"))
         Base.identify_package(package) === nothing ? @info("not run: $file, for want of $package") : include(file)

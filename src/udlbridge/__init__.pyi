@@ -35,7 +35,9 @@ from .analysis.spectra import spectrum as spectrum
 from .analysis.spectral_sums import frobenius_norm as frobenius_norm
 from .analysis.spectral_sums import trace as trace
 from .analysis.verdicts import Spectrum as Spectrum
+from .backends.julia.models import julia_model as julia_model
 from .conversion.flux import from_flux as from_flux
+from .conversion.formats import read_weights as read_weights
 from .conversion.gpt2 import from_gpt2 as from_gpt2
 from .conversion.pytorch import from_torch as from_torch
 from .conversion.pytorch import to_torch as to_torch

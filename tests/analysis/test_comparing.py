@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -15,7 +16,7 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, batch, shaken
 from helpers import random_model, samples
 from udlbridge.cli.check import command
-from udlbridge.errors import DTypeError, ShapeError
+from udlbridge.errors import DTypeError, OptionError, ShapeError
 from udlbridge.networks.layers import Layer
 
 CONV = ub.Model(
@@ -78,6 +79,91 @@ def test_settings_that_differ_are_shown() -> None:
     assert "activation(softplus) in the second" in str(report)
     norms = [ub.Model([ub.LayerNorm(4, eps=eps)], dtype="float64") for eps in (1e-5, 1e-3)]
     assert "eps=0.001" in ub.compare_models(*norms, np.random.default_rng(1).standard_normal((3, 4))).hints[0]
+
+
+def test_images_flattened_in_another_order_are_recognised() -> None:
+    wide = CONV.arrays["3.weight"].reshape(4, 3, 2, 3)
+    other = with_array(CONV, "3.weight", wide.transpose(0, 2, 3, 1).reshape(4, 18))  # columns for (H, W, C)
+    report = ub.compare_models(CONV, other, X, backend="reference")
+    assert report.steps[report.parted or 0].first == "dense(18, 4)"
+    assert any("flattened in the order (H, W, C), the first in (C, H, W)" in hint for hint in report.hints)
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Moved(nn.Flatten):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Any:
+            return x.permute(0, 2, 3, 1).flatten(1)
+
+    def net(flatten: Any) -> Any:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 3, 2), flatten, nn.Linear(36, 2)).double()
+
+    report = ub.compare_models(net(nn.Flatten()), net(Moved()), X)
+    assert report.parted == 1
+    assert "the second flattens in the order (H, W, C), the first in (C, H, W)" in report.hints
+
+
+def test_the_form_of_gelu_is_named() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    first, second = (
+        ub.Model([ub.Dense(2, 4, form), ub.Dense(4, 1)], dtype="float64", seed=1)  # type: ignore[arg-type]
+        for form in ("gelu_erf", "gelu_tanh")
+    )
+    report = ub.compare_models(first, second, x, backend="reference")
+    assert report.parted == 1
+    assert "the first has GELU in the erf form, the second in the tanh form" in report.hints
+    assert (
+        ub.compare_models(second, first, x, backend="reference").hints[0].startswith("the first has GELU in the tanh")
+    )
+
+
+def test_a_deviation_in_the_place_of_a_variance_is_recognised() -> None:
+    norm, x = shaken([ub.BatchNorm(3)]), np.random.default_rng(0).standard_normal((4, 3))
+    variance = norm.arrays["0.running_var"]
+    other = with_array(norm, "0.running_var", np.sqrt(variance))
+    report = ub.compare_models(norm, other, x, backend="reference")
+    assert any("the second has the deviation where the first has the variance" in hint for hint in report.hints)
+    report = ub.compare_models(other, norm, x, backend="reference")
+    assert any("the second has the variance where the first has the deviation" in hint for hint in report.hints)
+
+
+def test_settings_of_modules_are_compared() -> None:
+    nn = pytest.importorskip("torch").nn
+    first, second = (nn.Sequential(nn.BatchNorm1d(3, eps=eps)).double().eval() for eps in (1e-5, 1e-3))
+    report = ub.compare_models(first, second, np.random.default_rng(1).standard_normal((3, 3)))
+    assert "the settings differ: 0 (BatchNorm1d) has 3, eps=1e-05" in report.hints[0]
+    assert "has 3, eps=0.001" in report.hints[0]
+
+
+def test_pairs_say_which_steps_correspond() -> None:
+    nn = pytest.importorskip("torch").nn
+    first = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    second = ub.Model(
+        [ub.Dense(3, 3), ub.Activation("tanh"), ub.Activation("identity"), ub.Dense(3, 2)], dtype="float64"
+    )
+    x = np.random.default_rng(1).standard_normal((4, 3))
+    arrays = {"0.weight": "0.weight", "0.bias": "0.bias", "3.weight": "2.weight", "3.bias": "2.bias"}
+    state = first.state_dict()
+    second = second.with_params({own: state[name].numpy() for own, name in arrays.items()})
+    report = ub.compare_models(first, second, x, pairs={"0": "0", "2": "3"}, backend="reference")
+    assert report.ok
+    assert [(step.first, step.second) for step in report.steps] == [
+        ("0 (Linear)", "dense(3, 3)"),
+        ("2 (Linear)", "dense(3, 2)"),
+    ]
+    crossed = ub.compare_models(first, second, x, pairs={"0": "3", "2": "3"}, backend="reference")
+    assert [step.difference is None for step in crossed.steps] == [True, False]
+    for pairs in ({}, "0"):
+        with pytest.raises(OptionError, match="a dict of names of steps"):
+            ub.compare_models(first, second, x, pairs=pairs)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"pairs= with '7' for the second network\. Allowed: 0, 1, 3"):
+        ub.compare_models(first, second, x, pairs={"0": "7"}, backend="reference")
+
+
+def test_input_jacobians_and_eigenvalues_are_compared_too() -> None:
+    report = ub.compare_models(CONV, CONV, X, backend="reference")
+    assert (report.input_jacobian, report.eigenvalues) == (0.0, 0.0)
+    assert "d f / d x" in str(report)
 
 
 def test_how_the_layers_are_cut_does_not_matter() -> None:

@@ -39,6 +39,85 @@ def test_a_state_dict_of_torch_is_read(tmp_path: Path) -> None:
     assert read_network(tmp_path / "weights.pt", tmp_path / "model.json") == model
 
 
+def weights() -> tuple[ub.Model, dict[str, torch.Tensor]]:
+    model = ub.from_torch(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).eval())
+    return model, {name: torch.tensor(value) for name, value in model.arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "outside", "by"),
+    [
+        ("module.", {}, "DataParallel"),
+        ("_orig_mod.", {}, "torch.compile"),
+        ("module._orig_mod.", {}, "DataParallel and torch.compile"),
+        ("net.", {"pytorch-lightning_version": "2.4.0", "epoch": 3}, "Lightning"),
+        ("net._orig_mod.", {"pytorch-lightning_version": "2.4.0"}, "torch.compile"),
+    ],
+)
+def test_prefixes_of_wrappers_are_named_and_stripped(
+    prefix: str, outside: dict[str, object], by: str, tmp_path: Path
+) -> None:
+    model, arrays = weights()
+    path, spec = tmp_path / "net.ckpt.pt", tmp_path / "net.json"
+    named = {prefix + name: value for name, value in arrays.items()}
+    torch.save({**outside, "state_dict": named} if outside else named, path)
+    write_network(model, spec)
+    assert ub.Model.load(path, spec=spec, strip="auto") == model
+    assert ub.Model.load(path, spec=spec, strip=prefix) == model
+    with pytest.raises(errors.ModelFileError, match=f"all names begin with '{prefix}', as {by} writes.*strip='auto'"):
+        ub.Model.load(path, spec=spec)
+    with pytest.raises(errors.OptionError, match=f"strip='model.', and .* has {prefix}0.weight"):
+        ub.Model.load(path, spec=spec, strip="model.")
+    with pytest.raises(errors.OptionError, match="strip=3"):
+        ub.Model.load(path, spec=spec, strip=3)  # type: ignore[arg-type]
+    done = udlbridge("convert", path, tmp_path / "net.safetensors", "--spec", spec, "--strip", "auto")
+    assert done.returncode == 0, done.stderr
+    assert ub.Model.load(tmp_path / "net.safetensors") == model
+
+
+def test_a_part_that_was_compiled_keeps_its_own_name(tmp_path: Path) -> None:
+    model, arrays = weights()
+    path, spec = tmp_path / "net.pt", tmp_path / "net.json"
+    torch.save({name.replace("0.", "0._orig_mod."): value for name, value in arrays.items()}, path)
+    write_network(model, spec)
+    assert ub.Model.load(path, spec=spec, strip="auto") == model
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict"])
+def test_a_state_dict_in_a_checkpoint_is_found(key: str, tmp_path: Path) -> None:
+    model, arrays = weights()
+    write_network(model, tmp_path / "net.json")
+    torch.save({key: arrays, "optimizer": {"lr": 0.1}, "epoch": 3}, tmp_path / "net.pt")
+    assert ub.Model.load(tmp_path / "net.pt", spec=tmp_path / "net.json") == model
+    found = ub.read_weights(tmp_path / "net.pt")
+    assert list(found) == list(arrays)
+    torch.save({"weights": arrays, "epoch": 3}, tmp_path / "net.pt")
+    with pytest.raises(errors.ModelFileError, match="not a state dict"):
+        ub.Model.load(tmp_path / "net.pt", spec=tmp_path / "net.json")
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_half_precision_is_read_in_a_dtype_that_is_said(half: torch.dtype, ending: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model, arrays = weights()
+    path, spec = tmp_path / f"net{ending}", tmp_path / "net.json"
+    write_network(model, spec)
+    rounded = {name: value.to(half) for name, value in arrays.items()}
+    (save_file if ending == ".safetensors" else torch.save)(rounded, path)
+    for dtype in ("float32", "float64"):
+        found = ub.Model.load(path, spec=spec, dtype=dtype)
+        assert found.dtype == np.dtype(dtype)
+        for name, value in rounded.items():
+            np.testing.assert_array_equal(found.arrays[name], value.double().numpy().astype(dtype))
+            np.testing.assert_array_equal(ub.read_weights(path, dtype=dtype)[name], found.arrays[name])
+    with pytest.raises(errors.UDLBridgeError, match=r"float16"):
+        ub.Model.load(path, spec=spec)
+    with pytest.raises(errors.DTypeError, match="float16"):
+        ub.Model.load(path, spec=spec, dtype="float16")
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pt"])
 def test_statistics_have_to_be_in_a_file(ending: str, tmp_path: Path) -> None:
     from safetensors.numpy import save_file

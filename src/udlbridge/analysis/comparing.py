@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, cast
 
 import attrs
@@ -11,9 +12,11 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.analysis.port_hints import Step, hints_of
-from udlbridge.conversion.pytorch import from_torch
+from udlbridge.analysis.spectra import spectrum
+from udlbridge.conversion.translating import as_model
 from udlbridge.displays import Displayed, draw
-from udlbridge.errors import DTypeError, GraphError, ShapeError, UDLBridgeError
+from udlbridge.errors import ConversionError, DTypeError, GraphError, OptionError, ShapeError, UDLBridgeError
+from udlbridge.kernels.derivatives import input_jacobian
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
@@ -45,8 +48,9 @@ class PortReport(Displayed):
     """What `compare_models` found. Prints as a table.
 
     `steps`: after every layer, and after its activation by itself. `parted`: the number of the first step after
-    which the two differ by more than `budget`, else None. `outputs` and `kernel`: how far f(x) and the kernel are
-    apart, None where shapes differ. `hints`: what is known of the reason.
+    which the two differ by more than `budget`, else None. `outputs`, `kernel`, its
+    `eigenvalues` and `input_jacobian`: how far these are apart; None where shapes differ, and of Jacobians where
+    samples are tokens. `hints`: what is known of the reason.
     """
 
     steps: tuple[StepComparison, ...]
@@ -58,25 +62,30 @@ class PortReport(Displayed):
     dtype: str
     n: int
     backend: str
+    eigenvalues: float | None = None
+    input_jacobian: float | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether outputs and kernels agree within the budget."""
-        return all(gap is not None and gap <= self.budget for gap in (self.outputs, self.kernel))
+        """Whether outputs and kernels agree within the budget, and input Jacobians where there are any."""
+        jacobians = self.outputs if self.input_jacobian is None else self.input_jacobian
+        return all(gap is not None and gap <= self.budget for gap in (self.outputs, self.kernel, jacobians))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data; a difference that is not finite is None."""
         return {**json_ready(self), "ok": self.ok}
 
     def __str__(self) -> str:
-        width = max((len(step.first) for step in self.steps), default=4)
+        width = max([len("eigenvalues"), *(len(step.first) for step in self.steps)])
         lines = [f"{'after':<{width + 5}}  difference"]
         for index, step in enumerate(self.steps):
             gap = "another shape" if step.difference is None else f"{step.difference:.2e}"
             other = "" if step.first == step.second else f"  ({step.second} in the second)"
             mark = "  <- the first difference" if index == self.parted else ""
             lines.append(f"{index:>3}  {step.first:<{width}}  {gap}{other}{mark}")
-        for what, found in (("outputs", self.outputs), ("kernel", self.kernel)):
+        gaps = {"outputs": self.outputs, "kernel": self.kernel, "eigenvalues": self.eigenvalues}
+        gaps["d f / d x"] = self.input_jacobian
+        for what, found in gaps.items():
             words = "not comparable" if found is None else f"{found:.2e} {'ok' if found <= self.budget else 'DIFF'}"
             lines.append(f"     {what:<{width}}  {words}")
         verdict = "the same network" if self.ok else "NOT the same network"
@@ -96,7 +105,13 @@ class PortReport(Displayed):
 
 
 def compare_models(
-    first: Model | Any, second: Model | Any, x: Any, *, backend: EngineWord | None = None, output: Any = None
+    first: Model | Any,
+    second: Model | Any,
+    x: Any,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    backend: EngineWord | None = None,
+    output: Any = None,
 ) -> PortReport:
     """Say whether two networks are the same function with the same kernel, and if not, after which layer they differ.
 
@@ -104,15 +119,20 @@ def compare_models(
     its activation may be compared with one that is followed by it. Layers that change nothing (Dropout, identity) are
     left out.
 
-    The steps of two `torch.nn.Module`s are the innermost modules that they call, in the order of their calls. A module
-    is compared with a `Model` step by step where `udlbridge.from_torch` has a translation, else by outputs and kernel.
-    The steps of two `Graph`s are their nodes whose values have a row for each sample; a graph and another kind of
-    network are compared by outputs and kernel.
+    The networks may be of any kind, in any pair: a `Model`, a `Graph`, a `torch.nn.Module`, a model in Julia
+    (`udlbridge.julia_model`, or an object of juliacall). The steps of two modules are the innermost modules that they
+    call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. Two
+    of different kinds are compared as two `Model`s where both have that translation. Else the modules that one calls,
+    and the layers of the other's `Chain` or `Model`, are matched in their order where they give values of one shape, or
+    as `pairs` says; where there are no layers, the results alone are compared.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
-        x: samples (n, *D) that both take.
-        backend: the engine that evaluates both; None is the default one. A module is always evaluated by torch.
+        x: samples (n, *D) that both take; a model in Julia gets them with the samples last (`udlbridge.as_network`).
+        pairs: which steps correspond, {name in the first: name in the second}, in the order of the table. The name of a
+            step of a module is its path, that of a layer its number, "0" or "1.2", and that of a node its own.
+        backend: the engine that evaluates a `Model` or a `Graph`; None is the default one. A module is always evaluated
+            by torch, a model in Julia by Julia.
         output: which of the outputs of a module counts, as for `udlbridge.as_network`; of both, where both are modules.
 
     Returns:
@@ -121,6 +141,7 @@ def compare_models(
     Raises:
         DTypeError: one network is float32, the other float64.
         InputError, ShapeError: what is wrong with `x`.
+        OptionError: `pairs` name a step that is not there.
         UnknownBackend, BackendUnavailable: what is wrong with `backend`.
 
     Examples:
@@ -142,14 +163,17 @@ def compare_models(
         )
     names = [_engine(network, backend) for network in networks]
     batches = [checked_samples(network, x) for network in networks]
-    (own, theirs), hints = _sides(networks, batches, names)
-    steps, parted, found = _compared(own, theirs, budget(one.dtype))
+    (own, theirs), hints = _sides(networks, batches, names, pairs)
+    steps, parted, found = _compared(own, theirs, budget(one.dtype), chosen=pairs is not None)
     both = list(zip(networks, batches, names, strict=True))
+    kernels = _kernels(both)
     return PortReport(
         steps=steps,
         parted=parted,
         outputs=_gap([backends.get(name).outputs(network, batch) for network, batch, name in both]),
-        kernel=_kernel_gap(both),
+        kernel=_gap(kernels),
+        eigenvalues=_gap([spectrum(kernel).eigenvalues for kernel in kernels]),
+        input_jacobian=_gap(_input_jacobians(both)),
         hints=(*hints, *found),
         budget=budget(one.dtype),
         dtype=one.dtype.name,
@@ -168,37 +192,81 @@ def _engine(network: Network, backend: EngineWord | None) -> EngineName:
 
 
 def _sides(
-    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName]
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], pairs: Mapping[str, str] | None
 ) -> tuple[list[list[Step]], list[str]]:
-    """The steps of both networks, and why there are none."""
-    foreign = [isinstance(network, ForeignNetwork) for network in networks]
-    graphs = [isinstance(network, Graph) for network in networks]
-    if all(graphs):
-        return [_graph_steps(*side) for side in zip(networks, batches, names, strict=True)], []
-    if any(graphs):
-        return [[], []], ["outputs and kernel alone were compared: the nodes of a graph are no layers"]
-    if all(foreign):
-        return [_module_steps(*side) for side in zip(networks, batches, strict=True)], []
+    """The steps of both networks that correspond, and why there are none."""
+    if pairs is not None:
+        return _chosen([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], pairs), []
+    kinds = {type(network) for network in networks}
+    if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
+        return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
+    if Graph in kinds:
+        return [[], []], ["there are no steps: the nodes of a graph are no layers, and pairs= may say which correspond"]
     try:
-        models = [
-            from_torch(network.translatable()) if own else network
-            for network, own in zip(networks, foreign, strict=True)
-        ]
+        models = [as_model(network) for network in networks]
     except UDLBridgeError as error:
-        return [[], []], [f"outputs and kernel alone were compared: the module has no translation ({error.given})"]
-    engines = [next(n for n, own in zip(names, foreign, strict=True) if not own)] * 2 if any(foreign) else names
-    return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
+        reason = error.given
+    else:
+        foreign = [isinstance(network, ForeignNetwork) for network in networks]
+        given = [name for name, own in zip(names, foreign, strict=True) if not own]
+        engines = names if all(foreign) or not any(foreign) else given * 2
+        return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
+    try:
+        sides = [_own_steps(*side) for side in zip(networks, batches, names, strict=True)]
+    except ConversionError as error:  # a model in Julia that is no chain
+        return [[], []], [f"there are no steps: {error.given}"]
+    return _of_one_shape(sides), [f"layers were matched by their shapes, in order: there is no translation ({reason})"]
+
+
+def _own_steps(network: Any, x: np.ndarray, backend: EngineName) -> list[Step]:
+    """The steps of a network as it is."""
+    if isinstance(network, Graph):
+        return _graph_steps(network, x, backend)
+    return _module_steps(network, x) if isinstance(network, ForeignNetwork) else _model_steps(network, x, backend)
+
+
+def _chosen(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[list[Step]]:
+    """The steps that the caller says are the same.
+
+    Raises:
+        OptionError: there is no step of such a name.
+    """
+    if not isinstance(pairs, Mapping) or not pairs:
+        raise OptionError(f"pairs={pairs!r}", allowed="a dict of names of steps", remedy='as {"conv1": "0"}')
+    chosen: list[list[Step]] = []
+    for side, wanted in zip(sides, (list(pairs), list(pairs.values())), strict=True):
+        by_name = {step.name: step for step in side}
+        if unknown := [name for name in wanted if name not in by_name]:
+            raise OptionError(
+                f"pairs= with {unknown[0]!r} for the {'second' if chosen else 'first'} network",
+                allowed=", ".join(by_name),
+                remedy="use these names",
+            )
+        chosen.append([by_name[name] for name in wanted])
+    return chosen
+
+
+def _of_one_shape(sides: Sequence[Sequence[Step]]) -> list[list[Step]]:
+    """The steps that give values of one shape, in their order in both."""
+    one, other = sides
+    shapes = [step.value.shape for step in one], [step.value.shape for step in other]
+    blocks = SequenceMatcher(a=shapes[0], b=shapes[1], autojunk=False).get_matching_blocks()
+    return [
+        [step for block in blocks for step in one[block.a : block.a + block.size]],
+        [step for block in blocks for step in other[block.b : block.b + block.size]],
+    ]
 
 
 def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
-    """What the innermost modules give, with the parameters that they have."""
-    owned = network.names_by_layer(network.params)
-    kinds = network.layer_kinds
+    """What the innermost modules give, or the layers of a chain in Julia, with the arrays that they have."""
+    held = {**network.params, **network.buffers}
+    owned = network.names_by_layer(held)
+    kinds, settings = network.layer_kinds, network.layer_settings
     found = []
     for name, value in network.layer_outputs(x).items():
         path = name.partition("#")[0]
-        arrays = {own.removeprefix(f"{path}."): network.params[own] for own in owned.get(path, ())}
-        found.append(Step(f"{name} ({kinds[name]})", value, None, arrays))
+        arrays = {own.removeprefix(f"{path}."): held[own] for own in owned.get(path, ())}
+        found.append(Step(name, f"{name} ({kinds[name]})", value, None, arrays, settings.get(path, "")))
     return found
 
 
@@ -212,24 +280,27 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord) -> list[Step]
             continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
-        found.append(Step(f"{node.name} ({node.op})", value, None, arrays))
+        found.append(Step(node.name, f"{node.name} ({node.op})", value, None, arrays))
     return found
 
 
 def _model_steps(model: Model, x: np.ndarray, backend: EngineWord) -> list[Step]:
     """What the layers give one after the other, each activation by itself."""
     found, h = [], x
-    for step in _steps(model):
+    for name, step in _steps(model):
         h = backends.get(backend).outputs(step, h)
         arrays = {name.removeprefix("0."): value for name, value in step.arrays.items()}
-        found.append(Step(_describe(step.layers[0]), h, step.layers[0], arrays))
+        found.append(Step(name, _describe(step.layers[0]), h, step.layers[0], arrays))
     return found
 
 
 def _compared(
-    own: Sequence[Step], other: Sequence[Step], limit: float
+    own: Sequence[Step], other: Sequence[Step], limit: float, *, chosen: bool
 ) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
-    """Steps side by side, the first after which there is a gap, and hints."""
+    """Steps side by side, the first after which there is a gap, and hints.
+
+    `chosen`: the caller said which are compared, so that other shapes do not end the table.
+    """
     steps: list[StepComparison] = []
     hints: list[str] = []
     parted: int | None = None
@@ -239,32 +310,46 @@ def _compared(
         steps.append(StepComparison(one.words, two.words, gap, (one.value.shape[1:], two.value.shape[1:])))
         if parted is None and (gap is None or not gap <= limit):
             parted = index
-            hints += hints_of(one, two, limit)
+            hints += hints_of(one, two, limit, own[:index])
         if not same:
             shapes = one.value.shape[1:], two.value.shape[1:]
             hints.append(f"after step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
-            break
+            if not chosen:
+                break
     if len(own) != len(other):
         hints.append(f"the first has {len(own)} steps, the second {len(other)}")
     return tuple(steps), parted, hints
 
 
 def _gap(values: list[np.ndarray]) -> float | None:
-    return relative_difference(values[0], values[1]) if values[0].shape == values[1].shape else None
+    """The difference of two arrays; None where there are none, or of two shapes."""
+    if not values or values[0].shape != values[1].shape:
+        return None
+    return relative_difference(values[0], values[1])
 
 
-def _kernel_gap(both: Sequence[tuple[Any, np.ndarray, EngineName]]) -> float | None:
-    """The gap of the traces; None for networks that have no kernel, since their outputs are not vectors."""
+def _kernels(both: Sequence[tuple[Any, np.ndarray, EngineName]]) -> list[np.ndarray]:
+    """The traces; none for networks that have no kernel, since their outputs are not vectors."""
     try:
         for network, batch, _ in both:
             output_size(network, batch.shape[1:])
     except ShapeError:
-        return None
-    return _gap([ntk(network, batch, backend=name) for network, batch, name in both])
+        return []
+    return [ntk(network, batch, backend=name) for network, batch, name in both]
 
 
-def _steps(model: Model) -> list[Model]:
-    """A network of one layer for every layer and for every activation, without those that change nothing."""
+def _input_jacobians(both: Sequence[tuple[Any, np.ndarray, EngineName]]) -> list[np.ndarray]:
+    """d f / d x; none for tokens, outputs that are not vectors, and those that cannot be followed to the samples."""
+    if any(network.takes_tokens for network, _, _ in both):
+        return []
+    try:
+        return [input_jacobian(network, batch, backend=name) for network, batch, name in both]
+    except (ShapeError, ConversionError):
+        return []
+
+
+def _steps(model: Model) -> list[tuple[str, Model]]:
+    """A network of one layer for every layer and for every activation, by name, without those that change nothing."""
     found = []
     for index, layer in enumerate(model.layers):
         if isinstance(layer, Dropout) or (isinstance(layer, Activation) and layer.activation == "identity"):
@@ -273,9 +358,10 @@ def _steps(model: Model) -> list[Model]:
         activation = "identity"
         if isinstance(layer, Dense | Conv1d | Conv2d):
             activation, layer = layer.activation, attrs.evolve(layer, activation="identity")
-        found.append(Model([layer], arrays, dtype=model.dtype))
+        found.append((str(index), Model([layer], arrays, dtype=model.dtype)))
         if activation != "identity":
-            found.append(Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype))
+            step = Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype)
+            found.append((f"{index}.activation", step))
     return found
 
 

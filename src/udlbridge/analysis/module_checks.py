@@ -10,15 +10,13 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.backends.reduction import Outputs
-from udlbridge.conversion.pytorch import from_torch
+from udlbridge.conversion.translating import translation
 from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import in_float64
-from udlbridge.networks.model import Model
 from udlbridge.tolerances import relative_difference
 
 STRUCTURED, PLAIN, DIFFERENCES = "structured", "plain", "differences"
@@ -79,11 +77,11 @@ def module_results(
     if others == []:
         return results, skipped
     try:
-        model = _translation(network, x)
+        model = translation(network, x)
     except UDLBridgeError as error:
         if others is not None:
             raise
-        reason = f"the module has no translation: {error.given}"
+        reason = f"it has no translation: {error.given}"
         return results, {**skipped, **{name: reason for name in backends.engines() if name != network.engine}}
     computing = backends.computing(model)
     usable = [name for name in backends.usable() if name in computing and name != network.engine]
@@ -97,15 +95,6 @@ def module_results(
         left_out = [name for name in backends.engines() if name not in (*usable, network.engine)]
         skipped |= {name: backends.availability(name).reason or "it does not compute such a graph" for name in left_out}
     return results, skipped
-
-
-def _translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
-    """A `Model`, which every engine computes, or else a `Graph`. Raises `ConversionError` where there is neither."""
-    module = network.translatable()
-    try:
-        return from_torch(module)
-    except UDLBridgeError:
-        return from_torch(module, x)
 
 
 def _kernels(network: Any, x: np.ndarray, reduction: Outputs, **options: Any) -> dict[str, np.ndarray]:

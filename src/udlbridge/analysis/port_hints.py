@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from math import erf, pi, sqrt
 
 import numpy as np
 
 from udlbridge.networks.layers import Layer
 from udlbridge.tolerances import relative_difference
 
+AXES = "CHW"
+"""Of an image, in the order in which PyTorch flattens them, and Flux too, whose memory has them the other way round."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a network: in words, what it gives, and for hints its layer (of a `Model`) and its arrays by name."""
+    """One step of a network: its name, in words, and what it gives.
 
+    For hints, its layer (of a `Model`), its arrays by name, and its settings as its own library writes them.
+    """
+
+    name: str
     words: str
     value: np.ndarray
     layer: Layer | None
     arrays: Mapping[str, np.ndarray]
+    settings: str = ""
 
 
-def hints_of(first: Step, second: Step, limit: float) -> list[str]:
-    """What is known of the reason why two steps differ, from their settings and arrays."""
-    found = []
-    if first.layer != second.layer:
+def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = ()) -> list[str]:
+    """What is known of the reason why two steps differ, from their settings and arrays.
+
+    `before`: the steps that came before, in which the two networks agree, as the first has them.
+    """
+    found = _value_hints(first.value, second.value, limit, before)
+    image = next((step.value.shape[1:] for step in reversed(before) if step.value.ndim == 4), None)
+    if first.layer is not None and second.layer is not None and first.layer != second.layer:
         found.append(f"the layers themselves differ: {first.words}, {second.words}")
+    if first.settings != second.settings and first.layer is second.layer is None:
+        found.append(f"the settings differ: {first.words} has {first.settings}, {second.words} has {second.settings}")
     for name, value in first.arrays.items():
         other = second.arrays.get(name)
         if other is None or other.shape != value.shape:
@@ -36,7 +52,7 @@ def hints_of(first: Step, second: Step, limit: float) -> list[str]:
         words = f"{name} differs by {gap:.2e} of its largest entry"
         reasons = [
             reason
-            for reason, changed in _changes(other)
+            for reason, changed in [*_changes(name, other), *_column_orders(other, image)]
             if changed.shape == value.shape and relative_difference(value, changed) <= limit
         ]
         found.append(words + "".join(f"; it is equal when {reason}" for reason in reasons))
@@ -47,10 +63,65 @@ def hints_of(first: Step, second: Step, limit: float) -> list[str]:
     return found
 
 
-def _changes(value: np.ndarray) -> list[tuple[str, np.ndarray]]:
+def _value_hints(one: np.ndarray, other: np.ndarray, limit: float, before: Sequence[Step]) -> list[str]:
+    """What shows on the numbers of two steps and those that came to both: the form of GELU, the order of flattening."""
+    if not before or one.shape != other.shape:
+        return []
+    came, found = before[-1].value, []
+    if came.shape == one.shape:
+        forms = {name: form(came.astype(np.float64)) for name, form in GELU.items()}
+        kinds = [
+            next((name for name, value in forms.items() if relative_difference(side, value) <= limit), None)
+            for side in (one, other)
+        ]
+        if None not in kinds and kinds[0] != kinds[1]:
+            found.append(f"the first has GELU in the {kinds[0]} form, the second in the {kinds[1]} form")
+    if came.ndim == 4 and one.ndim == 2 and one.shape[1] == came[0].size:
+        found += [
+            f"the second flattens in the order ({', '.join(order)}), the first in (C, H, W)"
+            for order, axes in _orders()
+            if relative_difference(other, came.transpose(0, *(a + 1 for a in axes)).reshape(one.shape)) <= limit
+        ]
+    return found
+
+
+def _orders() -> list[tuple[str, tuple[int, ...]]]:
+    """The orders of an image's axes but PyTorch's, in letters and in numbers."""
+    return [("".join(AXES[a] for a in axes), axes) for axes in permutations(range(3)) if axes != (0, 1, 2)]
+
+
+def _column_orders(value: np.ndarray, image: tuple[int, ...] | None) -> list[tuple[str, np.ndarray]]:
+    """The weight (outputs, inputs) of a layer after flattened images, as for other orders of their axes."""
+    if image is None or value.ndim != 2 or value.shape[1] != np.prod(image):
+        return []
+    found = []
+    for order, axes in _orders():
+        laid = value.reshape(len(value), *(image[a] for a in axes))
+        back = laid.transpose(0, *(1 + axes.index(a) for a in range(3)))
+        words = f"the second takes images flattened in the order ({', '.join(order)}), the first in (C, H, W)"
+        found.append((words, back.reshape(value.shape)))
+    return found
+
+
+def _gelu_erf(z: np.ndarray) -> np.ndarray:
+    return np.asarray(z * 0.5 * (1.0 + np.vectorize(erf)(z / sqrt(2.0))))
+
+
+def _gelu_tanh(z: np.ndarray) -> np.ndarray:
+    return np.asarray(z * 0.5 * (1.0 + np.tanh(sqrt(2.0 / pi) * (z + 0.044715 * z**3))))
+
+
+GELU = {"erf": _gelu_erf, "tanh": _gelu_tanh}
+"""Its two forms: PyTorch's is that of erf, Flux's that of tanh."""
+
+
+def _changes(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Mistakes that ports are known for, with an array as it would be without them."""
     spatial = tuple(range(2, value.ndim))
     found = []
+    if name.endswith("var") and (value >= 0).all():
+        found.append(("squared: the second has the deviation where the first has the variance", value**2))
+        found.append(("its root is taken: the second has the variance where the first has the deviation", value**0.5))
     if value.ndim == 2:
         found.append(("transposed", value.T))
     if spatial:

@@ -17,7 +17,7 @@ from udlbridge.calls import explained
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.kernels.request import as_network
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.networks.inputs import is_module
+from udlbridge.networks.inputs import is_julia, is_module
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_seed, thread_count
@@ -110,7 +110,7 @@ def spectrum(
     rank = None if rank is None else checked_count("rank", rank, 0)
     threads = thread_count(threads)
     bound: int | None
-    if isinstance(kernel, Model | ForeignNetwork) or is_module(kernel):
+    if isinstance(kernel, Model | ForeignNetwork) or is_module(kernel) or is_julia(kernel):
         kernel, bound = _of_model(as_network(kernel, output=output), x, outputs, params, backend, dense_limit, threads)
     elif x is not None or params is not None or output is not None:
         word = "x=" if x is not None else "params=" if params is not None else "output="

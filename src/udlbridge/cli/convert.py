@@ -26,22 +26,28 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="JSON file with the layers, where IN has arrays alone.",
 )
+@click.option(
+    "--strip",
+    metavar="PREFIX",
+    help='What to take off the names of arrays: "auto" for what wrappers put before them, as module. and _orig_mod.',
+)
 @json_option
 @force_option
-def command(source: Path, target: Path, dtype: DtypeWord | None, spec: Path | None, json_file: Path | None) -> None:
+def command(
+    source: Path, target: Path, dtype: DtypeWord | None, spec: Path | None, strip: str | None, json_file: Path | None
+) -> None:
     """Convert a network from one file format to another, by the endings of the names.
 
     .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load).
     .npz: NumPy arrays by name, and the layers as JSON under "spec".
-    .pt, .pth: a state dict of PyTorch, that of ub.to_torch(model); it has no layers, so reading it needs --spec.
+    .pt, .pth: a state dict of PyTorch, that of ub.to_torch(model), or a checkpoint that has one; it has no layers, so
+    reading it needs --spec. Half precision needs --dtype.
     .json: the layers alone; only as OUT.
     """
     from udlbridge.conversion.formats import read_network, write_network
 
     check_new(target, "")
-    model = read_network(source, spec)
-    if dtype is not None:
-        model = model.astype(dtype)
+    model = read_network(source, spec, strip, dtype)
     write_network(model, target)
     report(f"{target}: {len(model.layers)} layers, {model.n_params:,} parameters, {model.dtype}", json_file)
     if json_file is not None:

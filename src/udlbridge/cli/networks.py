@@ -31,7 +31,8 @@ model_option = click.option(
     metavar="NETWORK",
     shell_complete=_completed,
     help="A name from udlbridge.models, as lenet5 or small_resnet; a file that a model was saved to; or a function "
-    "that makes a network or a module of PyTorch: package.module:function or file.py:function.",
+    "that makes a network, a module of PyTorch or a model in Julia: package.module:function, file.py:function or "
+    "file.jl:function.",
 )
 dtype_option = click.option(
     "--dtype",
@@ -57,6 +58,8 @@ KEPT = re.compile(r"\.(safetensors|npz|pt|pth|json)$", re.IGNORECASE)
 def load_model(name: str, dtype: str | None, output: str | None = None, seed: int = 0) -> Any:
     """A network by name, from a file, or from a function without arguments that makes one, "package.module:function".
 
+    A function in a file that ends in .jl is one of Julia.
+
     Without `dtype` a file and a function keep their own, and a network by name is float32. `output`: of a module.
     `seed`: of the weights of a network by name.
 
@@ -75,16 +78,28 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
     choice = int(output) if output is not None and re.fullmatch(r"-?\d+", output) else output
     if re.search(r":[A-Za-z_]\w*$", name):
         source, _, function = name.rpartition(":")
-        model = _from_function(source, function, choice)
+        model = (
+            _from_julia(source, function, choice)
+            if source.endswith(".jl")
+            else _from_function(source, function, choice)
+        )
     elif KEPT.search(name) or os.path.lexists(name):
         model = as_network(read_any(Path(name)), output=choice)
     else:
         raise ModelFileError(
             f"there is no network called {name[:80]!r}, and no model file of that name",
             allowed=", ".join(BY_NAME),
-            remedy=f"choose one of them{nearest(name[:80], BY_NAME)}; or name a file, or package.module:function",
+            remedy=f"choose one of them{nearest(name[:80], BY_NAME)}; or name a file, or FILE:function",
         )
     return model if dtype is None else model.astype(dtype)
+
+
+def _from_julia(source: str, function: str, output: str | int | None) -> Any:
+    """What `function` of a file of Julia makes."""
+    from udlbridge.backends.julia.models import julia_model
+    from udlbridge.kernels.request import as_network
+
+    return as_network(julia_model(source, function), output=output)
 
 
 def _from_function(source: str, function: str, output: str | int | None) -> Any:

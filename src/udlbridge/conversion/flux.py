@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from udlbridge.backends.julia.hosts import in_process
+from udlbridge.backends.julia.networks import JuliaNetwork
 from udlbridge.errors import ConversionError
 from udlbridge.networks.model import Model
 
@@ -15,7 +16,8 @@ def from_flux(source: str | os.PathLike[str] | Any) -> Model:
 
     Args:
         source: the file that `UDLBridge.save(chain, path)` wrote in Julia, which needs no Julia here: a model file as
-            `Model.save` writes it. Or the chain itself, where juliacall has made it in this process.
+            `Model.save` writes it. Or the chain itself, where juliacall has made it in this process, or what
+            `udlbridge.julia_model` gives.
 
     Raises:
         ModelFileError: as `Model.load`.
@@ -31,6 +33,8 @@ def from_flux(source: str | os.PathLike[str] | Any) -> Model:
     """
     if isinstance(source, (str, os.PathLike)):
         return Model.load(source)
+    if isinstance(source, JuliaNetwork):
+        return source.translated()
     if type(source).__module__.partition(".")[0] != "juliacall":
         raise ConversionError(
             f"from_flux of a {type(source).__qualname__}",

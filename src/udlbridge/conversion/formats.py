@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.atomic import writing
+from udlbridge.conversion.checkpoints import hint, stripped
 from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
 from udlbridge.networks.archives import check_archive
@@ -18,9 +20,15 @@ from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.graphs.files import load_network
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
+from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.specs import parsed_spec, require_buffers
+from udlbridge.paths import user_path
 from udlbridge.regular import check_readable
 from udlbridge.texts import read_text
+from udlbridge.words import DtypeWord
+
+Read = tuple[str | None, dict[str, np.ndarray], bool]
+"""The layers as JSON text, if a file has them, the arrays by name, and whether Lightning wrote it."""
 
 
 def read_any(path: Path) -> Model | Graph:
@@ -32,20 +40,79 @@ def read_any(path: Path) -> Model | Graph:
     return read_network(path) if path.suffix in READERS and path.suffix != ".safetensors" else load_network(path)
 
 
-def read_network(path: Path, spec: Path | None = None) -> Model:
+def read_network(
+    path: Path, spec: Path | None = None, strip: str | None = None, dtype: DtypeWord | None = None
+) -> Model:
     """The network in a .safetensors, .npz or .pt file; `spec` is a JSON file with the layers, where the file has none.
 
     Arrays have the model's own names, or those of the state dict of `udlbridge.to_torch`. Nothing in a file can execute
-    code.
+    code. `strip` and `dtype` are those of `Model.load`.
 
     Raises:
         ModelFileError: an unknown ending, an unreadable file, or layers that are missing.
         ParameterError: arrays that do not fit the layers, or that are missing.
         TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
+    name = None if dtype is None else checked_dtype(dtype)
+    found, arrays, lightning = _read(path, name)
+    if spec is not None:
+        found = _read_spec(spec)
+    if found is None:
+        raise ModelFileError(
+            f"{path} has arrays and no layers",
+            allowed="a JSON file with the layers beside it",
+            remedy="name it: `udlbridge convert IN OUT --spec FILE.json`, or Model.load(path, spec=FILE)",
+        )
+    layers, own = parsed_spec(found, str(spec or path))
+    arrays = by_own_names(layers, stripped(arrays, strip, lightning, path))
+    if strip is None and (words := hint(list(arrays), lightning)):
+        raise ModelFileError(f"{path}: {words}", allowed="names of the layers", remedy="say so, or rename the arrays")
+    arrays = _converted(arrays, name)
+    require_buffers(layers, arrays, str(path))
+    return Model(layers, arrays, dtype=name or own)
+
+
+def read_weights(
+    path: str | os.PathLike[str], *, strip: str | None = None, dtype: DtypeWord | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of a file by name, as a state dict or a checkpoint has them. Nothing in a file can execute code.
+
+    Args:
+        path: a .safetensors, .npz, .pt or .pth file. A checkpoint's state dict is found in it.
+        strip: what to take off the names: "auto" for what wrappers put before them ("module.", "_orig_mod.",
+            Lightning's attribute), or a prefix that all have.
+        dtype: "float32" or "float64", to which real numbers are converted; bfloat16 is read in no other way.
+
+    Raises:
+        ModelFileError: an unknown ending, or an unreadable file; bfloat16 without a dtype.
+        DTypeError: another dtype.
+        OptionError: a prefix that not all names have.
+        TorchUnavailable: a .pt file, and PyTorch is not installed.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> path = mkdtemp() + "/net.safetensors"
+        >>> ub.Model([ub.Dense(2, 1)]).save(path)
+        >>> ub.read_weights(path, dtype="float64")["0.bias"].dtype
+        dtype('float64')
+    """
+    file, wanted = user_path(path), None if dtype is None else checked_dtype(dtype)
+    _, arrays, lightning = _read(file, wanted)
+    return _converted(stripped(arrays, strip, lightning, file), wanted)
+
+
+def _converted(arrays: dict[str, np.ndarray], dtype: str | None) -> dict[str, np.ndarray]:
+    if dtype is None:
+        return arrays
+    return {name: value.astype(dtype) if value.dtype.kind == "f" else value for name, value in arrays.items()}
+
+
+def _read(path: Path, dtype: str | None) -> Read:
+    """What a reader finds, with its errors as ours."""
     reader = _checked_ending(path, READERS)
     try:
-        found, arrays = reader(path)
+        found: Read = reader(path, dtype)
+        return found
     except UDLBridgeError:
         raise
     except FileNotFoundError:
@@ -56,18 +123,6 @@ def read_network(path: Path, spec: Path | None = None) -> Model:
             allowed="a whole file of arrays alone",
             remedy="save it again: for PyTorch, torch.save(module.state_dict(), path)",
         ) from error
-    if spec is not None:
-        found = _read_spec(spec)
-    if found is None:
-        raise ModelFileError(
-            f"{path} has arrays and no layers",
-            allowed="a JSON file with the layers beside it",
-            remedy="name it: `udlbridge convert IN OUT --spec FILE.json`, or Model.load(path, spec=FILE)",
-        )
-    layers, dtype = parsed_spec(found, str(spec or path))
-    arrays = by_own_names(layers, arrays)
-    require_buffers(layers, arrays, str(path))
-    return Model(layers, arrays, dtype=dtype)
 
 
 def _read_spec(path: Path) -> str:
@@ -105,12 +160,12 @@ def _checked_ending(path: Path, choices: dict[str, Any]) -> Any:
     return choices[path.suffix]
 
 
-def _read_safetensors(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
-    metadata, arrays = read_safetensors(path, "model", ModelFileError)
-    return metadata.get("udlbridge"), arrays
+def _read_safetensors(path: Path, dtype: str | None) -> Read:
+    metadata, arrays = read_safetensors(path, "model", ModelFileError, dtype)
+    return metadata.get("udlbridge"), arrays, False
 
 
-def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+def _read_npz(path: Path, dtype: str | None) -> Read:
     check_readable(path, links=True)
     check_archive(path)
     file = np.load(path, allow_pickle=False)
@@ -119,14 +174,14 @@ def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
     with file:
         arrays = {name: file[name] for name in file.files}
     spec = arrays.pop("spec", None)
-    return None if spec is None else str(spec), arrays
+    return None if spec is None else str(spec), arrays, False
 
 
-def _read_pt(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
+def _read_pt(path: Path, dtype: str | None) -> Read:
     backends.require_torch()
     from udlbridge.conversion.torch_files import read_state
 
-    return None, read_state(path)
+    return None, *read_state(path, dtype)
 
 
 def _write_npz(model: Model, path: Path) -> None:
@@ -146,13 +201,13 @@ def _write_json(model: Model, path: Path) -> None:
     path.write_text(json.dumps(model.spec(), indent=2) + "\n", encoding="utf-8")
 
 
-READERS: dict[str, Callable[[Path], tuple[str | None, dict[str, np.ndarray]]]] = {
+READERS: dict[str, Callable[[Path, str | None], Read]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
     ".pt": _read_pt,
     ".pth": _read_pt,
 }
-"""What reads a file, by its ending: the layers as JSON text, if it has them, and the arrays."""
+"""What reads a file, by its ending, with half precision in a dtype."""
 
 WRITERS: dict[str, Callable[[Model, Path], None]] = {
     ".safetensors": lambda model, path: model.save(path),

@@ -7,18 +7,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from udlbridge.conversion.checkpoints import unwrapped
 from udlbridge.conversion.torch_export import to_torch
 from udlbridge.errors import ModelFileError
 from udlbridge.networks.archives import check_archive
 from udlbridge.networks.model import Model
 from udlbridge.regular import check_readable
 
+HALVES = (torch.float16, torch.bfloat16)
+
 SHARED = 16
 """How often the same numbers may stand in a state dict, under the names of layers that share them."""
 
 
-def read_state(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dict by name.
+def read_state(path: Path, dtype: str | None = None) -> tuple[dict[str, np.ndarray], bool]:
+    """The arrays of a state dict by name, by itself or in a checkpoint, and whether Lightning wrote it.
+
+    `dtype`: in which half precision comes; without it, float16 stays and bfloat16 is refused.
 
     Raises:
         ValueError: the file holds something else.
@@ -26,7 +31,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     """
     size = check_readable(path, links=True)
     check_archive(path, 1)  # PyTorch packs nothing, and its reader would unpack all the same
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state, lightning = unwrapped(torch.load(path, map_location="cpu", weights_only=True))
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it is not a state dict")
     claimed = sum(value.numel() * value.element_size() for value in state.values())
@@ -34,15 +39,17 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"its arrays would take {claimed:,} bytes, and it has {size:,}")
     arrays = {}
     for name, value in state.items():
+        if dtype is not None and value.dtype in HALVES:
+            value = value.to(getattr(torch, dtype))  # exact
         try:
             arrays[str(name)] = value.detach().numpy()
         except TypeError:
             raise ModelFileError(
                 f"{path}: {name} has dtype {str(value.dtype).removeprefix('torch.')}, which NumPy does not have",
-                allowed="float32, float64",
-                remedy="convert it before it is saved: module.float()",
+                allowed="float32, float64; half precision with dtype=",
+                remedy='say dtype="float32", or convert it before it is saved: module.float()',
             ) from None
-    return arrays
+    return arrays, lightning
 
 
 def write_state(model: Model, path: Path) -> None:

@@ -11,7 +11,7 @@ from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.errors import OptionError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
-from udlbridge.networks.inputs import check_model, is_module, output_size
+from udlbridge.networks.inputs import check_model, is_julia, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
 from udlbridge.options import parse_bytes, thread_count
@@ -76,21 +76,28 @@ def kernel_request(
 
 
 def as_network(model: Any, *, output: Any = None) -> Any:
-    """A `torch.nn.Module` as a network for every function that takes a `Model`, which does the same without `output`.
+    """A module of PyTorch, or a model in Julia, as a network for every function that takes a `Model`.
+
+    These do the same by themselves, without `output`.
 
     The module is neither moved nor changed, and its weights are read when something is computed. The kernel is over the
     parameters that require a gradient; one that is shared has several names and counts once, with all of its uses.
     Every function gives (n, O) outputs, with more axes flattened in C order, and one output for each sample as (n, 1).
     Half precision computes in its own dtype, and gives float32.
 
+    A model in Julia is an object of juliacall: a Flux chain, a layer, any callable whose parameters Flux finds. Julia
+    computes it, in inference mode. Samples are first in Python and last in Julia: images (n, C, H, W) come to it as
+    (W, H, C, n). See `udlbridge.julia_model`.
+
     Args:
-        model: the module, or a `Model` or `Graph`, which is given back.
+        model: the module or the model in Julia, or a `Model` or `Graph`, which is given back.
         output: which of its outputs counts, where forward gives several: a key or attribute, as "logits", a position,
             or a function of what forward gives.
 
     Raises:
         OptionError: neither; or `output` of what is a network already.
-        ConversionError: a module without numbers, or one in training mode that then does something else.
+        ConversionError: a module without numbers, or one in training mode that then does something else; a model in
+            Julia without parameters, or in training mode.
 
     Examples:
         >>> from torch import nn
@@ -105,10 +112,15 @@ def as_network(model: Any, *, output: Any = None) -> Any:
                 remedy="leave it out" if isinstance(model, Model) else "say it once, to as_network",
             )
         return model
+    if is_julia(model) and output is None:
+        from udlbridge.backends.julia.models import adopted
+
+        return adopted(model)
     if not is_module(model):
+        given = f"output={output!r} with " if is_julia(model) else ""
         raise OptionError(
-            f"a {type(model).__name__} in the place of the model",
-            allowed="a udlbridge.Model or a torch.nn.Module",
+            f"{given}a {type(model).__name__} in the place of the model",
+            allowed="a udlbridge.Model, a torch.nn.Module or a model in Julia, and output= with a module alone",
             remedy="describe the network with ub.Model([...])",
         )
     from udlbridge.backends.pytorch.modules import ModuleNetwork

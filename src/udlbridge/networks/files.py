@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def write_safetensors(
 
 
 def read_safetensors(
-    path: Path, kind: str, error: type[UDLBridgeError]
+    path: Path, kind: str, error: type[UDLBridgeError], dtype: str | None = None
 ) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The texts and the arrays of a safetensors file, by name. Nothing in the file can execute code.
 
@@ -44,6 +45,7 @@ def read_safetensors(
         path: the file.
         kind: what it should be, in words for the errors: "model", "run".
         error: the class of the errors.
+        dtype: in which half precision comes; without it, float16 stays and bfloat16 is refused.
 
     Raises:
         error: missing, truncated, of another format, or arrays of a dtype that NumPy does not have.
@@ -56,14 +58,18 @@ def read_safetensors(
         with safe_open(str(path), framework="numpy") as file:
             arrays = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in DTYPES:
+                kept = file.get_slice(name).get_dtype()
+                if kept == "BF16" and dtype is not None:
+                    arrays[name] = _bfloat16(path, name).astype(dtype)
+                    continue
+                if kept not in DTYPES:
                     raise error(
-                        f"{path}: {name} has dtype {dtype}, which NumPy does not have",
-                        allowed="float32, float64",
-                        remedy="convert it before it is saved, in PyTorch by module.float()",
+                        f"{path}: {name} has dtype {kept}, which NumPy does not have",
+                        allowed="float32, float64; bfloat16 with dtype=",
+                        remedy='say dtype="float32", or convert it before it is saved, in PyTorch by module.float()',
                     )
-                arrays[name] = file.get_tensor(name)
+                value = file.get_tensor(name)
+                arrays[name] = value.astype(dtype) if kept == "F16" and dtype is not None else value
             return file.metadata() or {}, arrays
     except FileNotFoundError:
         raise error(f"there is no {kind} file {path}", remedy="check the path") from None
@@ -79,3 +85,14 @@ def read_safetensors(
             allowed=f"a whole {kind} file",
             remedy="copy or save it again: it may be truncated",
         ) from failure
+
+
+def _bfloat16(path: Path, name: str) -> np.ndarray:
+    """An array of bfloat16, the upper halves of float32, of a file that safetensors has found to be whole."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))[name]
+        start, stop = header["data_offsets"]
+        file.seek(8 + length + start)
+        upper = np.frombuffer(file.read(stop - start), "<u2").astype(np.uint32)
+    return (upper << 16).view(np.float32).reshape(header["shape"])

@@ -130,6 +130,16 @@ class ForeignNetwork(ABC):
         """
         raise self._lacks("layers")
 
+    @property
+    def layer_settings(self) -> Mapping[str, str]:
+        """The settings of layers by path, as their own library writes them, where it has words for them."""
+        return {}
+
+    @property
+    def buffers(self) -> Mapping[str, np.ndarray]:
+        """Arrays of numbers by name that are not trained, as the statistics of BatchNorm, as far as they are known."""
+        return {}
+
     def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
         """(n, *shape) by the path of every layer, or of the one that is named, which may hold others.
 

@@ -21,6 +21,12 @@ def is_module(value: object) -> bool:
     return torch is not None and hasattr(torch, "nn") and isinstance(value, torch.nn.Module)
 
 
+def is_julia(value: object) -> bool:
+    """Whether it is an object of juliacall that may be a model: neither a module, a type, a number nor a collection."""
+    kind = type(value)
+    return kind.__module__.partition(".")[0] == "juliacall" and kind.__name__ == "AnyValue"
+
+
 def check_model(model: object) -> None:
     """Raise `OptionError` for anything but a `Model`, saying how a module of PyTorch becomes one."""
     if not isinstance(model, Model):

@@ -202,19 +202,32 @@ class Model(FrozenNetwork, Displayed):
             super().save(path)
 
     @staticmethod
-    def load(path: str | os.PathLike[str], *, spec: str | os.PathLike[str] | None = None) -> Model:
+    def load(
+        path: str | os.PathLike[str],
+        *,
+        spec: str | os.PathLike[str] | None = None,
+        strip: str | None = None,
+        dtype: DtypeWord | None = None,
+    ) -> Model:
         """Read a model that `save` wrote, by the ending of the name. Nothing in the file can execute code.
 
         Args:
             path: .safetensors, .npz, or .pt and .pth, which hold arrays alone.
             spec: a JSON file with the layers, for those.
+            strip: what to take off the names of arrays: "auto" for what wrappers put before them ("module.",
+                "_orig_mod.", Lightning's attribute), or a prefix. A checkpoint's state dict is found in it.
+            dtype: "float32" or "float64", to which numbers are converted; half precision is read in no other way.
 
         Raises:
-            ModelFileError: if the file is missing, truncated, of another program, format or format version.
+            ModelFileError: if the file is missing, truncated, of another program, format or format version; names
+                that do not fit, where taking off a prefix would help.
+            DTypeError: a `dtype` that models do not have.
+            OptionError: a `strip` that does not fit.
         """
         source = user_path(path)
-        if source.suffix in FOREIGN or spec is not None:
-            found: Model = other_formats().read_network(source, None if spec is None else user_path(spec))
+        if source.suffix in FOREIGN or spec is not None or strip is not None or dtype is not None:
+            layers = None if spec is None else user_path(spec)
+            found: Model = other_formats().read_network(source, layers, strip, dtype)
             return found
         metadata, arrays = read_safetensors(source, "model", ModelFileError)
         return Model.from_spec(metadata.get("udlbridge", ""), arrays, str(path))

@@ -14,6 +14,7 @@ from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
 from udlbridge.backends.julia.exchange import assembled, loss_arguments, program_arguments, targets, to_numpy
+from udlbridge.backends.julia.networks import JuliaNetwork, Look
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.errors import BackendError, ConversionError, OptionError
@@ -32,13 +33,14 @@ class JuliaBackend(Backend[Any]):
 
     Args:
         checkpoint: called between the calls of Julia that one method makes; what it raises ends the method.
+        held: users' own models by the number of their `JuliaNetwork`.
     """
 
     name = "julia"
 
-    def __init__(self, checkpoint: Callable[[], None]) -> None:
+    def __init__(self, checkpoint: Callable[[], None], held: Mapping[int, Any]) -> None:
         self._module = runtime.start()
-        self._checkpoint = checkpoint
+        self._checkpoint, self._held = checkpoint, held
         self._chain: tuple[str, Any] | None = None
         self._released = 0
         self._limit = ThreadLimit(lambda: [Pool("julia", self.exchange_threads)])
@@ -185,8 +187,27 @@ class JuliaBackend(Backend[Any]):
             str(spec), {str(name): to_numpy(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
         )
 
-    def _build(self, model: Model | Graph) -> Any:
+    def look(self, model: Any) -> Look:
+        """What a user's own model is now."""
+        name, names, arrays, dtype, rows = self.call("bridge_look", model)
+        params = {str(own): to_numpy(array) for own, array in zip(names, arrays, strict=True)}
+        return Look(str(name), params, str(dtype).lower(), int(rows))
+
+    def layers(self, model: Any, x: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+        """Kinds and outputs of the layers of a user's own chain, by number."""
+        names, kinds, values = self.call("bridge_layers", model, x.T)
+        rows = zip(names, kinds, values, strict=True)
+        return {str(name): (str(kind), to_numpy(value)) for name, kind, value in rows}
+
+    def described(self, model: Any) -> tuple[str, list[np.ndarray]]:
+        """All that is in a user's own model: text, and arrays."""
+        text, arrays = self.call("bridge_described", model)
+        return str(text), [to_numpy(array) for array in arrays]
+
+    def _build(self, model: Model | Graph | JuliaNetwork) -> Any:
         """The model in Julia; the last one is kept, since callers ask for the same model again and again."""
+        if isinstance(model, JuliaNetwork):
+            return self._held[model.number]
         key = model.hash()
         if self._chain is None or self._chain[0] != key:
             self._chain = (key, self.new_chain(model))

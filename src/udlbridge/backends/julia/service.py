@@ -11,6 +11,8 @@ import numpy as np
 from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import KernelJob, TrainJob, TrainState
 from udlbridge.backends.julia.engine import JuliaBackend
+from udlbridge.backends.julia.networks import Look
+from udlbridge.networks.model import Model
 
 
 class Service:
@@ -21,9 +23,9 @@ class Service:
     """
 
     def __init__(self, checkpoint: Callable[[], None]) -> None:
-        self.engine = JuliaBackend(checkpoint)
-        self._checkpoint = checkpoint
         self._held: dict[int, Any] = {}
+        self.engine = JuliaBackend(checkpoint, self._held)
+        self._checkpoint = checkpoint
         self._numbers = itertools.count()
 
     def call(self, method: str, *args: Any) -> Any:
@@ -56,6 +58,42 @@ class Service:
     def state(self, training: int) -> TrainState:
         """As the training's."""
         return self._training(training).state()
+
+    def adopt(self, model: Any) -> int:
+        """The number of a user's own model."""
+        return self._hold(model)
+
+    def include(self, path: str, function: str) -> int:
+        """The number of the model that a function in a file of Julia makes."""
+        return self._hold(self.engine.call("bridge_included", path, function))
+
+    def converted(self, model: int, dtype: str) -> int:
+        """The number of a copy in that dtype."""
+        return self._hold(self.engine.call("bridge_converted", self._held[model], dtype))
+
+    def with_arrays(self, model: int, arrays: list[np.ndarray]) -> int:
+        """The number of a copy with other parameters."""
+        return self._hold(self.engine.call("bridge_with", self._held[model], [array.T for array in arrays]))
+
+    def look(self, model: int) -> Look:
+        """As the engine's, with models by their numbers."""
+        return self.engine.look(self._held[model])
+
+    def layers(self, model: int, x: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+        """As the engine's."""
+        return self.engine.layers(self._held[model], x)
+
+    def described(self, model: int) -> tuple[str, list[np.ndarray]]:
+        """As the engine's."""
+        return self.engine.described(self._held[model])
+
+    def try_out(self, model: int, x: np.ndarray) -> int:
+        """How many outputs the model has for each of a few samples."""
+        return int(self.engine.call("bridge_try", self._held[model], x.T))
+
+    def translated_model(self, model: int) -> Model:
+        """The `Model` that a user's own model is."""
+        return self.engine.translated(self._held[model])
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Nobody will ask for these again."""

@@ -94,6 +94,18 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         layers = self._found_layers()
         return {name: layers.kinds[name] for name in layers.names}
 
+    @property
+    def layer_settings(self) -> dict[str, str]:
+        """Of all modules by path, as printing them shows them."""
+        return {path: part.extra_repr() for path, part in self.module.named_modules()}
+
+    @property
+    def buffers(self) -> Mapping[str, np.ndarray]:
+        """Copies of the real buffers by name, as they are now."""
+        reals = {name: value for name, value in self.module.named_buffers() if value.is_floating_point()}
+        kernel = self.dtypes.kernel
+        return {name: value.detach().cpu().to(kernel).numpy().copy() for name, value in reals.items()}
+
     @undisturbed()
     def layer_outputs(self, x: np.ndarray, layer: str | None = None) -> dict[str, np.ndarray]:
         """(n, *shape) by path; of the first tensor where a module gives several.

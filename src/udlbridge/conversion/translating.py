@@ -1,0 +1,38 @@
+"""Somebody's own network as one that every engine computes, from wherever it comes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from udlbridge.conversion.flux import from_flux
+from udlbridge.conversion.pytorch import from_torch
+from udlbridge.errors import UDLBridgeError
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.model import Model
+
+
+def as_model(network: Model | ForeignNetwork) -> Model:
+    """The `Model` that the network is, or that a module or a chain in Julia translates to.
+
+    Raises:
+        ConversionError: it has no such translation.
+    """
+    if isinstance(network, Model):
+        return network
+    own = network.translatable()
+    return from_flux(own) if network.engine == "julia" else from_torch(own)
+
+
+def translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
+    """A `Model`, or else the `Graph` that a module computes of samples like `x`.
+
+    Raises:
+        ConversionError: there is neither.
+    """
+    try:
+        return as_model(network)
+    except UDLBridgeError:
+        if network.engine == "julia":
+            raise
+        return from_torch(network.translatable(), x)
