@@ -13,7 +13,7 @@ import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
 from helpers import assert_within_budget, udlbridge
 from udlbridge import backends, errors
-from udlbridge.analysis.checking import first_difference
+from udlbridge.analysis.first_differences import first_difference
 from udlbridge.backends.reference.engine import ReferenceBackend
 from udlbridge.conversion.formats import read_network, write_network
 from udlbridge.networks.inputs import plausible_shape

@@ -1,0 +1,156 @@
+"""The steps of a network: what it gives after each layer, module or node, and which of two networks' correspond."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any, cast
+
+import attrs
+import numpy as np
+
+from udlbridge import backends
+from udlbridge.analysis.port_hints import Step
+from udlbridge.conversion.translating import as_model
+from udlbridge.errors import ConversionError, GraphError, OptionError, UDLBridgeError
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
+from udlbridge.networks.layers.settings import ActivationWord
+from udlbridge.networks.model import Model
+from udlbridge.words import EngineName, EngineWord
+
+
+def steps_of_both(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], pairs: Mapping[str, str] | None
+) -> tuple[list[list[Step]], list[str]]:
+    """The steps of both networks that correspond, and why there are none."""
+    if pairs is not None:
+        return _named([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], pairs), []
+    kinds = {type(network) for network in networks}
+    if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
+        return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
+    if Graph in kinds:
+        return [[], []], ["there are no steps: the nodes of a graph are no layers, and pairs= may say which correspond"]
+    try:
+        models = [as_model(network) for network in networks]
+    except UDLBridgeError as error:
+        reason = error.given
+    else:
+        foreign = [isinstance(network, ForeignNetwork) for network in networks]
+        given = [name for name, own in zip(names, foreign, strict=True) if not own]
+        engines = names if all(foreign) or not any(foreign) else given * 2
+        return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
+    try:
+        sides = [_own_steps(*side) for side in zip(networks, batches, names, strict=True)]
+    except ConversionError as error:  # a model in Julia that is no chain
+        return [[], []], [f"there are no steps: {error.given}"]
+    return _of_one_shape(sides), [f"layers were matched by their shapes, in order: there is no translation ({reason})"]
+
+
+def _own_steps(network: Any, x: np.ndarray, backend: EngineName) -> list[Step]:
+    """The steps of a network as it is."""
+    if isinstance(network, Graph):
+        return _graph_steps(network, x, backend)
+    return _module_steps(network, x) if isinstance(network, ForeignNetwork) else _model_steps(network, x, backend)
+
+
+def _named(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[list[Step]]:
+    """The steps that the caller says are the same.
+
+    Raises:
+        OptionError: there is no step of such a name.
+    """
+    if not isinstance(pairs, Mapping) or not pairs:
+        raise OptionError(f"pairs={pairs!r}", allowed="a dict of names of steps", remedy='as {"conv1": "0"}')
+    chosen: list[list[Step]] = []
+    for side, wanted in zip(sides, (list(pairs), list(pairs.values())), strict=True):
+        by_name = {step.name: step for step in side}
+        if unknown := [name for name in wanted if name not in by_name]:
+            raise OptionError(
+                f"pairs= with {unknown[0]!r} for the {'second' if chosen else 'first'} network",
+                allowed=", ".join(by_name),
+                remedy="use these names",
+            )
+        chosen.append([by_name[name] for name in wanted])
+    return chosen
+
+
+def _of_one_shape(sides: Sequence[Sequence[Step]]) -> list[list[Step]]:
+    """The steps that give values of one shape, in their order in both."""
+    one, other = sides
+    shapes = [step.value.shape for step in one], [step.value.shape for step in other]
+    blocks = SequenceMatcher(a=shapes[0], b=shapes[1], autojunk=False).get_matching_blocks()
+    return [
+        [step for block in blocks for step in one[block.a : block.a + block.size]],
+        [step for block in blocks for step in other[block.b : block.b + block.size]],
+    ]
+
+
+def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
+    """What the innermost modules give, or the layers of a chain in Julia, with the arrays that they have."""
+    held = {**network.params, **network.buffers}
+    owned = network.names_by_layer(held)
+    kinds, settings = network.layer_kinds, network.layer_settings
+    found = []
+    for name, value in network.layer_outputs(x).items():
+        path = name.partition("#")[0]
+        arrays = {own.removeprefix(f"{path}."): held[own] for own in owned.get(path, ())}
+        found.append(Step(name, f"{name} ({kinds[name]})", value, None, arrays, settings.get(path, "")))
+    return found
+
+
+def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord) -> list[Step]:
+    """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
+    found = []
+    for index, node in enumerate(graph.nodes):
+        try:
+            head: Any = graph.up_to(index)
+        except GraphError:  # samples lie along another axis there, or it gives no numbers
+            continue
+        value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
+        arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
+        found.append(Step(node.name, f"{node.name} ({node.op})", value, None, arrays))
+    return found
+
+
+def _model_steps(model: Model, x: np.ndarray, backend: EngineWord) -> list[Step]:
+    """What the layers give one after the other, each activation by itself."""
+    found, h = [], x
+    for name, step in _layers_alone(model):
+        h = backends.get(backend).outputs(step, h)
+        arrays = {name.removeprefix("0."): value for name, value in step.arrays.items()}
+        found.append(Step(name, _describe(step.layers[0]), h, step.layers[0], arrays))
+    return found
+
+
+def _layers_alone(model: Model) -> list[tuple[str, Model]]:
+    """A network of one layer for every layer and for every activation, by name, without those that change nothing."""
+    found = []
+    for index, layer in enumerate(model.layers):
+        if isinstance(layer, Dropout) or (isinstance(layer, Activation) and layer.activation == "identity"):
+            continue
+        arrays = {f"0.{name}": value for name, value in model.layer_arrays(index).items()}
+        activation = "identity"
+        if isinstance(layer, Dense | Conv1d | Conv2d):
+            activation, layer = layer.activation, attrs.evolve(layer, activation="identity")
+        found.append((str(index), Model([layer], arrays, dtype=model.dtype)))
+        if activation != "identity":
+            step = Model([Activation(cast(ActivationWord, activation))], {}, dtype=model.dtype)
+            found.append((f"{index}.activation", step))
+    return found
+
+
+def _describe(layer: Layer) -> str:
+    """The layer's kind and its settings, without those that have their default and those that hold layers."""
+    shown = []
+    for field in attrs.fields(type(layer)):
+        value = getattr(layer, field.name)
+        if isinstance(value, str | int | float) or (
+            isinstance(value, tuple) and all(isinstance(v, int) for v in value)
+        ):
+            if field.default is attrs.NOTHING:
+                shown.append(str(value))
+            elif value != field.default and value not in ((field.default,) * 2, (field.default,)):
+                shown.append(f"{field.name}={value}")
+    return f"{layer.kind}({', '.join(shown)})"
