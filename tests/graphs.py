@@ -13,7 +13,7 @@ from udlbridge.networks.graphs.values import PerSample
 
 Generator = np.random.Generator
 Case = tuple[dict[str, Any], list[Any], tuple[int, ...]]
-"""Attributes; inputs behind the samples, as shapes of parameters or as buffers; and the shape of a sample."""
+"""Attributes; inputs after the samples, as shapes of parameters or as buffers; and the shape of a sample."""
 
 
 def _shape(r: Generator, low: int = 1, high: int = 3) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def _choice(r: Generator, *values: Any) -> Any:
 
 
 def _axes(r: Generator, ndim: int) -> tuple[int, ...]:
-    """Some axes behind that of the samples, in any order."""
+    """Some axes after that of the samples, in any order."""
     return tuple(int(axis) for axis in 1 + r.permutation(ndim - 1)[: r.integers(1, ndim)])
 
 

@@ -261,7 +261,7 @@ def draw_digits(backend):
 
 
 def draw_maps(backend):
-    """A digit, the kernels of the first convolution, and the feature maps behind both."""
+    """A digit, the kernels of the first convolution, and the feature maps after both."""
     from matplotlib import pyplot
 
     model, digit = short_run(backend).model, short_data()[2][:1]
@@ -270,7 +270,7 @@ def draw_maps(backend):
     for layers, rows_of_axes, title in ((3, axes[1:2], "10 maps"), (7, axes[2:], "20 maps")):
         params = {name: value for name, value in model.params.items() if int(name.split(".")[0]) < layers}
         maps = ub.outputs(ub.Model(model.layers[:layers], params), digit, backend=backend)[0]
-        words = f"{title} behind\nconvolution {1 if layers == 3 else 2},\npooling, relu"
+        words = f"{title} after\nconvolution {1 if layers == 3 else 2},\npooling, relu"
         rows_of_axes[0, 0].text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
         for axis, values in zip(rows_of_axes[:, 1:].flat, maps, strict=True):
             plain(axis, values)

@@ -303,7 +303,7 @@ MOVED = {
 
 
 def lookup(moves: list[ub.Node], *, own_table: bool = False) -> ub.Graph:
-    """The sum of the rows of a table of five that tokens are looked up in, behind the moves."""
+    """The sum of the rows of a table of five that tokens are looked up in, after the moves."""
     extra = [ub.Node("own", "multiply", ("table", "table"))] if own_table else []
     nodes = [
         *moves,

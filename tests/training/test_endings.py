@@ -22,7 +22,7 @@ LOGITS = random_model([4, 5, 3], ["tanh", "identity"])
 PAIR = random_model([4, 5, 2], ["tanh", "identity"])
 
 
-def behind(model: ub.Model, *layers: Layer) -> ub.Model:
+def after(model: ub.Model, *layers: Layer) -> ub.Model:
     return ub.Model([*model.layers, *layers], model.arrays)
 
 
@@ -32,15 +32,15 @@ def sigmoid_inside(model: ub.Model) -> ub.Model:
 
 
 NLL = {
-    "softmax": (behind(LOGITS, ub.Softmax()), LOGITS, "cross_entropy", CLASSES),
-    "log-softmax": (behind(LOGITS, ub.LogSoftmax()), LOGITS, "cross_entropy", CLASSES),
+    "softmax": (after(LOGITS, ub.Softmax()), LOGITS, "cross_entropy", CLASSES),
+    "log-softmax": (after(LOGITS, ub.LogSoftmax()), LOGITS, "cross_entropy", CLASSES),
     "softmax, then nothing": (
-        behind(LOGITS, ub.Softmax(), ub.Dropout(), ub.Flatten()),
+        after(LOGITS, ub.Softmax(), ub.Dropout(), ub.Flatten()),
         LOGITS,
         "cross_entropy",
         CLASSES,
     ),
-    "sigmoid layer": (behind(PAIR, ub.Activation("sigmoid")), PAIR, "binary_cross_entropy", YES),
+    "sigmoid layer": (after(PAIR, ub.Activation("sigmoid")), PAIR, "binary_cross_entropy", YES),
     "sigmoid inside": (sigmoid_inside(PAIR), PAIR, "binary_cross_entropy", YES),
 }
 
@@ -103,25 +103,25 @@ def test_nll_of_probabilities_that_no_float_holds(backend: str) -> None:
 
 def test_cross_entropy_of_log_softmax_is_right(backend: str) -> None:
     expected = ub.loss_gradient(LOGITS, X, CLASSES, backend=backend)
-    found = ub.loss_gradient(behind(LOGITS, ub.LogSoftmax()), X, CLASSES, backend=backend)
+    found = ub.loss_gradient(after(LOGITS, ub.LogSoftmax()), X, CLASSES, backend=backend)
     assert found[0] == pytest.approx(expected[0], rel=1e-13)
     for key, value in expected[1].items():
         assert relative_difference(found[1][key], value) <= 1e-12
 
 
 REFUSED = {
-    "softmax": ("cross_entropy", behind(LOGITS, ub.Softmax()), CLASSES, r"applies softmax.*layer 2 ends in Softmax"),
+    "softmax": ("cross_entropy", after(LOGITS, ub.Softmax()), CLASSES, r"applies softmax.*layer 2 ends in Softmax"),
     "default loss": (
         None,
-        behind(LOGITS, ub.Softmax(), ub.Dropout()),
+        after(LOGITS, ub.Softmax(), ub.Dropout()),
         CLASSES,
         r"'cross_entropy'.*leave the Softmax out",
     ),
     "sigmoid": ("binary_cross_entropy", sigmoid_inside(PAIR), YES, r"applies sigmoid.*layer 1 ends in sigmoid"),
-    "softmax and sigmoid": ("binary_cross_entropy", behind(PAIR, ub.Softmax()), YES, r"ends in Softmax"),
+    "softmax and sigmoid": ("binary_cross_entropy", after(PAIR, ub.Softmax()), YES, r"ends in Softmax"),
     "log-softmax and sigmoid": (
         "binary_cross_entropy",
-        behind(PAIR, ub.LogSoftmax()),
+        after(PAIR, ub.LogSoftmax()),
         YES,
         r"log-probabilities already",
     ),
@@ -164,7 +164,7 @@ def test_several_distributions_for_a_sample_have_no_nll() -> None:
 def test_sigmoid_outputs_may_be_the_logits_of_a_softmax() -> None:
     """As in the notebook's network without its last layer; and squares may be taken of any outputs."""
     assert np.isfinite(ub.loss_gradient(sigmoid_inside(PAIR), X, CLASSES % 2, backend="reference")[0])
-    assert np.isfinite(ub.loss_gradient(behind(LOGITS, ub.Softmax()), X, CLASSES, loss="mse", backend="reference")[0])
+    assert np.isfinite(ub.loss_gradient(after(LOGITS, ub.Softmax()), X, CLASSES, loss="mse", backend="reference")[0])
 
 
 def test_endings() -> None:
@@ -177,8 +177,8 @@ def test_endings() -> None:
 
 def test_likelihoods_of_probabilities_come_with_a_warning() -> None:
     y, categorical, bernoulli = CLASSES.astype(float), ub.losses.Categorical(), ub.losses.Bernoulli()
-    logits, softmax = ub.outputs(LOGITS, X), ub.outputs(behind(LOGITS, ub.Softmax()), X)
-    for f in (logits, ub.outputs(behind(LOGITS, ub.LogSoftmax()), X), softmax[:1], np.eye(3)):
+    logits, softmax = ub.outputs(LOGITS, X), ub.outputs(after(LOGITS, ub.Softmax()), X)
+    for f in (logits, ub.outputs(after(LOGITS, ub.LogSoftmax()), X), softmax[:1], np.eye(3)):
         value = ub.losses.negative_log_likelihood(categorical, f, y[: len(f)], backend="reference")
         expected = scipy.special.logsumexp(f, axis=1) - f[np.arange(len(f)), y[: len(f)].astype(int)]
         np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)  # and no warning, which would be an error here
@@ -191,9 +191,9 @@ def test_likelihoods_of_probabilities_come_with_a_warning() -> None:
     def of_yes(f: ub.expressions.Expression) -> ub.expressions.Expression:
         return bernoulli.negative_log(f, YES)
 
-    for model, formula in ((LOGITS, of_classes), (behind(LOGITS, ub.LogSoftmax()), of_classes), (PAIR, of_yes)):
+    for model, formula in ((LOGITS, of_classes), (after(LOGITS, ub.LogSoftmax()), of_classes), (PAIR, of_yes)):
         ub.optimize.ModelFunction(model, X, formula, backend="reference")
     with pytest.warns(UDLBridgeWarning, match=r"the logsumexp of the outputs.*layer 2 of the network ends in Soft"):
-        ub.optimize.ModelFunction(behind(LOGITS, ub.Softmax()), X, of_classes, backend="reference")
+        ub.optimize.ModelFunction(after(LOGITS, ub.Softmax()), X, of_classes, backend="reference")
     with pytest.warns(UDLBridgeWarning, match=r"the softplus of the outputs.*layer 1 of the network ends in sigm"):
         ub.optimize.ModelFunction(sigmoid_inside(PAIR), X, of_yes, backend="reference")

@@ -193,7 +193,7 @@ def _flatten(m: nn.Flatten) -> Translated:
 
 
 def _softmax(m: nn.Softmax | nn.LogSoftmax, before: list[Layer]) -> Translated:
-    # Behind a Flatten a sample is a vector, whatever its shape was, and stays one.
+    # After a Flatten a sample is a vector, whatever its shape was, and stays one.
     last = m.dim == -1 or (m.dim == 1 and any(isinstance(layer, Flatten) for layer in before))
     _need(last, f"{type(m).__name__}(dim={m.dim}): the last axis is only dim=-1, or dim=1 after a Flatten")
     return Softmax() if isinstance(m, nn.Softmax) else LogSoftmax(), {}

@@ -77,9 +77,9 @@ def chunk_strips(
             fill_from(file, content.data)
             found = google_crc32c.extend(found, content)
             yield top, part
-        behind = np.empty(1, dtype=CHECKSUM)
-        fill_from(file, behind.view(np.uint8).data)
-    own = int(behind[0])
+        stored = np.empty(1, dtype=CHECKSUM)
+        fill_from(file, stored.view(np.uint8).data)
+    own = int(stored[0])
     _compare(found, own)
     check(own)
 

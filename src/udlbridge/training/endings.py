@@ -35,8 +35,8 @@ OF_LOGITS = {"Softmax": "cross_entropy", "LogSoftmax": "cross_entropy", "sigmoid
 """What makes probabilities, or their logarithms, of logits; and the loss of these logits that is "nll" of them."""
 
 
-NOT_BEHIND = {
-    # Behind LogSoftmax it is right: the softmax of log-probabilities gives the probabilities.
+NOT_AFTER = {
+    # After LogSoftmax it is right: the softmax of log-probabilities gives the probabilities.
     "cross_entropy": ("Softmax",),
     "binary_cross_entropy": ("Softmax", "LogSoftmax", "sigmoid"),
 }
@@ -94,7 +94,7 @@ def objective(model: Model | ForeignNetwork, loss: str, x: np.ndarray) -> Object
 
 def _check_once(loss: str, kind: str, where: str) -> None:
     """Raise `OptionError` where softmax or sigmoid would be applied a second time."""
-    if kind in NOT_BEHIND.get(loss, ()):
+    if kind in NOT_AFTER.get(loss, ()):
         own = "softmax" if loss == "cross_entropy" else "sigmoid"
         what = "log-probabilities" if kind == "LogSoftmax" else "probabilities"
         raise OptionError(
@@ -130,7 +130,7 @@ def _of_logits(model: Model, end: Ending | None, x: np.ndarray) -> Objective:
         )
     layers: list[Layer] = list(model.layers)
     last = layers[end.layer]
-    # Behind a layer that is left out the names of parameters would change; and one that stays may have none.
+    # After a layer that is left out the names of parameters would change; and one that stays may have none.
     layers[end.layer] = (
         attrs.evolve(last, activation="identity")
         if isinstance(last, Dense | Conv1d | Conv2d)

@@ -157,7 +157,7 @@ def _arrived(here: float, squared: float, tried: dict[float, float], visible: fl
         return False  # a shorter step might do
     rises = ((step, value - here) for step, value in sorted(tried.items()) if value - here > visible)
     step, rise = next(rises, (0.0, math.inf))
-    # Behind a minimum a rise that is seen first is due to curvature, and larger than what the gradient promises. A rise
+    # Past a minimum a rise that is seen first is due to curvature, and larger than what the gradient promises. A rise
     # of that very size means that the gradient points the wrong way.
     return step * squared < rise / 2
 

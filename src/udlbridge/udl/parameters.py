@@ -15,7 +15,7 @@ from udlbridge.errors import DTypeError, ShapeError, UDLBridgeWarning
 from udlbridge.kernels.derivatives import outputs
 from udlbridge.networks.inputs import checked_batch, output_size
 from udlbridge.networks.model import Model
-from udlbridge.training.endings import NOT_BEHIND, ending
+from udlbridge.training.endings import NOT_AFTER, ending
 from udlbridge.training.loop import loss_gradient
 from udlbridge.training.objectives import Loss
 from udlbridge.udl.expressions import Expression
@@ -152,7 +152,7 @@ def _warn_of_twice(model: Model, program: Program) -> None:
     symbol = {number for number, step in enumerate(program) if step.operation == "input"}
     applied = {step.operation for step in program if symbol & set(step.arguments)}
     for loss, operations in (("cross_entropy", {"logsumexp"}), ("binary_cross_entropy", {"softplus", "sigmoid"})):
-        if end is not None and end.kind in NOT_BEHIND[loss] and applied & operations:
+        if end is not None and end.kind in NOT_AFTER[loss] and applied & operations:
             warnings.warn(
                 UDLBridgeWarning(
                     f"the formula takes the {', '.join(sorted(applied & operations))} of the outputs, as of logits, "
