@@ -81,6 +81,81 @@ class MobileNet(nn.Module):
         return self.classifier(self.features(x).mean([2, 3]))
 
 
+class SqueezedInverted(nn.Module):
+    """EfficientNet's block: expand, depthwise, squeeze and excite with silu and sigmoid, project, add."""
+
+    def __init__(self, width: int, wide: int) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide, eps=1e-3), nn.SiLU())
+        depthwise = nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False)
+        self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(wide, eps=1e-3), nn.SiLU())
+        self.reduce, self.restore = nn.Conv2d(wide, 2, 1), nn.Conv2d(2, wide, 1)
+        self.project = nn.Sequential(nn.Conv2d(wide, width, 1, bias=False), nn.BatchNorm2d(width, eps=1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.depthwise(self.expand(x))
+        squeezed = F.silu(self.reduce(h.mean((2, 3), keepdim=True)))
+        return x + self.project(torch.sigmoid(self.restore(squeezed)) * h)
+
+
+class EfficientNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, 2, 1)
+        self.block = SqueezedInverted(4, 8)
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.block(self.stem(x)))
+
+
+class VGG(nn.Module):
+    """Blocks of convolutions and largest values, then dense layers with dropout between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2, 2),
+            nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2, 2),
+        )  # fmt: skip
+        self.avgpool = nn.AdaptiveAvgPool2d((2, 2))
+        self.classifier = nn.Sequential(nn.Linear(24, 8), nn.ReLU(True), nn.Dropout(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+class OfTransformers(nn.Module):
+    """A network of the package transformers, with random weights, and the logits of what it gives.
+
+    Its mask is given: the one that the package makes itself counts samples, and so has no translation.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        import transformers
+
+        if kind == "bert":
+            config = transformers.BertConfig(
+                vocab_size=7, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+                max_position_embeddings=8, num_labels=3,
+            )  # fmt: skip
+            self.model = transformers.BertForSequenceClassification(config)
+            mask = torch.ones(5, 5, dtype=torch.bool)
+        else:
+            config = transformers.GPT2Config(
+                vocab_size=7, n_embd=8, n_layer=2, n_head=2, n_positions=8, bos_token_id=0, eos_token_id=0,
+                use_cache=False,
+            )  # fmt: skip
+            self.model = transformers.GPT2LMHeadModel(config)
+            mask = torch.ones(5, 5, dtype=torch.bool).tril()
+        self.register_buffer("mask", mask[None, None])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = self.model(input_ids=tokens, attention_mask=self.mask).logits
+        return logits if logits.ndim == 2 else logits[:, -1]
+
+
 class DenseNet(nn.Module):
     """Every layer takes what all before it gave."""
 
@@ -335,13 +410,17 @@ IMAGE, TEXT, SERIES = (2, 8, 8), (5,), (4, 3)
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ResNet, basic": (lambda: ResNet(4, (1, 1), 2, 3), IMAGE),
     "ResNet, bottleneck": (BottleneckNet, IMAGE),
+    "VGG": (VGG, IMAGE),
     "MobileNetV3": (MobileNet, IMAGE),
+    "EfficientNet": (EfficientNet, IMAGE),
     "DenseNet": (DenseNet, (2, 6, 6)),
     "Inception": (Inception, (2, 5, 5)),
     "ConvNeXt": (ConvNeXt, (2, 6, 6)),
     "ViT": (lambda: Vision(width=4, blocks=1), (2, 6, 6)),
     "Swin": (Windows, IMAGE),
     "GPT": (GPT, TEXT),
+    "BERT of transformers": (lambda: OfTransformers("bert"), TEXT),
+    "GPT-2 of transformers": (lambda: OfTransformers("gpt2"), TEXT),
     "encoder, tied": (Tied, TEXT),
     "Llama": (Llama, SERIES),
     "U-Net, transposed": (UNet, (1, 4, 4)),

@@ -253,7 +253,8 @@ def test_what_an_interrupted_caller_made_is_not_kept(monkeypatch: pytest.MonkeyP
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(service, "JuliaBackend", lambda checkpoint: SimpleNamespace(prepare=lambda job, x: "factors"))
+    engine = SimpleNamespace(prepare=lambda job, x: "factors")
+    monkeypatch.setattr(service, "JuliaBackend", lambda checkpoint, held: engine)
     kept, left = service.Service(lambda: None), service.Service(interrupted)
     assert kept._held == {kept.call("prepare", None, None): "factors"}
     with pytest.raises(KeyboardInterrupt):

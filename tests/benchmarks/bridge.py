@@ -52,7 +52,7 @@ def main() -> int:
     def prepared() -> tuple[Any, Any, Any]:
         base = runtime.julia_base()
         native = base.include(runtime.start(), str(Path(__file__).with_name("bridge.jl"))).native
-        return native, JuliaBackend(lambda: None).new_chain(model), base.Array(x.T)
+        return native, JuliaBackend(lambda: None, {}).new_chain(model), base.Array(x.T)
 
     native, chain, samples = owner.run(prepared)
     times: dict[str, list[float]] = {"Python": [], "Julia": []}

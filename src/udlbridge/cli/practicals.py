@@ -45,7 +45,7 @@ def command(context: click.Context, json_file: Path | None) -> None:
     """List the practicals; `run` computes their figures and holds them against their sources."""
     if context.invoked_subcommand is not None:
         if json_file is not None:
-            raise click.UsageError(f"--json belongs after `{context.invoked_subcommand}`")
+            context.fail(f"--json belongs after `{context.invoked_subcommand}`")
         return
     from udlbridge.udl import practicals
 
