@@ -7,21 +7,20 @@ through the same network.
 """
 mutable struct Gradients <: Observer
     const found::IdDict{Any,Any}
-    const own::IdDict{Any,Vector{Leaf}} # of each layer
+    const own::IdDict{Any,Tuple{Vector{Leaf},Bool}} # of each layer, and whether it `sums_up`
     entered::Bool # whether this pass has come to parameters
 end
-Gradients() = Gradients(IdDict{Any,Any}(), IdDict{Any,Vector{Leaf}}(), false)
+Gradients() = Gradients(IdDict{Any,Any}(), IdDict{Any,Tuple{Vector{Leaf},Bool}}(), false)
 
 function single_pullback(layer, x, see::Gradients)
-    own = get!(() -> leaves(layer), see.own, layer)
+    own, forgetful = get!(() -> (separate_uses(layer), sums_up(layer)), see.own, layer)
     isempty(own) && return single_pullback(layer, x, Inputs())
     # No parameters come before the first ones: nobody needs the derivative with respect to what goes into these.
     first = !see.entered
     see.entered = true
     through() = first ? Zygote.pullback(m -> m(x), layer) : Zygote.pullback(applied, layer, x)
     y, pullback = through()
-    # Zygote adds up the gradients of a mutable layer (BatchNorm, GroupNorm) over the calls of one pullback.
-    forgetful = any(leaf -> ismutable(leaf.layer), own)
+    # Zygote adds up the gradients of what is mutable (BatchNorm, a user's struct around layers) over the calls of one pullback.
     function layer_back(d)
         gradient, pulled... = (forgetful ? last(through()) : pullback)(d)
         foreach(leaf -> add!(see, value(leaf), gradient_of(leaf, gradient)), own)
@@ -31,6 +30,9 @@ function single_pullback(layer, x, see::Gradients)
 end
 
 applied(layer, x) = layer(x)
+
+"whether there is anything in a layer of which Zygote adds up the gradients"
+sums_up(@nospecialize(layer)) = any(accumulates, parts!(Any[], Base.IdSet{Any}(), layer))
 
 "note a derivative with respect to an array, which may be used several times"
 add!(see::Gradients, array, g) = see.found[array] = haskey(see.found, array) ? see.found[array] .+ g : g

@@ -21,7 +21,8 @@ const ACTIVATIONS = Dict{String,Function}(
     fields(layer)
 
 Pairs `name => field` of the trainable arrays of a layer itself: the canonical name, and the field that holds the array, in
-the order of the Python side. `()` for a layer without any. Layers inside a layer are its [`children`](@ref).
+the order of the Python side. `()` for a layer without any. Layers inside a layer are its [`children`](@ref). What Flux
+trains in a layer of somebody else, and these leave out, counts too, under the names of its fields.
 """
 fields(@nospecialize(layer)) = ()
 

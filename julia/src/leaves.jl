@@ -6,6 +6,7 @@ struct Leaf
     layer::Any # untyped: what runs over leaves is compiled once, and not for every network
     field::Any # a field, or the index in a tuple or vector
     picks::Vector{Any} # from the gradient of the whole to that of the holder, one step after the other
+    within::Tuple{Any,String} # the innermost part around it that accumulates, and the prefix of names there
 end
 
 value(leaf::Leaf) = leaf.field isa Symbol ? getproperty(leaf.layer, leaf.field) : leaf.layer[leaf.field]
@@ -21,30 +22,59 @@ part(::Nothing, field) = nothing
 part(::Nothing, index::Integer) = nothing
 
 "all uses of arrays in a layer and in those inside, by `fields` or by `buffers`; an array in two layers is there twice"
-function uses(@nospecialize(layer), of=fields, prefix="", picks=Any[])
-    own = Leaf[Leaf(prefix * name, layer, field, picks) for (name, field) in of(layer)]
+function uses(@nospecialize(layer), of=fields, prefix="", picks=Any[], within=(nothing, ""))
+    within = accumulates(layer) ? (layer, prefix) : within
+    own = Leaf[Leaf(prefix * name, layer, field, picks, within) for (name, field) in of(layer)]
     inside = children(layer)
-    isempty(own) && isempty(inside) && of === fields && return found_uses(layer, prefix, picks)
+    isempty(own) && isempty(inside) && of === fields && return found_uses(layer, prefix, picks, within)
     for (part, child, inner) in inside
-        append!(own, uses(child, of, "$prefix$part.", Any[picks; inner]))
+        append!(own, uses(child, of, "$prefix$part.", Any[picks; inner], within))
     end
-    return own
+    return of === fields && ruled_by_others(layer) ? with_forgotten(own, found_uses(layer, prefix, picks, within)) : own
 end
 
 "the same for a layer that has no rule here: what Flux trains in it, by the names of its fields"
-function found_uses(@nospecialize(layer), prefix, picks)
+function found_uses(@nospecialize(layer), prefix, picks, within)
     found = Leaf[]
     nfields(layer) == 0 && !(layer isa Array) && return found
     layer isa Union{Number,Symbol,AbstractString,Type,Module} && return found
     for (field, inside) in pairs(Flux.Optimisers.trainable(layer))
         name = string(field isa Integer ? field - 1 : field) # counted from 0, as in all names
         if inside isa AbstractArray{<:Number}
-            eltype(inside) <: Integer || push!(found, Leaf(prefix * name, layer, field, picks))
+            eltype(inside) <: Integer || push!(found, Leaf(prefix * name, layer, field, picks, within))
         else
-            append!(found, uses(inside, fields, "$prefix$name.", Any[picks; g -> part(g, field)]))
+            append!(found, uses(inside, fields, "$prefix$name.", Any[picks; g -> part(g, field)], within))
         end
     end
     return found
+end
+
+"""
+    accumulates(part)
+
+Whether Zygote adds up the gradients of a part: over all places where a network holds it, each of which then has the whole sum,
+and over the calls of one pullback.
+"""
+accumulates(@nospecialize(part)) = ismutable(part) && !(part isa AbstractArray)
+
+"whether a method of somebody else says what the arrays of a layer are"
+function ruled_by_others(@nospecialize(layer))
+    return any(rule -> parentmodule(which(rule, Tuple{typeof(layer)})) !== @__MODULE__, (fields, children))
+end
+
+"the uses that a rule names, and behind them what Flux trains besides, by the names of fields"
+function with_forgotten(own::Vector{Leaf}, trained::Vector{Leaf})
+    place(leaf) = (leaf.field, ById(leaf.layer))
+    named = Set(map(place, own))
+    return [own; filter(leaf -> !(place(leaf) in named), trained)]
+end
+
+"the uses of arrays in a layer that have a gradient each, of which the sum counts: two of one array in two fields"
+function separate_uses(@nospecialize(layer))
+    return unique(uses(layer)) do leaf
+        part, prefix = leaf.within
+        return ById(part), chopprefix(leaf.name, prefix)
+    end
 end
 
 "the arrays of a layer and of those inside, each once, by the first place that holds it"

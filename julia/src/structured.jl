@@ -6,15 +6,18 @@ goes through the chain, and the results of each pass go into the factors at once
 pass, and the errors of all outputs, stay small beside the factors.
 """
 function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
-    trial = Recorder()
+    n, whole = size(X, ndims(X)), IdDict{Any,Bool}()
+    # A batch, since a method of `observed` may be right for a sample alone and mix samples.
+    observed(chain, copy(selectdim(X, ndims(X), 1:min(n, 2))), Recorder(whole))
+    trial = Recorder(whole)
     y = observed(chain, sample(X, 1), trial)
     # A site that makes a tuple, as Flux's attention does, has no one error.
     nothing in trial.sizes && return plain_factors(chain, X, r, names)
-    n, K = size(X, ndims(X)), length(cotangents(r, y))
+    K = length(cotangents(r, y))
     found = site_factors(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
     isempty(found) && return Summand[] # no parameters: the kernel is zero
     for own in Iterators.partition(1:n, something(step, stretch(trial, K)))
-        fill_stretch!(found, chain, copy(selectdim(X, ndims(X), own)), r, own)
+        fill_stretch!(found, chain, copy(selectdim(X, ndims(X), own)), r, own, whole)
     end
     summands = Summand[Summand(f.names, finished(f.factor)) for f in found if f isa SiteFactor]
     uses = UseFactor[f for f in found if f isa UseFactor]
@@ -136,9 +139,14 @@ columns(site::Table) = size(site.layer.weight, 2)
 "whether the second parameter of a site, the bias, is wanted"
 has_bias(wanted) = length(wanted) == 2 && wanted[2]
 
-"fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent"
-function fill_stretch!(found, @nospecialize(chain::Chain), X::AbstractArray, r::Reduction, own)
-    seen = Recorder()
+"""
+    fill_stretch!(found, chain, X, reduction, own, whole)
+
+Fill the factors for the samples `X`, whose numbers are `own`: one forward pass, one backward pass per cotangent. `whole` is
+that of [`Recorder`](@ref).
+"""
+function fill_stretch!(found, @nospecialize(chain::Chain), X::AbstractArray, r::Reduction, own, whole)
+    seen = Recorder(whole)
     y, chain_back = observed_pullback(chain, X, seen)
     sites = Site[site_of(f, seen.sites[f.index]) for f in found]
     entered = Any[write_input!(f.factor, site, seen.inputs[f.index], own) for (f, site) in zip(found, sites)]

@@ -166,7 +166,8 @@ function known_activation(f, ::Type{T}) where {T}
     return isempty(found) ? f : first(found)
 end
 
-const PROBES = (-20, -5, -1.7, -1, -0.6, -0.01, 0, 0.01, 0.6, 1, 1.7, 5, 20)
+# Large numbers, too: a function that is bounded, as `z -> clamp(z, 0, 100)`, is none of these.
+const PROBES = (-1e8, -1e4, -300, -20, -5, -1.7, -1, -0.6, -0.01, 0, 0.01, 0.6, 1, 1.7, 5, 20, 300, 1e4, 1e8)
 alike(a::T, b::T) where {T<:Real} = isapprox(a, b; rtol=8eps(T), atol=8eps(T))
 alike(a, b) = false
 zygote_slope(f, z::T) where {T} = T(something(only(Zygote.gradient(f, z)), zero(T)))

@@ -35,6 +35,35 @@ struct Bent <: Function
 end
 (s::Bent)(z) = max(z, zero(z)) + s.a * min(z, zero(z))
 
+"a layer whose method of `fields` names one of two arrays that Flux trains"
+struct HalfNamed{A,B}
+    g::A
+    weight::B
+end
+(l::HalfNamed)(x) = l.g .* tanh.(l.weight * x)
+UDLBridge.fields(::HalfNamed) = ("kernel" => :weight,)
+
+"a mutable struct with a network and an array"
+mutable struct Scaled{C,A}
+    inner::C
+    scale::A
+end
+(m::Scaled)(x) = m.scale .* m.inner(x)
+
+"a mutable struct with layers alone"
+mutable struct Layers{A,B}
+    a::A
+    b::B
+end
+(m::Layers)(x) = m.b(m.a(x)) .+ m.a(x)
+
+"two arrays that may be one"
+struct Two{A,B}
+    a::A
+    b::B
+end
+(l::Two)(x) = l.a * tanh.(l.b * x)
+
 "the kernel (n, n, O, O) from finite differences of all that Flux trains"
 function kernel_by_differences(model, X; step=1e-5)
     O, n = size(model(X))
@@ -67,6 +96,10 @@ end
         "Parallel of three" => (Chain(Parallel(+, Dense(3 => 4), Dense(3 => 4, tanh), Dense(3 => 4; bias=false)), Dense(4 => 2)), X),
         "Parallel by vcat, named" => (Chain(Parallel(vcat; a=Dense(3 => 2), b=Chain(Dense(3 => 4), x -> tanh.(x))), Dense(6 => 2)), X),
         "a struct without @layer" => (Chain(Dense(3 => 4), Plain(rand(rng, 4), rand(rng, 4, 4)), Dense(4 => 2)), X),
+        "fields that name one array of two" => (Chain(Dense(3 => 4), HalfNamed(rand(rng, 4), rand(rng, 4, 4)), Dense(4 => 2)), X),
+        "a mutable struct with a chain and an array" => (Scaled(Chain(Dense(3 => 4, tanh), Dense(4 => 2)), rand(rng, 2)), X),
+        "a mutable struct with layers alone" => (Chain(Dense(3 => 4), Layers(Dense(4 => 4, tanh), Dense(4 => 4)), Dense(4 => 2)), X),
+        "a function around a mutable struct" => ((m -> x -> m(x))(Layers(Dense(3 => 3, tanh), Dense(3 => 3))), X),
         "a network that is a struct" => (Whole(Dense(3 => 4), [Dense(4 => 4, tanh), Dense(4 => 4)], (LayerNorm(4), Dense(4 => 2)), [1.5]), X),
         "an activation with a parameter, as a layer" => ((f -> Chain(Dense(3 => 4), x -> f.(x), Dense(4 => 2)))(Slope([0.2])), X),
         "an activation with a setting" => (Chain(Dense(rand(rng, 4, 3), rand(rng, 4), Bent(0.2)), Dense(4 => 2)), X),
@@ -111,6 +144,8 @@ end
     X, tokens = randn(rng, 3, 5), rand(rng, 1:7, 5)
     table = permutedims(V)
     d = Dense(W, b, tanh)
+    scale = randn(rng, 3)
+    held = Scaled(d, scale)
     kernel = randn(rng, 2, 2, 1, 1)
     convolution = Conv(kernel, false, tanh)
     # The network, the parameter that is tied, and the network as a function of that parameter.
@@ -122,6 +157,11 @@ end
         "a view" => (Chain(Dense(W, false, tanh), Dense(view(W, :, :), b)), X, W, (A, X) -> A * tanh.(A * X) .+ b),
         "a part of it" => (Chain(Dense(W, false, tanh), Dense(view(W, 1:2, :))), X, W, (A, X) -> A[1:2, :] * tanh.(A * X)),
         "a reshape" => (Chain(Dense(V, false, tanh), Dense(reshape(V, 3, 7), b)), X, V, (A, X) -> reshape(A, 3, 7) * tanh.(A * X) .+ b),
+        "an array in two fields" => (Chain(Two(W, W)), X, W, (A, X) -> A * tanh.(A * X)),
+        "a layer in two fields of a mutable struct" => (Chain(Layers(d, d)), X, W,
+            (A, X) -> Dense(A, b, tanh)(Dense(A, b, tanh)(X)) .+ Dense(A, b, tanh)(X)),
+        "a mutable layer in two fields" => (Chain(Layers(held, held)), X, W,
+            (A, X) -> scale .* Dense(A, b, tanh)(scale .* Dense(A, b, tanh)(X)) .+ scale .* Dense(A, b, tanh)(X)),
         "a layer twice" => (Chain(d, d), X, W, (A, X) -> Dense(A, b, tanh)(Dense(A, b, tanh)(X))),
         "a layer twice in a block" => (Chain(SkipConnection(Chain(d, d), +)), X, W, (A, X) -> Dense(A, b, tanh)(Dense(A, b, tanh)(X)) .+ X),
         "a convolution twice" => (Chain(convolution, convolution, Flux.flatten), randn(rng, 4, 3, 1, 5), kernel,

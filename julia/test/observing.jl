@@ -19,11 +19,47 @@ Flux.@layer HalfSeen
 UDLBridge.fields(::HalfSeen) = ("weight" => :weight, "scale" => :scale)
 UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x))
 
+"the same, with a method of `observed` that shows all and computes twice the layer"
+struct Doubled{A<:AbstractVector,W<:AbstractMatrix}
+    scale::A
+    weight::W
+end
+Flux.@layer Doubled
+(l::Doubled)(x) = l.scale .* tanh.(l.weight * x)
+UDLBridge.fields(::Doubled) = ("weight" => :weight, "scale" => :scale)
+shown_parts(l, x, see) = see(UDLBridge.Elementwise(Flux.Scale(l.scale, false)), tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x)))
+UDLBridge.observed(l::Doubled, x, see) = 2 .* shown_parts(l, x, see)
+
+"the same, with a method of `observed` that is right for one sample alone"
+struct Mixing{A<:AbstractVector,W<:AbstractMatrix}
+    scale::A
+    weight::W
+end
+Flux.@layer Mixing
+(l::Mixing)(x) = l.scale .* tanh.(l.weight * x) .+ sum(x; dims=1)
+UDLBridge.fields(::Mixing) = ("weight" => :weight, "scale" => :scale)
+UDLBridge.observed(l::Mixing, x, see) = shown_parts(l, x, see) .+ sum(x)
+
+"the same, with a right method of `observed`"
+struct Shown{A<:AbstractVector,W<:AbstractMatrix}
+    scale::A
+    weight::W
+end
+Flux.@layer Shown
+(l::Shown)(x) = l.scale .* tanh.(l.weight * x)
+UDLBridge.fields(::Shown) = ("weight" => :weight, "scale" => :scale)
+UDLBridge.observed(l::Shown, x, see) = shown_parts(l, x, see)
+
+"no parameters, and a method of `observed` that computes something else"
+struct Squared end
+(::Squared)(x) = x .^ 2
+UDLBridge.observed(::Squared, x, see) = 3 .* x .^ 2
+
 @testset "layers of others" begin
     rng = Xoshiro(21)
     dense(pair) = f64(Dense(pair, tanh))
     X = randn(rng, 3, 5)
-    @testset "$kind" for kind in (Gated, HalfSeen)
+    @testset "$kind" for kind in (Gated, HalfSeen, Doubled, Mixing, Shown)
         own() = kind(randn(rng, 4), randn(rng, 4, 4))
         inside = SkipConnection(Chain(own(), dense(4 => 4)), +)
         chain = Chain(dense(3 => 4), own(), inside, dense(4 => 2))
@@ -34,6 +70,15 @@ UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(
         for name in ("1.weight", "1.scale", "2.0.scale", "3.bias")
             @test gap(ntk(chain, X; params=[name]), ntk(chain, X; params=[name], method=:plain)) < 1e-12
         end
+    end
+
+    @testset "a method of `observed` counts where it is right, and is ignored where it is not" begin
+        sites(layer) = (see = UDLBridge.Recorder(); UDLBridge.observed(Chain(layer), randn(rng, 4, 2), see); see.sites)
+        for (kind, as) in ((Shown, UDLBridge.Affine), (Doubled, UDLBridge.Whole), (Mixing, UDLBridge.Whole), (HalfSeen, UDLBridge.Whole))
+            @test first(sites(kind(randn(rng, 4), randn(rng, 4, 4)))) isa as
+        end
+        chain = Chain(dense(3 => 4), Squared(), dense(4 => 2))
+        @test gap(ntk(chain, X), ntk(chain, X; method=:plain)) < 1e-12
     end
 
     @testset "branches and functions of others: $name" for (name, chain) in (

@@ -52,6 +52,10 @@
         # Another slope, and the right values with another derivative at the kink.
         @test_throws "has no name; known, with their default settings" from_flux(Dense(W, false, z -> leakyrelu(z, 0.2)))
         @test_throws "has no name" from_flux(Dense(W, false, z -> z >= 0 ? z : zero(z)))
+        # Others that part from a known one only at large numbers.
+        for bounded in (z -> clamp(z, 0, 100), z -> min(z, 1e6), z -> max(z, oftype(z, -100)))
+            @test_throws "has no name" from_flux(Dense(W, false, bounded))
+        end
         @test_throws "layer 0 is the function tanh" from_flux(Chain(tanh))
         @test_throws "Float16; allowed: all Float32 or all Float64" from_flux(Chain(Dense(Float16.(W))))
     end
