@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.errors import GraphError
 from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
 from udlbridge.tolerances import budget, relative_difference
@@ -34,13 +35,19 @@ def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: st
     return _first_apart([], layers, gap, budget(model.dtype)) or "no single layer: they agree when run again"
 
 
-def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
-    """The first node after which two engines differ, of those whose values have a row for each sample."""
+def heads(graph: Graph) -> Iterator[tuple[Node, Any]]:
+    """Every node whose value has a row of numbers for each sample, and the graph up to there."""
     for index, node in enumerate(graph.nodes):
         try:
-            head: Any = graph.up_to(index)
+            head = graph.up_to(index)
         except GraphError:  # samples lie along another axis there, or it gives no numbers
             continue
+        yield node, head
+
+
+def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
+    """The first node after which two engines differ, of those whose values have a row for each sample."""
+    for node, head in heads(graph):
         found = relative_difference(*(backends.get(name).outputs(head, x) for name in engines))
         if found > budget(graph.dtype):
             return f"{node}, by {found:.2e} of its largest output"

@@ -10,9 +10,10 @@ import attrs
 import numpy as np
 
 from udlbridge import backends
+from udlbridge.analysis.first_differences import heads
 from udlbridge.analysis.port_hints import Step
 from udlbridge.conversion.translating import as_model
-from udlbridge.errors import ConversionError, GraphError, OptionError, UDLBridgeError
+from udlbridge.errors import ConversionError, OptionError, UDLBridgeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
@@ -103,11 +104,7 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
 def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord) -> list[Step]:
     """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
     found = []
-    for index, node in enumerate(graph.nodes):
-        try:
-            head: Any = graph.up_to(index)
-        except GraphError:  # samples lie along another axis there, or it gives no numbers
-            continue
+    for node, head in heads(graph):
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
         found.append(Step(node.name, f"{node.name} ({node.op})", value, None, arrays))
