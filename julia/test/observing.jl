@@ -1,53 +1,29 @@
 # Layers of others, as the docstring of `build_layer` says: a method of `fields` makes them known.
 
-"y = a .* tanh.(W x)"
-struct Gated{A<:AbstractVector,W<:AbstractMatrix}
-    scale::A
-    weight::W
-end
-Flux.@layer Gated
-(l::Gated)(x) = l.scale .* tanh.(l.weight * x)
-UDLBridge.fields(::Gated) = ("weight" => :weight, "scale" => :scale)
-
-"the same, with a method of `observed` that forgets the scale"
-struct HalfSeen{A<:AbstractVector,W<:AbstractMatrix}
-    scale::A
-    weight::W
-end
-Flux.@layer HalfSeen
-(l::HalfSeen)(x) = l.scale .* tanh.(l.weight * x)
-UDLBridge.fields(::HalfSeen) = ("weight" => :weight, "scale" => :scale)
-UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x))
-
-"the same, with a method of `observed` that shows all and computes twice the layer"
-struct Doubled{A<:AbstractVector,W<:AbstractMatrix}
-    scale::A
-    weight::W
-end
-Flux.@layer Doubled
-(l::Doubled)(x) = l.scale .* tanh.(l.weight * x)
-UDLBridge.fields(::Doubled) = ("weight" => :weight, "scale" => :scale)
+"y = a .* tanh.(W x): the kinds differ in what their methods of `observed` do"
+abstract type ScaledTanh end
+(l::ScaledTanh)(x) = l.scale .* tanh.(l.weight * x)
+UDLBridge.fields(::ScaledTanh) = ("weight" => :weight, "scale" => :scale)
 shown_parts(l, x, see) = see(UDLBridge.Elementwise(Flux.Scale(l.scale, false)), tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x)))
+
+for kind in (:Gated, :HalfSeen, :Doubled, :Mixing, :Shown)
+    @eval begin
+        struct $kind{A<:AbstractVector,W<:AbstractMatrix} <: ScaledTanh
+            scale::A
+            weight::W
+        end
+        Flux.@layer $kind
+    end
+end
+
+# Gated has none. This one forgets the scale:
+UDLBridge.observed(l::HalfSeen, x, see) = l.scale .* tanh.(see(UDLBridge.Affine(Dense(l.weight, false)), x))
+# It shows all, and computes twice the layer:
 UDLBridge.observed(l::Doubled, x, see) = 2 .* shown_parts(l, x, see)
-
-"the same, with a method of `observed` that is right for one sample alone"
-struct Mixing{A<:AbstractVector,W<:AbstractMatrix}
-    scale::A
-    weight::W
-end
-Flux.@layer Mixing
+# It is right for one sample alone:
 (l::Mixing)(x) = l.scale .* tanh.(l.weight * x) .+ sum(x; dims=1)
-UDLBridge.fields(::Mixing) = ("weight" => :weight, "scale" => :scale)
 UDLBridge.observed(l::Mixing, x, see) = shown_parts(l, x, see) .+ sum(x)
-
-"the same, with a right method of `observed`"
-struct Shown{A<:AbstractVector,W<:AbstractMatrix}
-    scale::A
-    weight::W
-end
-Flux.@layer Shown
-(l::Shown)(x) = l.scale .* tanh.(l.weight * x)
-UDLBridge.fields(::Shown) = ("weight" => :weight, "scale" => :scale)
+# It is right:
 UDLBridge.observed(l::Shown, x, see) = shown_parts(l, x, see)
 
 "no parameters, and a method of `observed` that computes something else"
