@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples
+from modules import Recurrent, ResNet, Tied, UNet, Vision
 from udlbridge import errors
 from udlbridge.kernels import planning
 
@@ -56,6 +59,94 @@ def test_training(device: str) -> None:
     runs = [ub.train(MODEL, X, y, epochs=3, loss="mse", backend="torch", device=one, seed=1) for one in ("cpu", device)]
     for name, value in runs[0].model.params.items():
         np.testing.assert_allclose(runs[1].model.params[name], value, rtol=1e-4, atol=1e-5)
+
+
+MODULES: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[], torch.Tensor]]] = {
+    "ResNet": (lambda: ResNet(4, (1, 1), 3, 3), lambda: torch.randn(7, 3, 8, 8)),
+    "Vision": (Vision, lambda: torch.randn(7, 2, 6, 6)),
+    "Tied": (Tied, lambda: torch.randint(0, 7, (7, 5))),
+    "UNet": (UNet, lambda: torch.randn(7, 1, 6, 6)),
+    "Recurrent": (lambda: Recurrent(torch.nn.LSTM), lambda: torch.randn(7, 4, 3)),
+}
+
+
+@pytest.fixture(params=MODULES)
+def module_and_samples(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, torch.Tensor]:
+    make, draw = MODULES[request.param]
+    torch.manual_seed(0)
+    return make().eval(), draw()
+
+
+@pytest.mark.parametrize("method", ["structured", "plain"])
+def test_kernels_of_modules(device: str, module_and_samples: tuple[torch.nn.Module, torch.Tensor], method: str) -> None:
+    """A module computes where it is, wherever its samples are, and where it is told to; it stays where it is."""
+    module, x = module_and_samples
+    there = copy.deepcopy(module).to(device)
+    expected = ub.ntk(module, x, method="plain")
+    scale = np.abs(expected).max()
+    for network, given, where in ((module, x, device), (there, x, None), (there, x.to(device), None)):
+        found = ub.ntk(network, given, method=method, device=where)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * scale)
+    np.testing.assert_allclose(ub.ntk(there, x, method=method, device="cpu"), expected, rtol=0, atol=2e-5 * scale)
+    assert {value.device.type for value in there.parameters()} == {device}
+    assert {value.device.type for value in module.parameters()} == {"cpu"}
+
+
+def test_functions_of_modules(device: str, module_and_samples: tuple[torch.nn.Module, torch.Tensor]) -> None:
+    module, x = module_and_samples
+    there = copy.deepcopy(module).to(device)
+
+    def close(found: np.ndarray, expected: np.ndarray) -> None:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(1.0, np.abs(expected).max()))
+
+    close(ub.outputs(there, x), ub.outputs(module, x))
+    found, expected = ub.jacobian(there, x), ub.jacobian(module, x)
+    for name, block in expected.items():
+        close(found[name], block)
+    if x.is_floating_point():
+        close(ub.input_jacobian(there, x), ub.input_jacobian(module, x))
+    parts, others = ub.layer_kernels(there, x), ub.layer_kernels(module, x)
+    for name, part in others.items():
+        close(parts[name], part)
+    close(ub.features(there, x), ub.features(module, x))
+    operator, other = ub.ntk_operator(there, x), ub.ntk_operator(module, x)
+    vector = np.random.default_rng(0).standard_normal(operator.shape[1]).astype("float32")
+    close(operator @ vector, other @ vector)
+    assert ub.check(there, x).ok
+
+
+def test_stores_and_training_of_modules(device: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = ResNet(4, (1, 1), 3, 3).eval(), torch.randn(12, 3, 8, 8)
+    there = copy.deepcopy(module).to(device)
+    store = ub.compute_kernel(there, x, tmp_path / "K.zarr", progress=False)
+    assert store.manifest["device"].split(":")[0] == device
+    np.testing.assert_allclose(np.asarray(store), ub.ntk(module, x), rtol=0, atol=2e-4 * np.asarray(store).max())
+    y = np.random.default_rng(0).standard_normal((12, 3)).astype("float32")
+    runs = [ub.train(one, x, y, epochs=3, loss="mse", seed=1, progress=False) for one in (module, there)]
+    for name, value in runs[0].model.params.items():
+        np.testing.assert_allclose(runs[1].model.params[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_convolutions_round_where_products_may(device: str) -> None:
+    """Torch rounds convolutions to TF32 by default, which is 1,000 times coarser than float32."""
+    if device != "cuda" or torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has no TF32")
+    torch.manual_seed(0)
+    module, x = ResNet(16, (1, 1), 3, 3).eval(), torch.randn(8, 3, 16, 16)
+    exact = ub.ntk(copy.deepcopy(module).double(), x.double())
+
+    def gap() -> float:
+        return float(np.abs(ub.ntk(module, x, device=device) - exact).max() / np.abs(exact).max())
+
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    assert gap() < 1e-5
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert 1e-5 < gap() < 1e-2
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before
 
 
 def test_a_device_by_its_number_is_the_device(tmp_path: Path) -> None:

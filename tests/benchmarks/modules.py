@@ -6,6 +6,10 @@ this package's took at its peak over what the process held. torch.func is given 
 needed, samples in chunks, a product for each parameter; several outputs one after the other where all of their
 gradients together would take more than `--fits`.
 
+`--device cuda` computes all sides there, and takes turns without and with TF32, for products and convolutions alike; a
+row then says too which part of the rate of a large matrix product in the same precision this package's kernel reached.
+A machine without one says so, and is done.
+
 `--large` is a kernel of 1,000 images, against as many training steps as pass so many samples and its products at the
 rate of the machine's matrix product.
 """
@@ -48,8 +52,8 @@ class Language(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.tokens(x) + self.positions(torch.arange(x.shape[1]))
-        later = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        h = self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device))
+        later = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
         for block in self.blocks:
             h = block(h, src_mask=later, is_causal=True)
         return self.head(self.norm(h)[:, -1])
@@ -85,6 +89,8 @@ ROWS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], int, int
 def step(module: nn.Module, x: Tensor) -> None:
     """One training step: forward, and backward to every parameter."""
     torch.autograd.grad(module(x).sum(), list(module.parameters()))
+    if x.is_cuda:
+        torch.cuda.synchronize()
 
 
 def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int, fits: float) -> np.ndarray:
@@ -95,7 +101,7 @@ def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int
     every = list(range(count)) if outputs == "trace" else [int(outputs)]
     numbers = len(x) * sum(value.numel() for value in params.values())
     together = max(1, min(count, int(fits / (4 * numbers))))
-    kernel = torch.zeros(len(x), len(x))
+    kernel = torch.zeros(len(x), len(x), device=x.device)
     for start in range(0, count, together):
         selected = every[start : start + together]
 
@@ -106,7 +112,7 @@ def with_torch_func(module: nn.Module, x: Tensor, outputs: int | str, chunk: int
         for name in list(found):
             flat = found.pop(name).detach().flatten(1)
             kernel.addmm_(flat, flat.T)
-    return kernel.numpy()
+    return kernel.cpu().numpy()
 
 
 def timed(function: Callable[[], np.ndarray | None]) -> tuple[float, np.ndarray | None]:
@@ -119,9 +125,10 @@ def timed(function: Callable[[], np.ndarray | None]) -> tuple[float, np.ndarray 
 def row(name: str, args: argparse.Namespace) -> str:
     """The line of one network."""
     make, samples, n, outputs = ROWS[name]
+    n *= args.times
     torch.manual_seed(0)
-    module = make().eval()
-    x = samples(n)
+    module = make().eval().to(args.device)
+    x = samples(n).to(args.device)
     sides: dict[str, Callable[[], np.ndarray | None]] = {
         "step": lambda: step(module, x),
         "ours": lambda: ub.ntk(module, x, outputs=outputs, memory=args.memory),
@@ -145,13 +152,23 @@ def row(name: str, args: argparse.Namespace) -> str:
         gap = float(np.abs(ours - other).max() / np.abs(other).max())
     times = f"{best['step']:>8.2f}s{best['ours']:>8.2f}s{theirs:>10.2f}s"
     ratios = f"{best['ours'] / best['step']:>11.2f}{theirs / best['ours']:>12.2f}"
-    return f"{name:<26}{n:>5}{times}{ratios}{gap:>10.1e}{peak:>8.2f} GB"
+    line = f"{name:<26}{n:>5}{times}{ratios}{gap:>10.1e}"
+    if args.device == "cpu":
+        return f"{line}{peak:>8.2f} GB"
+    plan = ub.plan(ub.as_network(module), n, sample_shape=tuple(x.shape[1:]), outputs=outputs, memory=args.memory)
+    held = torch.cuda.max_memory_allocated() / 1e9
+    return f"{line}{held:>8.2f} GB{plan.flops / best['ours'] / sgemm(args.device):>9.1%}"
 
 
-def sgemm() -> float:
+def sgemm(device: str = "cpu") -> float:
     """Operations a second of a large matrix product, best of three."""
-    a = torch.rand(3000, 3000)
-    return 2.0 * 3000**3 / min(timed(lambda: torch.mm(a, a).numpy())[0] for _ in range(3))
+    side = 3000 if device == "cpu" else 16384
+    a, seconds = torch.rand(side, side, device=device), []
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.mm(a, a)[0, 0].item()  # waits for it
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * side**3 / min(seconds)
 
 
 def large(n: int, memory: str) -> str:
@@ -190,21 +207,37 @@ def main() -> None:
     parser.add_argument("--rows", default=";".join(ROWS), help="some of: " + "; ".join(ROWS))
     parser.add_argument("--chunk", type=int, default=8, help="samples at a time for torch.func")
     parser.add_argument("--fits", type=float, default=4.0, help="GB of gradients that torch.func may hold at once")
+    parser.add_argument("--times", type=int, default=1, help="so many times the samples: a GPU wants more")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--memory", default="6GB", help="bound of this package's working memory")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where all sides compute")
     parser.add_argument("--alone", action="store_true", help="without torch.func")
     parser.add_argument("--large", type=int, nargs="?", const=1000, help="so many images of the first network instead")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: torch has no cuda on this machine")
+        return
     print(f"{processor()}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     if args.large:
         print(large(args.large, "4GB"))
         return
-    print(
+    head = (
         f"{'network':<26}{'n':>5}{'step':>9}{'ours':>9}{'torch.func':>11}{'ours/step':>11}{'func/ours':>12}{'gap':>10}"
         f"{'peak':>11}"
     )
-    for name in args.rows.split(";"):
-        print(row(name, args), flush=True)
+    if args.device == "cpu":
+        print(head)
+        for name in args.rows.split(";"):
+            print(row(name, args), flush=True)
+        return
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    for rounded in (False, True):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounded
+        print(f"TF32 {'on' if rounded else 'off'}: a matrix product has {sgemm(args.device) / 1e12:.1f} TFLOP/s")
+        print(f"{head}  of product")
+        for name in args.rows.split(";"):
+            torch.cuda.reset_peak_memory_stats()
+            print(row(name, args), flush=True)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,12 @@ SHOWN = 200
 )
 @click.option("--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory.")
 @click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS.")
-@click.option("--device", default=None, metavar="NAME", help="Where torch computes: cpu, cuda, mps.  [default: cpu]")
+@click.option(
+    "--device",
+    default=None,
+    metavar="NAME",
+    help="Where torch computes: cpu, cuda, mps.  [default: where the module is, or cpu]",
+)
 @click.option(
     "--storage", default=None, metavar="DTYPE", help="How a store keeps entries: float32, float64, float16, bfloat16."
 )
@@ -167,7 +172,7 @@ def command(
         if likely is not None and not named and columns is None:  # before so many samples are made
             check_fits(model, likely, (sample_options.count, sample_options.count), outputs, target)
         x = checked_samples(model, sample_options.of(model))
-        options = {**shared, "device": device or "cpu", "progress": progress}
+        options = {**shared, "device": device, "progress": progress}
         if columns is not None:
             options["x2"] = checked_samples(model, read(columns, model, cast=sample_options.cast), "x2")
         check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)

@@ -37,7 +37,7 @@ def ntk(
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: Any = "cpu",
+    device: Any = None,
     progress: bool | None = False,
     output: Any = None,
 ) -> Float[np.ndarray, "n m *trailing"]:
@@ -59,9 +59,10 @@ def ntk(
             backpropagated errors, or its per-sample gradients, whichever costs less (`udlbridge.backends.rules`);
             "plain" multiplies per-sample Jacobians; "auto" is "structured", which every layer has and which never costs
             more. Kernels of a `Graph` on the reference engine are plain.
-        memory: bound of the working memory, as "2GB": what is held besides the samples and the result.
+        memory: bound of the working memory, as "2GB": what is held besides the samples and the result. A GPU takes up
+            to 1 GB more of its own for gradients that are formed at a time.
         threads: for the engine's BLAS; None leaves it alone.
-        device: where torch computes: "cpu", "cuda", "mps".
+        device: where torch computes: "cpu", "cuda", "mps"; None is where the module is, and the CPU for a `Model`.
         progress: show a bar; None means: if standard error is a terminal.
         output: which of the outputs of a module counts, where it gives several, as for `udlbridge.as_network`.
 
@@ -102,7 +103,7 @@ def layer_kernels(
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    device: Any = "cpu",
+    device: Any = None,
     progress: bool | None = False,
     output: Any = None,
 ) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ def kernel_request(
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
         method=checked_method(method, model, name),
         threads=thread_count(threads),
-        device=backends.checked_device(name, "cpu" if device is None else device_name(device)),
+        device=checked_device(model, name, device),
         params=selected_parameters(model, params),
         backend=name,
         sample_shape=sample_shape,
@@ -150,6 +150,16 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> Engine
         else "translate it: ub.from_torch(module) gives a Model, for every engine, where it is a chain of layers; "
         "ub.from_torch(module, x) gives a Graph, for the engines that know its operations",
     )
+
+
+def checked_device(network: Any, engine: str, device: Any) -> str:
+    """The name of the device, or where it is None that of the network's own: a module computes where it is.
+
+    Raises:
+        OptionError: the engine knows no such device.
+    """
+    own = network.device if isinstance(network, ForeignNetwork) and network.engine == engine else "cpu"
+    return backends.checked_device(engine, own if device is None else device_name(device))
 
 
 def device_name(device: Any) -> Any:

@@ -22,6 +22,11 @@ class ForeignNetwork(ABC):
     engine: str | None = None
 
     @property
+    def device(self) -> str:
+        """Where it computes, if nothing else is asked for."""
+        return "cpu"
+
+    @property
     def operations(self) -> frozenset[str]:
         """Names of the operations that it consists of, as far as it is made of those of graphs."""
         return frozenset()

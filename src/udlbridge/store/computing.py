@@ -61,7 +61,7 @@ def compute_kernel(
         x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
         path: the folder of the store; it must not exist unless `resume` or `overwrite`.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
-            besides the samples. `device` None is the CPU.
+            besides the samples.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
             precision is measured and kept in the manifest.
         resume: continue the store at `path` if there is one; it must be of the same network, samples, reduction and

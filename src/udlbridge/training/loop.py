@@ -19,7 +19,7 @@ from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.calls import explained
 from udlbridge.errors import NumericalError, OptionError, RunFileError
 from udlbridge.kernels.finite import check_finite
-from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.kernels.request import as_network, checked_device, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
@@ -131,7 +131,7 @@ def train(
     overwrite: bool = False,
     progress: bool | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    device: Any = None,
     output: Any = None,
 ) -> TrainingRun:
     """Train a network by minibatch descent; the same batches in the same order on every engine.
@@ -175,7 +175,7 @@ def train(
         overwrite: `save_to` may be another file that exists.
         progress: a bar with loss, error and remaining time; None shows it on a terminal.
         threads: for the engine's BLAS; None leaves it alone.
-        device: where torch computes: "cpu", "cuda", "mps".
+        device: where torch computes: "cpu", "cuda", "mps"; None is where the module is, and the CPU for a `Model`.
         output: which of the outputs of a module counts, as for `udlbridge.as_network`.
 
     Returns:
@@ -201,7 +201,7 @@ def train(
     if save_to is not None:
         _check_place(user_path(save_to), resume, overwrite=checked_flag("overwrite", overwrite))
     name = checked_engine(model, backend)
-    device = backends.checked_device(name, device)
+    device = checked_device(model, name, device)
     optimiser = checked_optimizer(optimizer)
     rates = group_rates(list(model.params), optimiser.settings["lr"], lr_groups)
     if not model.params:

@@ -58,7 +58,9 @@ class TorchBackend(Backend[list[Summand]]):
             by_name = self.jacobian(graphs.as_module_network(model, x), x)
             return {name: by_name[name] for name in model.params}
         if isinstance(model, ModuleNetwork):
-            found = module_engine.jacobian(model, model.tensors("cpu"), model.inputs(x, "cpu"), None, model.trainable)
+            found = module_engine.jacobian(
+                model, model.tensors(model.device), model.inputs(x, model.device), None, model.trainable
+            )
             return {name: array(block) for name, block in found.items()}
         blocks = _per_sample_jacobian(model, tensors(model), tensor(x))
         return {name: array(block) for name, block in blocks.items()}

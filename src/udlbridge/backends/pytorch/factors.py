@@ -14,14 +14,14 @@ from udlbridge.backends.pytorch.sites import Affine
 from udlbridge.backends.pytorch.tokens import Tokens, add_tokens
 from udlbridge.backends.reduction import Reduction
 
-BLOCK = FORMED_NUMBERS
-"""Largest number of entries of per-sample gradients that are formed at a time."""
+BLOCK, BLOCK_ON_GPU = FORMED_NUMBERS, 2**27
+"""Largest number of entries of per-sample gradients that are formed at a time; a GPU is not busy with fewer."""
 
 ALIGNED = 8
 """Outputs are taken by multiples of so many: convolutions of others are several times slower."""
 
-CACHED = 2**19
-"""Number of products of positions that are formed at a time, which the cache holds."""
+CACHED, CACHED_ON_GPU = 2**19, 2**25
+"""Number of products of positions that are formed at a time: as many as the cache holds, or keep a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Gradients:
         """Gradients (samples, P) of cotangent `k` by the weights of some outputs."""
         x, d = self.x[samples], self.d[samples, k, :, outputs]
         # Windows of a convolution take many times the memory of x.
-        step = max(1, BLOCK // (4 * d.shape[1] * self.inputs))
+        step = max(1, _block(d) // (4 * d.shape[1] * self.inputs))
         if step >= len(d):
             result = self._by_weight(x, d)
         else:
@@ -196,7 +196,7 @@ def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slic
     for own in strip_rows(len(target), lower):
         a, d = f.inputs(_within(rows, own)), f.d[_within(rows, own)]
         end = own.stop if lower else cols.stop - cols.start
-        step = max(1, CACHED // (len(a) * positions * prod(reduction.trailing)))
+        step = max(1, (CACHED_ON_GPU if a.is_cuda else CACHED) // (len(a) * positions * prod(reduction.trailing)))
         for start in range(0, end, step):
             other = slice(start, min(start + step, end))
             b, e = g.inputs(_within(cols, other)), g.d[_within(cols, other)]
@@ -240,6 +240,10 @@ def _stacked(blocks: list[Tensor]) -> Tensor:
     return blocks[0][:, None] if len(blocks) == 1 else torch.stack(blocks, dim=1)
 
 
+def _block(like: Tensor) -> int:
+    return BLOCK_ON_GPU if like.is_cuda else BLOCK
+
+
 def _within(samples: slice, part: slice) -> slice:
     """A part of some samples, counted from the first of them."""
     return slice(samples.start + part.start, samples.start + part.stop)
@@ -252,7 +256,7 @@ def _add_gradients(
     _, count, _, width = f.d.shape
     together = count if reduction.name == "full" else 1
     largest = max(rows.stop - rows.start, cols.stop - cols.start)
-    step = max(ALIGNED, BLOCK // (largest * together * f.inputs) // ALIGNED * ALIGNED)
+    step = max(ALIGNED, _block(f.d) // (largest * together * f.inputs) // ALIGNED * ALIGNED)
     same = f is g and rows == cols
     for k in range(0, count, together):
         part = target[:, :, k : k + 1] if reduction.name == "diagonal" else target

@@ -15,6 +15,7 @@ from udlbridge.backends.pytorch.gathering import STRETCH, Observed, gathered, sa
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.persample import blocks
+from udlbridge.backends.pytorch.tensors import array, tensor
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.backends.reduction import Reduction
 
@@ -22,12 +23,12 @@ from udlbridge.backends.reduction import Reduction
 @undisturbed()
 def outputs(network: ModuleNetwork, x: np.ndarray) -> np.ndarray:
     """f(x), (n, O), in the dtype of kernels."""
-    params = network.tensors("cpu")
+    params = network.tensors(network.device)
     parts = []
     for start in range(0, len(x), STRETCH):
-        y, _ = network.evaluate(params, network.inputs(x[start : start + STRETCH], "cpu"))
+        y, _ = network.evaluate(params, network.inputs(x[start : start + STRETCH], network.device))
         parts.append(y.detach().to(network.dtypes.kernel))
-    return torch.cat(parts).numpy()
+    return array(torch.cat(parts))
 
 
 @undisturbed()
@@ -53,10 +54,10 @@ def jacobian(
 @undisturbed()
 def input_derivatives(network: ModuleNetwork, x: np.ndarray, order: int) -> np.ndarray:
     """d f_a(x_i) / d x_i, (n, O, *D), or the second derivatives, (n, O, *D, *D), one sample after the other."""
-    params, derivatives = network.tensors("cpu"), torch.autograd.functional
+    params, derivatives = network.tensors(network.device), torch.autograd.functional
     result = []
     for i in range(len(x)):
-        ((field, sample),) = network.inputs(x[i : i + 1], "cpu").items()
+        ((field, sample),) = network.inputs(x[i : i + 1], network.device).items()
 
         def one(value: Tensor, field: str = field) -> Tensor:
             return network.evaluate(params, {field: value})[0][0]
@@ -68,7 +69,7 @@ def input_derivatives(network: ModuleNetwork, x: np.ndarray, order: int) -> np.n
             rows = [derivatives.hessian(part, sample) for part in parts]  # type: ignore[no-untyped-call]
             found = torch.stack(rows).reshape(len(rows), *x.shape[1:], *x.shape[1:])
         result.append(found.to(network.dtypes.kernel))
-    return torch.stack(result).numpy()
+    return array(torch.stack(result))
 
 
 def _component(function: Callable[[Tensor], Tensor], index: int) -> Callable[[Tensor], Tensor]:
@@ -79,13 +80,13 @@ def _component(function: Callable[[Tensor], Tensor], index: int) -> Callable[[Te
 def pull(network: ModuleNetwork, x: np.ndarray, cotangents: Tensor) -> dict[str, np.ndarray]:
     """J' c by one reverse pass of the batch."""
     with undisturbed():
-        params = {name: value.requires_grad_() for name, value in network.tensors("cpu").items()}
-        y, _ = network.evaluate(params, network.inputs(x, "cpu"))
-        found = torch.autograd.grad(y, list(params.values()), cotangents.to(y.dtype), allow_unused=True)
+        params = {name: value.requires_grad_() for name, value in network.tensors(network.device).items()}
+        y, _ = network.evaluate(params, network.inputs(x, network.device))
+        found = torch.autograd.grad(y, list(params.values()), cotangents.to(y), allow_unused=True)
     kernel = network.dtypes.kernel
     both = zip(params.items(), found, strict=True)
     dense = {name: torch.zeros_like(value) if d is None else d.to_dense() for (name, value), d in both}
-    return {name: value.detach().to(kernel).numpy() for name, value in dense.items()}
+    return {name: array(value.to(kernel)) for name, value in dense.items()}
 
 
 @undisturbed()
@@ -94,15 +95,15 @@ def push(network: ModuleNetwork, x: np.ndarray, direction: Mapping[str, np.ndarr
 
     What cannot be differentiated twice is taken sample by sample.
     """
-    params, inputs = network.tensors("cpu"), network.inputs(x, "cpu")
-    moves = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in direction.items()}
+    params, inputs = network.tensors(network.device), network.inputs(x, network.device)
+    moves = {name: tensor(np.ascontiguousarray(value), network.device) for name, value in direction.items()}
     try:
         along = _along(network, params, inputs, moves)
     except RuntimeError:
         found = jacobian(network, params, inputs, None, network.trainable)
         shares = [block.reshape(*block.shape[:2], -1) @ moves[name].flatten() for name, block in found.items()]
         along = torch.stack(shares).sum(0)
-    return (cotangents * along).sum(dim=1).to(network.dtypes.kernel).numpy()
+    return array((cotangents.to(along.device) * along).sum(dim=1).to(network.dtypes.kernel))
 
 
 def _along(network: ModuleNetwork, params: Mapping[str, Tensor], inputs: Inputs, moves: Mapping[str, Tensor]) -> Tensor:

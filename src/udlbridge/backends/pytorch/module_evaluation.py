@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
+from udlbridge.backends.pytorch.devices import full_float32, without_cudnn
 from udlbridge.backends.pytorch.layouts import MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
 from udlbridge.backends.pytorch.module_outputs import Choice, output_tensor
@@ -76,6 +78,11 @@ class ModuleEvaluation:
         return np.dtype(str(self.dtypes.kernel).removeprefix("torch."))
 
     @property
+    def device(self) -> str:
+        """Where its first parameter is, and where it is tried out; kernels may be computed on another."""
+        return str(next(iter(self._parameters.values())).device)
+
+    @property
     def n_outputs(self) -> int:
         """O, as far as samples have come."""
         return self._outputs
@@ -104,10 +111,15 @@ class ModuleEvaluation:
         if self._examples is not None:
             check_same(batch, self._examples, name)
         samples = sorted({0, len(batch) // 2, len(batch) - 1})
-        params = self.tensors("cpu")
-        self._outputs, self._tables = check_evaluation(
-            self.name, lambda some: self.evaluate(params, self.inputs(some, "cpu"), tables=True), batch, samples, name
-        )
+        params = self.tensors(self.device)
+        with full_float32():
+            self._outputs, self._tables = check_evaluation(
+                self.name,
+                lambda some: self.evaluate(params, self.inputs(some, self.device), tables=True),
+                batch,
+                samples,
+                name,
+            )
         if self._examples is None:
             self._examples = batch[(samples * MORE)[:MORE]]
         return batch
@@ -172,7 +184,7 @@ class ModuleEvaluation:
         args, words = arguments(inputs)
         if show is not None:
             show(copied)
-        with undisturbed(), watching:
+        with undisturbed(), _differentiable(copied, device), watching:
             y = copied(*args, **words)
         n = len(next(iter(inputs.values())))
         return output_tensor(y, n, self._output, self.name), watching
@@ -184,6 +196,12 @@ class ModuleEvaluation:
             rest = [value for name, value in self._parameters.items() if name not in self.trainable]
             frozen[device] = {id(value): own(value, device) for value in rest}
         return frozen[device]
+
+
+def _differentiable(module: nn.Module, device: torch.device) -> AbstractContextManager[None]:
+    """cuDNN's recurrent layers have derivatives in training mode alone: without it, torch takes its own."""
+    recurrent = device.type == "cuda" and any(isinstance(part, nn.RNNBase) for part in module.modules())
+    return without_cudnn() if recurrent else nullcontext()
 
 
 def _held(module: nn.Module) -> list[tuple[str, int, torch.dtype, bool]]:

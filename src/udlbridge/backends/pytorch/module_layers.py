@@ -144,7 +144,7 @@ class ModuleLayers:
         record, y = self._recorded(inputs)
         found = [record.values[name] for name in self.names]
         with undisturbed():
-            loss = ((y[: len(targets)] - targets.to(y.dtype)) ** 2).sum()
+            loss = ((y[: len(targets)] - targets.to(y)) ** 2).sum()
             errors = torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)
         both = zip(self.names, found, errors, strict=True)
         return {name: (self._placed(name, a, inputs), self._placed(name, e, inputs)) for name, a, e in both}

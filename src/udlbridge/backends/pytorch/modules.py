@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from udlbridge.backends import sites as described
 from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.backends.pytorch.copies import private_copy
+from udlbridge.backends.pytorch.devices import full_float32
 from udlbridge.backends.pytorch.gathering import Observed, samples_together
 from udlbridge.backends.pytorch.layouts import FEW
 from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
@@ -23,6 +24,7 @@ from udlbridge.backends.pytorch.module_outputs import ending_of
 from udlbridge.backends.pytorch.module_sites import ModuleSites, Params, followed, independent
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
+from udlbridge.backends.pytorch.tensors import array
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.errors import ConversionError
 from udlbridge.networks.foreign import ForeignNetwork
@@ -41,7 +43,7 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
 
     def _read(self) -> None:
         super()._read()
-        self._sites = ModuleSites(self.name, self.param_shapes(), self.dtypes.kernel, self.evaluate)
+        self._sites: dict[str, ModuleSites] = {}
         self._layers = ModuleLayers(self.name, self.dtypes.kernel, self._shown)
         self._followed: set[tuple[str, ...]] = set()
 
@@ -115,8 +117,8 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         """
         layers = self._found_layers()
         pieces = (x[start : start + AT_ONCE] for start in range(0, len(x), AT_ONCE))
-        parts = [layers.outputs(self.inputs(piece, "cpu"), layer) for piece in pieces]
-        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        parts = [layers.outputs(self.inputs(piece, self.device), layer) for piece in pieces]
+        return {name: array(torch.cat([part[name] for part in parts])) for name in parts[0]}
 
     @undisturbed()
     def layer_signals(self, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -124,27 +126,28 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         layers, parts = self._found_layers(), []
         for start in range(0, len(x), AT_ONCE):
             some = slice(start, start + AT_ONCE)
-            parts.append(layers.signals(self.inputs(x[some], "cpu"), torch.from_numpy(np.array(y[some]))))
+            parts.append(layers.signals(self.inputs(x[some], self.device), torch.from_numpy(np.array(y[some]))))
         both = {name: [torch.cat(of) for of in zip(*(part[name] for part in parts), strict=True)] for name in parts[0]}
-        return {name: (a.numpy(), e.numpy()) for name, (a, e) in both.items()}
+        return {name: (array(a), array(e)) for name, (a, e) in both.items()}
 
     def _found_layers(self) -> ModuleLayers:
         examples = self._examples
         assert examples is not None
-        self._layers.find(lambda count: self.inputs(examples[:count], "cpu"))
+        with full_float32():
+            self._layers.find(lambda count: self.inputs(examples[:count], self.device))
         return self._layers
 
     def _shown(self, inputs: Inputs, show: Callable[[nn.Module], None]) -> Tensor:
         """Outputs of a copy that was shown before; its parameters are followed."""
-        params = {name: value.requires_grad_() for name, value in self.tensors("cpu").items()}
+        params = {name: value.requires_grad_() for name, value in self.tensors(self.device).items()}
         return self.evaluate(params, inputs, show=show)[0]
 
     def ending(self) -> str | None:
         """What makes the outputs, (n, O) already, of logits, read off the graph of the first samples that came."""
         assert self._examples is not None
-        params = {name: value.requires_grad_() for name, value in self.tensors("cpu").items()}
+        params = {name: value.requires_grad_() for name, value in self.tensors(self.device).items()}
         with undisturbed():
-            y, _ = self.evaluate(params, self.inputs(self._examples, "cpu"))
+            y, _ = self.evaluate(params, self.inputs(self._examples, self.device))
         return ending_of(y)
 
     def check_training(self) -> None:
@@ -179,10 +182,10 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
             ConversionError: naming the first of them.
         """
         counted = tuple(names)
-        if self._examples is None or not counted or counted in self._followed or self._sites.knows(counted):
+        if self._examples is None or not counted or counted in self._followed or self._on(self.device).knows(counted):
             return
-        some = self.inputs(self._examples[:FEW], "cpu")
-        y, _ = self.evaluate(followed(self.tensors("cpu"), counted), some)
+        some = self.inputs(self._examples[:FEW], self.device)
+        y, _ = self.evaluate(followed(self.tensors(self.device), counted), some)
         if not y.requires_grad:
             raise independent(self.name, counted)
         self._followed.add(counted)
@@ -196,8 +199,8 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         """
         if self._examples is None or self.takes_tokens:
             return
-        some = {name: value.requires_grad_() for name, value in self.inputs(self._examples[:FEW], "cpu").items()}
-        y, _ = self.evaluate(self.tensors("cpu"), some)
+        some = {name: value.requires_grad_() for name, value in self.inputs(self._examples[:FEW], self.device).items()}
+        y, _ = self.evaluate(self.tensors(self.device), some)
         if not y.requires_grad:
             raise ConversionError(
                 f"the outputs of {self.name} do not depend on the samples",
@@ -231,6 +234,13 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         found = {self._aliases[name] for name in selected_names(names, params, words)}
         return tuple(name for name in self.trainable if name in found)
 
+    def _on(self, device: str) -> ModuleSites:
+        """Its sites where it computes: of some layers, each device has nodes of its own."""
+        place = str(torch.zeros(0, device=device).device)  # "cuda" is "cuda:0"
+        if place not in self._sites:
+            self._sites[place] = ModuleSites(self.name, self.param_shapes(), self.dtypes.kernel, self.evaluate)
+        return self._sites[place]
+
     @undisturbed()
     def recipe(self, names: tuple[str, ...], params: Params, device: str) -> Recipe:
         """How the parameters `names` enter, found on the first samples that came.
@@ -240,17 +250,18 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         """
         examples = self._examples
         assert examples is not None
-        return self._sites.recipe(names, params, lambda count: self.inputs(examples[:count], device))
+        with full_float32():
+            return self._on(device).recipe(names, params, lambda count: self.inputs(examples[:count], device))
 
     @undisturbed()
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:
         """One evaluation of a batch with the sites of `names`."""
-        return self._sites.observed(names, params, inputs)
+        return self._on(str(next(iter(params.values())).device)).observed(names, params, inputs)
 
     def described_sites(self, names: tuple[str, ...]) -> list[described.Site]:
         """What its sites cost."""
         self._known(names)
-        return self._sites.described(names)
+        return self._on(self.device).described(names)
 
     def activation_numbers(self, names: tuple[str, ...]) -> int:
         """Numbers that one sample's passes hold: activations for the way back, and the errors at all sites together."""
@@ -263,7 +274,7 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
 
     def _known(self, names: tuple[str, ...]) -> Recipe:
         """The recipe, for which parameters are copied at the first time alone."""
-        return self.recipe(names, {} if self._sites.knows(names) else self.tensors("cpu"), "cpu")
+        return self.recipe(names, {} if self._on(self.device).knows(names) else self.tensors(self.device), self.device)
 
 
 @described.sites.register

@@ -34,7 +34,7 @@ def tensor(numbers: np.ndarray, device: str = "cpu") -> Tensor:
 
 def array(result: Tensor) -> np.ndarray:
     """The numbers of a result, each in a place of its own: torch may have spread one number over several entries."""
-    return result.detach().contiguous().numpy()
+    return result.detach().cpu().contiguous().numpy()
 
 
 def torch_dtype(like: np.ndarray) -> torch.dtype:

@@ -18,7 +18,7 @@ from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.operator import expand
-from udlbridge.backends.pytorch.tensors import Params, evaluate, tensor, tensors
+from udlbridge.backends.pytorch.tensors import Params, array, evaluate, tensor, tensors
 from udlbridge.backends.pytorch.watching import undisturbed
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -45,14 +45,14 @@ def loss_gradient(
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss of a batch and its gradient, by one backward pass."""
     with undisturbed():
-        params = _leaves(model.params, "cpu")
-        data = _data(model, x, "cpu")
+        device = model.device if isinstance(model, ModuleNetwork) else "cpu"
+        params, data, targets = _leaves(model.params, device), _data(model, x, device), tensor(y, device)
         if slopes is None:
-            value = LOSSES[loss](_outputs(model, params, data), tensor(y))
+            value = LOSSES[loss](_outputs(model, params, data), targets)
         else:
-            value = sobolev(model, params, data, tensor(y), tensor(slopes.values), slopes.weight)
+            value = sobolev(model, params, data, targets, tensor(slopes.values, device), slopes.weight)
         gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
-    return value.item(), {name: g.to_dense().numpy() for name, g in zip(params, gradients, strict=True)}
+    return value.item(), {name: array(g.to_dense()) for name, g in zip(params, gradients, strict=True)}
 
 
 def _data(model: Any, x: np.ndarray, device: str) -> Inputs:

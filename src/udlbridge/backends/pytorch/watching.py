@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from udlbridge.backends.pytorch.devices import float32_as_allowed
+
 DRAWS = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_",
     "multinomial", "normal", "normal_", "poisson", "uniform_", "exponential_", "geometric_", "log_normal_", "cauchy_",
@@ -168,12 +170,15 @@ def _check_tokens(name: str, args: Any, kwargs: Any) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within it, gradients are followed and autocast is off, whatever the caller has set; in this thread alone."""
+    """Within it, gradients are followed and autocast is off, whatever the caller has set, in this thread alone.
+
+    On a GPU, convolutions are as precise as products, in all threads.
+    """
     # Which devices have an autocast depends on torch's version.
     others = (kind for kind in ("cuda", "mps") if torch.amp.is_autocast_available(kind))
     kinds = ["cpu", *(kind for kind in others if torch.is_autocast_enabled(kind))]
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad()):
+        for context in (torch.inference_mode(False), torch.enable_grad(), float32_as_allowed()):
             stack.enter_context(context)
         for kind in kinds:
             stack.enter_context(torch.autocast(kind, enabled=False))
