@@ -355,6 +355,9 @@ UNUSABLE = {
     "scalar": (Gives(lambda y: y.sum()), FLAT, r"tensor of shape \(\) for 2 samples"),
     "classes": (Gives(lambda y: y.argmax(1, keepdim=True)), FLAT, r"outputs of dtype int64"),
     "shape": (nn.Linear(5, 2), FLAT, r"cannot take samples of shape \(3,\).*mat1 and mat2"),
+    "width": (nn.Linear(5, 2), FLAT, r"takes 5 numbers and gets 3: correct x, or in_features\.$"),
+    "images": (nn.Linear(12, 2), SERIES, r"nn\.Flatten\(\) before its linear.*x\.reshape\(len\(x\), 12\)"),
+    "other images": (nn.Linear(13, 2), SERIES, r"takes 13 numbers and gets 3: correct x"),
     "meta": (nn.Linear(3, 2, device="meta"), FLAT, r"weight is on the meta device"),
     "lazy": (nn.LazyLinear(2), FLAT, r"weight has no shape yet.*module\(x\)"),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -85,9 +87,24 @@ def _tried(
         raise InputError(
             f"{network} cannot take samples of shape {_shapes(some)} ({type(error).__name__}: {error})",
             allowed=f"samples {name} that module({name}[:1]) takes",
-            remedy=f"correct {name}",
+            remedy=_remedy(str(error), some, name),
         ) from error
     return y, watching
+
+
+def _remedy(said: str, some: np.ndarray, name: str) -> str:
+    """What to do where torch says that the width of a linear layer is another: the samples alone need not be at fault.
+
+    Torch has no error of its own for this, so its words are read; where they are others, the advice is the general one.
+    """
+    widths = re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", said)
+    if widths is None:
+        return f"correct {name}"
+    got, wanted = map(int, widths.groups())
+    shape = some.shape[1:]
+    if len(shape) > 1 and prod(shape) == wanted:
+        return f"put nn.Flatten() before its linear layer, or give {name}.reshape(len({name}), {wanted})"
+    return f"a linear layer takes {wanted} numbers and gets {got}: correct {name}, or in_features"
 
 
 def check_same(batch: np.ndarray, other: np.ndarray, name: str) -> None:

@@ -133,7 +133,7 @@ class _Convolution(Layer):
             raise ShapeError(
                 f"{name}({self.in_channels}, {self.out_channels}, {self.kernel}) got a sample of shape {shape}",
                 allowed=f"({self.in_channels}, {', '.join(['length'] if self.axes == 1 else ['height', 'width'])})",
-                remedy="put the channels first, or correct in_channels",
+                remedy=self._remedy(shape),
             )
         settings = zip(shape[1:], self.kernel, self.strides, self.sides, self.dilations, strict=True)
         windows = tuple(window_count(*axis) for axis in settings)
@@ -145,6 +145,22 @@ class _Convolution(Layer):
                 remedy="use a smaller kernel or more padding",
             )
         return (self.out_channels, *windows)
+
+    def _remedy(self, shape: Shape) -> str:
+        """What would make a sample of another shape fit, as far as its shape tells."""
+        if len(shape) == self.axes + 1:
+            if shape[-1] == self.in_channels:
+                return f"put the channels first, as {(shape[-1], *shape[:-1])}"
+            return f"give samples of as many channels, or make in_channels {shape[0]}"
+        if len(shape) == self.axes and self.in_channels == 1:
+            return f"give the one channel an axis of its own, as {(1, *shape)}"
+        if len(shape) == 1 and self.axes > 1:
+            side = round((shape[0] / self.in_channels) ** (1 / self.axes))
+            square = (self.in_channels, *[side] * self.axes)
+            return "reshape the flat samples" + (
+                f", as {square} if they are square" if prod(square) == shape[0] else ""
+            )
+        return "give the channels the first axis, and each axis of space one"
 
 
 @frozen_layer

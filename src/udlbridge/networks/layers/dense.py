@@ -49,9 +49,11 @@ class Dense(Layer):
         """
         if not shape or shape[-1] != self.in_features:
             # A remedy that can work: to flatten what has other numbers, or nothing to flatten, cannot.
-            remedy = f"give samples of {self.in_features} numbers, or correct the width"
-            if len(shape) > 1 and prod(shape) == self.in_features:
-                remedy = "put Flatten() before it, or correct the width"
+            width = prod(shape)
+            remedy = f"give samples of {self.in_features} numbers, or make it Dense({width}, {self.out_features})"
+            if len(shape) > 1:
+                corrected = "" if width == self.in_features else f", and make it Dense({width}, {self.out_features})"
+                remedy = f"put Flatten() before it{corrected}"
             raise ShapeError(
                 f"Dense({self.in_features}, {self.out_features}) got a sample of shape {shape}",
                 allowed=f"a last axis of {self.in_features}",
