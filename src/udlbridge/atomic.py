@@ -39,8 +39,7 @@ def replacing(path: Path, *, links: bool = True, durable: bool = True) -> Iterat
     if links and target.exists() and not target.is_file():
         yield target
         return
-    # Short, so that it is allowed wherever the name itself is.
-    partial = target.with_name(f".{target.name[:32]}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = partial_of(target)
     try:
         yield partial
         _set_mode(partial, target)
@@ -67,6 +66,12 @@ def _set_mode(partial: Path, target: Path) -> None:
         partial.chmod(stat.S_IMODE(probe.stat().st_mode))
     finally:
         probe.unlink(missing_ok=True)
+
+
+def partial_of(target: Path) -> Path:
+    """A name for what will take the place of `target`, in the same folder, that nothing else has."""
+    # Short, so that it is allowed wherever the name itself is.
+    return target.with_name(f".{target.name[:32]}.{uuid.uuid4().hex}{PARTIAL}")
 
 
 def is_partial(name: str) -> bool:

@@ -18,8 +18,10 @@ from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
 from udlbridge.paths import user_path
+from udlbridge.store.begun import try_out
 from udlbridge.store.creating import check_room, checked_storage, create, fields_of
-from udlbridge.store.filling import fill, try_out
+from udlbridge.store.executors import checked_executor
+from udlbridge.store.filling import fill
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.removing import check_removable, remove_store
@@ -47,6 +49,7 @@ def compute_kernel(
     resume: bool = False,
     overwrite: bool = False,
     calibrate: bool | None = None,
+    executor: Any = None,
     progress: bool | None = None,
     output: Any = None,
 ) -> KernelStore:
@@ -71,6 +74,10 @@ def compute_kernel(
             goes on with stays.
         calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
             `CALIBRATED_FROM` operations on) that it is a small part of it.
+        executor: whose workers compute the tiles and write them: a `ProcessPoolExecutor` that spawns, a
+            `ThreadPoolExecutor`, a `dask.distributed.Client`, or anything else with their `submit`. They open the store
+            at the same path, each with its own engine, and `memory` and `threads` are for each of them. The bytes are
+            the same as without. A module goes to them by pickle.
         progress: show a bar; None means: if standard error is a terminal.
         output: of a module, as for `as_network`.
 
@@ -80,7 +87,9 @@ def compute_kernel(
     Raises:
         StoreError: the path exists, or what is to be overwritten is not a store alone; another process writes to it,
             the disk is too small or full, or the store to be resumed is of another network, other samples, another
-            reduction or other parameters, or was begun with other options.
+            reduction or other parameters, or was begun with other options; or the workers of the executor die again
+            and again.
+        ConversionError: a module that cannot be pickled, for workers in other processes.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
 
     Examples:
@@ -90,6 +99,8 @@ def compute_kernel(
         >>> bool(np.allclose(store[:], ub.ntk(model, x)))
         True
     """
+    if executor is not None:
+        checked_executor(executor)
     model = as_network(model, output=output)
     batch = checked_samples(model, x)
     resume, overwrite = checked_flag("resume", resume), checked_flag("overwrite", overwrite)
@@ -137,7 +148,7 @@ def compute_kernel(
         existing = KernelStore(folder, model=model)
     with existing.writing():
         existing.restore_inputs(model, batch)
-        fill(existing, request, batch, plan, existing.unfinished(), progress)
+        fill(existing, request, batch, plan, existing.unfinished(), progress, executor)
     return existing
 
 

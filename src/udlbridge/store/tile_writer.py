@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from udlbridge.kernels.tiling import Tile
-from udlbridge.store.writing import WritableStore
 
 QUEUE = 2
 """Tiles that may wait to be written while the next are computed; `planning.TILE_BUFFERS` counts them."""
+
+
+class TileTarget(Protocol):
+    """Where tiles are written: a store, or drafts of its tiles."""
+
+    def write_tile(self, tile: Tile, block: np.ndarray) -> float:
+        """Write one; returns the largest relative error of its storage."""
+
+    def tile_bytes(self, tile: Tile) -> int:
+        """Bytes that the tile that was written last takes on the disk."""
 
 
 class TileWriter:
@@ -21,8 +30,8 @@ class TileWriter:
     `error` is the largest error of storage so far, `written` the bytes that are on disk.
     """
 
-    def __init__(self, store: WritableStore) -> None:
-        self._store = store
+    def __init__(self, target: TileTarget) -> None:
+        self._target = target
         self._queue: queue.Queue[tuple[Tile, np.ndarray] | None] = queue.Queue(maxsize=QUEUE - 1)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="udlbridge-writer", daemon=True)
@@ -50,7 +59,7 @@ class TileWriter:
             if self._failure is not None:
                 continue  # drain, so that the other side does not wait for ever
             try:
-                self.error = max(self.error, self._store.write_tile(*item))
-                self.written += self._store.tile_bytes(item[0])
+                self.error = max(self.error, self._target.write_tile(*item))
+                self.written += self._target.tile_bytes(item[0])
             except BaseException as failure:  # handed to the computing thread, whatever it is
                 self._failure = failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.atomic import is_partial
+from udlbridge.atomic import is_partial, partial_of
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.foreign import ForeignNetwork
@@ -26,7 +27,7 @@ from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
 from udlbridge.store.samples import as_stored, data_hash
-from udlbridge.store.tile_files import DirectWriter
+from udlbridge.store.tile_files import METADATA, DirectWriter
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,20 @@ class Verification:
         return not self.damaged and not self.missing and not self.inputs
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A tile that is whole on the disk, beside its place, and does not count before `place_tile` gives it that place.
+
+    `partial`: the name of its file. `error`: the largest relative rounding error of its entries. `size`: in bytes.
+    """
+
+    tile: Tile
+    partial: str
+    checksum: int
+    error: float
+    size: int
+
+
 class WritableStore(StoredKernel):
     """A stored kernel with its writing side, for what computes its tiles."""
 
@@ -65,7 +80,7 @@ class WritableStore(StoredKernel):
             self._held = held
             try:
                 with self._disk():
-                    self._clear_partial_files()
+                    self.clear_partial_files()
                 yield
             finally:
                 self._held = None
@@ -106,14 +121,50 @@ class WritableStore(StoredKernel):
             NumericalError: an entry is not finite.
             StoreError: the disk is full or refuses; or an entry does not fit into the storage.
         """
-        raw, error = narrowed(block, self.manifest["storage"], (tile.rows.start, tile.columns.start))
-        if error > self.manifest.get("storage_error", 0.0):
-            self.update(storage_error=error)  # stated before the tile counts, so that no interruption loses it
-        entries, checksum = packed(raw, self.manifest["storage"], self.grid.tile)
+        entries, checksum, error = self._packed(tile, block)
         with self._disk():
+            self._state_error(error)
             self._records.add(tile, checksum)
             self._writer.write(self._chunk(tile), entries.data, np.array([checksum], CHECKSUM).data)
         return error
+
+    def draft_tile(self, tile: Tile, block: np.ndarray) -> Draft:
+        """Write one tile beside its place, as a worker does: neither lock nor manifest nor records are touched.
+
+        A draft that nobody places is removed by the next that writes to the store.
+
+        Raises:
+            NumericalError, StoreError: as `write_tile`; or the store is gone.
+        """
+        entries, checksum, error = self._packed(tile, block)
+        partial = partial_of(self._chunk(tile))
+        with self._disk():
+            if not (self.path / METADATA).is_file():  # whoever removed it does not want a part of it back
+                raise FileNotFoundError(errno.ENOENT, "the folder of the store is gone", str(self.path))
+            self._writer.write(partial, entries.data, np.array([checksum], CHECKSUM).data)
+        return Draft(tile, partial.name, checksum, error, entries.nbytes + CHECKSUM.itemsize)
+
+    def place_tile(self, draft: Draft) -> None:
+        """Let a draft take its place: it is a tile from then on.
+
+        Raises:
+            StoreError: it is not there, as where a worker has another disk; or the disk refuses.
+        """
+        target = self._chunk(draft.tile)
+        with self._disk():
+            self._state_error(draft.error)
+            self._records.add(draft.tile, draft.checksum)
+            os.replace(target.with_name(draft.partial), target)
+
+    def _packed(self, tile: Tile, block: np.ndarray) -> tuple[np.ndarray, int, float]:
+        """The entries of a tile as its file has them, their checksum, and their error of storage."""
+        raw, error = narrowed(block, self.manifest["storage"], (tile.rows.start, tile.columns.start))
+        return *packed(raw, self.manifest["storage"], self.grid.tile), error
+
+    def _state_error(self, error: float) -> None:
+        """Keep the largest error of storage. It is stated before its tile counts, so that no interruption loses it."""
+        if error > self.manifest.get("storage_error", 0.0):
+            self.update(storage_error=error)
 
     @cached_property
     def _writer(self) -> DirectWriter:
@@ -201,7 +252,7 @@ class WritableStore(StoredKernel):
             data = data_hash(samples, total, self._fields)
         self.update(n=total, data=data, complete=False)
 
-    def _clear_partial_files(self) -> None:
+    def clear_partial_files(self) -> None:
         """Remove the files that a writer that died had not finished."""
         for top, _, names in os.walk(self.path):
             for name in filter(is_partial, names):

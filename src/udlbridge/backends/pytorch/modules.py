@@ -47,6 +47,10 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         self._layers = ModuleLayers(self.name, self.dtypes.kernel, self._shown)
         self._followed: set[tuple[str, ...]] = set()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The module, and which of its outputs counts; what was seen of samples is found out anew."""
+        return type(self), (self.module, self._output)
+
     @property
     def params(self) -> Mapping[str, np.ndarray]:
         """Copies of the trainable parameters, by name, as they are now."""
