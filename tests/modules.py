@@ -383,7 +383,7 @@ class Both(nn.Module):
         return self.both(x, torch.tanh(x))
 
 
-def made(name: str, n: int = 5) -> tuple[nn.Module, Any]:
+def build(name: str, n: int = 5) -> tuple[nn.Module, Any]:
     """The network in float64, and samples that it takes."""
     torch.manual_seed(1)
     make, shape, _ = NETWORKS[name]

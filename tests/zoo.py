@@ -434,7 +434,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 """How to make each, and the shape of a sample."""
 
 
-def made(name: str, n: int = 3) -> tuple[nn.Module, Any]:
+def build(name: str, n: int = 3) -> tuple[nn.Module, Any]:
     """The network in inference mode, in float64, with statistics that are not trivial; and samples for it."""
     torch.manual_seed(3)
     make, shape = ZOO[name]

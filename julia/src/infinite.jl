@@ -67,7 +67,7 @@ function infinite_kernels(@nospecialize(model), X1, X2; w_std, b_std, parameteri
     size(X1)[1:(end - 1)] == size(other)[1:(end - 1)] ||
         throw(DimensionMismatch("samples of sizes $(size(X1)) and $(size(other)); allowed: the same but for the last axis"))
     n, m = size(X1, ndims(X1)), size(other, ndims(other))
-    k = behind(as_chain(model), sources(X1, other, X2 === nothing), Draws(w_std, b_std, parameterization == :standard))
+    k = propagated(as_chain(model), sources(X1, other, X2 === nothing), Draws(w_std, b_std, parameterization == :standard))
     size(k.across.nngp, 1) == 1 || throw(ArgumentError("the layers do not end in a vector; add Flux.flatten"))
     return (; nngp=reshape(k.across.nngp, n, m)::Matrix{Float64}, ntk=reshape(k.across.ntk, n, m)::Matrix{Float64})
 end

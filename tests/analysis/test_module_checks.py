@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import strangers
 import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
-from modules import made
+from modules import build
 from udlbridge import errors
 
 X = np.random.default_rng(0).standard_normal((4, 3))
@@ -25,7 +25,7 @@ def methods(report: Any) -> set[tuple[str, str, str]]:
 @pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "own function", "frames"])
 def test_the_ways_of_a_module_agree(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     report = ub.check(module, x, backends=["torch"])
     assert report.ok, str(report)
     assert report.engines == ("structured", "plain", "differences")
@@ -46,7 +46,7 @@ def test_a_chain_is_translated_for_the_other_engines() -> None:
 
 @pytest.mark.slow
 def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
-    module, x = made("resnet")
+    module, x = build("resnet")
     report = ub.check(module, x, backends=["torch", "reference"])
     assert report.ok, str(report)
     for quantity, method in (("outputs", "structured"), ("full NTK", "plain"), ("input jacobian", "plain")):
@@ -56,7 +56,7 @@ def test_a_forward_of_its_own_is_compared_as_a_graph() -> None:
 
 @pytest.mark.slow
 def test_a_module_without_a_translation_says_why() -> None:
-    module, x = made("bag of sums")
+    module, x = build("bag of sums")
     report = ub.check(module, x)
     assert report.ok, str(report)
     assert "no translation" in report.skipped["reference"]
@@ -190,7 +190,7 @@ def test_a_copy_with_other_parameters_or_in_another_dtype() -> None:
     assert moved.module is not module
     np.testing.assert_array_equal(moved.params["lstm.bias_ih_l0"], 2 * module.lstm.bias_ih_l0.detach().numpy())
     np.testing.assert_array_equal(network.params["lstm.bias_ih_l0"], module.lstm.bias_ih_l0.detach().numpy())
-    tied = ub.as_network(made("tied")[0]).astype("float32").module
+    tied = ub.as_network(build("tied")[0]).astype("float32").module
     assert tied.head.weight is tied.tokens.weight
     with pytest.raises(errors.ParameterError, match="missing"):
         network.with_params({})

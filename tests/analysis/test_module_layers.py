@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import strangers
 import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
-from modules import made
+from modules import build
 from udlbridge import errors
 
 X = np.random.default_rng(0).standard_normal((7, 3))
@@ -49,7 +49,7 @@ def test_features_of_a_chain_are_those_of_the_same_network_as_a_model() -> None:
 
 def test_samples_come_first_wherever_they_stand() -> None:
     """Frames are folded into the batch, and sequences come first, in the middle of the network."""
-    module, x = made("frames")
+    module, x = build("frames")
     seen: dict[str, Tensor] = {}
     for name in ("conv", "attend", "gate"):
         getattr(module, name).register_forward_hook(
@@ -68,12 +68,12 @@ def test_samples_come_first_wherever_they_stand() -> None:
 
 
 def test_layers_are_named_by_path_and_call() -> None:
-    module, x = made("reused")
+    module, x = build("reused")
     h = torch.tensor(x)
     expected = module.first(torch.sin(module.first(torch.tanh(module.first(h)))))
     assert list(ub.layer_alignments(module, x, np.eye(len(x)))) == ["first", "first#2", "first#3", "read"]
     assert_within_budget(ub.features(module, x, layer="first#3"), expected.detach().numpy())
-    tied, tokens = made("tied", 6)
+    tied, tokens = build("tied", 6)
     names = list(ub.layer_alignments(tied, tokens, np.eye(6)))
     assert "positions" not in names  # it is the same for all samples
     assert names[0] == "tokens"
@@ -85,7 +85,7 @@ def test_layers_are_named_by_path_and_call() -> None:
 
 
 def test_a_layer_that_is_written_over_in_place_is_what_it_gave() -> None:
-    module, x = made("resnet")
+    module, x = build("resnet")
     states = {name: value.clone() for name, value in module.state_dict().items()}
     resnet = module[0]
     first = resnet.stages[0]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import udlbridge as ub
 from helpers import assert_within_budget, numbers_of_a_fresh_process, udlbridge
-from modules import NETWORKS, made
+from modules import NETWORKS, build
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch.factors import Gradients, TiedPairs
@@ -48,7 +48,7 @@ def by_hand(module: torch.nn.Module, x: np.ndarray) -> np.ndarray:
 @pytest.mark.costly("volume", "vision", "norms", "unet", "frames", "functional")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_structured_and_plain_kernels_are_those_of_one_backward_pass_for_each_output(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     expected = by_hand(module, x)
     assert_within_budget(ub.ntk(module, x, outputs="full"), expected)
     assert_within_budget(ub.ntk(module, x, outputs="full", method="plain"), expected)
@@ -61,7 +61,7 @@ def test_structured_and_plain_kernels_are_those_of_one_backward_pass_for_each_ou
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_has_a_structured_form_takes_it(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     network = ModuleNetwork(module)
     network.checked_batch(x, "x")
     plan = network.recipe(network.trainable, network.tensors("cpu"), "cpu")
@@ -184,7 +184,7 @@ def by_hand_trace(net: nn.Module, like: nn.Module) -> np.ndarray:
 
 
 def test_four_threads_and_one_module() -> None:
-    module, x = made("vision")
+    module, x = build("vision")
     expected = ub.ntk(module, x)
     kinds = {name: type(value) for name, value in module.named_parameters()}
     with ThreadPoolExecutor(4) as pool:
@@ -435,14 +435,14 @@ def test_a_module_that_was_built_in_inference_mode() -> None:
 @pytest.mark.costly("vision")
 @pytest.mark.parametrize("name", ["vision", "bag of means", "parametrised", "lstm"])
 def test_nothing_is_written_to_standard_error(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    module, x = made(name)
+    module, x = build(name)
     for method in ("structured", "plain"):
         ub.ntk(module, x, method=method)
     assert capfd.readouterr().err == ""
 
 
 def test_the_second_name_of_a_shared_parameter() -> None:
-    module, x = made("reused")
+    module, x = build("reused")
     expected = ub.ntk(module, x, params="first.weight")
     assert_within_budget(ub.ntk(module, x, params="again.weight"), expected)
     parts = ub.layer_kernels(module, x)
@@ -455,7 +455,7 @@ def test_the_second_name_of_a_shared_parameter() -> None:
 @pytest.mark.costly("resnet", "tied")
 @pytest.mark.parametrize("name", ["resnet", "tied", "parametrised", "mixed", "lstm"])
 def test_parts_by_module_sum_to_the_kernel(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     parts = ub.layer_kernels(module, x, outputs=0)
     assert_within_budget(sum(parts.values()), ub.ntk(module, x, outputs=0))
     groups = ModuleNetwork(module).names_by_layer(name for name, _ in module.named_parameters())
@@ -467,7 +467,7 @@ def test_parts_by_module_sum_to_the_kernel(name: str) -> None:
 @pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "own function"])
 def test_derivatives_and_products_of_a_module(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     full = by_hand(module, x)
     blocks = ub.jacobian(module, x)
     flat = np.concatenate([block.reshape(*block.shape[:2], -1) for block in blocks.values()], axis=2)
@@ -486,21 +486,21 @@ def test_derivatives_by_the_input() -> None:
     model = model_like.with_params({name: value.detach().numpy() for name, value in weights.items()})
     for derivative in (ub.input_jacobian, ub.input_hessian):
         assert_within_budget(derivative(module, FLAT), derivative(model, FLAT, backend="reference"))
-    tokens, x = made("tied")
+    tokens, x = build("tied")
     with pytest.raises(errors.InputError, match="token"):
         ub.input_jacobian(tokens, x)
 
 
 def test_a_plan_of_a_module() -> None:
-    module, _ = made("resnet")
+    module, _ = build("resnet")
     plan = ub.plan(module, 1000, sample_shape=(2, 8, 8), calibrate=False)
     assert plan.backend == "torch"
     assert plan.flops > 1000**2 * 1000
-    assert ub.plan(made("tied")[0], 100, sample_shape=(5,), calibrate=False).n == 100
+    assert ub.plan(build("tied")[0], 100, sample_shape=(5,), calibrate=False).n == 100
 
 
 def test_forming_the_gradients_of_a_tied_table_is_counted() -> None:
-    network, x = ub.as_network(made("tied")[0]), made("tied")[1]
+    network, x = ub.as_network(build("tied")[0]), build("tied")[1]
     network.checked_batch(x, "x")
     table = next(name for name, shape in network.param_shapes().items() if shape == (7, 4))
     request = kernel_request(network, x.shape[1:], outputs="trace", params=table, backend=None)
@@ -522,7 +522,7 @@ TIED = {"tied": Gradients, "tied, last token": TiedPairs, "tied, read twice": Gr
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", TIED)
 def test_a_table_that_is_tied_to_the_readout_never_has_its_gradients_kept(name: str) -> None:
-    module, x = made(name)
+    module, x = build(name)
     network = ub.as_network(module)
     network.checked_batch(x, "x")
     job = KernelJob(network, checked_reduction(0, 3), params=network.trainable)
@@ -537,7 +537,7 @@ def test_a_table_that_is_tied_to_the_readout_never_has_its_gradients_kept(name: 
 
 @pytest.mark.slow
 def test_a_large_block_passes_once_and_the_bar_moves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x = made("resnet", 70)
+    module, x = build("resnet", 70)
     told: list[float] = []
 
     @contextmanager
@@ -560,7 +560,7 @@ def test_a_calibration_ends_where_a_larger_block_would_take_long(monkeypatch: py
     engine = backends.get("torch")
     own = engine.prepare
     monkeypatch.setattr(engine, "prepare", lambda job, x: blocks.append(len(x)) or own(job, x))
-    plan = ub.plan(made("resnet")[0], 1000, sample_shape=(2, 8, 8))
+    plan = ub.plan(build("resnet")[0], 1000, sample_shape=(2, 8, 8))
     assert plan.seconds is not None
     assert max(blocks) == calibration.FIRST_BLOCK
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from tests import modules
 from tests.helpers import assert_within_budget
-from tests.zoo import ZOO, made
+from tests.zoo import ZOO, build
 from torch import Tensor, nn
 
 import udlbridge as ub
@@ -37,7 +37,7 @@ def assert_crosses(module: nn.Module, x: np.ndarray, backends: tuple[str, ...] =
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
-    module, x = made(name)
+    module, x = build(name)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     graph = assert_crosses(module, x)
     names = dict(module.named_parameters())
@@ -66,7 +66,7 @@ def test_the_zoo_crosses_to_julia_and_back(name: str, tmp_path: Path) -> None:
     ub.backends.get("julia")  # it starts juliacall, with which this test calls Julia as a user of it does
     from juliacall import Main
 
-    module, x = made(name)
+    module, x = build(name)
     graph = assert_crosses(module, x, ("julia",))
     there, back = str(tmp_path / "there.safetensors"), str(tmp_path / "back.safetensors")
     graph.save(there)
@@ -77,7 +77,7 @@ def test_the_zoo_crosses_to_julia_and_back(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.julia
 def test_products_with_the_jacobian_and_comparisons_in_julia() -> None:
-    module, x = made("ViT")
+    module, x = build("ViT")
     graph = ub.from_torch(module, x)
     operator, kernel = ub.ntk_operator(graph, x, backend="julia"), ub.ntk(module, x)
     assert_within_budget(operator @ np.ones(len(x)), kernel @ np.ones(len(x)))
@@ -92,7 +92,7 @@ def test_products_with_the_jacobian_and_comparisons_in_julia() -> None:
 @pytest.mark.costly("volume", "norms", "gru", "vision", "groups", "resnet")
 @pytest.mark.parametrize("name", sorted(set(modules.NETWORKS) - {"parametrised", "frequencies", "own function"}))
 def test_networks_of_the_module_tests_cross_or_are_refused(name: str) -> None:
-    module, x = modules.made(name, 3)
+    module, x = modules.build(name, 3)
     refused = {"tied, last token": "remainder", "tied, read twice": "remainder"}.get(
         name, "bag" if name[:3] == "bag" else ""
     )
@@ -105,7 +105,7 @@ def test_networks_of_the_module_tests_cross_or_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 def test_the_number_of_samples_is_open(backend: str) -> None:
-    module, x = made("Swin", 7)
+    module, x = build("Swin", 7)
     graph = ub.from_torch(module, x[:1])
     for n in (1, 2, 7):
         assert_within_budget(ub.outputs(graph, x[:n], backend=backend), ub.outputs(module, x[:n]))
@@ -114,24 +114,24 @@ def test_the_number_of_samples_is_open(backend: str) -> None:
 
 
 def test_a_shared_parameter_counts_once_and_a_frozen_one_is_a_buffer() -> None:
-    module, x = made("GPT")
+    module, x = build("GPT")
     graph = ub.from_torch(module, x)
     assert graph.aliases == {"lm_head.weight": "wte.weight"}
     assert "lm_head.weight" in ub.to_torch(graph).state_dict()
-    module, x = made("functions")
+    module, x = build("functions")
     graph = ub.from_torch(module, x)
     assert {"frozen.weight", "frozen.bias", "weights"} <= set(graph.buffers)
     assert not {"frozen.weight", "frozen.bias"} & set(graph.params)
 
 
 def test_nodes_know_the_module_that_they_come_from() -> None:
-    module, x = made("ResNet, bottleneck")
+    module, x = build("ResNet, bottleneck")
     sources = {node.source for node in ub.from_torch(module, x).nodes}
     assert "layers.1.downsample.0" in sources
 
 
 def test_a_module_in_training_mode_is_refused_or_taken_in_inference() -> None:
-    module, x = made("ResNet, basic")
+    module, x = build("ResNet, basic")
     module.train()
     with pytest.raises(ConversionError, match="statistics from the batch"):
         ub.from_torch(module, x)
@@ -141,7 +141,7 @@ def test_a_module_in_training_mode_is_refused_or_taken_in_inference() -> None:
 
 
 def test_kernels_by_layer_add_up_under_the_names_of_modules() -> None:
-    module, x = made("ViT")
+    module, x = build("ViT")
     graph = ub.from_torch(module, x)
     for backend in ("torch", "reference"):
         parts = ub.layer_kernels(graph, x, backend=backend)
@@ -283,7 +283,7 @@ def test_refusals_name_the_path_of_the_module() -> None:
 
 
 def test_a_wrong_example_is_refused() -> None:
-    module, _ = made("ResNet, basic")
+    module, _ = build("ResNet, basic")
     with pytest.raises(InputError):
         ub.from_torch(module, np.zeros((2, 5)))
     with pytest.raises(InputError):
@@ -316,7 +316,7 @@ def test_a_graph_is_planned_as_its_module_is(params: str | None, method: str) ->
 
 @pytest.mark.slow
 def test_in_single_precision_too() -> None:
-    module, x = made("MobileNetV3")
+    module, x = build("MobileNetV3")
     module.float()
     samples = x.astype(np.float32)
     graph = ub.from_torch(module, samples)

@@ -80,9 +80,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def module_of(folder: Path) -> Any:
     pytest.importorskip("torch")
-    made: dict[str, Any] = {}
-    exec(PYTHON, made)
-    return made["build"]()
+    scope: dict[str, Any] = {}
+    exec(PYTHON, scope)
+    return scope["build"]()
 
 
 @pytest.mark.julia

@@ -18,7 +18,7 @@ import strangers
 import udlbridge as ub
 from faults.readers import GRAPH
 from helpers import assert_within_budget
-from modules import made
+from modules import build
 from udlbridge import errors
 from udlbridge.store import filling, samples
 from udlbridge.store.tile_writer import TileWriter
@@ -38,7 +38,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.costly("resnet")
 @pytest.mark.parametrize("name", ["resnet", "tied", "lstm", "functional"])
 def test_a_store_of_a_module_holds_its_kernel_and_grows(name: str, tmp_path: Path) -> None:
-    module, x = made(name, 10)
+    module, x = build(name, 10)
     store = ub.compute_kernel(module, x[:7], tmp_path / "K.zarr")
     assert_within_budget(np.asarray(store), ub.ntk(module, x[:7], method="plain"))
     assert store.verify().ok
@@ -51,7 +51,7 @@ def test_a_store_of_a_module_holds_its_kernel_and_grows(name: str, tmp_path: Pat
 
 
 def test_what_was_interrupted_goes_on_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x = made("tied", 10)
+    module, x = build("tied", 10)
     whole = ub.compute_kernel(module, x, tmp_path / "whole.zarr")
 
     class Interrupted(TileWriter):
@@ -80,7 +80,7 @@ def other_weights(module: nn.Module) -> nn.Module:
 
 
 def test_the_module_has_to_be_the_one_of_the_kernel(tmp_path: Path) -> None:
-    module, x = made("reused", 6)
+    module, x = build("reused", 6)
     store = ub.compute_kernel(module, x, tmp_path / "K.zarr", params="again.weight")
     assert store.parameters == ("first.weight",)
     alone = ub.KernelStore(store.path)
@@ -102,7 +102,7 @@ def test_the_module_has_to_be_the_one_of_the_kernel(tmp_path: Path) -> None:
 
 
 def test_a_damaged_tile_is_computed_again(tmp_path: Path) -> None:
-    module, x = made("tied", 10)
+    module, x = build("tied", 10)
     store = ub.compute_kernel(module, x, tmp_path / "K.zarr")
     before = np.asarray(store)
     file = store.path / "kernel" / "c" / "1" / "0"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import strangers
 import udlbridge as ub
 from helpers import assert_within_budget
-from modules import made
+from modules import build
 from udlbridge import errors
 
 GENERATOR = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def test_the_module_is_not_changed_and_a_trained_copy_is_in_the_run() -> None:
 @pytest.mark.costly("tied")
 @pytest.mark.parametrize("name", ["lstm", "tied", "sparse"])
 def test_the_steps_are_those_of_a_loop_by_hand(name: str) -> None:
-    module, x = made(name, 8)
+    module, x = build(name, 8)
     y = np.random.default_rng(0).standard_normal((8, module(torch.tensor(x)).flatten(1).shape[1]))
     # By its usual eps of 1e-8, Adam makes steps of what rounding leaves of gradients that are 0, as of a bias of keys.
     settings = {"lr": 0.01, "eps": 0.1}

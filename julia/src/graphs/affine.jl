@@ -72,12 +72,12 @@ function EinsumPlan(equation::Symbol, sizes::Dims...)
     # Of the letters that are left when some were summed.
     order(letters, own) = Int[findfirst(==(letter), filter(in(letters), own)) for letter in letters]
     count(letters) = prod(letter -> extent[letter], letters; init=1)
-    first_letters, second_letters, made = [left; contracted; shared], [contracted; right; shared], [left; right; shared]
+    first_letters, second_letters, summed_letters = [left; contracted; shared], [contracted; right; shared], [left; right; shared]
     return EinsumPlan(
         [findall(!in(first_letters), p), findall(!in(second_letters), q)],
-        [order(first_letters, p), order(second_letters, q), Int[findfirst(==(letter), made) for letter in result]],
+        [order(first_letters, p), order(second_letters, q), Int[findfirst(==(letter), summed_letters) for letter in result]],
         [[count(left), count(contracted), count(shared)], [count(contracted), count(right), count(shared)],
-            Int[extent[letter] for letter in made]],
+            Int[extent[letter] for letter in summed_letters]],
     )
 end
 @non_differentiable EinsumPlan(::Any...)

@@ -26,13 +26,13 @@ operation(::Val{:max}, ::Batch, a, x) = extreme(a, x, maximum, argmax)
 operation(::Val{:min}, ::Batch, a, x) = extreme(a, x, minimum, argmin)
 
 "the extreme entry: the first of several gets the slope, in the source's order of entries, or all the same share"
-function extreme(a, x, value, place)
+function extreme(a, x, value, extreme_index)
     isempty(a.axes) && return copy(x)
     # The reduced axes go together along the first, in the source's order, the last of them fastest.
     dims = axis(x, reverse(a.axes))
     rest = others(x, dims)
     z = reshape(permutedims(x, (dims..., rest...)), entries(x, dims), :)
-    y = a.ties === :share ? shared_extreme(z, value) : gather_windows(z, linear_places(z, place))
+    y = a.ties === :share ? shared_extreme(z, value) : gather_windows(z, linear_indices(z, extreme_index))
     a.keep && return reshape(y, kept_size(x, dims))
     return reshape(y, map(k -> size(x, k), rest))
 end
@@ -43,8 +43,8 @@ kept_size(x, dims) = ntuple(k -> k in dims ? 1 : size(x, k), ndims(x))
 @non_differentiable kept_size(::Any, ::Any)
 
 "linear indices of the extremes of the columns"
-linear_places(z, place) = vec(Int[LinearIndices(z)[at] for at in place(z; dims=1)])
-@non_differentiable linear_places(::Any, ::Any)
+linear_indices(z, extreme_index) = vec(Int[LinearIndices(z)[at] for at in extreme_index(z; dims=1)])
+@non_differentiable linear_indices(::Any, ::Any)
 
 shared_extreme(z, value) = vec(value(z; dims=1))
 function ChainRulesCore.rrule(::typeof(shared_extreme), z, value)

@@ -90,9 +90,9 @@ function structured_factors(g::Graph{T}, X::AbstractArray, r::Reduction, names) 
     K, O = length(cotangents(r, y)), size(y, 1)
     extent = Extent{T}(K, n, products(r, O)...)
     sites = map(affine) do site
-        node, made = g.nodes[site.node], trial[given_values(g) + site.node]
+        node, value = g.nodes[site.node], trial[given_values(g) + site.node]
         count = sum(length(g.params[name]) for name in site.names)
-        Filling(site.names, blank(Affine(site.layer), site.wanted, count, trial[first(node.inputs)], size(made), extent))
+        Filling(site.names, blank(Affine(site.layer), site.wanted, count, trial[first(node.inputs)], size(value), extent))
     end
     own = [Filling([p.name], blank_gradients(length(g.params[p.name]), extent)) for p in locals]
     numbers = sum(length, trial)

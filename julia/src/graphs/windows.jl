@@ -1,7 +1,7 @@
 # Convolutions and pools over 1 to 3 axes, by NNlib. Images are (*space, channels, n); attributes list the axes as the source does,
 # so in the other order.
 
-"NNlib's description of a convolution over arrays of a size, for zeros before and behind along each axis"
+"NNlib's description of a convolution over arrays of a size, for zeros before and after along each axis"
 function conv_dims(size, kernel, a, padding; groups=1, dilation=map(_ -> 1, a.stride))
     ends = Tuple(count for pair in padding for count in pair)
     return NNlib.DenseConvDims(size, kernel; stride=reverse(a.stride), padding=ends, dilation=reverse(dilation), groups,
@@ -40,27 +40,27 @@ function operation(::Val{:conv_transpose}, ::Batch, a, x, weight, bias...)
 end
 
 """
-    framed(x, axis, before, behind, value)
+    framed(x, axis, before, after, value)
 
-`before` and `behind` entries more along an axis, all of them `value`; fewer, if negative.
+`before` and `after` entries more along an axis, all of them `value`; fewer, if negative.
 """
-function framed(x::AbstractArray, axis::Integer, before::Integer, behind::Integer, value)
-    y = similar(x, ntuple(k -> size(x, k) + (k == axis) * (before + behind), ndims(x)))
-    from, to = kept(size(x, axis), before, behind)
+function framed(x::AbstractArray, axis::Integer, before::Integer, after::Integer, value)
+    y = similar(x, ntuple(k -> size(x, k) + (k == axis) * (before + after), ndims(x)))
+    from, to = overlap(size(x, axis), before, after)
     length(from) == size(y, axis) || fill!(y, value)
     copyto!(selectdim(y, axis, to), selectdim(x, axis, from))
     return y
 end
 
 "what stays of an axis, and where it comes to stand"
-function kept(size::Integer, before::Integer, behind::Integer)
-    from = max(1, 1 - before):min(size, size + behind)
+function overlap(size::Integer, before::Integer, after::Integer)
+    from = max(1, 1 - before):min(size, size + after)
     return from, from .+ before
 end
 
-function ChainRulesCore.rrule(::typeof(framed), x::AbstractArray, axis, before, behind, value)
-    back(d) = (NoTangent(), framed(unthunk(d), axis, -before, -behind, zero(eltype(x))), NoTangent(), NoTangent(), NoTangent(), NoTangent())
-    return framed(x, axis, before, behind, value), back
+function ChainRulesCore.rrule(::typeof(framed), x::AbstractArray, axis, before, after, value)
+    back(d) = (NoTangent(), framed(unthunk(d), axis, -before, -after, zero(eltype(x))), NoTangent(), NoTangent(), NoTangent(), NoTangent())
+    return framed(x, axis, before, after, value), back
 end
 
 "how many windows there are along each axis, and how many entries the last one hangs over the padding"
@@ -77,10 +77,10 @@ function window_counts(space::Dims{N}, a) where {N}
 end
 @non_differentiable window_counts(::Any, ::Any)
 
-operation(::Val{:max_pool}, ::Batch, a, x) = gather_windows(x, largest_places(x, a))
+operation(::Val{:max_pool}, ::Batch, a, x) = gather_windows(x, largest_indices(x, a))
 
 "linear indices of the largest entry of every window, the first of several in the order of the source"
-function largest_places(x::AbstractArray{T,D}, a) where {T,D}
+function largest_indices(x::AbstractArray{T,D}, a) where {T,D}
     N = D - 2
     space = size(x)[1:N]
     counts, _ = window_counts(space, a)
@@ -89,21 +89,21 @@ function largest_places(x::AbstractArray{T,D}, a) where {T,D}
     linear = LinearIndices(x)
     for index in CartesianIndices(found)
         window, rest = Tuple(index)[1:N], Tuple(index)[(N + 1):D]
-        best, place = typemin(T), 0
+        best, winner = typemin(T), 0
         for u in CartesianIndices(kernel)
             at = (window .- 1) .* stride .- padding .+ (Tuple(u) .- 1) .* dilation .+ 1
             all(1 .<= at .<= space) || continue
             here = linear[at..., rest...]
             # What is not larger does not win; NaN does, as in PyTorch.
-            if place == 0 || x[here] > best || isnan(x[here])
-                best, place = x[here], here
+            if winner == 0 || x[here] > best || isnan(x[here])
+                best, winner = x[here], here
             end
         end
-        found[index] = place
+        found[index] = winner
     end
     return found
 end
-@non_differentiable largest_places(::AbstractArray, ::Any)
+@non_differentiable largest_indices(::AbstractArray, ::Any)
 
 "sums over windows, as a convolution of every channel by itself with ones, over how many numbers count"
 function operation(::Val{:mean_pool}, ::Batch{T}, a, x) where {T}

@@ -14,24 +14,24 @@ function node_pullback(kind::Val{:permute}, batch::Batch, a, x)
 end
 
 operation(::Val{:slice}, ::Batch, a, x) = taken(x, (a.start + 1):(a.step):(a.stop), axis(x, a.axis))
-operation(::Val{:take}, ::Batch, a, x, places) = taken(x, places .+ 1, axis(x, a.axis))
+operation(::Val{:take}, ::Batch, a, x, indices) = taken(x, indices .+ 1, axis(x, a.axis))
 
 """
-    taken(x, places, axis)
+    taken(x, indices, axis)
 
-Places of an axis, counted from 1; where one is taken several times, its derivative is the sum.
+Entries of an axis by their indices, counted from 1; where one is taken several times, its derivative is the sum.
 """
-taken(x::AbstractArray, places, axis::Integer) = copy(selectdim(x, axis, places))
+taken(x::AbstractArray, indices, axis::Integer) = copy(selectdim(x, axis, indices))
 
-function ChainRulesCore.rrule(::typeof(taken), x::AbstractArray, places, axis::Integer)
+function ChainRulesCore.rrule(::typeof(taken), x::AbstractArray, indices, axis::Integer)
     function back(d)
         whole, part = fill!(similar(x), 0), unthunk(d)
-        for (k, place) in enumerate(places)
-            selectdim(whole, axis, place) .+= selectdim(part, axis, k)
+        for (k, index) in enumerate(indices)
+            selectdim(whole, axis, index) .+= selectdim(part, axis, k)
         end
         return NoTangent(), whole, NoTangent(), NoTangent()
     end
-    return taken(x, places, axis), back
+    return taken(x, indices, axis), back
 end
 
 operation(::Val{:concatenate}, ::Batch, a, xs...) = cat(xs...; dims=axis(first(xs), a.axis))
@@ -45,19 +45,19 @@ function node_pullback(kind::Val{:concatenate}, batch::Batch, a, xs...)
     return operation(kind, batch, a, xs...), back
 end
 
-"more at both ends of the axes: a value, or entries by their places, axis after axis in the source's order"
+"more at both ends of the axes: a value, or entries by their indices, axis after axis in the source's order"
 function operation(::Val{:pad}, ::Batch{T}, a, x) where {T}
-    for (k, (before, behind)) in enumerate(a.pads)
-        before == behind == 0 && continue
+    for (k, (before, after)) in enumerate(a.pads)
+        before == after == 0 && continue
         along = axis(x, k - 1)
-        x = a.mode === :constant ? framed(x, along, before, behind, T(a.value)) :
-            taken(x, border_places(Val(a.mode), size(x, along), before, behind), along)
+        x = a.mode === :constant ? framed(x, along, before, after, T(a.value)) :
+            taken(x, border_indices(Val(a.mode), size(x, along), before, after), along)
     end
     return x
 end
 
 "where the entries of a padded axis come from"
-border_places(::Val{:replicate}, size, before, behind) = [clamp(k, 1, size) for k in (1 - before):(size + behind)]
-border_places(::Val{:circular}, size, before, behind) = [mod1(k, size) for k in (1 - before):(size + behind)]
-border_places(::Val{:reflect}, size, before, behind) = [size - abs(size - 1 - abs(k - 1)) for k in (1 - before):(size + behind)]
-@non_differentiable border_places(::Any...)
+border_indices(::Val{:replicate}, size, before, after) = [clamp(k, 1, size) for k in (1 - before):(size + after)]
+border_indices(::Val{:circular}, size, before, after) = [mod1(k, size) for k in (1 - before):(size + after)]
+border_indices(::Val{:reflect}, size, before, after) = [size - abs(size - 1 - abs(k - 1)) for k in (1 - before):(size + after)]
+@non_differentiable border_indices(::Any...)
