@@ -12,6 +12,9 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
+# Workers beside each other, and what they start, would wait for each other's threads.
+for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(pool, "1")
 # Most of the time of tests with Julia is compilation, which takes half as long with fewer optimisations.
 os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
 

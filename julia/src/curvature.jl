@@ -6,7 +6,7 @@ entries of a sample.
 
 Forward mode over reverse mode: the Zygote pullback of each output is differentiated once more, along each entry of the
 sample, with a dual number (ForwardDiff). The samples of a batch do not affect each other, so one direction serves all. Where
-an activation has no second derivative (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
+an activation has no second derivative (`abs`, `relu`, `leakyrelu`, `elu` and `selu` at 0) it is 0.
 
 ```jldoctest
 julia> input_hessian(Dense(ones(1, 2), [0.0], z -> z^3), [1.0, 0.0][:, :])[:, :, 1, 1]

@@ -19,7 +19,7 @@ The activation `f` for dual numbers: `f` of their value, and its derivative, [`s
 
 NNlib's formulas branch on the sign of their argument, and at 0 ForwardDiff breaks the tie by the derivative that a dual
 number carries (from its version 1 on): the side would depend on the direction. Here the value alone decides. Where `f` has
-no second derivative it is 0, and the first is the one from the left, as in all of Flux, PyTorch and the Python side.
+no second derivative it is 0, and the first is the one from the left (of `abs` 0), as in all of Flux, PyTorch and the Python side.
 """
 struct Carried{F} <: Function
     f::F
@@ -38,9 +38,10 @@ end
 """
     slope(f, z)
 
-The derivative of the activation `f`. At a kink (`relu`, `leakyrelu`, `elu` and `selu` at 0) it is a constant, whatever a
+The derivative of the activation `f`. At a kink (`abs`, `relu`, `leakyrelu`, `elu` and `selu` at 0) it is a constant, whatever a
 dual number `z` carries.
 """
+slope(::typeof(abs), z) = oftype(z, sign(ForwardDiff.value(z)))
 slope(::typeof(NNlib.relu), z) = above(z) ? one(z) : zero(z)
 slope(::typeof(NNlib.leakyrelu), z) = above(z) ? one(z) : oftype(z, NNlib.leakyrelu_a)
 slope(::typeof(NNlib.elu), z) = above(z) ? one(z) : exp_below(z)
@@ -60,7 +61,7 @@ above(z) = ForwardDiff.value(z) > 0
 "exp(z) below 0, and the constant 1 at 0"
 exp_below(z) = iszero(ForwardDiff.value(z)) ? one(z) : exp(z)
 
-const Branching = Union{typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.elu),typeof(NNlib.selu),
+const Branching = Union{typeof(abs),typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.elu),typeof(NNlib.selu),
     typeof(NNlib.sigmoid),typeof(NNlib.softplus),typeof(NNlib.swish),typeof(NNlib.mish)}
 
 """

@@ -82,7 +82,7 @@ end
 
 The layer on a batch, with `see(site, x)` for every tensor that parameters make of an `x`. The sites hold the arrays of the
 layer's [`leaves`](@ref), each once and in their order, and what comes out is `layer(x)`; a layer of which this is not so is
-taken as one site instead.
+taken as one site instead, with a warning.
 """
 observed(layer, x, see) = has_parameters(layer) ? see(Whole(layer), x) : layer(x)
 
@@ -149,8 +149,23 @@ end
 Whether a layer is taken as one site, since its method of [`observed`](@ref) does not do what it must: show the arrays of its
 parameters, each once and in order, and compute what the layer does. Seen for a batch `x`, and kept.
 """
-one_site(layer, x, see::Recorder) = get!(() -> !keeps_promise(layer, x, see.whole), see.whole, layer)
+function one_site(layer, x, see::Recorder)
+    return get!(see.whole, layer) do
+        keeps_promise(layer, x, see.whole) && return false
+        is_ours(which(observed, typeof.((layer, x, see)))) || warn_of_one_site(layer)
+        return true
+    end
+end
 @non_differentiable one_site(::Any, ::Any, ::Any)
+
+is_ours(method::Method) = Base.moduleroot(method.module) === @__MODULE__
+
+function warn_of_one_site(@nospecialize(layer))
+    name = nameof(typeof(layer))
+    @warn "the method of `observed` for $name is not used: it shows other arrays than the layer has, or computes something else. \
+        $name is taken as one site, which is right and may be slow; see the docstring of `UDLBridge.observed`" maxlog=1 _id=name
+    return nothing
+end
 
 function keeps_promise(layer, x, whole)
     see = Recorder(whole)

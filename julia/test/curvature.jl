@@ -20,7 +20,7 @@
     end
 
     @testset "at a kink the second derivative is 0 from either side: $σ" for (σ, left) in
-        ((relu, 0.0), (leakyrelu, 0.01), (elu, 1.0), (selu, NNlib.selu_λ * NNlib.selu_α))
+        ((abs, 0.0), (relu, 0.0), (leakyrelu, 0.01), (elu, 1.0), (selu, NNlib.selu_λ * NNlib.selu_α))
 
         for direction in (1.0, -1.0)
             chain = Chain(Dense(fill(direction, 1, 1), zeros(1), σ), Dense(ones(1, 1), false, σ), Dense(ones(1, 1), false))
@@ -38,7 +38,7 @@
     end
 
     @testset "slopes are those of NNlib: $σ" for σ in
-        (relu, leakyrelu, elu, selu, sigmoid, softplus, swish, mish)
+        (abs, relu, leakyrelu, elu, selu, sigmoid, softplus, swish, mish)
 
         for z in (-30.0, -1.3, -1e-3, 1e-3, 0.7, 30.0)
             @test UDLBridge.slope(σ, z) ≈ (σ(z + 1e-6) - σ(z - 1e-6)) / 2e-6 atol = 1e-8

@@ -26,6 +26,14 @@ UDLBridge.observed(l::Mixing, x, see) = shown_parts(l, x, see) .+ sum(x)
 # It is right:
 UDLBridge.observed(l::Shown, x, see) = shown_parts(l, x, see)
 
+"it shows nothing"
+struct Silent{W<:AbstractMatrix}
+    weight::W
+end
+Flux.@layer Silent
+(l::Silent)(x) = l.weight * x
+UDLBridge.observed(l::Silent, x, see) = l(x)
+
 "no parameters, and a method of `observed` that computes something else"
 struct Squared end
 (::Squared)(x) = x .^ 2
@@ -50,6 +58,10 @@ UDLBridge.observed(::Squared, x, see) = 3 .* x .^ 2
 
     @testset "a method of `observed` counts where it is right, and is ignored where it is not" begin
         sites(layer) = (see = UDLBridge.Recorder(); UDLBridge.observed(Chain(layer), randn(rng, 4, 2), see); see.sites)
+        # A warning comes once for each kind, and those above had theirs.
+        silent = Silent(randn(rng, 4, 4))
+        @test_logs (:warn, r"`observed` for Silent is not used") match_mode = :any sites(silent)
+        @test_logs min_level = Base.CoreLogging.Warn sites(Shown(randn(rng, 4), randn(rng, 4, 4)))
         for (kind, as) in ((Shown, UDLBridge.Affine), (Doubled, UDLBridge.Whole), (Mixing, UDLBridge.Whole), (HalfSeen, UDLBridge.Whole))
             @test first(sites(kind(randn(rng, 4), randn(rng, 4, 4)))) isa as
         end

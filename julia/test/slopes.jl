@@ -17,6 +17,12 @@
         end
     end
     @test all(iszero, last(gradients))  # the last bias moves no slope
+
+    @testset "at a kink of slope 0 nothing moves through it: $σ" for σ in (abs, relu)
+        kinked = Chain(Dense(randn(rng, 4, 3), zeros(4), σ), Dense(randn(rng, 2, 4)))
+        first_gradient = first(UDLBridge.slope_gradient(kinked, zeros(3, 5), C))
+        @test all(iszero, first_gradient)
+    end
 end
 
 @testset "Sobolev" begin

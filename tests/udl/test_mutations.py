@@ -1,4 +1,4 @@
-"""Every figure of every practical notices when an engine is wrong.
+"""Every figure of every practical holds, and notices when an engine is wrong.
 
 Each engine is replaced by one that is wrong in one of three ways, and the rows of the practicals are computed with it;
 the other engines stay right. A row that no mutation turns into a failure does not check the engine, and must not
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from practical_figures import QUICK, check_figures
 from udlbridge import backends
 from udlbridge.backends.programs import Program
 from udlbridge.errors import UDLBridgeError
@@ -237,8 +238,8 @@ def noticing(
     """How often every figure of an engine was computed by a mutant, and how often it noticed."""
     get, done = backends.get, {}
 
-    def rows(mutation: Nothing) -> list[Row]:
-        """The figures of the engine, where it is wrong in this way and the others are right."""
+    def every(mutation: Nothing) -> list[Row]:
+        """All figures, where the engine is wrong in this way and the others are right."""
 
         def changed(given: str | None = None, **options: Any) -> Mutant:
             engine = get(given or backend, **options)
@@ -247,21 +248,19 @@ def noticing(
         load(name)
         with monkeypatch.context() as patch:
             patch.setattr(backends, "get", changed)
-            found = practicals.run(name, backend)
+            return practicals.run(name, backend)
+
+    def of_engine(found: list[Row]) -> list[Row]:
         return [row for row in found if row.engine and row.origin != practicals.SKIPPED]
 
-    right = rows(Nothing())
-    assert all(row.ok for row in right)
+    right = every(Nothing())
+    check_figures(name, backend, right)
     noticed: Counter[str] = Counter()
     for mutation in MUTATIONS.values():
         with suppress(UDLBridgeError):  # the practical as a whole noticed, but which row would have is not known
-            noticed.update(row.quantity for row in rows(mutation()) if not row.ok)
+            noticed.update(row.quantity for row in of_engine(every(mutation())) if not row.ok)
     load(name)
-    return Counter(row.quantity for row in right), noticed
-
-
-QUICK = ("05_backpropagation", "11_input_derivatives")
-"""Practicals that take about a second with each mutation."""
+    return Counter(row.quantity for row in of_engine(right)), noticed
 
 
 def marked(name: str) -> Any:
@@ -271,7 +270,7 @@ def marked(name: str) -> Any:
 
 @pytest.mark.usefixtures("untyped")  # a mutant hands on what it does not know, which a checker of types cannot see
 @pytest.mark.parametrize("name", [marked(name) for name in practicals.names()])
-def test_every_row_notices_a_wrong_engine(
+def test_every_figure_holds_and_notices_a_wrong_engine(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch, fresh: Callable[[str], ModuleType]
 ) -> None:
     rows, noticed = noticing(name, backend, monkeypatch, fresh)
