@@ -249,6 +249,20 @@ def test_a_kernel_is_planned_for_an_engine_that_is_not_here(monkeypatch: pytest.
     assert "GFLOP/s" not in done.output
 
 
+def loaded_by(words: tuple[str, ...], folder: Path) -> set[str]:
+    """The top modules that a command has imported at its end, in a fresh interpreter."""
+    code = f"import sys; sys.argv = ['udlbridge', *{words!r}]\nfrom udlbridge.cli import main\n"
+    code += "try: main()\nexcept SystemExit as done: assert not done.code, done.code\n"
+    code += "print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+STORES = {"zarr", "numcodecs", "yaml", "filelock", "safetensors"}
+"""What opens stores, and models in safetensors files."""
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -261,8 +275,16 @@ def test_a_kernel_is_planned_for_an_engine_that_is_not_here(monkeypatch: pytest.
 )
 def test_what_needs_no_torch_does_not_import_it(words: tuple[str, ...], tmp_path: Path) -> None:
     random_model([3, 2], ["tanh"]).save(tmp_path / "m.safetensors")
-    code = f"import sys; sys.argv = ['udlbridge', *{words!r}]\nfrom udlbridge.cli import main\n"
-    code += "try: main()\nexcept SystemExit as done: assert not done.code, done.code\n"
-    code += "print({'torch', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+    loaded = loaded_by(words, tmp_path)
+    assert not loaded & {"torch", "pandas", "matplotlib", "sklearn"}
+    if words[0] != "convert":
+        assert not loaded & STORES
+
+
+def test_a_small_kernel_in_torch_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    np.save(tmp_path / "x.npy", ub.models.NOTEBOOK_POINTS)
+    words = ("--model", "notebook_method1", "--samples", "x.npy", "--backend", "torch", "--out", "k.npy")
+    loaded = loaded_by(("kernel", *words), tmp_path)
+    assert "torch" in loaded
+    assert not loaded & {*STORES, "scipy", "pandas", "matplotlib", "sklearn", "jinja2", "sympy", "juliacall"}

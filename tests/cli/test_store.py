@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import pytest
 
 import udlbridge as ub
 from udlbridge.cli import main
-from udlbridge.store import creating
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,8 +81,8 @@ def test_arrays_that_do_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 2
     assert "400 TB" in err
     assert "--out K.zarr" in err
-    usage = creating.shutil.disk_usage(".")
-    monkeypatch.setattr(creating.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     code, _, err = run(*KERNEL, "--out", "K.npy")
     assert code == 2
     assert "1.6 kB on disk" in err

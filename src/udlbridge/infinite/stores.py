@@ -22,8 +22,9 @@ from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice, checked_flag, parse_bytes
 from udlbridge.progress import kernel_progress
 from udlbridge.store.computing import store_path
-from udlbridge.store.creating import check_room, checked_storage, create
+from udlbridge.store.creating import checked_storage, create
 from udlbridge.store.narrowing import STORAGE
+from udlbridge.store.room import check_room
 from udlbridge.store.tile_writer import QUEUE, TileWriter
 from udlbridge.store.writing import WritableStore
 

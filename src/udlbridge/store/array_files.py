@@ -17,7 +17,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import show_bytes
-from udlbridge.store.creating import check_room
+from udlbridge.store.room import check_room
 
 
 def check_fits(

@@ -19,12 +19,13 @@ from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
 from udlbridge.paths import user_path
 from udlbridge.store.begun import try_out
-from udlbridge.store.creating import check_room, checked_storage, create, fields_of
+from udlbridge.store.creating import checked_storage, create, fields_of
 from udlbridge.store.executors import checked_executor
 from udlbridge.store.filling import fill
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.removing import check_removable, remove_store
+from udlbridge.store.room import check_room
 from udlbridge.words import EngineWord, MethodWord, StorageWord
 
 CALIBRATED_FROM = 2e12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from udlbridge.kernels.request import KernelRequest
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.model import Model
-from udlbridge.options import show_bytes
 from udlbridge.store.arrays import make_arrays
 from udlbridge.store.folder import MODEL
 from udlbridge.store.folders import new_folder
@@ -139,20 +137,3 @@ def write_samples(target: Any, start: int, x: np.ndarray) -> None:
             piece = np.concatenate([piece, np.zeros((more, *x.shape[1:]), x.dtype)]) if more else piece
         target[start : start + len(piece)] = piece
         start = stop
-
-
-def check_room(
-    folder: Path,
-    needed: int,
-    remedy: str = 'free some space, choose another disk, or store less precisely (storage="float16")',
-) -> None:
-    """Raise `StoreError` if the disk under `folder` has less than `needed` bytes."""
-    disk = folder.absolute()
-    while not disk.exists():
-        disk = disk.parent
-    free = shutil.disk_usage(disk).free
-    if needed > free:
-        raise StoreError(
-            f"the kernel needs {show_bytes(needed)} on disk, {disk} has {show_bytes(free)}",
-            remedy=remedy,
-        )

@@ -18,8 +18,8 @@ from udlbridge.kernels.tiling import TileComputer
 from udlbridge.networks.inputs import checked_samples, in_float64
 from udlbridge.options import checked_count
 from udlbridge.store.begun import plan_as_begun, request_as_begun
-from udlbridge.store.creating import check_room
 from udlbridge.store.filling import fill
+from udlbridge.store.room import check_room
 from udlbridge.store.writing import WritableStore
 from udlbridge.words import EngineWord
 
