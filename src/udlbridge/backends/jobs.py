@@ -37,8 +37,8 @@ class KernelJob:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that the kernel sums over, in the model's order."""
-        return tuple(self.model.params) if self.params is None else self.params
+        """Names of the parameters that the kernel sums over, in order; no parameter is copied for them."""
+        return tuple(self.model.param_shapes()) if self.params is None else self.params
 
 
 @dataclass(frozen=True, eq=False)

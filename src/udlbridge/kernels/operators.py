@@ -15,6 +15,7 @@ from udlbridge.backends.sites import parameter_count
 from udlbridge.errors import InputError, OutputsError, ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import KernelRequest, as_network, kernel_request
+from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
@@ -221,6 +222,8 @@ def ntk_operator(
     data = checked_samples(model, x)
     request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
     check_matrix(request.reduction)
+    if isinstance(model, ForeignNetwork):
+        model.check_derivatives(request.parameters)
     return NTKOperator(request, data, checked_count("batch", batch, 1))
 
 

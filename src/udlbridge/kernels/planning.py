@@ -101,10 +101,13 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
 
     Raises:
         OptionError: a count below 1, or too little memory for the smallest tile.
+        ConversionError: somebody's own network, whose outputs cannot be followed to the parameters.
     """
     n, m = checked_count("n", n, 1), None if m is None else checked_count("m", m, 1)
     columns = n if m is None else m
     longest = max(n, columns)
+    if isinstance(request.model, ForeignNetwork):
+        request.model.check_sites(request.parameters)
     memory = _Memory.of(request, longest)
     size = LARGEST_TILE if tile is None else tile
     # Those who bring a module of many parameters and take it sample by sample wait for small tiles rather than fail.

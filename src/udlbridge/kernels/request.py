@@ -54,12 +54,11 @@ def kernel_request(
     Raises:
         ShapeError: the network cannot take such samples, or does not give one vector for each.
         OutputsError, ParameterError, UnknownBackend, OptionError: what is wrong with an option.
-        ConversionError: somebody's own network, whose outputs cannot be followed to the parameters.
     """
     if not isinstance(model, ForeignNetwork):
         check_model(model)
     name = checked_engine(model, backend)
-    request = KernelRequest(
+    return KernelRequest(
         model=model,
         reduction=checked_reduction(outputs, output_size(model, sample_shape)),
         method=checked_method(method, model, name),
@@ -70,9 +69,6 @@ def kernel_request(
         sample_shape=sample_shape,
         memory=parse_bytes(memory),
     )
-    if isinstance(model, ForeignNetwork):
-        model.check_derivatives(model.param_shapes() if request.params is None else request.params)
-    return request
 
 
 def as_network(model: Any, *, output: Any = None) -> Any:

@@ -109,6 +109,10 @@ class ForeignNetwork(ABC):
     def check_derivatives(self, names: Iterable[str]) -> None:  # noqa: B027 - of most nothing is known beforehand
         """Raise `ConversionError` where derivatives by the parameters `names` are known not to be followed to any."""
 
+    def check_sites(self, names: Iterable[str]) -> None:
+        """`check_derivatives`, before the sites of a kernel are looked for, which may show it too."""
+        self.check_derivatives(names)
+
     def check_input_derivatives(self) -> None:  # noqa: B027 - as above
         """Raise `ConversionError` where derivatives by the samples are known not to be followed to them."""
 

@@ -194,6 +194,9 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
             raise independent(self.name, counted)
         self._followed.add(counted)
 
+    def check_sites(self, names: Iterable[str]) -> None:
+        """Nothing: where they are looked for, parameters that the outputs do not depend on are refused."""
+
     @undisturbed()
     def check_input_derivatives(self) -> None:
         """Refuse outputs that autograd cannot follow to the samples, by which all derivatives would be 0.
