@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import udlbridge as ub
 from udlbridge.cli.targets import save_figure
 from udlbridge.plots.kernels import agreement_figure, draw_kernel, spectrum_figure
-from udlbridge.plots.style import SIGNED, figure, line
+from udlbridge.plots.style import POSITIVE, SIGNED, figure, line
 
 K = np.diag(np.arange(1.0, 13.0))
 FIGURES = {
@@ -55,6 +57,35 @@ def test_zero_is_the_middle_of_a_signed_map() -> None:
     (image,) = ax.images
     assert image.get_cmap().name == SIGNED
     assert image.norm.vmin == -image.norm.vmax == -3
+
+
+def lightness(colours: np.ndarray) -> np.ndarray:
+    """What is left of colours (n, 4) in grey (Rec. 709)."""
+    return np.asarray(colours)[:, :3] @ [0.2126, 0.7152, 0.0722]
+
+
+def test_maps_can_be_read_in_grey() -> None:
+    grey = lightness(colormaps[POSITIVE](np.linspace(0, 1, 64)))
+    assert (np.diff(grey) > 0).all()
+    grey = lightness(colormaps[SIGNED](np.linspace(0, 1, 65)))
+    assert (np.diff(grey[:32]) > 0).all()  # both ends are darker than the white of zero
+    assert (np.diff(grey[33:]) < 0).all()
+    assert grey[32] > 0.9
+
+
+BASELINES = Path(__file__).parent / "baselines"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_pictures_are_those_that_were_looked_at(name: str, tmp_path: Path) -> None:
+    """Their letters aside, which each machine has of its own: lines, points, panels and colours."""
+    drawn = FIGURES[name]()
+    drawn.draw_without_rendering()  # the layout has its room for letters
+    drawn.set_layout_engine("none")
+    for text in drawn.findobj(Text):
+        text.set_visible(False)
+    drawn.savefig(tmp_path / f"{name}.png", dpi=50)
+    assert compare_images(str(BASELINES / f"{name}.png"), str(tmp_path / f"{name}.png"), tol=3) is None
 
 
 def test_lines_differ_by_more_than_their_colour() -> None:

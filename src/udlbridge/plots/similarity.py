@@ -13,6 +13,10 @@ NUMBERED = 12
 """Layers up to which every cell has its number written in it."""
 
 
+LABELS = {"cka": "CKA", "procrustes": "Procrustes similarity", "rsa": "RSA: correlation of distances"}
+"""What the measures are called."""
+
+
 def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
     """A heat map, layers of the first network down and of the second one across, from 0 (or the least) to 1."""
     low = min(0.0, float(found.values.min()))
@@ -33,7 +37,7 @@ def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
     ax.set_title(title)
     figure = ax.get_figure()
     assert figure is not None
-    figure.colorbar(image, ax=ax, shrink=0.85, label=found.measure)
+    figure.colorbar(image, ax=ax, shrink=0.85, label=LABELS[found.measure])
     return ax
 
 
