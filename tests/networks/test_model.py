@@ -135,10 +135,12 @@ def test_flatten_is_advised_where_it_helps() -> None:
     model = ub.Model([ub.Dense(12, 3)])
     with pytest.raises(errors.ShapeError, match=r"Flatten\(\)"):
         model.output_shape((3, 4))
-    for shape in ((10,), (3, 5)):
-        with pytest.raises(errors.ShapeError, match="samples of 12 numbers") as caught:
-            model.output_shape(shape)
-        assert "Flatten" not in str(caught.value)
+    with pytest.raises(errors.ShapeError, match=r"samples of 12 numbers, or make it Dense\(10, 3\)") as caught:
+        model.output_shape((10,))
+    assert "Flatten" not in str(caught.value)
+    # Here Flatten alone would not do.
+    with pytest.raises(errors.ShapeError, match=r"put Flatten\(\) before it, and make it Dense\(15, 3\)"):
+        model.output_shape((3, 5))
 
 
 def test_samples_in_the_place_of_their_number() -> None:

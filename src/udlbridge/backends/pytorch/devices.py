@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -99,12 +99,12 @@ def float32_as_allowed() -> AbstractContextManager[None]:
 
     By itself torch rounds what convolutions get, and what products get not.
     """
-    return _PRECISION.to(0 if _HAS_CUDA and _products() < 2 else None)
+    return _PRECISION.to(0) if _HAS_CUDA and _products() < 2 else nullcontext()
 
 
 def full_float32() -> AbstractContextManager[None]:
     """Nothing is rounded on a GPU, whatever is allowed: for comparisons that go down to rounding."""
-    return _PRECISION.to(0 if _HAS_CUDA else None)
+    return _PRECISION.to(0) if _HAS_CUDA else nullcontext()
 
 
 def without_cudnn() -> AbstractContextManager[None]:
