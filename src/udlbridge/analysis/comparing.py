@@ -159,7 +159,7 @@ def compare_models(
     names = [_engine(network, backend) for network in networks]
     batches = [checked_samples(network, x) for network in networks]
     (own, theirs), hints = steps_of_both(networks, batches, names, pairs)
-    steps, parted, found = _compared(own, theirs, budget(one.dtype), chosen=pairs is not None)
+    steps, parted, found = _compared(own, theirs, budget(one.dtype), named=pairs is not None)
     both = list(zip(networks, batches, names, strict=True))
     kernels = _kernels(both)
     return PortReport(
@@ -187,11 +187,11 @@ def _engine(network: Network, backend: EngineWord | None) -> EngineName:
 
 
 def _compared(
-    own: Sequence[Step], other: Sequence[Step], limit: float, *, chosen: bool
+    own: Sequence[Step], other: Sequence[Step], limit: float, *, named: bool
 ) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
     """Steps side by side, the first after which there is a gap, and hints.
 
-    `chosen`: the caller said which are compared, so that other shapes do not end the table.
+    `named`: the caller said which are compared, so that other shapes do not end the table.
     """
     steps: list[StepComparison] = []
     hints: list[str] = []
@@ -206,7 +206,7 @@ def _compared(
         if not same:
             shapes = one.value.shape[1:], two.value.shape[1:]
             hints.append(f"after step {index} one has the shape {shapes[0]}, the other {shapes[1]}")
-            if not chosen:
+            if not named:
                 break
     if len(own) != len(other):
         hints.append(f"the first has {len(own)} steps, the second {len(other)}")

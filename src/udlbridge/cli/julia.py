@@ -49,8 +49,8 @@ def status(json_file: Path | None) -> int:
         report(f"executable  {found.exe}\nproject     {found.project}\n{by}", json_file)
     report("usable" if state.ok else f"not usable: {state.reason}\n-> {state.remedy}", json_file)
     if json_file is not None:
-        place = {} if found is None else {"executable": str(found.exe), "project": str(found.project)}
-        write_json({"usable": state.ok, "reason": state.reason, "remedy": state.remedy, **place}, json_file)
+        paths = {} if found is None else {"executable": str(found.exe), "project": str(found.project)}
+        write_json({"usable": state.ok, "reason": state.reason, "remedy": state.remedy, **paths}, json_file)
     return 0 if state.ok else 1
 
 

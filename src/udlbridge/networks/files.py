@@ -58,18 +58,18 @@ def read_safetensors(
         with safe_open(str(path), framework="numpy") as file:
             arrays = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                kept = file.get_slice(name).get_dtype()
-                if kept == "BF16" and dtype is not None:
+                stored = file.get_slice(name).get_dtype()
+                if stored == "BF16" and dtype is not None:
                     arrays[name] = _bfloat16(path, name).astype(dtype)
                     continue
-                if kept not in DTYPES:
+                if stored not in DTYPES:
                     raise error(
-                        f"{path}: {name} has dtype {kept}, which NumPy does not have",
+                        f"{path}: {name} has dtype {stored}, which NumPy does not have",
                         allowed="float32, float64; bfloat16 with dtype=",
                         remedy='say dtype="float32", or convert it before it is saved, in PyTorch by module.float()',
                     )
                 value = file.get_tensor(name)
-                arrays[name] = value.astype(dtype) if kept == "F16" and dtype is not None else value
+                arrays[name] = value.astype(dtype) if stored == "F16" and dtype is not None else value
             return file.metadata() or {}, arrays
     except FileNotFoundError:
         raise error(f"there is no {kind} file {path}", remedy="check the path") from None
