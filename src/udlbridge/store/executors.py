@@ -1,7 +1,4 @@
-"""What gives tasks to other threads, processes and machines: anything with `submit` like `concurrent.futures.Executor`.
-
-A Dask `Client` is one, whose module is never imported here.
-"""
+"""What gives tasks to other threads and processes: anything with `submit` like `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ def checked_executor(executor: Any) -> Any:
     if not callable(getattr(executor, "submit", None)):
         raise OptionError(
             f"executor={executor!r}",
-            allowed="a concurrent.futures.ProcessPoolExecutor or ThreadPoolExecutor, a dask.distributed.Client, or "
-            "anything else with their submit",
+            allowed="concurrent.futures.ProcessPoolExecutor, ThreadPoolExecutor, or anything else with their submit",
             remedy="leave it out to compute in this process",
         )
     context = getattr(executor, "_mp_context", None)
@@ -51,9 +47,8 @@ class Crew:
         return isinstance(self._given, ThreadPoolExecutor)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A future of a task. To Dask it is a new one each time, though its arguments are those of one that failed."""
-        dask = type(self._executor).__module__.partition(".")[0] == "distributed"
-        return self._executor.submit(function, *args, **({"pure": False} if dask else {}))
+        """A future of a task."""
+        return self._executor.submit(function, *args)
 
     def mend(self, error: BrokenExecutor) -> None:
         """Let a new pool of the same kind take the place of a broken one.

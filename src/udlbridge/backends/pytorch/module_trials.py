@@ -21,7 +21,7 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 def check_evaluation(
     network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str
 ) -> tuple[int, Mapping[str, int]]:
-    """Evaluate the samples of indices `samples` together, and its first and last alone: outputs have to be the same.
+    """Evaluate the samples of indices `samples` together, and the first and last alone: the outputs have to agree.
 
     Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
     what errors call the module, and its samples. Returns O, and by the names of inputs that are tokens the rows of
