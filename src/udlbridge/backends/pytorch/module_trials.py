@@ -21,7 +21,7 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 def check_evaluation(
     network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str
 ) -> tuple[int, Mapping[str, int]]:
-    """Evaluate the samples of indices `samples` together, and the first and last alone: the outputs have to agree.
+    """Evaluate the samples of indices `samples` together, and each alone: the outputs have to be the same.
 
     Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
     what errors call the module, and its samples. Returns O, and by the names of inputs that are tokens the rows of
@@ -35,7 +35,7 @@ def check_evaluation(
     y, watching = _tried(network, evaluate, some, batch, name)
     if watching.draws:
         raise _random(network, f" ({watching.draws[0]})")
-    for position, sample in {0: samples[0], len(samples) - 1: samples[-1]}.items():
+    for position, sample in enumerate(samples):
         cause: UDLBridgeError | None = None
         try:
             alone, _ = _tried(network, evaluate, batch[[sample]], batch, name)
