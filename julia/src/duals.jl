@@ -38,7 +38,7 @@ end
 """
     slope(f, z)
 
-The derivative of the activation `f`. At a kink (`abs`, `relu`, `leakyrelu`, `elu` and `selu` at 0) it is a constant, whatever a
+The derivative of the activation `f`. At a kink (of `relu` at 0, of `hardtanh` at -1 and 1) it is a constant, whatever a
 dual number `z` carries.
 """
 slope(::typeof(abs), z) = oftype(z, sign(ForwardDiff.value(z)))
@@ -53,6 +53,19 @@ function slope(::typeof(NNlib.mish), z)
     t = tanh(Carried(NNlib.softplus)(z))
     return t + z * (1 - t^2) * logistic(z)
 end
+slope(::typeof(NNlib.celu), z) = above(z) ? one(z) : exp_below(z)
+slope(::typeof(NNlib.trelu), z) = ForwardDiff.value(z) > 1 ? one(z) : zero(z)
+slope(::typeof(NNlib.relu6), z) = 0 < ForwardDiff.value(z) < 6 ? one(z) : zero(z)
+slope(::typeof(NNlib.hardtanh), z) = abs(ForwardDiff.value(z)) < 1 ? one(z) : zero(z)
+slope(::typeof(NNlib.softshrink), z) = abs(ForwardDiff.value(z)) > 0.5 ? one(z) : zero(z)
+slope(::typeof(NNlib.hardσ), z) = abs(ForwardDiff.value(z)) < 3 ? one(z) / 6 : zero(z)
+function slope(::typeof(NNlib.hardswish), z)
+    v = ForwardDiff.value(z)
+    abs(v) == 3 && return oftype(z, (2v + 3) / 6)
+    return v < -3 ? zero(z) : v > 3 ? one(z) : (2z + 3) / 6
+end
+slope(::typeof(NNlib.logsigmoid), z) = logistic(-z)
+slope(::typeof(NNlib.softsign), z) = inv((1 + Carried(abs)(z))^2)
 
 const logistic = Carried(NNlib.sigmoid)
 
@@ -62,7 +75,9 @@ above(z) = ForwardDiff.value(z) > 0
 exp_below(z) = iszero(ForwardDiff.value(z)) ? one(z) : exp(z)
 
 const Branching = Union{typeof(abs),typeof(NNlib.relu),typeof(NNlib.leakyrelu),typeof(NNlib.elu),typeof(NNlib.selu),
-    typeof(NNlib.sigmoid),typeof(NNlib.softplus),typeof(NNlib.swish),typeof(NNlib.mish)}
+    typeof(NNlib.sigmoid),typeof(NNlib.softplus),typeof(NNlib.swish),typeof(NNlib.mish),typeof(NNlib.celu),typeof(NNlib.trelu),
+    typeof(NNlib.relu6),typeof(NNlib.hardtanh),typeof(NNlib.softshrink),typeof(NNlib.hardσ),typeof(NNlib.hardswish),
+    typeof(NNlib.logsigmoid),typeof(NNlib.softsign)}
 
 """
     for_duals(chain)

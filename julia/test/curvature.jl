@@ -29,6 +29,19 @@
         end
     end
 
+    @testset "both passes take one slope at a kink, and none changes: $σ at $at" for (σ, at) in
+        ((celu, 0.0), (trelu, 1.0), (relu6, 0.0), (relu6, 6.0), (hardtanh, -1.0), (hardtanh, 1.0), (softshrink, -0.5),
+        (softshrink, 0.5), (NNlib.hardσ, -3.0), (NNlib.hardσ, 3.0), (NNlib.hardswish, -3.0), (NNlib.hardswish, 3.0),
+        (softsign, 0.0))
+
+        for direction in (1.0, -1.0)
+            chain = Chain(Dense(fill(direction, 1, 1), [at], σ), Dense(ones(1, 1), false))
+            slope = only(input_jacobian(chain, zeros(1, 1)))
+            @test only(UDLBridge.slope_gradient(chain, zeros(1, 1), ones(1, 1, 1))[3]) ≈ slope
+            @test iszero(input_hessian(chain, zeros(1, 1)))
+        end
+    end
+
     @testset "at 0 the side does not depend on the direction: $σ" for σ in (sigmoid, softplus, swish, mish)
         for direction in (1.0, -1.0)
             chain = Chain(Dense(fill(direction, 1, 1), zeros(1), σ), Dense(ones(1, 1), false, tanh))
@@ -38,7 +51,8 @@
     end
 
     @testset "slopes are those of NNlib: $σ" for σ in
-        (abs, relu, leakyrelu, elu, selu, sigmoid, softplus, swish, mish)
+        (abs, relu, leakyrelu, elu, selu, sigmoid, softplus, swish, mish, celu, trelu, relu6, hardtanh, softshrink, NNlib.hardσ,
+        NNlib.hardswish, NNlib.logsigmoid, softsign)
 
         for z in (-30.0, -1.3, -1e-3, 1e-3, 0.7, 30.0)
             @test UDLBridge.slope(σ, z) ≈ (σ(z + 1e-6) - σ(z - 1e-6)) / 2e-6 atol = 1e-8

@@ -54,10 +54,7 @@ each_entry(f, x::AbstractArray) = reshape(map(f, vec(x)), size(x))
 
 "the derivative of a function of one number: by its `slope`, or along a dual number"
 derivative(f, x::Real) = carried_along(f(Along(x, one(x))))
-derivative(f::Union{Branching,typeof(NNlib.logsigmoid),typeof(NNlib.softsign)}, x::Real) = slope(f, x)
-
-slope(::typeof(NNlib.logsigmoid), x) = logistic(-x)
-slope(::typeof(NNlib.softsign), x) = inv((1 + abs(x))^2)
+derivative(f::Branching, x::Real) = slope(f, x)
 
 "x Phi(x), from `erfc` so that it keeps its digits in the tail"
 gelu_of_erf(x) = x * erfc(-x / sqrt(oftype(x, 2))) / 2
