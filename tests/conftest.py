@@ -90,3 +90,11 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     from udlbridge.kernels import planning
 
     monkeypatch.setattr(planning, "LARGEST_TILE", 8)
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of few tiles for the workers of executors, so that small kernels have many."""
+    from udlbridge.store import sharing
+
+    monkeypatch.setattr(sharing, "SMALL_TASK", 0.0)

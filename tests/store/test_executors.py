@@ -6,7 +6,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,18 +16,11 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from small_stores import X, store_of
+from small_stores import X, assert_same_bytes, store_of, tile_files
 from udlbridge import errors
 from udlbridge.store import sharing, workers, writing
-from udlbridge.store.tile_records import FILE
 
 pytestmark = pytest.mark.usefixtures("small_tiles", "small_tasks")
-
-
-@pytest.fixture
-def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks of few tiles, so that small kernels have many."""
-    monkeypatch.setattr(sharing, "SMALL_TASK", 0.0)
 
 
 def processes(count: int = 2, **options: Any) -> ProcessPoolExecutor:
@@ -39,18 +31,6 @@ def processes(count: int = 2, **options: Any) -> ProcessPoolExecutor:
 def pool() -> Iterator[ProcessPoolExecutor]:
     with processes() as made:
         yield made
-
-
-def tile_files(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in (path / "kernel").rglob("*") if file.is_file()}
-
-
-def assert_same_bytes(store: ub.KernelStore, other: ub.KernelStore) -> None:
-    """Every file of the kernel; nothing was placed twice, and no draft is left."""
-    assert tile_files(store.path) == tile_files(other.path)
-    assert (store.path / FILE).stat().st_size == struct.calcsize("<QQIIII") * store.grid.count
-    assert ub.KernelStore(store.path).verify().ok
-    assert not [name for _, _, names in os.walk(store.path) for name in names if name.endswith(".partial")]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def compute_kernel(
         StoreError: the path exists, or what is to be overwritten is not a store alone; another process writes to it,
             the disk is too small or full, or the store to be resumed is of another network, other samples, another
             reduction or other parameters, or was begun with other options; or the workers of the executor die again
-            and again.
+            and again, or a Dask cluster is gone or stays without workers.
         ConversionError: a module that cannot be pickled, for workers in other processes.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 from udlbridge.errors import OptionError
+
+ANSWER = 10.0
+"""Seconds in which a Dask scheduler answers, or counts as silent."""
 
 
 def checked_executor(executor: Any) -> Any:
@@ -46,9 +50,41 @@ class Crew:
         """Whether its workers are known to be threads of this process, so that nothing has to be pickled."""
         return isinstance(self._given, ThreadPoolExecutor)
 
+    @property
+    def _is_dask(self) -> bool:
+        return type(self._executor).__module__.partition(".")[0] == "distributed"
+
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A future of a task."""
-        return self._executor.submit(function, *args)
+        """A future of a task. To Dask it is a new one each time, though its arguments are those of one that failed."""
+        return self._executor.submit(function, *args, **({"pure": False} if self._is_dask else {}))
+
+    def drop(self, future: Any) -> None:
+        """Have no more need of a task. To cancel it, a Dask client would wait, for ever where its loop has stopped."""
+        if self._is_dask:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                future.release()
+        else:
+            future.cancel()
+
+    def trouble(self) -> tuple[str, bool] | None:
+        """What keeps every task from ending, and whether for good; None where nothing is known to.
+
+        A pool ends the futures of what it lost. Those of Dask stay pending without a worker, and may do so once the
+        client is closed or its connection is.
+        """
+        if not self._is_dask:
+            return None
+        client = self._executor
+        if client.status in ("closing", "closed"):
+            return "the Dask client is closed, by its owner or since its scheduler is gone", True
+        try:
+            threads = client.nthreads(callback_timeout=ANSWER)
+            hung_up = client.scheduler_comm.comm.closed()
+        except Exception as error:  # what a connection raises that breaks depends on when, and on its kind
+            return f"the Dask scheduler does not answer ({type(error).__name__}: {error})", False
+        if hung_up:
+            return "the Dask scheduler has closed its connection to this client", False
+        return None if threads else ("the Dask cluster has no workers", False)
 
     def mend(self, error: BrokenExecutor) -> None:
         """Let a new pool of the same kind take the place of a broken one.

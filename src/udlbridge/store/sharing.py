@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import pickle
 import queue
+import time
 import uuid
 from asyncio import CancelledError as AsyncCancelled
 from collections import deque
@@ -46,6 +47,13 @@ OUTSTANDING = 1024
 ATTEMPTS = 4
 """How often a task is given out whose workers die, and how often a pool breaks with nothing done in between."""
 
+LOOK = 5.0
+"""Seconds without news after which the coordinator looks whether there can be any."""
+
+PATIENCE = 600.0
+"""Seconds for which a cluster may have no workers, or a scheduler that is silent, before the coordinator ends: workers
+that are started by a batch system come late."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -79,7 +87,8 @@ def share_out(
 
     Raises:
         ConversionError: a network that the store does not hold cannot be pickled.
-        StoreError: tasks were lost with their workers again and again, or the disk is not a shared one.
+        StoreError: tasks were lost with their workers again and again, none can end any more since a cluster is gone,
+            or the disk is not a shared one.
         UDLBridgeError: what a task raised.
     """
     crew = Crew(checked_executor(executor))
@@ -122,6 +131,7 @@ class _Coordinator:
         self._pending: dict[int, tuple[_Task, Any]] = {}
         self._number = 0
         self._breaks_in_a_row = 0
+        self._troubled: float | None = None
         self._done = Done()
 
     def run(self, todo: list[Tile]) -> Done:
@@ -131,41 +141,75 @@ class _Coordinator:
             while waiting or self._pending:
                 while waiting and len(self._pending) < OUTSTANDING:
                     self._submit(waiting.popleft())
-                task, future = self._pending.pop(self._heard.get())
+                task, future = self._next_ended()
                 failure = self._taken(future)
                 if failure is not None:
                     self._lost(task, failure)
                     waiting.append(task)
         finally:
             for _, future in self._pending.values():
-                future.cancel()
+                self._crew.drop(future)
         return self._done
 
     def _submit(self, task: _Task) -> None:
+        number = self._number = self._number + 1
         while True:
             try:
                 future = self._crew.submit(compute_tiles, self._work, task.tiles)
+                future.add_done_callback(lambda _: self._heard.put(number))
                 break
             except BrokenExecutor as error:
                 self._mend(error)
-            except RuntimeError as error:
+            except Exception as error:  # a pool that was shut down raises a RuntimeError, a Dask client its own
                 raise StoreError(
                     f"the executor takes no tasks ({error})",
                     allowed="one that was not shut down",
                     remedy=f"make another, and go on with {self._store._resumption}: finished tiles are kept",
                 ) from error
         task.attempts, task.pool = task.attempts + 1, self._crew.breaks
-        number = self._number = self._number + 1
         self._pending[number] = task, future
-        future.add_done_callback(lambda _: self._heard.put(number))
+
+    def _next_ended(self) -> tuple[_Task, Any]:
+        """The next task that has ended, and its future."""
+        while True:
+            try:
+                number = self._heard.get(timeout=LOOK)
+            except queue.Empty:
+                self._look()
+                continue
+            if number in self._pending:  # not if a look has found it before its callback came
+                return self._pending.pop(number)
+
+    def _look(self) -> None:
+        """After a silence: find futures that ended with no callback, and give up where none can end any more."""
+        for number, (_, future) in self._pending.items():
+            if future.done():
+                self._heard.put(number)
+        trouble, now = self._crew.trouble(), time.monotonic()
+        if trouble is None:
+            self._troubled = None
+            return
+        what, for_good = trouble
+        self._troubled = now if self._troubled is None else self._troubled
+        if for_good or now - self._troubled >= PATIENCE:
+            raise StoreError(
+                what if for_good else f"{what}, for {now - self._troubled:.0f} seconds",
+                allowed="a cluster that lives as long as the computation",
+                remedy="see the logs of its scheduler and workers; connect to one that has workers, and go on with "
+                f"{self._store._resumption}: finished tiles are kept",
+            )
 
     def _taken(self, future: Any) -> BaseException | None:
         """Place the tiles of a task that has ended; or what it was lost of."""
-        try:
-            failure: BaseException | None = future.exception()
-            outcome = future.result() if failure is None else None
-        except (Exception, CancelledError, AsyncCancelled) as error:
-            return error
+        while True:
+            try:
+                failure: BaseException | None = future.exception(timeout=LOOK)
+                outcome = future.result(timeout=LOOK) if failure is None else None
+                break
+            except TimeoutError:  # Dask: its worker died with the outcome, and another one computes it again
+                self._look()
+            except (Exception, CancelledError, AsyncCancelled) as error:
+                return error
         if isinstance(outcome, Failed):
             raise outcome.error
         if not isinstance(outcome, Finished):
@@ -173,7 +217,7 @@ class _Coordinator:
         for draft in outcome.drafts:
             self._store.place_tile(draft)
             self._advance(prod(draft.tile.shape) * self._plan.flops / max(self._plan.grid.pairs, 1), draft.size)
-        self._breaks_in_a_row = 0
+        self._breaks_in_a_row, self._troubled = 0, None
         self._done = replace(
             self._done,
             written=self._done.written + sum(draft.size for draft in outcome.drafts),
