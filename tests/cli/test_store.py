@@ -47,7 +47,13 @@ def test_json_on_standard_output_is_json_alone(run: Run) -> None:
 
 
 def test_options_of_stores_are_not_for_arrays(run: Run) -> None:
-    for option in (("--resume",), ("--storage", "float16"), ("--verify", 1)):
+    for option in (
+        ("--resume",),
+        ("--storage", "float16"),
+        ("--verify", 1),
+        ("--executor", "threads:2"),
+        ("--dask", "local:2"),
+    ):
         code, _, err = run(*KERNEL, "--out", "K.npy", *option)
         assert code == 2
         assert f"{option[0]} is for stores: --out K.zarr" in err
@@ -65,6 +71,11 @@ def test_options_of_stores_are_not_for_arrays(run: Run) -> None:
         (("--out", "m.safetensors/K.npy"), "m.safetensors is not a folder"),
         (("--out", "folder.npy"), "it is a folder"),
         (("--storage", "int8", "--out", "K.zarr"), "bfloat16"),
+        (("--executor", "processes", "--out", "K.zarr"), "processes:NUMBER or threads:NUMBER"),
+        (("--executor", "processes:0", "--out", "K.zarr"), "processes:NUMBER or threads:NUMBER"),
+        (("--dask", "local", "--out", "K.zarr"), "local:NUMBER, or the address"),
+        (("--dask", "tcp://127.0.0.1:x", "--out", "K.zarr"), "no scheduler answers"),
+        (("--dask", "local:2", "--executor", "threads:2", "--out", "K.zarr"), "give one"),
     ],
 )
 def test_what_the_kernel_command_refuses(run: Run, args: tuple[object, ...], words: str) -> None:

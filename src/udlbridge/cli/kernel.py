@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from udlbridge.cli.common import backend_option, outputs_option, params_option, quiet_option, resumable, selection
+from udlbridge.cli.executors import check_executor, executor_options, opened
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
@@ -77,6 +78,7 @@ SHOWN = 200
 @click.option(
     "--storage", default=None, metavar="DTYPE", help="How a store keeps entries: float32, float64, float16, bfloat16."
 )
+@executor_options
 @click.option("--resume", is_flag=True, help="Resume an interrupted store.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what it will cost, and stop.")
 @click.option(
@@ -107,6 +109,8 @@ def command(
     threads: int | None,
     device: str | None,
     storage: StorageWord | None,
+    executor_name: str | None,
+    dask: str | None,
     resume: bool,
     only_plan: bool,
     verified: int,
@@ -122,6 +126,7 @@ def command(
     from udlbridge.kernels.planning import plan
     from udlbridge.networks.model import Model
 
+    check_executor(executor_name, dask)
     model = load_model(model_name, dtype, output, seed)
     shared: dict[str, Any] = {
         "outputs": outputs,
@@ -158,7 +163,13 @@ def command(
         raise click.UsageError(f"--out {target} ends in {target.suffix or 'nothing'}: a .npy file, or a .zarr store")
     if target.suffix == ".npy":
         check_new(target, "--out")
-        for given, option in ((resume, "--resume"), (storage, "--storage"), (verified, "--verify")):
+        for given, option in (
+            (resume, "--resume"),
+            (storage, "--storage"),
+            (verified, "--verify"),
+            (executor_name, "--executor"),
+            (dask, "--dask"),
+        ):
             if given:
                 raise click.UsageError(f"{option} is for stores: --out {target.with_suffix('.zarr')}")
         from udlbridge.networks.inputs import checked_samples, plausible_shape
@@ -194,12 +205,14 @@ def command(
     from udlbridge.store.computing import compute_kernel
 
     x = sample_options.of(model)
-    with resumable("the tiles that are finished stay: go on with the same command and --resume"):
+    stopped = resumable("the tiles that are finished stay: go on with the same command and --resume")
+    with stopped, opened(executor_name, dask, threads) as (executor, own):
         store = compute_kernel(
             model,
             x,
             target,
-            **shared,
+            **{**shared, "threads": own},
+            executor=executor,
             device=device,
             storage=storage,
             resume=resume,
