@@ -1,6 +1,6 @@
 """Kill, corrupt and fuzz, and print what was lost: `python tests/faults/run.py`. The exit code is 0 only for nothing.
 
-The defaults take about a minute; larger numbers, by options, are for a night.
+The defaults take about two minutes; larger numbers, by options, are for a night.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.campaigns import Outcome, corrupt, fuzz, kill
 from faults.readers import READERS
+from faults.workers import kill_workers
 
 
 def main() -> int:
     """Run the campaigns and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=5, help="stores that are computed under SIGKILL, several for each")
+    parser.add_argument("--workers", type=int, default=20, help="stores that lose a worker of a Dask cluster each")
     parser.add_argument("--corruptions", type=int, default=200, help="damaged stores")
     parser.add_argument("--fuzz", type=int, default=100, help="damaged files for each reader")
     parser.add_argument("--seed", type=int, default=0)
@@ -28,6 +30,7 @@ def main() -> int:
     # First, while nothing has started a thread: these processes are forked.
     if hasattr(os, "fork"):
         results["kills"] = kill(asked.kills, asked.seed)
+    results["killed workers"] = kill_workers(asked.workers, asked.seed)
     results["corrupted stores"] = corrupt(asked.corruptions, asked.seed)
     for reader in READERS:
         results[f"fuzzed {reader}"] = fuzz(reader, asked.fuzz, asked.seed)

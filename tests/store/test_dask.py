@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 import udlbridge as ub
+from faults.workers import at_tile, kill_workers
 from helpers import udlbridge
 from small_stores import assert_same_bytes, store_of
 from udlbridge import errors
-from udlbridge.store import sharing, writing
+from udlbridge.store import sharing
 
 distributed = pytest.importorskip("distributed")
-Status = distributed.core.Status
 
-KILLS = 5
-"""How many workers are killed, one in each computation, at a tile of chance: a campaign that takes half a minute. For a
-long one, raise it."""
+KILLS = 4
+"""How many workers are killed, one in each computation; `python tests/faults/run.py` kills 20."""
 
 pytestmark = [
     pytest.mark.usefixtures("small_tiles", "small_tasks"),
@@ -32,49 +27,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two real worker processes, which are started anew when they die."""
-    made = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    with made:
-        yield made
-
-
-def at_tile(at: int, then: Callable[[], object]) -> Callable[[writing.WritableStore, writing.Draft], None]:
-    """A `place_tile` that does something when the coordinator is about to place its tile number `at`."""
-    place, placed = writing.WritableStore.place_tile, 0
-
-    def placing(self: writing.WritableStore, draft: writing.Draft) -> None:
-        nonlocal placed
-        if placed == at:
-            then()
-        placed += 1
-        place(self, draft)
-
-    return placing
-
-
 @pytest.mark.slow
-def test_killed_workers_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any) -> None:
-    alone = store_of(tmp_path / "alone.zarr", n=60)
-    random = np.random.default_rng(18)
-    killed: list[int] = []
-
-    def kill() -> None:
-        running = [nanny.pid for nanny in cluster.workers.values() if nanny.status == Status.running and nanny.pid]
-        killed.append(running[random.integers(len(running))])
-        os.kill(killed[-1], signal.SIGKILL)
-
-    with distributed.Client(cluster) as client:
-        for number in range(KILLS):
-            client.wait_for_workers(2, timeout=60)
-            with monkeypatch.context() as patch:
-                placing = at_tile(int(random.integers(alone.grid.count)), kill)
-                patch.setattr(writing.WritableStore, "place_tile", placing)
-                shared = store_of(tmp_path / f"{number}.zarr", n=60, executor=client)
-            assert_same_bytes(shared, alone)
-            assert shared.manifest["actual"][0]["tiles"] == alone.grid.count
-    assert len(set(killed)) == KILLS
+def test_killed_workers_lose_nothing() -> None:
+    found = kill_workers(KILLS, seed=1)
+    assert found.losses == []
+    assert found.whole == KILLS
 
 
 @pytest.mark.slow
@@ -97,10 +54,8 @@ def test_a_cluster_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         distributed.Client(made) as client,
     ):
         leave = {"client": client.close, "cluster": made.close, "workers": lambda: made.scale(0)}[gone]
-        with monkeypatch.context() as patch:
-            patch.setattr(writing.WritableStore, "place_tile", at_tile(5, leave))
-            with pytest.raises(errors.StoreError, match=words):
-                store_of(tmp_path / "K.zarr", n=60, executor=client)
+        with at_tile(5, leave), pytest.raises(errors.StoreError, match=words):
+            store_of(tmp_path / "K.zarr", n=60, executor=client)
     rest = store_of(tmp_path / "K.zarr", n=60, resume=True)
     assert_same_bytes(rest, alone)
     assert 0 < rest.manifest["actual"][-1]["tiles"] < alone.grid.count

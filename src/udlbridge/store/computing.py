@@ -76,9 +76,9 @@ def compute_kernel(
         calibrate: spend two seconds to predict the time, for the manifest; None means: if the work is so long (from
             `CALIBRATED_FROM` operations on) that it is a small part of it.
         executor: whose workers compute the tiles and write them: a `ProcessPoolExecutor` that spawns, a
-            `ThreadPoolExecutor`, or anything else with their `submit`. They open the store at the same path, each with
-            its own engine, and `memory` and `threads` are for each of them. The bytes are the same as without. A module
-            goes to them by pickle.
+            `ThreadPoolExecutor`, a `dask.distributed.Client`, or anything else with their `submit`. They open the store
+            at the same path, each with its own engine, and `memory` and `threads` are for each of them. The bytes are
+            the same as without. A module goes to them by pickle.
         progress: show a bar; None means: if standard error is a terminal.
         output: of a module, as for `as_network`.
 
