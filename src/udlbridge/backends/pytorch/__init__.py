@@ -11,8 +11,9 @@ from udlbridge.errors import TorchUnavailable
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.operations import OPERATIONS
 
-FORMED_NUMBERS = 2**24
-"""Per-sample gradients that are too large to keep are formed so many numbers at a time."""
+FORMED_NUMBERS = 2**22
+"""Per-sample gradients that are too large to keep are formed so many numbers at a time. The C library hands out up to
+32 MB again; more it asks of the system, page by page, each time: as long as forming what goes there."""
 
 
 class TorchEngine(Engine):

@@ -73,8 +73,8 @@ class Gradients:
     def block(self, samples: slice, k: int, outputs: slice) -> Tensor:
         """Gradients (samples, P) of cotangent `k` by the weights of some outputs."""
         x, d = self.x[samples], self.d[samples, k, :, outputs]
-        # Windows of a convolution take many times the memory of x.
-        step = max(1, _block(d) // (4 * d.shape[1] * self.inputs))
+        # Windows of a convolution take many times the memory of x, where it has to cut them.
+        step = len(d) if self.site.gradient is not None else max(1, _block(d) // (4 * d.shape[1] * self.inputs))
         if step >= len(d):
             result = self._by_weight(x, d)
         else:
