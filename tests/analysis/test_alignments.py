@@ -359,8 +359,13 @@ def test_kernels_that_cannot_be_compared() -> None:
     for bad in (np.nan, np.inf):
         broken = k.copy()
         broken[3, 1] = bad
-        with pytest.raises(NumericalError, match="not finite"):
+        with pytest.raises(NumericalError, match=rf"kernel 0 is not finite: it is {bad} at \(3, 1\)"):
             ub.alignment(broken, k)
+        with pytest.raises(NumericalError, match=rf"the kernel is not finite: it is {bad} at \(3, 1\)"):
+            ub.centre(broken)
+        lazy = ub.FactoredKernel(np.array([[1.0], [bad], [2.0], [3.0]]))
+        with pytest.raises(NumericalError, match=rf"kernel 1 is not finite: it is {bad} at \(0, 1\)"):
+            ub.alignment(k, lazy)
     with pytest.raises(NumericalError, match="has no norm, so"):
         ub.alignment(np.zeros((4, 4)), k, centred=False)
 

@@ -170,7 +170,7 @@ def test_what_has_no_unbiased_alignment() -> None:
     for bad in (np.nan, np.inf):
         broken = k.copy()
         broken[3, 1] = broken[1, 3] = bad
-        with pytest.raises(NumericalError, match="kernel 0 is not finite"):
+        with pytest.raises(NumericalError, match=rf"kernel 0 is not finite: it is {bad} at \(1, 3\)"):
             ub.alignment(broken, m, estimator="unbiased")
 
 

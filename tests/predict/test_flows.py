@@ -260,3 +260,10 @@ def test_kernels_near_the_end_of_the_range() -> None:
     np.testing.assert_allclose(ub.predict.posterior(k, k, None, y).mean, y, rtol=1e-12)
     with pytest.raises(NumericalError, match="k_train"):
         ub.predict.gradient_flow(1.7e308 * np.eye(3), y, diag_reg=1.0)
+
+
+def test_how_flows_show_themselves() -> None:
+    k, y = np.eye(3), np.ones((3, 2))
+    assert repr(ub.predict.gradient_flow(k, y)).startswith("GradientFlow of 3 training samples and 2 outputs")
+    steps = ub.predict.gradient_descent(k, y, learning_rate=0.1)
+    assert repr(steps).startswith("GradientDescent of 3 training samples and 2 outputs")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from udlbridge.analysis.features import layer_outputs, lazy_kernel
 from udlbridge.analysis.hsic import LEAST, Covariances, covariances, covariances_of
-from udlbridge.analysis.inputs import KernelLike, check_square
+from udlbridge.analysis.inputs import KernelLike, check_square, first_not_finite
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import InputError, NumericalError, OptionError, ShapeError
@@ -107,25 +107,31 @@ def alignment_matrix(
     batch = checked_estimator(estimator, centred, batch)
     ordered, _ = checked_kernels(ordered, names, estimator)
     if batch is not None:
-        return _normalised(covariances(ordered, batch), names)
-    return aligned(statistics(ordered, tile=tile, symmetric=estimator == "unbiased"), names, estimator, centred)
+        return _normalised(covariances(ordered, batch), ordered, names)
+    return aligned(
+        statistics(ordered, tile=tile, symmetric=estimator == "unbiased"), ordered, names, estimator, centred
+    )
 
 
 def aligned(
-    sums: Statistics, names: Sequence[str], estimator: str = "biased", centred: bool = True
+    sums: Statistics,
+    kernels: Sequence[KernelLike],
+    names: Sequence[str],
+    estimator: str = "biased",
+    centred: bool = True,
 ) -> Float[np.ndarray, "m m"]:
-    """The alignments of all pairs of kernels from the sums over them.
+    """The alignments of all pairs of kernels from the sums over them; an error may name an entry of theirs.
 
     Raises:
         InputError: without bias, of a kernel that is known not to be symmetric.
         NumericalError: a kernel has no norm, or is not finite.
     """
     if estimator == "unbiased":
-        return _normalised(covariances_of(sums), names)
+        return _normalised(covariances_of(sums), kernels, names)
     with np.errstate(invalid="ignore", over="ignore"):
         products = sums.products(centred)
     for index, name in enumerate(names):
-        _check_finite(name, products[index, index])
+        _check_finite(kernels[index], name, products[index, index])
         if products[index, index] <= sums.rounding(index, centred):
             raise NumericalError(
                 f"{name} has no norm{' once it is centred' if centred else ''}, so its alignment is not defined",
@@ -190,12 +196,12 @@ def check_symmetric(sums: Statistics | Covariances, names: Sequence[str]) -> Non
             )
 
 
-def _check_finite(name: str, square: float) -> None:
+def _check_finite(kernel: KernelLike, name: str, square: float) -> None:
     if not np.isfinite(square):
-        raise NumericalError(f"{name} is not finite", remedy="look for NaN and infinity in it")
+        raise NumericalError(first_not_finite(kernel, name), remedy="find the origin of that entry")
 
 
-def _normalised(found: Covariances, names: Sequence[str]) -> Float[np.ndarray, "m m"]:
+def _normalised(found: Covariances, kernels: Sequence[KernelLike], names: Sequence[str]) -> Float[np.ndarray, "m m"]:
     """Covariances of kernels divided by the roots of those of each with itself.
 
     Raises:
@@ -204,8 +210,8 @@ def _normalised(found: Covariances, names: Sequence[str]) -> Float[np.ndarray, "
             squares, of the kernel as it is centred for the estimate.
     """
     squares = np.diag(found.values)
-    for name, square in zip(names, squares, strict=True):
-        _check_finite(name, square)
+    for kernel, name, square in zip(kernels, names, squares, strict=True):
+        _check_finite(kernel, name, square)
     check_symmetric(found, names)
     for name, square, rounding in zip(names, squares, found.rounding, strict=True):
         if square <= rounding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.analysis.inputs import check_real, check_square
+from udlbridge.analysis.inputs import check_real, check_square, first_not_finite
 from udlbridge.analysis.scaling import scale_exponent
 from udlbridge.arrays import as_array, as_kernel
 from udlbridge.errors import NumericalError
@@ -44,6 +44,6 @@ def centre(k: np.ndarray) -> Float[np.ndarray, "n n"]:
         np.ldexp(wide, exponent, out=wide)
     if not np.isfinite(wide).all():
         raise NumericalError(
-            "the centred kernel is not finite", allowed="finite numbers", remedy="look for NaN and infinity in k"
+            first_not_finite(kernel, "the kernel"), allowed="finite numbers", remedy="find the origin of that entry"
         )
     return wide

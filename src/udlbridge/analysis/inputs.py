@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.kernels.tiling import Grid, Tile
+
+BLOCK = 1024
+"""Rows and columns that are looked through at a time."""
 
 
 @runtime_checkable
@@ -76,3 +80,16 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
             remedy="compute all of them on the same x",
         )
     return shapes[0][0]
+
+
+def first_not_finite(kernel: KernelLike, name: str) -> str:
+    """What to say of a kernel that sums have shown not to be finite: it is read again, for the first entry that is not.
+
+    "First" by blocks of `BLOCK` samples, from the left to the right and from above to below.
+    """
+    n = kernel.shape[0]
+    for top, left in product(range(0, n, BLOCK), repeat=2):
+        block = np.asarray(kernel[top : top + BLOCK, left : left + BLOCK])
+        for i, j in np.argwhere(~np.isfinite(block)):
+            return f"{name} is not finite: it is {block[i, j]} at ({top + i}, {left + j})"
+    return f"{name} is finite, and sums over it are not"

@@ -98,7 +98,7 @@ def alignment_interval(
     kernels, n = checked_kernels([k1, k2], NAMES, "unbiased", LEAST + 1)
     sums = statistics(kernels, tile=tile, symmetric=True)
     check_symmetric(sums, NAMES)
-    value = float(aligned(sums, NAMES, estimator)[0, 1])
+    value = float(aligned(sums, kernels, NAMES, estimator)[0, 1])
     others = _without_each(kernels, sums, estimator, tile)
     error = math.sqrt((n - 1) / n * float(((others - others.mean()) ** 2).sum()))
     reach = error * float(stdtrit(n - 1, (1 + level) / 2))

@@ -122,7 +122,7 @@ def alignment_test(
     products = PermutedProducts(kernels, n, count, seed, tile) if count else None
     sums = statistics(kernels, tile=tile, symmetric=True, visit=None if products is None else products.add)
     check_symmetric(sums, NAMES)
-    value = float(aligned(sums, NAMES, estimator)[0, 1])
+    value = float(aligned(sums, kernels, NAMES, estimator)[0, 1])
     null = np.empty(0)
     exceeding = 0
     if products is not None:

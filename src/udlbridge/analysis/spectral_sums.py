@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from udlbridge.analysis.estimates import Estimate, error_bar
+from udlbridge.analysis.inputs import first_not_finite
 from udlbridge.analysis.sources import Source, source_of
 from udlbridge.analysis.sums import statistics
 from udlbridge.analysis.traces import LEAST, PROBES, in_kernel_units, trace_estimate, traces_of
@@ -97,7 +98,11 @@ def exact_norm(source: Source) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
         square = float(sums.products(centred=False)[0, 0])
     if not math.isfinite(square):
-        raise InputError("the kernel is not finite", allowed="finite numbers", remedy="look for NaN and infinity in it")
+        raise InputError(
+            first_not_finite(source.kernel, "the kernel"),
+            allowed="finite numbers",
+            remedy="find the origin of that entry",
+        )
     if sums.skew[0] > 1:
         raise InputError(
             "the kernel is not symmetric",

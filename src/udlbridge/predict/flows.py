@@ -51,6 +51,10 @@ class GradientFlow:
         self._slope = slope
         self._momentum = momentum
 
+    def __repr__(self) -> str:
+        n, outputs = self._system.y.shape
+        return f"GradientFlow of {n} training samples and {outputs} outputs: .at(t) is where it leads"
+
     def at(self, t: Any, f_train: object = None, f_test: object = None, k_test: object = None) -> Prediction:
         """Outputs at time `t`.
 

@@ -21,6 +21,10 @@ class GradientDescent:
         self._system = system
         self._rate = rate
 
+    def __repr__(self) -> str:
+        n, outputs = self._system.y.shape
+        return f"GradientDescent of {n} training samples and {outputs} outputs: .after(steps) is where it leads"
+
     def after(self, steps: Any, f_train: object = None, f_test: object = None, k_test: object = None) -> Prediction:
         """Outputs after so many steps; the other arguments are those of `GradientFlow.at`.
 
