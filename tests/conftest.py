@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("UDLBRIDGE_NO_DOWNLOAD", "1")
 # Workers beside each other, and what they start, would wait for each other's threads.
@@ -55,6 +57,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         named = [name for mark in item.iter_markers("costly") for name in mark.args]
         if spec is not None and any(f"-{name}-" in f"-{spec.id}-" for name in named):
             item.add_marker(pytest.mark.slow)
+
+
+class OneWithJulia(LoadFileScheduling):
+    """The tests of a file go to one worker, and all that name Julia to one of their own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "julia" if "julia" in nodeid else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """In a quick run one worker has Julia: two would compile the same, and one would wait for the other's package."""
+    return OneWithJulia(config, log) if config.getoption("markexpr") == "not slow" else None
 
 
 @pytest.fixture

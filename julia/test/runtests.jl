@@ -13,31 +13,24 @@ end
 "the largest difference, relative to the largest entry of the second"
 gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 
-@testset "UDLBridge" begin
-    include("names.jl")
-    include("layers.jl")
-    include("observing.jl")
-    include("inference.jl")
-    include("samples.jl")
-    include("derivatives.jl")
-    include("curvature.jl")
-    include("slopes.jl")
-    include("signals.jl")
-    include("programs.jl")
-    include("kernel.jl")
-    include("structured.jl")
-    include("models.jl")
-    include("operator.jl")
-    include("spectrum.jl")
-    include("training.jl")
-    include("linearized.jl")
-    include("infinite.jl")
-    include("translation.jl")
-    include("graphs.jl")
-    include("bridge.jl")
-    include("guests.jl")
-    # `Pkg.test` brings both; an environment of its own may lack them.
-    for (package, file) in (("Aqua", "aqua.jl"), ("Documenter", "doctests.jl"))
-        Base.identify_package(package) === nothing ? @info("not run: $file, for want of $package") : include(file)
+"all files of tests, in an order in which two processes that take them by turns end together"
+const FILES = [
+    "models", "structured", "graphs", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
+    "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
+    "linearized", "signals", "layers", "names",
+]
+
+"what `Pkg.test` brings, and an environment of its own may lack"
+const NEEDS = Dict("aqua" => "Aqua", "doctests" => "Documenter")
+
+# Arguments name the files to run: `Pkg.test(test_args=["kernel", "graphs"])`.
+@testset verbose = true "UDLBridge" begin
+    @testset "$file" for file in (isempty(ARGS) ? FILES : ARGS)
+        package = get(NEEDS, file, nothing)
+        if package === nothing || Base.identify_package(package) !== nothing
+            include("$file.jl")
+        else
+            @info("not run: $file, for want of $package")
+        end
     end
 end
