@@ -1,4 +1,4 @@
-"""Pages that stand elsewhere in the repository, with what they link to; formulas of notebooks, without the network."""
+"""Pages that stand elsewhere or are made of docstrings of Julia; formulas of notebooks, without the network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import julia_reference
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -29,6 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if path.is_file() and path.suffix in SUFFIXES:
                 place = path.relative_to(TOP).as_posix()
                 files.append(File(place, str(TOP), config.site_dir, config.use_directory_urls))
+    files.append(File.generated(config, "julia/reference.md", content=julia_reference.page()))
     return files
 
 
