@@ -148,13 +148,20 @@ class NarrowProducts(ReferenceBackend):
 
 
 class PullsTheMean(ReferenceBackend):
-    def pull(self, model: ub.Model, x: np.ndarray, cotangents: np.ndarray) -> dict[str, np.ndarray]:
+    def pull(
+        self, model: ub.Model, x: np.ndarray, cotangents: np.ndarray, device: str | None = None
+    ) -> dict[str, np.ndarray]:
         return {name: value / len(x) for name, value in super().pull(model, x, cotangents).items()}
 
 
 class PushesEverything(ReferenceBackend):
     def push(
-        self, model: ub.Model, x: np.ndarray, direction: Mapping[str, np.ndarray], cotangents: np.ndarray
+        self,
+        model: ub.Model,
+        x: np.ndarray,
+        direction: Mapping[str, np.ndarray],
+        cotangents: np.ndarray,
+        device: str | None = None,
     ) -> np.ndarray:
         return super().push(model, x, direction, np.ones_like(cotangents))
 

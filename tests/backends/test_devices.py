@@ -14,6 +14,7 @@ from helpers import assert_within_budget, random_model, samples
 from modules import Recurrent, ResNet, Tied, UNet, Vision
 from udlbridge import errors
 from udlbridge.kernels import planning
+from udlbridge.predict.classification import predicted_outputs
 
 torch = pytest.importorskip("torch")
 MODEL = random_model([5, 7, 3], ["tanh", "identity"]).astype("float32")  # MPS has no float64
@@ -61,6 +62,19 @@ def test_training(device: str) -> None:
         np.testing.assert_allclose(runs[1].model.params[name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_operators(device: str) -> None:
+    """Products, spectra, and what is predicted with a kernel, on the GPU as on the CPU."""
+    operator = ub.ntk_operator(MODEL, X, backend="torch", device=device)
+    kernel = ub.ntk(MODEL, X, backend="reference")
+    assert_within_budget(operator @ np.eye(21, dtype="float32"), kernel)
+    for dense_limit in (0, 1 << 20):
+        found = ub.spectrum(MODEL, x=X, k=2, backend="torch", device=device, dense_limit=dense_limit, progress=False)
+        np.testing.assert_allclose(found.eigenvalues[-2:], np.linalg.eigvalsh(kernel)[-2:], rtol=1e-5)
+    coefficients = np.ones((21, 1))
+    found = predicted_outputs(MODEL, X[:5], X, coefficients, outputs="trace", backend="torch", device=device)
+    np.testing.assert_allclose(found, kernel[:5] @ coefficients, rtol=1e-4)
+
+
 MODULES: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[], torch.Tensor]]] = {
     "ResNet": (lambda: ResNet(4, (1, 1), 3, 3), lambda: torch.randn(7, 3, 8, 8)),
     "Vision": (Vision, lambda: torch.randn(7, 2, 6, 6)),
@@ -90,6 +104,17 @@ def test_kernels_of_modules(device: str, module_and_samples: tuple[torch.nn.Modu
     np.testing.assert_allclose(ub.ntk(there, x, method=method, device="cpu"), expected, rtol=0, atol=2e-5 * scale)
     assert {value.device.type for value in there.parameters()} == {device}
     assert {value.device.type for value in module.parameters()} == {"cpu"}
+
+
+def test_operators_of_modules(device: str, module_and_samples: tuple[torch.nn.Module, torch.Tensor]) -> None:
+    """Where the module is, and where it is told to."""
+    module, x = module_and_samples
+    there = copy.deepcopy(module).to(device)
+    kernel = ub.ntk(module, x, method="plain")
+    block = np.eye(len(kernel), dtype="float32")
+    for network, where in ((module, device), (there, None), (there, "cpu")):
+        found = ub.ntk_operator(network, x, device=where) @ block
+        np.testing.assert_allclose(found, kernel, rtol=0, atol=2e-5 * np.abs(kernel).max())
 
 
 def test_functions_of_modules(device: str, module_and_samples: tuple[torch.nn.Module, torch.Tensor]) -> None:
@@ -156,13 +181,20 @@ def test_a_device_by_its_number_is_the_device(tmp_path: Path) -> None:
         assert_within_budget(ub.ntk(MODEL, X, outputs=outputs, backend="torch", device="cpu:0"), expected)
     store = ub.compute_kernel(MODEL, X, tmp_path / "K.zarr", backend="torch", device="cpu:0")
     assert store.manifest["device"] == "cpu:0"
+    operator = ub.ntk_operator(MODEL, X, outputs=0, backend="torch", device="cpu:0")
+    assert_within_budget(operator @ np.eye(21, dtype="float32"), ub.ntk(MODEL, X, outputs=0, backend="torch"))
 
 
 @pytest.mark.parametrize("name", [name for name, there in PRESENT.items() if not there])
 def test_a_device_that_is_not_there(name: str, tmp_path: Path) -> None:
-    y = np.zeros((21, 3), "float32")
+    y, digits = np.zeros((21, 3), "float32"), (X, np.arange(21) % 3)
     for act in (
         lambda: ub.ntk(MODEL, X, backend="torch", device=name),
+        lambda: ub.plan(MODEL, 9, backend="torch", device=name),
+        lambda: ub.ntk_operator(MODEL, X, backend="torch", device=name),
+        lambda: ub.spectrum(MODEL, x=X, backend="torch", device=name),
+        # Before the engines that know no such device train.
+        lambda: ub.study_alignment(digits, digits, backends="reference,torch", device=name, epochs=10**6),
         lambda: ub.compute_kernel(MODEL, X, tmp_path / "K.zarr", backend="torch", device=name),
         lambda: ub.train(MODEL, X, y, epochs=1, loss="mse", backend="torch", device=name),
     ):

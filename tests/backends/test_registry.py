@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from helpers import random_model, samples
 from udlbridge import backends, errors
 from udlbridge.backends.reference import ReferenceEngine
 from udlbridge.kernels.request import checked_engine
+from udlbridge.predict.classification import predicted_outputs
 
 MODEL = random_model([3, 4, 2], ["tanh", "identity"])
 X = samples(MODEL, 5)
@@ -172,16 +175,42 @@ def test_a_device_of_another_kind(backend: str, device: Any, words: str) -> None
 
 def test_every_public_door_refuses_a_device_that_the_engine_does_not_know(tmp_path: Path) -> None:
     store = ub.compute_kernel(MODEL, X, tmp_path / "K.zarr", backend="reference")
-    y = X[:, :2]
+    y, digits = X[:, :2], (X, np.arange(len(X)))
     for act in (
         lambda: ub.ntk(MODEL, X, backend="reference", device="cuda"),
         lambda: ub.compute_kernel(MODEL, X, tmp_path / "other.zarr", backend="reference", device="cuda"),
         lambda: store.append(X, device="cuda"),
         lambda: store.repair(device="cuda"),
         lambda: ub.train(MODEL, X, y, epochs=1, loss="mse", backend="reference", device="cuda"),
+        lambda: ub.plan(MODEL, 9, backend="reference", device="cuda", calibrate=False),
+        lambda: ub.ntk_operator(MODEL, X, backend="reference", device="cuda"),
+        lambda: ub.spectrum(MODEL, x=X, backend="reference", device="cuda"),
+        lambda: predicted_outputs(MODEL, X, X, y, outputs=0, backend="reference", device="cuda"),
+        lambda: ub.study_alignment(digits, digits, backends=["reference"], device="cuda", progress=False),
     ):
         with pytest.raises(errors.OptionError, match=r"device='cuda' with backend='reference'"):
             act()
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_torch_is_imported_without_looking_for_garbage(collecting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    during: list[bool] = []
+
+    class Seen(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            during.append(gc.isenabled())
+            return dict
+
+    module = "udlbridge.backends.pytorch.engine"
+    monkeypatch.setitem(sys.modules, module, Seen(module))
+    before = gc.isenabled()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        backends.engine("torch").load()
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert set(during) == {False}
 
 
 def test_facts_and_plans_start_nothing() -> None:

@@ -237,6 +237,19 @@ def test_spectrum_exits_with_1_for_what_is_no_kernel(tmp_path: Path) -> None:
     assert "is not a .npy file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--outputs", "0"), ("--device", "cpu"), ("--n", "3"), ("--cast",), ("--model", "lenet5"), ("--shape", "3")],
+)
+def test_a_spectrum_of_a_file_takes_no_options_of_networks(tmp_path: Path, words: tuple[str, ...]) -> None:
+    target = tmp_path / "k.npy"
+    np.save(target, np.eye(3))
+    done = udlbridge("spectrum", target, *words)
+    assert done.returncode == 2
+    assert f"{words[0]} is for kernels of a network" in done.stderr
+    assert udlbridge("spectrum", target, "--seed", "1", "--rank", "3", "--quiet").returncode == 0
+
+
 def test_a_kernel_is_planned_for_an_engine_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     from udlbridge.backends.engine import Availability
     from udlbridge.backends.julia import runtime

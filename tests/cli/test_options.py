@@ -19,10 +19,10 @@ WANTED = {
     "store verify": "json force quiet device",
     "store repair": "json force quiet device",
     "store append": "json force quiet device samples cast",
-    "align": "json force quiet report plot seed data samples labels cast",
+    "align": "json force quiet device report plot seed data samples labels cast",
     "convert": "json force",
-    "spectrum": "json force quiet report seed data samples cast",
-    "predict": "json force quiet report seed data samples labels cast",
+    "spectrum": "json force quiet device report seed data samples cast",
+    "predict": "json force quiet device report seed data samples labels cast",
     "practicals": "json force",
     "practicals run": "json force report plot data",
     "practicals table": "json force data",
@@ -52,12 +52,36 @@ def _commands(parent: click.Command, words: tuple[str, ...] = ()) -> Iterator[tu
             yield from _commands(found, (*words, name))
 
 
+def _options(command: click.Command) -> set[str]:
+    return {option.removeprefix("--") for param in command.params for option in param.opts}
+
+
 def test_every_command_has_the_options_that_apply_to_it() -> None:
-    found = {
-        name: {opt.removeprefix("--") for param in command.params for opt in param.opts} & NAMES
-        for name, command in _commands(group)
-    }
+    found = {name: _options(command) & NAMES for name, command in _commands(group)}
     assert found == {name: set(options.split()) for name, options in WANTED.items()}
+
+
+ON_THE_CPU = {
+    "reproduce": "compares engines on the same machine with what was recorded there",
+    "check": "compares engines with one another; a module computes where its function puts it",
+    "practicals run": "figures are those of the CPU",
+    "practicals table": "figures are those of the CPU",
+}
+"""Commands that compute with engines and have no --device, and why."""
+
+WRITTEN = {"json", "report", "plot", "out"}
+"""Options that name what is written anew."""
+
+
+def test_what_follows_from_other_options() -> None:
+    """A new command that computes has --device, one that writes has --force, and one that may take long, --quiet."""
+    for name, command in _commands(group):
+        options = _options(command)
+        assert ("device" in options) == ("backend" in options and name not in ON_THE_CPU), name
+        assert "force" in options or not options & WRITTEN, name
+        assert "quiet" in options or not options & {"memory", "device"}, name
+        assert "json" in options or not options & {"report", "backend", "force"}, name
+        assert {"seed", "samples"} <= options or "model" not in options or name.startswith("store "), name
 
 
 @pytest.mark.usefixtures("julia_nowhere")

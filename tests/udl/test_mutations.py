@@ -180,11 +180,11 @@ class Mutant:
         self._engine.fill(replace(job, model=self._mutation.model(job.model)), left, rows, right, cols, out, **options)
         out[...] = self._mutation.result([out])[0]
 
-    def pull(self, model: Model, x: np.ndarray, cotangents: np.ndarray) -> dict[str, np.ndarray]:
-        return self._named(self._engine.pull(self._mutation.model(model), x, cotangents))
+    def pull(self, model: Model, *rest: Any) -> dict[str, np.ndarray]:
+        return self._named(self._engine.pull(self._mutation.model(model), *rest))
 
-    def push(self, model: Model, x: np.ndarray, direction: Any, cotangents: np.ndarray) -> np.ndarray:
-        return self._mutation.result([self._engine.push(self._mutation.model(model), x, direction, cotangents)])[0]
+    def push(self, model: Model, *rest: Any) -> np.ndarray:
+        return self._mutation.result([self._engine.push(self._mutation.model(model), *rest)])[0]
 
     def loss_gradient(self, model: Model, *rest: Any) -> tuple[float, dict[str, np.ndarray]]:
         loss, blocks = self._engine.loss_gradient(self._mutation.model(model), *rest)

@@ -50,6 +50,7 @@ def spectrum(
     params: Selection = None,
     backend: EngineWord | None = None,
     threads: int | None = None,
+    device: Any = None,
     progress: bool | None = None,
     output: Any = None,
 ) -> Spectrum:
@@ -85,13 +86,14 @@ def spectrum(
         params: of the model: which parameters the kernel sums over, as for `udlbridge.ntk`.
         backend: for the model, as for `udlbridge.outputs`.
         threads: for the BLAS, and for the block rows of a store; None leaves it alone.
+        device: of the model: where torch computes its kernel, as for `udlbridge.ntk`; eigenvalues are the CPU's work.
         progress: tell of the products of a partial spectrum; None means: if standard error is a terminal.
         output: of a module, as for `udlbridge.as_network`.
 
     Raises:
         ShapeError: if it is not square.
         InputError: if it is empty, not finite, not real, or not symmetric.
-        OptionError: an impossible option; `x` or `params` without a model, or a model without `x`.
+        OptionError: an impossible option; `x`, `params` or `device` without a model, or a model without `x`.
         ParameterError: a pattern in `params` that matches nothing.
         OutputsError: for a model and a reduction that does not give an (n, n) matrix.
         NumericalError: an eigenvalue is too large for float64.
@@ -111,12 +113,16 @@ def spectrum(
     threads = thread_count(threads)
     bound: int | None
     if isinstance(kernel, Model | ForeignNetwork) or is_module(kernel) or is_julia(kernel):
-        kernel, bound = _of_model(as_network(kernel, output=output), x, outputs, params, backend, dense_limit, threads)
-    elif x is not None or params is not None or output is not None:
-        word = "x=" if x is not None else "params=" if params is not None else "output="
+        network = as_network(kernel, output=output)
+        kernel, bound = _of_model(network, x, outputs, params, backend, dense_limit, threads, device)
+    elif others := [
+        word
+        for word, given in (("x=", x), ("params=", params), ("device=", device), ("output=", output))
+        if given is not None
+    ]:
         raise OptionError(
-            f"{word} with a kernel of type {type(kernel).__name__}",
-            allowed="x=, params= and output= with a network alone",
+            f"{others[0]} with a kernel of type {type(kernel).__name__}",
+            allowed="x=, params=, device= and output= with a network alone",
             remedy="leave them out where the kernel is there already",
         )
     else:
@@ -225,6 +231,7 @@ def _of_model(
     backend: EngineWord | None,
     dense_limit: int,
     threads: int | None,
+    device: Any,
 ) -> tuple[object, int]:
     """The kernel of a model where LAPACK takes it, else the operator; and the bound of its rank."""
     from udlbridge.kernels.ntk import ntk
@@ -232,9 +239,12 @@ def _of_model(
 
     if x is None:
         raise OptionError("a Model without samples", allowed="spectrum(model, x=samples)", remedy="give x=")
-    operator = ntk_operator(model, x, outputs=outputs, params=params, backend=backend, threads=threads)
+    options: dict[str, Any] = {
+        "outputs": outputs, "params": params, "backend": backend, "threads": threads, "device": device,
+    }  # fmt: skip
+    operator = ntk_operator(model, x, **options)
     if fits_lapack(operator.shape[0], dense_limit):
-        return ntk(model, x, outputs=outputs, params=params, backend=backend, threads=threads), operator.rank_bound
+        return ntk(model, x, **options), operator.rank_bound
     return operator, operator.rank_bound
 
 

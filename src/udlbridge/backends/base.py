@@ -105,9 +105,17 @@ class Backend(ABC, Generic[F]):
         needed: an engine may leave it undefined.
         """
 
+    def check_device(self, device: str) -> None:
+        """Raise `OptionError` for a device of a kind that the engine knows (`Engine.devices`) and that is not here."""
+
     @abstractmethod
-    def pull(self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
-        """J' c = sum_i J_i' c_i, an array of every parameter's own shape by name; no Jacobian is formed."""
+    def pull(
+        self, model: Model, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """J' c = sum_i J_i' c_i, an array of every parameter's own shape by name; no Jacobian is formed.
+
+        `device` is of a kind that the engine knows; None is where the network is.
+        """
 
     @abstractmethod
     def push(
@@ -116,6 +124,7 @@ class Backend(ABC, Generic[F]):
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
+        device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """<c_i, (J w)_i> for every sample, w being a direction in parameter space by name; the transpose of `pull`.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import backends_option, data_option, engines, quiet_option
+from udlbridge.cli.common import backends_option, data_option, device_option, engines, quiet_option
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array, read_labels
 from udlbridge.cli.samples import cast_option, fitted, halves, labels_option
@@ -60,6 +60,7 @@ PICTURE = "alignment.png"
     help="Initial weights: as PyTorch draws them, or Glorot-uniform with biases of zero.",
 )
 @backends_option
+@device_option
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option(
     "--write",
@@ -98,6 +99,7 @@ def command(
     seed: int,
     init: str,
     backend: str,
+    device: str | None,
     dtype: DtypeWord,
     page: Path | None,
     n: int | None,
@@ -129,7 +131,7 @@ def command(
     names, skipped = engines(backend)
     settings: dict[str, Any] = {
         "width": width, "batch_size": batch_size, "seed": seed, "init": init, "model": model,
-        "progress": False if quiet else None,
+        "progress": False if quiet else None, "device": device,
     }  # fmt: skip
     study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
     report(str(study), json_file)

@@ -43,6 +43,14 @@ params_option = click.option(
 )
 
 
+device_option = click.option(
+    "--device",
+    default=None,
+    metavar="NAME",
+    help="Where torch computes: cpu, cuda, mps.  [default: where the module is, or cpu]",
+)
+
+
 def completed_engines(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
     """Names of engines, after those that stand there already."""
     from udlbridge import backends

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import backend_option, outputs_option, params_option, quiet_option, resumable, selection
+from udlbridge.cli.common import (
+    backend_option,
+    device_option,
+    outputs_option,
+    params_option,
+    quiet_option,
+    resumable,
+    selection,
+)
 from udlbridge.cli.executors import check_executor, executor_options, opened
 from udlbridge.cli.networks import (
     dtype_option,
@@ -69,12 +77,7 @@ SHOWN = 200
 )
 @click.option("--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory.")
 @click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS.")
-@click.option(
-    "--device",
-    default=None,
-    metavar="NAME",
-    help="Where torch computes: cpu, cuda, mps.  [default: where the module is, or cpu]",
-)
+@device_option
 @click.option(
     "--storage", default=None, metavar="DTYPE", help="How a store keeps entries: float32, float64, float16, bfloat16."
 )
@@ -135,6 +138,7 @@ def command(
         "method": method,
         "memory": memory,
         "threads": threads,
+        "device": device,
     }
     if only_plan:
         from udlbridge import backends
@@ -183,7 +187,7 @@ def command(
         if likely is not None and not named and columns is None:  # before so many samples are made
             check_fits(model, likely, (sample_options.count, sample_options.count), outputs, target)
         x = checked_samples(model, sample_options.of(model))
-        options = {**shared, "device": device, "progress": progress}
+        options = {**shared, "progress": progress}
         if columns is not None:
             options["x2"] = checked_samples(model, read(columns, model, cast=sample_options.cast), "x2")
         check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)
@@ -213,7 +217,6 @@ def command(
             target,
             **{**shared, "threads": own},
             executor=executor,
-            device=device,
             storage=storage,
             resume=resume,
             overwrite=forced(),

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import backend_option, data_option, outputs_option, quiet_option, resumable
+from udlbridge.cli.common import (
+    backend_option,
+    data_option,
+    device_option,
+    outputs_option,
+    quiet_option,
+    resumable,
+)
 from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
@@ -59,6 +66,7 @@ USUAL = 1000
 @seed_option
 @outputs_option
 @backend_option()
+@device_option
 @dtype_option
 @click.option(
     "--diag-reg",
@@ -107,6 +115,7 @@ def command(
     seed: int,
     outputs: Outputs,
     backend: EngineWord | None,
+    device: str | None,
     dtype: str | None,
     diag_reg: float,
     tolerance: float,
@@ -152,15 +161,14 @@ def command(
         )
         n, m = len(x), len(x_test)
     progress = False if quiet else None
+    shared: dict[str, Any] = {"outputs": outputs, "backend": backend, "device": device}
     start = time.perf_counter()
     kernel: Any
     if target is None:
-        kernel = ntk_operator(model, x, outputs=outputs, backend=backend)
+        kernel = ntk_operator(model, x, **shared)
     else:
         with resumable("the tiles that are finished stay: go on with the same command"):
-            kernel = compute_kernel(
-                model, x, target, outputs=outputs, backend=backend, memory=memory, resume=True, progress=progress
-            )
+            kernel = compute_kernel(model, x, target, **shared, memory=memory, resume=True, progress=progress)
     prepared = time.perf_counter() - start
     advice = "add --state FILE to be able to go on" if state is None else "go on with the same command"
     with resumable(advice):
@@ -169,7 +177,7 @@ def command(
             state=state, progress=progress,
         )  # fmt: skip
     solved = time.perf_counter() - start - prepared
-    scores = predicted_outputs(model, x_test, x, found.coefficients, outputs=outputs, backend=backend, memory=memory)
+    scores = predicted_outputs(model, x_test, x, found.coefficients, **shared, memory=memory)
     wrong = float(np.mean(scores.argmax(axis=1) != test_labels))
     seconds = time.perf_counter() - start
     text = (

@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from udlbridge.cli.common import backend_option, outputs_option, params_option, quiet_option, selection
+from udlbridge.cli.common import (
+    backend_option,
+    device_option,
+    outputs_option,
+    params_option,
+    quiet_option,
+    selection,
+)
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
@@ -23,6 +31,12 @@ if TYPE_CHECKING:
     from udlbridge.backends.reduction import Outputs
     from udlbridge.words import EngineWord
 
+OF_A_KERNEL = {
+    "--k", "--rank", "--dense-limit", "--max-products", "--seed", "--threads",
+    "--quiet", "--json", "--report", "--force",
+}  # fmt: skip
+"""Options that say something of KERNEL_FILE too; the others say which kernel is computed."""
+
 
 @click.command(
     short_help="Find eigenvalues, and whether a kernel is PSD.",
@@ -35,6 +49,7 @@ if TYPE_CHECKING:
 @outputs_option
 @params_option
 @backend_option()
+@device_option
 @dtype_option
 @click.option(
     "--k", default=20, show_default=True, metavar="NUMBER", help="Largest eigenvalues, where not all are computed."
@@ -68,6 +83,7 @@ def command(
     outputs: Outputs,
     params: tuple[str, ...],
     backend: EngineWord | None,
+    device: str | None,
     dtype: str | None,
     k: int,
     rank: int | None,
@@ -97,6 +113,8 @@ def command(
         "threads": threads,
         "progress": False if quiet else None,
     }
+    if kernel_file is not None:
+        _check_options()
     if kernel_file is None:
         model = load_model(model_name, dtype, output, seed or 0)
         result = spectrum(
@@ -105,6 +123,7 @@ def command(
             outputs=outputs,
             params=selection(params),
             backend=backend,
+            device=device,
             **options,
         )
     elif kernel_file.is_dir():
@@ -127,3 +146,14 @@ def command(
     if json_file is not None:
         write_json(result.to_dict(), json_file)
     return 0 if result.verdict in (PSD, ROUNDING) else 1
+
+
+def _check_options() -> None:
+    """Refuse options of a network beside KERNEL_FILE, which would change nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and isinstance(option, click.Option) and OF_A_KERNEL.isdisjoint(option.opts):
+            raise click.UsageError(
+                f"{option.opts[0]} is for kernels of a network, and KERNEL_FILE holds one: leave one out"
+            )

@@ -45,7 +45,8 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         self._x = x
         self._engine = backends.get(request.backend)
         self._batch = batch
-        self._threads = request.threads
+        self._threads, self._device = request.threads, request.device
+        self._engine.check_device(request.device)
 
     @property
     def samples(self) -> np.ndarray:
@@ -58,6 +59,11 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
     def backend(self) -> EngineName:
         """The name of the engine."""
         return self._engine.name
+
+    @property
+    def device(self) -> str:
+        """Where torch computes."""
+        return self._device
 
     def astype(self, dtype: DtypeWord) -> NTKOperator:
         """The operator of the same network and samples, converted to "float32" or "float64"; itself, if they are that.
@@ -75,6 +81,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
             backend=self._engine.name,
             batch=self._batch,
             threads=self._threads,
+            device=self._device,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,14 +149,14 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
             # No step along the parameters that do not count.
             total = {name: np.zeros(shape) for name, shape in self.model.param_shapes().items()}
             for rows in self._batches():
-                pulled = self._engine.pull(self.model, self._x[rows], weights[rows, None] * seed)
+                pulled = self._engine.pull(self.model, self._x[rows], weights[rows, None] * seed, self._device)
                 for name in self.params:
                     total[name] += pulled[name]
             direction = {name: value.astype(self.dtype) for name, value in total.items()}
             for rows in self._batches():
                 x = self._x[rows]
                 spread = np.repeat(seed[None], len(x), axis=0)
-                result[rows] += self._engine.push(self.model, x, direction, spread)
+                result[rows] += self._engine.push(self.model, x, direction, spread, self._device)
         product = (self.reduction.scale * result).astype(self.dtype)
         if np.isfinite(weights).all():  # other vectors have no finite product
             check_finite(product, "K v", (0,))
@@ -185,6 +192,7 @@ def ntk_operator(
     backend: EngineWord | None = None,
     batch: int = BATCH,
     threads: int | None = None,
+    device: Any = None,
     output: Any = None,
 ) -> NTKOperator:
     """The empirical neural tangent kernel as a scipy LinearOperator (n, n) that is never formed.
@@ -202,6 +210,7 @@ def ntk_operator(
         params, backend: as for `udlbridge.ntk`.
         batch: how many samples an engine gets at a time; it bounds the memory.
         threads: for the engine's BLAS; None leaves it alone.
+        device: where torch computes, as for `udlbridge.ntk`.
         output: of a module, as for `udlbridge.as_network`.
 
     Returns:
@@ -220,7 +229,9 @@ def ntk_operator(
     """
     model = as_network(model, output=output)
     data = checked_samples(model, x)
-    request = kernel_request(model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads)
+    request = kernel_request(
+        model, data.shape[1:], outputs=outputs, params=params, backend=backend, threads=threads, device=device
+    )
     check_matrix(request.reduction)
     if isinstance(model, ForeignNetwork):
         model.check_derivatives(request.parameters)

@@ -46,6 +46,7 @@ def plan(
     method: MethodWord = "auto",
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
+    device: Any = None,
     calibrate: bool = True,
     output: Any = None,
 ) -> Plan:
@@ -58,7 +59,7 @@ def plan(
         sample_shape: shape of one sample; None means the one that the layers need, where they say so. A module is tried
             on random numbers of that shape, or where it does not take these, on tokens; what `as_network`
             gave needs none once samples came to it, which may be several inputs.
-        outputs, params, backend, method, threads: as for `ntk`.
+        outputs, params, backend, method, threads, device: as for `ntk`.
         memory: bound of the working memory, as "2GB".
         calibrate: compute for about two seconds to predict the time. Without it the engine need not be here.
         output: of a module, as for `as_network`.
@@ -90,8 +91,9 @@ def plan(
     if isinstance(model, ForeignNetwork) and model.sample_shape != shape:
         random_batch(model, shape, 3)  # it shows on samples what it does
     request = kernel_request(
-        model, shape, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads
-    )
+        model, shape, outputs=outputs, params=params, backend=backend, method=method, memory=memory, threads=threads,
+        device=device,
+    )  # fmt: skip
     result = make_plan(request, n, m)
     return calibrated(request, result) if checked_flag("calibrate", calibrate) else result
 

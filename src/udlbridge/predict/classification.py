@@ -47,11 +47,12 @@ def predicted_outputs(
     outputs: Outputs,
     backend: EngineWord | None = None,
     memory: int | str = "2GB",
+    device: Any = None,
 ) -> Float[np.ndarray, "m outputs"]:
     """K(x_test, x_train) c, some test samples at a time; the kernel of all is never held.
 
     Args:
-        model, x_test, x_train, outputs, backend, memory: as for `udlbridge.ntk`.
+        model, x_test, x_train, outputs, backend, memory, device: as for `udlbridge.ntk`.
         coefficients: what `solve` found for the training samples.
 
     Raises:
@@ -59,11 +60,12 @@ def predicted_outputs(
     """
 
     network = as_network(model)
+    options: dict[str, Any] = {"outputs": outputs, "backend": backend, "memory": memory, "device": device}
     samples = checked_samples(network, x_test, "x_test")
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(samples), ROWS):
             rows: Any = samples[start : start + ROWS]
-            yield ntk(network, rows, x_train, outputs=outputs, backend=backend, memory=memory) @ coefficients
+            yield ntk(network, rows, x_train, **options) @ coefficients
 
     return np.concatenate(list(blocks()))

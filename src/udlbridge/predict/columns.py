@@ -56,8 +56,7 @@ def kernel_columns(kernel: Any, indices: Int[np.ndarray, " r"]) -> Float[np.ndar
     A store computes them anew from its network and samples: reading them would take all of its tiles.
     """
     if isinstance(kernel, NTKOperator):
-        x, outputs, params = kernel.samples, kernel.reduction.outputs, list(kernel.params)
-        found = ntk(kernel.model, x, x[indices], outputs=outputs, params=params, backend=kernel.backend)
+        found = ntk(kernel.model, kernel.samples, kernel.samples[indices], **_options(kernel))
         return found.astype(np.float64, copy=False)
     if callable(getattr(kernel, "columns", None)):
         return np.asarray(kernel.columns(indices), dtype=np.float64)
@@ -79,7 +78,16 @@ def _diagonal_blocks(kernel: Any) -> Iterator[np.ndarray]:
     for start in range(0, kernel.shape[0], BLOCK):
         rows = slice(start, min(start + BLOCK, kernel.shape[0]))
         if isinstance(kernel, NTKOperator):
-            x, outputs, params = kernel.samples[rows], kernel.reduction.outputs, list(kernel.params)
-            yield ntk(kernel.model, x, outputs=outputs, params=params, backend=kernel.backend)
+            yield ntk(kernel.model, kernel.samples[rows], **_options(kernel))
         else:
             yield np.asarray(kernel[rows, rows])
+
+
+def _options(kernel: NTKOperator) -> dict[str, Any]:
+    """What `ntk` is told to compute entries of the same kernel in the same place."""
+    return {
+        "outputs": kernel.reduction.outputs,
+        "params": list(kernel.params),
+        "backend": kernel.backend,
+        "device": kernel.device,
+    }

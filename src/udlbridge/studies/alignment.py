@@ -20,14 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from udlbridge.analysis.labels import label_kernel
 from udlbridge.arrays import as_array
-from udlbridge.backends import selected
+from udlbridge.backends import checked_device, engine, get, selected
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.kernels.derivatives import outputs
+from udlbridge.kernels.request import device_name
 from udlbridge.networks.init import torch_default
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
@@ -56,6 +58,7 @@ def study_alignment(
     model: Model | None = None,
     progress: bool | None = None,
     threads: int | None = None,
+    device: Any = None,
 ) -> AlignmentStudy:
     """Train the regular and the slow model on every engine, and measure both after every epoch.
 
@@ -71,6 +74,7 @@ def study_alignment(
         model: where to start, with one output for each digit; its features are those before the last layer, and the
             slow model is slow in layer 0. None takes `models.hidden_relu(width)` with weights as `init` says.
         progress, threads: as for `udlbridge.train`.
+        device: where the engines compute that know such devices, as "cuda" in torch; the others stay on the CPU.
 
     Returns:
         The runs, with tables for people and for JSON.
@@ -78,8 +82,8 @@ def study_alignment(
     Raises:
         InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
         ShapeError: digits that are not one whole number for each image.
-        OptionError: no engine was named, an impossible number, or a model with another readout, a single layer or a
-            Softmax at its end.
+        OptionError: no engine was named, an impossible number, a device that no engine named knows or that is not
+            here, or a model with another readout, a single layer or a Softmax at its end.
         As `udlbridge.train`.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
@@ -93,6 +97,7 @@ def study_alignment(
     if not backends:
         raise OptionError("no backend", allowed="at least one", remedy="name one")
     names = selected(backends) if isinstance(backends, str) else list(dict.fromkeys(backends))
+    devices = _devices(names, device)
     width, batch_size = checked_count("width", width, 1), checked_count("batch_size", batch_size, 1)
     epochs, seed = checked_count("epochs", epochs, 0), checked_count("seed", seed, 0)
     x, y = _labelled(train_data, "training")
@@ -130,9 +135,10 @@ def study_alignment(
             # A part of an epoch is in its order already.
             orders=None if batches is None else np.arange(len(indices))[None],
             validation=(x_test, y_test),
-            callbacks=[probe],
+            callbacks=[replace(probe, device=devices[backend])],
             progress=progress,
             threads=threads,
+            device=devices[backend],
         )
         for backend in names
         for variant, rates in VARIANTS.items()
@@ -142,6 +148,17 @@ def study_alignment(
     return AlignmentStudy(
         tuple(map(int, digits)), len(x), len(x_test), _architecture(start, shapes), math.prod(shapes[-2]), runs
     )
+
+
+def _devices(names: Sequence[EngineWord], device: Any) -> dict[EngineWord, str | None]:
+    """Where each engine computes, found out before the first of them trains for minutes. Raises `OptionError`."""
+    if device is None:
+        return dict.fromkeys(names)
+    where = device_name(device)
+    knowing = [name for name in names if str(where).split(":")[0] in engine(name).devices]
+    for name in knowing or names[:1]:
+        get(name).check_device(checked_device(name, where))
+    return {name: where if name in knowing else None for name in names}
 
 
 def _start(width: int, classes: int, seed: int, init: str, dtype: DtypeWord) -> Model:

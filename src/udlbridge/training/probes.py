@@ -67,6 +67,7 @@ class Probe:
         layer: whose features; -2 is what a linear readout sees.
         outputs: the reduction of the neural tangent kernel; one that gives (n, n).
         name: the key in `TrainingRun.records`.
+        device: where torch computes the neural tangent kernel, as for `udlbridge.ntk`.
 
     Raises:
         OptionError: a quantity that does not exist, an alignment without a target, or a number that is not a whole one.
@@ -88,6 +89,7 @@ class Probe:
     layer: int = -2
     outputs: Outputs = "trace"
     name: str = "probe"
+    device: Any = None
 
     def __post_init__(self) -> None:
         # A file of the run holds these as JSON, which knows Python's numbers alone.
@@ -160,4 +162,4 @@ class Probe:
         return measure
 
     def _ntk(self, model: Model, backend: EngineWord) -> np.ndarray:
-        return ntk(model, self.x, outputs=self.outputs, backend=backend)
+        return ntk(model, self.x, outputs=self.outputs, backend=backend, device=self.device)

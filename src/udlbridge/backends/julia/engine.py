@@ -148,7 +148,9 @@ class JuliaBackend(Backend[Any]):
         """`Flux.setup` and Optimisers.jl."""
         return JuliaTraining(self, job, x, y, state)
 
-    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(
+        self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
+    ) -> dict[str, np.ndarray]:
         """One Zygote pullback of the batch."""
         pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
         return {name: to_numpy(value) for name, value in zip(model.params, pulled, strict=True)}
@@ -159,6 +161,7 @@ class JuliaBackend(Backend[Any]):
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
+        device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """One forward pass of tangents for chains of Dense layers; else one Zygote pullback per sample."""
         moves = [direction[name].T for name in model.params]

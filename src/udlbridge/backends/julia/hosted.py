@@ -86,7 +86,9 @@ class HostedJulia(Backend[Held]):
         """A training that stays at the host."""
         return HostedTraining(self._host, Held(self._host, self._host.call("training", job, x, y, state)))
 
-    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(
+        self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
+    ) -> dict[str, np.ndarray]:
         """J' c by name."""
         return self._host.call("pull", model, x, cotangents)
 
@@ -96,6 +98,7 @@ class HostedJulia(Backend[Held]):
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
+        device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """<c_i, (J w)_i>."""
         return self._host.call("push", model, x, direction, cotangents)

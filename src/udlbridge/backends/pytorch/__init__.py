@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from udlbridge.backends.base import Backend
@@ -44,9 +47,22 @@ class TorchEngine(Engine):
 
     def load(self) -> Backend[Any]:
         """Import torch."""
-        from udlbridge.backends.pytorch.engine import TorchBackend
+        with _without_collections():
+            from udlbridge.backends.pytorch.engine import TorchBackend
 
         return TorchBackend()
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No collection of garbage meanwhile: torch's modules make little, and looking for it is a tenth of the import."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 ENGINE = TorchEngine()

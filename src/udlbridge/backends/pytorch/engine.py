@@ -200,14 +200,21 @@ class TorchBackend(Backend[list[Summand]]):
         """torch with `count` threads."""
         return blas_threads(count)
 
+    def check_device(self, device: str) -> None:
+        """Raise `OptionError` for a device that torch does not find here."""
+        checked_device(device)
+
     @undisturbed()
-    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(
+        self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
+    ) -> dict[str, np.ndarray]:
         """One reverse pass of the batch."""
         model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         if isinstance(model, ModuleNetwork):
-            return module_engine.pull(model, x, tensor(cotangents))
-        data = tensor(x)
-        pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model), tensor(cotangents))
+            return module_engine.pull(model, x, tensor(cotangents), device)
+        where = device or "cpu"
+        data = tensor(x, where)
+        pulled = operator.pull(lambda own: evaluate(model, own, data), tensors(model, where), tensor(cotangents, where))
         return {name: array(value) for name, value in pulled.items()}
 
     @undisturbed()
@@ -217,13 +224,16 @@ class TorchBackend(Backend[list[Summand]]):
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
+        device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """One forward-mode pass of the batch."""
         model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         if isinstance(model, ModuleNetwork):
-            return module_engine.push(model, x, direction, tensor(cotangents))
-        data, moves = tensor(x), {name: tensor(value) for name, value in direction.items()}
-        pushed = operator.push(lambda own: evaluate(model, own, data), tensors(model), moves, tensor(cotangents))
+            return module_engine.push(model, x, direction, tensor(cotangents), device)
+        where = device or "cpu"
+        data, moves = tensor(x, where), {name: tensor(value, where) for name, value in direction.items()}
+        weights, counted = tensors(model, where), tensor(cotangents, where)
+        pushed = operator.push(lambda own: evaluate(model, own, data), weights, moves, counted)
         return pushed.numpy()
 
     @undisturbed()

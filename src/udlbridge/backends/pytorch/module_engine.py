@@ -77,11 +77,12 @@ def _component(function: Callable[[Tensor], Tensor], index: int) -> Callable[[Te
 
 
 @undisturbed()
-def pull(network: ModuleNetwork, x: np.ndarray, cotangents: Tensor) -> dict[str, np.ndarray]:
-    """J' c by one reverse pass of the batch."""
+def pull(network: ModuleNetwork, x: np.ndarray, cotangents: Tensor, device: str | None = None) -> dict[str, np.ndarray]:
+    """J' c by one reverse pass of the batch, where the module is unless a device is named."""
+    where = device or network.device
     with undisturbed():
-        params = {name: value.requires_grad_() for name, value in network.tensors(network.device).items()}
-        y, _ = network.evaluate(params, network.inputs(x, network.device))
+        params = {name: value.requires_grad_() for name, value in network.tensors(where).items()}
+        y, _ = network.evaluate(params, network.inputs(x, where))
         found = torch.autograd.grad(y, list(params.values()), cotangents.to(y), allow_unused=True)
     kernel = network.dtypes.kernel
     both = zip(params.items(), found, strict=True)
@@ -90,13 +91,20 @@ def pull(network: ModuleNetwork, x: np.ndarray, cotangents: Tensor) -> dict[str,
 
 
 @undisturbed()
-def push(network: ModuleNetwork, x: np.ndarray, direction: Mapping[str, np.ndarray], cotangents: Tensor) -> np.ndarray:
+def push(
+    network: ModuleNetwork,
+    x: np.ndarray,
+    direction: Mapping[str, np.ndarray],
+    cotangents: Tensor,
+    device: str | None = None,
+) -> np.ndarray:
     """<c_i, (J w)_i> for every sample: the derivative of J' c by c along w, since not all of torch goes forward.
 
     What cannot be differentiated twice is taken sample by sample.
     """
-    params, inputs = network.tensors(network.device), network.inputs(x, network.device)
-    moves = {name: tensor(np.ascontiguousarray(value), network.device) for name, value in direction.items()}
+    where = device or network.device
+    params, inputs = network.tensors(where), network.inputs(x, where)
+    moves = {name: tensor(np.ascontiguousarray(value), where) for name, value in direction.items()}
     try:
         along = _along(network, params, inputs, moves)
     except RuntimeError:

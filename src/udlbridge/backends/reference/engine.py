@@ -159,7 +159,9 @@ class ReferenceBackend(Backend[list[Summand]]):
         """NumPy's BLAS with `count` threads."""
         return numpy_blas.to(count)
 
-    def pull(self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"]) -> dict[str, np.ndarray]:
+    def pull(
+        self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
+    ) -> dict[str, np.ndarray]:
         """Per-sample gradients, summed; of a graph, one backward pass."""
         if isinstance(model, Graph):
             return graphs.pull(model, x, cotangents)
@@ -171,6 +173,7 @@ class ReferenceBackend(Backend[list[Summand]]):
         x: np.ndarray,
         direction: Mapping[str, np.ndarray],
         cotangents: Float[np.ndarray, "n outputs"],
+        device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """Per-sample gradients, multiplied with the direction; of a graph, a pass of tangents."""
         if isinstance(model, Graph):
