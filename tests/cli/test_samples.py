@@ -48,10 +48,42 @@ def test_files_of_samples(name: str) -> None:
 
 
 def test_a_parquet_file_is_a_table() -> None:
-    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
-    pandas.DataFrame(X, columns=list("abcd")).to_parquet("x.parquet")
+    pandas = pytest.importorskip("pandas", reason='the extra "parquet" is not installed')
+    pytest.importorskip("pyarrow", reason='the extra "parquet" is not installed')
+    table = pandas.DataFrame(X, columns=list("abcd"))
+    table.to_parquet("x.parquet")
     assert run("kernel", "--samples", "x.parquet", "--out", "k.npy").returncode == 0
     np.testing.assert_array_equal(np.load("k.npy"), ub.ntk(MODEL, X, backend="reference"))
+    kinds = {"words": WORDS, "categories": pandas.Categorical(WORDS), "numbers": np.arange(12) % 3}
+    for name, kind in kinds.items():
+        table.assign(kind=kind).to_parquet(f"{name}.parquet", index=False)
+        source = ("--samples", f"{name}.parquet", "--labels", f"{name}.parquet:kind")
+        done = run("predict", *source, "--json", "-", "--quiet")
+        assert done.returncode == 0, done.stderr
+        assert (json.loads(done.stdout)["train"], json.loads(done.stdout)["test"]) == (9, 3)
+    for words, said in (
+        (("words.parquet",), "column 4 is no column of numbers"),
+        (("words.parquet:kin",), "has no 'kin'.*kind"),
+    ):
+        done = run("kernel", "--samples", *words, "--out", "other.npy")
+        assert done.returncode == 2
+        assert re.search(said, done.stderr), done.stderr
+    Path("cut.parquet").write_bytes(Path("x.parquet").read_bytes()[:-20])
+    assert "not a readable Parquet file" in run("kernel", "--samples", "cut.parquet", "--out", "other.npy").stderr
+
+
+def test_a_parquet_file_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = pytest.importorskip("pandas")
+
+    def lacking(*_: object, **__: object) -> None:
+        raise ImportError("Unable to find a usable engine; tried using: 'pyarrow', 'fastparquet'.")
+
+    monkeypatch.setattr(pandas, "read_parquet", lacking)
+    Path("x.parquet").write_bytes(b"PAR1")
+    done = run("kernel", "--samples", "x.parquet", "--out", "k.npy")
+    assert done.returncode == 2
+    assert "x.parquet needs pandas and pyarrow" in done.stderr
+    assert "pip install 'udlbridge[parquet]'" in done.stderr
 
 
 def test_a_cross_kernel() -> None:

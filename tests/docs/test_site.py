@@ -76,6 +76,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 def test_functions_have_their_place(site: Path) -> None:
     assert {"udlbridge.ntk", "udlbridge.KernelStore.append"} <= Loaded((site / "api" / "kernels.html").read_text()).ids
     assert "udlbridge.Dense" in Loaded((site / "api" / "networks.html").read_text()).ids
+    assert {"UDLBridge.ntk", "UDLBridge.epoch!"} <= Loaded((site / "julia" / "reference.html").read_text()).ids
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
         raise DataError(
             f"{path} needs pandas and pyarrow",
             allowed="an installation that has both",
-            remedy="pip install pandas pyarrow",
+            remedy="pip install 'udlbridge[parquet]', or pandas and pyarrow",
         ) from error
     except Exception as error:  # a foreign reader may raise anything when a file is damaged
         raise DataError(f"{path} is not a readable Parquet file ({error})", remedy="write it again") from error
