@@ -97,3 +97,22 @@ def test_a_browser_shows_it_and_sorts_it(named: str) -> None:
     cells = [re.findall(r'data-value="([^"]*)"', row)[3] for row in first.split("</tr>")[:-1]]
     assert [float(cell) for cell in cells] == sorted(float(cell) for cell in cells)
     assert 'aria-sort="ascending"' in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium here")
+def test_long_lines_wrap(named: str) -> None:
+    """In a narrow window too, nothing but a wide table is wider than the page, and that scrolls by itself."""
+    words = ("kernel", "--model", "m.safetensors", "--samples", named, "--backend", "reference")
+    assert udlbridge(*words, "--out", "k" * 200 + ".npy", "--report", "page.html").returncode == 0
+    measure = "<script>document.title = [document.documentElement, document.querySelector('pre')]"
+    measure += ".map(part => `${part.scrollWidth} in ${part.clientWidth}`).join('; ')</script></body>"
+    page = Path("page.html")
+    page.write_text(page.read_text().replace("</body>", measure))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,800", "--dump-dom"]
+    done = subprocess.run([*command, page.resolve().as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    found = re.search(r"<title>(\d+) in (\d+); (\d+) in (\d+)</title>", done.stdout)
+    assert found is not None, done.stdout[:500]
+    whole, window, text, box = map(int, found.groups())
+    assert (whole, text) == (window, box)
+    assert 100 < box < window <= 500
