@@ -216,10 +216,15 @@ def rows(backend=None):
 # --- Pictures --------------------------------------------------------------------------------------------------------
 
 
-def plain(axis, values, title="", cmap=None):
-    axis.imshow(values, cmap=cmap)
+def plain(axis, values, title="", **settings):
+    axis.imshow(values, **settings)
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=8)
+
+
+def signed(axis, values):
+    largest = np.abs(values).max()
+    plain(axis, values, cmap=practicals.SIGNED, vmin=-largest, vmax=largest)
 
 
 def draw_cases(backend):
@@ -228,12 +233,12 @@ def draw_cases(backend):
     figure, axes = pyplot.subplots(3, len(CASES), figsize=(15, 5.4), layout="constrained")
     for column, name in zip(axes.T, CASES, strict=True):
         for axis, values in zip(column, case(name, backend), strict=True):
-            plain(axis, values[0, 0])
+            signed(axis, values[0, 0])
             axis.set_xlabel(" x ".join(map(str, values.shape)), fontsize=7)
         column[0].set_title(name, fontsize=8)
     for axis, label in zip(axes[:, 0], ("image", "loops", "engine"), strict=True):
         axis.set_ylabel(label)
-    title = "first channel of the first image, its convolution by loops, and by the engine (yellow: high, blue: low)"
+    title = "first channel of the first image, its convolution by loops, and by the engine (red: above 0)"
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -247,7 +252,7 @@ def draw_digits(backend):
     figure = pyplot.figure(figsize=(14, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
     for axis, image, digit, taken in zip(left.subplots(3, 6).flat, held_x, held_y, given, strict=False):
-        plain(axis, image[0], f"{digit}, taken for {taken}" + ("" if digit == taken else " (wrong)"), "gray_r")
+        plain(axis, image[0], f"{digit}, taken for {taken}" + ("" if digit == taken else " (wrong)"), cmap="gray_r")
     axis = right.subplots()
     for label, shares in (
         ("800 images to learn from", [e.train for e in run.errors]),
@@ -266,17 +271,17 @@ def draw_maps(backend):
 
     model, digit = short_run(backend).model, short_data()[2][:1]
     figure, axes = pyplot.subplots(4, 11, figsize=(15, 5.8), layout="constrained")
-    plain(axes[0, 0], digit[0, 0], "a digit", "gray_r")
+    plain(axes[0, 0], digit[0, 0], "a digit", cmap="gray_r")
     for layers, rows_of_axes, title in ((3, axes[1:2], "10 maps"), (7, axes[2:], "20 maps")):
         params = {name: value for name, value in model.params.items() if int(name.split(".")[0]) < layers}
         maps = ub.outputs(ub.Model(model.layers[:layers], params), digit, backend=backend)[0]
-        words = f"{title} after\nconvolution {1 if layers == 3 else 2},\npooling, relu"
+        words = f"{title} after\nconvolution {1 if layers == 3 else 2},\npooling, relu\n(yellow: high)"
         rows_of_axes[0, 0].text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
         for axis, values in zip(rows_of_axes[:, 1:].flat, maps, strict=True):
             plain(axis, values)
     for axis, kernel in zip(axes[0, 1:], model.params["0.weight"], strict=True):
-        plain(axis, kernel[0])
-    axes[0, 5].set_title("kernels of the first convolution (yellow: high, blue: low)", fontsize=8)
+        signed(axis, kernel[0])
+    axes[0, 5].set_title("kernels of the first convolution (red: above 0, blue: below)", fontsize=8)
     for axis in axes[1:, 0]:
         axis.axis("off")
     return figure

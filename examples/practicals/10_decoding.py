@@ -155,18 +155,17 @@ def draw(backend=None):
     run = trained(engine)
     logits, alphabet = next_logits(run.model, engine), corpus()[2]
     found = continuations(logits)
-    figure, (left, middle, right) = pyplot.subplots(
-        1, 3, figsize=(13, 3.4), width_ratios=(2, 2, 4), layout="constrained"
-    )
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     left.plot(run.losses)
     left.set(title=f"training, {engine}", xlabel="step", ylabel="loss (nats per character)")
     p = softmax(logits(np.array([PROMPT]))[0])
     best = np.argsort(-p)[:10]
     middle.bar([repr(alphabet[t])[1:-1].replace(" ", "\u2423") for t in best], p[best], color="#0072b2")
     middle.set(title="the next character, ten most likely", xlabel="character", ylabel="probability")
-    lines = [f"{name:<19}{''.join(alphabet[t] for t in tokens)!r}" for name, tokens in found.items()]
-    right.text(0, 1, "\n".join(lines), family="monospace", fontsize=8, va="top")
-    right.axis("off")
+    surprise = {name: -log_probability(logits, tokens) / LENGTH for name, tokens in found.items()}
+    names = sorted(surprise, key=surprise.get, reverse=True)  # the likeliest stands at the top
+    right.barh(names, [surprise[name] for name in names], color="#0072b2")
+    right.set(title="how unlikely is what each strategy says?", xlabel="nats per character")
     return figure
 
 

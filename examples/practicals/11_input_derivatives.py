@@ -102,11 +102,14 @@ def draw(backend=None):
         "d / dx1": ub.input_jacobian(model, x, backend=backend)[:, 0, 0],
         "d2 / dx1 dx2": ub.input_hessian(model, x, backend=backend)[:, 0, 0, 1],
     }
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 2.8))
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
-        figure.colorbar(axis.contourf(grid, grid, values.reshape(41, 41), 12), ax=axis)
+        largest = np.abs(values).max()
+        signed = {"levels": np.linspace(-largest, largest, 14), "cmap": practicals.SIGNED}
+        settings = {"levels": 12} if title == "output 0" else signed
+        drawn = axis.contourf(grid, grid, values.reshape(41, 41), **settings)
+        figure.colorbar(drawn, ax=axis, ticks=None if title == "output 0" else [-largest, 0, largest], format="%.3f")
         axis.set(title=title, xlabel="x1", ylabel="x2")
-    figure.tight_layout()
     return figure
 
 

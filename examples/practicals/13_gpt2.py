@@ -69,6 +69,11 @@ def said(engine):
     return {name: tokenizer.decode(tokens[len(start) :]) for name, tokens in found.items()}, found, steps
 
 
+def log_probabilities(logits, tokens, start):
+    """Of every token from the position `start` on."""
+    return [log_softmax(logits(np.array([tokens[:p]]))[0])[tokens[p]] for p in range(start, len(tokens))]
+
+
 @cache
 def small():
     """GPT-2's layers, few and narrow, with random weights; and a prompt."""
@@ -94,8 +99,7 @@ def small_rows(engine):
         for logits in (next_logits(model, e) for e in (engine, other)):
             choose = CHOICES[name](np.random.RandomState(0))
             written = decoding.generate(logits, prompt, choose, length=8)
-            positions = range(len(prompt), len(written))
-            sums.append(sum(log_softmax(logits(np.array([written[:p]]))[0])[written[p]] for p in positions))
+            sums.append(sum(log_probabilities(logits, written, len(prompt))))
         found.append(practicals.closed_form(f"random weights: {name}, log probability", sums[1], sums[0], 1e-10))
     return found
 
@@ -141,19 +145,39 @@ def report(backend=None):
     return "\n".join(lines)
 
 
+def written(engine):
+    """Which network it is, its logits, the length of the prompt, and what every strategy makes of it: tokens.
+
+    GPT-2 where it is at hand, else the small network, whose vocabulary has no 2001st token.
+    """
+    try:
+        tokens = said(engine)[1]
+        model, tokenizer = pretrained()
+        return "GPT-2", next_logits(model, engine), len(tokenizer(PROMPT)["input_ids"]), tokens
+    except (ImportError, OSError):
+        model, prompt = small()
+        logits = next_logits(model, engine)
+        found = {"beam search": list(decoding.beam_search(logits, prompt, beams=BEAMS, length=LENGTH)[0].tokens)}
+        for name, choice in CHOICES.items():
+            if name != "2001st most likely":
+                found[name] = decoding.generate(logits, prompt, choice(np.random.RandomState(0)), length=LENGTH)
+        return "a small network with random weights", logits, len(prompt), found
+
+
 def draw(backend=None):
     from matplotlib import pyplot
 
     engine = backends.get(backend).name
-    found = rows(engine)[-len(SAYS) :]
-    verdicts = [
-        "skipped here" if row.origin == practicals.SKIPPED else "comes out" * row.ok or "differs" for row in found
-    ]
-    figure, axis = pyplot.subplots(figsize=(11, 2.6))
-    axis.axis("off")
-    for line, ((name, text), verdict) in enumerate(zip(SAYS.items(), verdicts, strict=True)):
-        axis.text(0, 0.88 - 0.13 * line, f"{name:<20}{text}  [{verdict}]", family="monospace", fontsize=9)
-    axis.set_title(f"{PROMPT} ...  ({engine})", loc="left")
+    which, logits, start, found = written(engine)
+    figure, axis = pyplot.subplots(figsize=(9, 4), layout="constrained")
+    for (name, tokens), marker in zip(found.items(), "os^vDPX", strict=False):
+        sums = np.cumsum(log_probabilities(logits, tokens, start))
+        axis.plot(range(1, len(sums) + 1), sums, marker=marker, ms=5, mfc="none", label=name)
+    axis.set(
+        xlabel="token", ylabel="log probability so far (nats)", title=f"{which}: what each strategy writes, {engine}"
+    )
+    axis.set_xticks(range(1, LENGTH + 1))
+    figure.legend(loc="outside right center")
     return figure
 
 

@@ -82,7 +82,8 @@ def draw(backend=None):
         panels[label] = ub.outputs(model, points, backend=engine)
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
-        drawn = axis.contourf(grid, grid, values.reshape(41, 41), np.linspace(-2, 2, 17), extend="both")
+        settings = {"levels": np.linspace(-2, 2, 17), "extend": "both", "cmap": practicals.SIGNED}
+        drawn = axis.contourf(grid, grid, values.reshape(41, 41), **settings)
         axis.set(title=title, xlabel="x1")
     known = {"y": ~np.isnan(y[:, 0]), "dy/dx1": ~np.isnan(slopes[:, 0, 0]), "dy/dx2": ~np.isnan(slopes[:, 0, 1])}
     for (label, mask), marker in zip(known.items(), ("ko", "w>", "w^"), strict=True):

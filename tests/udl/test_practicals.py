@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from matplotlib import image
+from matplotlib import image, pyplot
 
 import udlbridge as ub
 from practical_figures import INDEX, QUICK, check_figures
@@ -48,6 +48,24 @@ def test_every_practical_draws(name: str, tmp_path: Path) -> None:
         assert image.imread(path).shape[1] >= 1200
         assert (practicals.folder() / "images" / path.name).is_file()
         assert f"(practicals/images/{path.name})" in index
+
+
+@pytest.mark.costly("10_decoding")
+@pytest.mark.parametrize("name", ["10_decoding", "13_gpt2"])
+def test_what_is_text_is_printed_and_not_drawn(name: str) -> None:
+    for figure in practicals.drawn(name, "reference").values():
+        assert all(axis.has_data() for axis in figure.axes)
+        pyplot.close(figure)
+
+
+def test_maps_of_values_with_signs_have_zero_in_the_middle() -> None:
+    (figure,) = practicals.drawn("11_input_derivatives", "reference").values()
+    bars = {axis.get_title(): axis.collections[0] for axis in figure.axes if axis.get_title()}
+    for title, shades in bars.items():
+        signed = title != "output 0"
+        assert (shades.get_cmap().name == practicals.SIGNED) == signed
+        assert (shades.norm.vmin == -shades.norm.vmax) == signed
+    pyplot.close(figure)
 
 
 def test_index_is_complete() -> None:

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from udlbridge.udl.practicals import SIGNED as SIGNED
 from udlbridge.udl.practicals import style
 
 FONT = 9.5
@@ -20,9 +21,6 @@ PIXELS = 1400
 
 DPI = 130
 """Pixels per inch, at least."""
-
-SIGNED = "RdBu_r"
-"""The map of values with signs: white is zero, and both ends differ in lightness from it."""
 
 POSITIVE = "cividis"
 """The map of values without signs: its lightness grows, so that it can be read in grey."""

@@ -154,6 +154,10 @@ def prepare_folder(target: Path) -> None:
         raise OptionError(f"the folder {target} cannot be written to", allowed="a folder", remedy="name another")
 
 
+SIGNED = "RdBu_r"
+"""The map of values with signs: white is zero, and both ends differ in lightness from it."""
+
+
 def style() -> dict[str, Any]:
     """Settings of matplotlib for all pictures: colours that colour-blind people tell apart, and a line style with each.
 
