@@ -1,10 +1,13 @@
-"""Kernel stores of a small network, for several tests."""
+"""Kernel stores of a small network, and executors for their tiles, for several tests."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import struct
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import udlbridge as ub
 from helpers import random_model, samples
@@ -30,3 +33,24 @@ def assert_same_bytes(store: ub.KernelStore, other: ub.KernelStore) -> None:
     assert (store.path / FILE).stat().st_size == struct.calcsize("<QQIIII") * store.grid.count
     assert ub.KernelStore(store.path).verify().ok
     assert not [name for _, _, names in os.walk(store.path) for name in names if name.endswith(".partial")]
+
+
+def processes(count: int = 2, **options: Any) -> ProcessPoolExecutor:
+    """Workers that are started anew."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), **options)
+
+
+class Losing:
+    """An executor in this thread, some of whose tasks are lost with their workers."""
+
+    def __init__(self, lost: set[int]) -> None:
+        self.lost, self.count = lost, 0
+
+    def submit(self, function: Any, *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.count += 1
+        if self.count in self.lost:
+            future.set_exception(ConnectionError("the worker is gone"))
+        else:
+            future.set_result(function(*args))
+        return future

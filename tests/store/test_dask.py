@@ -14,7 +14,7 @@ from faults.workers import at_tile, kill_workers
 from helpers import udlbridge
 from small_stores import assert_same_bytes, store_of
 from udlbridge import errors
-from udlbridge.store import sharing
+from udlbridge.store import tasks
 
 distributed = pytest.importorskip("distributed")
 
@@ -45,9 +45,9 @@ def test_killed_workers_lose_nothing() -> None:
 )
 def test_a_cluster_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, words: str) -> None:
     """No wait for ever: finished tiles are kept, and the rest may be computed without it."""
-    monkeypatch.setattr(sharing, "LOOK", 0.2)
-    monkeypatch.setattr(sharing, "PATIENCE", 1.0)
-    monkeypatch.setattr(sharing, "OUTSTANDING", 4)
+    monkeypatch.setattr(tasks, "LOOK", 0.2)
+    monkeypatch.setattr(tasks, "PATIENCE", 1.0)
+    monkeypatch.setattr(tasks, "OUTSTANDING", 4)
     alone = store_of(tmp_path / "alone.zarr", n=60)
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as made,

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,11 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from small_stores import X, assert_same_bytes, store_of, tile_files
+from small_stores import Losing, X, assert_same_bytes, processes, store_of, tile_files
 from udlbridge import errors
 from udlbridge.store import sharing, workers, writing
 
 pytestmark = pytest.mark.usefixtures("small_tiles", "small_tasks")
-
-
-def processes(count: int = 2, **options: Any) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -105,22 +101,6 @@ def test_an_executor_that_was_shut_down(tmp_path: Path) -> None:
 # --- workers that die ---
 
 
-class Losing:
-    """An executor in this thread, some of whose tasks are lost with their workers."""
-
-    def __init__(self, lost: set[int]) -> None:
-        self.lost, self.count = lost, 0
-
-    def submit(self, function: Any, *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.count += 1
-        if self.count in self.lost:
-            future.set_exception(ConnectionError("the worker is gone"))
-        else:
-            future.set_result(function(*args))
-        return future
-
-
 def test_lost_tasks_are_given_out_anew(tmp_path: Path) -> None:
     alone = store_of(tmp_path / "alone.zarr", n=60)
     shared = store_of(tmp_path / "shared.zarr", n=60, executor=Losing({1, 3, 4, 9}))
@@ -158,7 +138,7 @@ def test_a_killed_process_of_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_processes_that_die_at_once(tmp_path: Path) -> None:
-    died = pytest.raises(errors.StoreError, match="workers died 5 times with no tile finished")
+    died = pytest.raises(errors.StoreError, match="workers died 5 times with no task finished")
     with processes(1, initializer=os._exit, initargs=(1,)) as dying, died:
         store_of(tmp_path / "K.zarr", executor=dying)
 
@@ -220,8 +200,8 @@ def test_workers_elsewhere(tmp_path: Path, changes: dict[str, Any], error: type[
     """They have another disk, or another engine."""
 
     class Elsewhere(ThreadPoolExecutor):
-        def submit(self, function: Any, work: Any, *args: Any) -> Any:  # type: ignore[override]
-            return super().submit(function, dataclasses.replace(work, **changes), *args)
+        def submit(self, attempted: Any, function: Any, work: Any, *args: Any) -> Any:  # type: ignore[override]
+            return super().submit(attempted, function, dataclasses.replace(work, **changes), *args)
 
     with Elsewhere(1) as threads, pytest.raises(error, match=words):
         store_of(tmp_path / "K.zarr", executor=threads)

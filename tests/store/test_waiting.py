@@ -11,7 +11,7 @@ import pytest
 
 from small_stores import assert_same_bytes, store_of
 from udlbridge import errors
-from udlbridge.store import sharing
+from udlbridge.store import tasks
 
 pytestmark = pytest.mark.usefixtures("small_tiles", "small_tasks")
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("small_tiles", "small_tasks")
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look after 20 ms, and have patience for 60."""
-    monkeypatch.setattr(sharing, "LOOK", 0.02)
-    monkeypatch.setattr(sharing, "PATIENCE", 0.06)
+    monkeypatch.setattr(tasks, "LOOK", 0.02)
+    monkeypatch.setattr(tasks, "PATIENCE", 0.06)
 
 
 class Silent(Future):  # type: ignore[type-arg]
@@ -131,7 +131,7 @@ def test_a_cluster_that_is_gone(tmp_path: Path, client: Client, words: str) -> N
 
 
 def test_workers_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE", 60.0)
+    monkeypatch.setattr(tasks, "PATIENCE", 60.0)
     shared = store_of(tmp_path / "shared.zarr", executor=Client({}, OSError("not yet"), {}, {"tcp://a": 1}))
     assert_same_bytes(shared, store_of(tmp_path / "alone.zarr"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from udlbridge.analysis.inputs import KernelLike, Tiled, check_real
 from udlbridge.arrays import as_array
 from udlbridge.kernels.factored import FactoredKernel
-from udlbridge.kernels.tiling import Grid
+from udlbridge.kernels.tiling import Grid, block_count
 
 TILE = 2048
 """Side of the blocks that are read at once, unless the kernel is stored in tiles of its own."""
@@ -41,17 +40,17 @@ def bands_of(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list[Ba
 
     `tile` is the side of the squares; None takes the tiles of a store, or else `TILE`.
     """
-    grid = _common_triangle(kernels) if tile is None else None
+    grid = common_triangle(kernels) if tile is None else None
     return list(_triangle(kernels, grid) if grid else _squares(kernels, n, tile))
 
 
 def lower_bands(kernels: Sequence[KernelLike], n: int, tile: int | None) -> list[Band]:
     """The bands of one triangle of symmetric kernels, whatever they are; blocks off the diagonal count twice."""
-    grid = _common_triangle(kernels) if tile is None else None
+    grid = common_triangle(kernels) if tile is None else None
     return list(_triangle(kernels, grid) if grid else _lower_squares(kernels, n, tile or side_of(kernels)))
 
 
-def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
+def common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
     """The tiles that all kernels are stored in, if they are stores with the same ones, which hold one triangle.
 
     Kernels that are kept as a factor can be read in any tiles.
@@ -66,16 +65,20 @@ def _common_triangle(kernels: Sequence[KernelLike]) -> Grid | None:
 
 def _triangle(kernels: Sequence[KernelLike], grid: Grid) -> Iterator[Band]:
     """Block rows of stores, every tile read once."""
-    for row, tiles in groupby(grid.tiles(), key=lambda tile: tile.row):
-        parts = [
-            Part(
-                tile.columns,
-                lambda tile=tile: [kernel.read_tile(tile) for kernel in kernels],  # type: ignore[attr-defined, misc]
-                1 if tile.column == row else 2,
-            )
-            for tile in tiles
-        ]
-        yield Band(grid.block(row, grid.n), parts, triangle=True)
+    return (triangle_band(kernels, grid, row) for row in range(block_count(grid.n, grid.tile)))
+
+
+def triangle_band(kernels: Sequence[KernelLike], grid: Grid, row: int) -> Band:
+    """One block row of kernels that are kept in the tiles of a triangle."""
+    parts = [
+        Part(
+            tile.columns,
+            lambda tile=tile: [kernel.read_tile(tile) for kernel in kernels],  # type: ignore[attr-defined, misc]
+            1 if tile.column == row else 2,
+        )
+        for tile in grid.band(row)
+    ]
+    return Band(grid.block(row, grid.n), parts, triangle=True)
 
 
 def _squares(kernels: Sequence[KernelLike], n: int, tile: int | None) -> Iterator[Band]:

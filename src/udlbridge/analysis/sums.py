@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from udlbridge.analysis.bands import Band, Part, bands_of
+from udlbridge.analysis.bands import Band, Part, bands_of, common_triangle, triangle_band
 from udlbridge.analysis.inputs import KernelLike, check_square
 from udlbridge.analysis.scaling import peak_of, scale_exponent, scale_exponents
 from udlbridge.arrays import as_kernel
 from udlbridge.backends.threads import numpy_blas
+from udlbridge.kernels.tiling import Grid, block_count
 from udlbridge.options import checked_count
+from udlbridge.store.tasks import Tasks
 from udlbridge.tolerances import rounding_unit
 
 STRIP = 768 * 1024
@@ -28,6 +30,9 @@ ALONE = 128 * 1024
 
 CORNER = 64 * 1024
 """Entries that tell whether a kernel has a common offset."""
+
+WAITING = 1 << 30
+"""Bytes of the sums of bands that may be with workers, or wait for their turn to be added."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,10 @@ def statistics(
     workers = min(len(bands), os.cpu_count() or 1) if n * n > ALONE else 1
     m = len(kernels)
     total = Sums.zeros(m, n, n)
-    limit = numpy_blas.to(1 if workers > 1 else None)
-    with limit, _mapped(one, bands, workers) as parts, np.errstate(invalid="ignore", over="ignore"):
+    shared = _by_workers(kernels, shifts) if bands[0].triangle and tile is None and visit is None else None
+    limit = numpy_blas.to(1 if workers > 1 and shared is None else None)
+    mapped = _mapped(one, bands, workers) if shared is None else closing(shared)
+    with limit, mapped as parts, np.errstate(invalid="ignore", over="ignore"):
         for band, part in zip(bands, parts, strict=True):
             peaks = np.maximum(total.peaks, part.peaks)
             total.grow(peaks)
@@ -162,6 +169,28 @@ def _mapped(one: Callable[[Band], Sums], bands: Sequence[Band], workers: int) ->
         return
     with ThreadPoolExecutor(workers) as pool:
         yield pool.map(one, bands)
+
+
+def _by_workers(kernels: Sequence[Any], shifts: np.ndarray) -> Generator[Sums, None, None] | None:
+    """The sums of all bands in their order, from the workers of a store's executor; None where no store has one.
+
+    What is not a store, as a label kernel, goes to them as it is: it is kept as a factor.
+    """
+    crew = next((kernel.crew for kernel in kernels if getattr(kernel, "crew", None) is not None), None)
+    grid = common_triangle(kernels)
+    if crew is None or grid is None:
+        return None
+    found = [kernel.handle() if hasattr(kernel, "handle") else kernel for kernel in kernels]
+    arguments = ((found, grid, row, shifts) for row in range(block_count(grid.n, grid.tile)))
+    most = WAITING // sum(part.nbytes for part in Sums.zeros(len(kernels), grid.tile, grid.n))
+    return Tasks(crew, _stored_band_sums, arguments, "ask for the alignment again").in_order(most)
+
+
+def _stored_band_sums(kernels: Sequence[Any], grid: Grid, row: int, shifts: np.ndarray) -> Sums:
+    """A task: the sums of a block row that is read here, by one thread."""
+    read = [kernel.opened() if hasattr(kernel, "opened") else kernel for kernel in kernels]
+    with numpy_blas.to(1), np.errstate(invalid="ignore", over="ignore"):
+        return _band_sums(triangle_band(read, grid, row), shifts, grid.n, np.zeros(grid.n), None)
 
 
 def _offset(block: np.ndarray) -> float:

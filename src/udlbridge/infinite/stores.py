@@ -39,13 +39,16 @@ class InfiniteStore(WritableStore):
     Args:
         path: the folder, as `infinite.compute_kernel` made it.
         memory: how large an array may be that a read makes, and how much a product holds at once.
+        executor: whose workers read the tiles for products and alignments, as for `udlbridge.KernelStore`; `repair`
+            computes in this process.
 
     Raises:
         StoreError: there is no such store, or it is that of a finite network.
+        OptionError: no tasks can be given to the executor.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, memory: int | str = "2GB") -> None:
-        super().__init__(path, memory=memory)
+    def __init__(self, path: str | os.PathLike[str], *, memory: int | str = "2GB", executor: Any = None) -> None:
+        super().__init__(path, memory=memory, executor=executor)
 
     def _load(self) -> None:
         super()._load()

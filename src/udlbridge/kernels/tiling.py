@@ -78,12 +78,14 @@ class Grid:
 
         So the block of columns that a row ends with is the one that the next begins with, and is still in memory.
         """
-        rows, columns = block_count(self.n, self.tile), block_count(self.m, self.tile)
-        for row in range(first_row, rows):
-            last = row + 1 if self.symmetric else columns
-            order = range(last) if row % 2 == 0 else range(last - 1, -1, -1)
-            for column in order:
-                yield Tile(row, column, self.block(row, self.n), self.block(column, self.m))
+        for row in range(first_row, block_count(self.n, self.tile)):
+            yield from self.band(row)
+
+    def band(self, row: int) -> Iterator[Tile]:
+        """The tiles of one block row."""
+        last = row + 1 if self.symmetric else block_count(self.m, self.tile)
+        for column in range(last) if row % 2 == 0 else range(last - 1, -1, -1):
+            yield Tile(row, column, self.block(row, self.n), self.block(column, self.m))
 
 
 def prepared_samples(grid: Grid, cached_blocks: int) -> int:

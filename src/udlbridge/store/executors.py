@@ -46,6 +46,11 @@ class Crew:
         self.breaks = 0
 
     @property
+    def given(self) -> Any:
+        """The executor that it was made of."""
+        return self._given
+
+    @property
     def in_this_process(self) -> bool:
         """Whether its workers are known to be threads of this process, so that nothing has to be pickled."""
         return isinstance(self._given, ThreadPoolExecutor)

@@ -26,6 +26,7 @@ from udlbridge.options import parse_bytes
 from udlbridge.paths import user_path
 from udlbridge.regular import check_readable
 from udlbridge.store.arrays import check_sample_files, open_arrays
+from udlbridge.store.executors import Crew, checked_executor
 from udlbridge.store.manifest import read_manifest
 from udlbridge.store.narrowing import storage_eps
 from udlbridge.store.samples import Fields, as_given, data_hash
@@ -49,8 +50,10 @@ class StoreFolder:
         model: Model | Any = None,
         x: Any = None,
         memory: int | str = "2GB",
+        executor: Any = None,
         output: Any = None,
     ) -> None:
+        self._crew = None if executor is None else Crew(checked_executor(executor))
         self.path = user_path(path)
         self._memory = parse_bytes(memory)
         self._load()
@@ -88,7 +91,7 @@ class StoreFolder:
 
     def __setstate__(self, state: tuple[Path, int]) -> None:
         self.path, self._memory = state
-        self._network = None
+        self._network = self._crew = None
         self._load()
 
     # --- what it is -----------------------------------------------------------------------------------------------

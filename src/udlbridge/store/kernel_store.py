@@ -74,6 +74,8 @@ class KernelStore(WritableStore):
     ) -> None:
         """Grow from n samples to n + m; only the new rows are computed (and a last block that was not full).
 
+        The workers of the store's `executor` compute them, if it was opened with one.
+
         Args:
             x_new: m more samples, of the same shape and dtype; of a module with several inputs as for `udlbridge.ntk`.
             backend, device: the engine and where torch computes; None is what the store was computed with.
@@ -103,7 +105,7 @@ class KernelStore(WritableStore):
             )
             plan = plan_as_begun(self, request, batch, len(x) + len(batch))
             self.grow(batch)
-            fill(self, request, np.concatenate([x, batch]), plan, self.unfinished(), progress)
+            fill(self, request, np.concatenate([x, batch]), plan, self.unfinished(), progress, self._executor)
 
     def repair(
         self,
@@ -115,6 +117,8 @@ class KernelStore(WritableStore):
         progress: bool | None = None,
     ) -> int:
         """Compute every tile again that is missing or damaged; returns how many there were. Options as for `append`.
+
+        The workers of the store's `executor` compute them, if it was opened with one.
 
         Raises:
             StoreError: the stored network or samples are damaged, another process writes to the store, or the disk
@@ -130,8 +134,12 @@ class KernelStore(WritableStore):
             plan = plan_as_begun(self, request, x, len(x))
             todo = self.unfinished()
             if todo or not self.complete:
-                fill(self, request, x, plan, todo, progress)
+                fill(self, request, x, plan, todo, progress, self._executor)
             return len(todo)
+
+    @property
+    def _executor(self) -> Any:
+        return None if self._crew is None else self._crew.given
 
     def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: EngineWord | None = None) -> float:
         """Compute random tiles again in float64.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,38 @@ import numpy as np
 
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import transposed
+from udlbridge.backends.threads import numpy_blas
 from udlbridge.displays import Displayed
 from udlbridge.errors import StoreError
-from udlbridge.kernels.tiling import Tile
+from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import show_bytes
 from udlbridge.store.chunks import chunk_strips, read_chunk
+from udlbridge.store.executors import Crew
 from udlbridge.store.folder import StoreFolder
 from udlbridge.store.indexing import put_together, rectangle
 from udlbridge.store.narrowing import widened
-from udlbridge.store.products import blas_threads, strip_bytes, triangle_product
+from udlbridge.store.products import Bands, band_product, blas_threads, by_threads, strip_bytes, triangle_product
+from udlbridge.store.tasks import Tasks
 
 
 class NotComputed(StoreError):  # noqa: N818 - reads as the condition that it names
     """A tile that was not computed yet, or not for all samples."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Where a store is, and its random name: each process that gets it opens the store once."""
+
+    path: Path
+    name: str
+
+    def opened(self) -> StoredKernel:
+        """The store.
+
+        Raises:
+            StoreError: there is none, or another one.
+        """
+        return _opened(self)
 
 
 class StoredKernel(StoreFolder, Displayed):
@@ -45,10 +65,16 @@ class StoredKernel(StoreFolder, Displayed):
             computes (`append`, `repair`, `compare_with_float64`) needs it here.
         x: if given, the samples that it must be of.
         memory: how large an array may be that a read makes, as "2GB"; and how much of tiles a product holds at once.
+        executor: whose workers read the tiles for products `store @ v`, and so for all that is made of them
+            (`udlbridge.spectrum`, `udlbridge.trace`, `udlbridge.predict.solve` and their relatives), for
+            `udlbridge.alignment` with other such stores or label kernels, and who compute in `append` and `repair`. As
+            for `udlbridge.compute_kernel`; what comes of it is the same as without. None is the threads of this
+            process, which take all of its cores.
         output: of a module, as for `udlbridge.as_network`.
 
     Raises:
         StoreError: there is no store, it has another format, or it is of another network or other samples.
+        OptionError: no tasks can be given to the executor.
     """
 
     def as_rows(self) -> list[dict[str, Any]]:
@@ -163,10 +189,11 @@ class StoredKernel(StoreFolder, Displayed):
         """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
 
         It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
-        than there is room for within `memory`.
+        than there is room for within `memory`; or the workers of the store's `executor`.
 
         Raises:
-            StoreError: the kernel is not a matrix, or the vectors are not real numbers of its length.
+            StoreError: the kernel is not a matrix, the vectors are not real numbers of its length, or the workers of
+                the executor die again and again.
         """
         if self.ndim != 2:
             raise StoreError(f"a kernel of shape {self.shape} times a vector", allowed="an (n, n) kernel")
@@ -177,8 +204,31 @@ class StoredKernel(StoreFolder, Displayed):
                 allowed=f"real numbers, ({self.shape[0]},) or ({self.shape[0]}, k)",
                 remedy="multiply the real and the imaginary part one after the other" if v.dtype.kind == "c" else "",
             )
+        wide = v.astype(np.float64)
+        if self._crew is not None:
+            return triangle_product(self.grid, self._by_workers(self._crew, wide), wide)
         threads = max(1, min(blas_threads(), self._memory // strip_bytes(self.grid.tile)))
-        return triangle_product(self.grid, self.read_strips, v.astype(np.float64), threads)
+        return triangle_product(self.grid, by_threads(self.grid, self.read_strips, wide, threads), wide)
+
+    def _by_workers(self, crew: Crew, vectors: np.ndarray) -> Bands:
+        """The workers of an executor multiply block rows; what waits to be added stays within `memory`."""
+
+        def bands(order: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            grid, handle = self.grid, self.handle()
+            arguments = ((handle, grid, row, vectors[: grid.block(row, grid.n).stop]) for row in order)
+            given = Tasks(crew, _stored_band_product, arguments, "ask for the product again")
+            return given.in_order(self._memory // vectors.nbytes)
+
+        return bands
+
+    @property
+    def crew(self) -> Crew | None:
+        """Those who read it besides this process, if it was opened with an `executor`."""
+        return self._crew
+
+    def handle(self) -> Handle:
+        """What workers find this store by."""
+        return Handle(self.path.absolute(), self.manifest["id"])
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
@@ -202,3 +252,26 @@ class StoredKernel(StoreFolder, Displayed):
                 allowed=f"{show_bytes(self._memory)} (memory=)",
                 remedy="read slices, as store[0:1000, 0:1000], or use store.tiles(), store.diagonal() or store @ v",
             )
+
+
+@lru_cache(maxsize=4)
+def _opened(handle: Handle) -> StoredKernel:
+    store = StoredKernel(handle.path)
+    check_identity(store, handle.name)
+    return store
+
+
+def check_identity(store: StoreFolder, name: str) -> None:
+    """Raise `StoreError` in a worker that finds another store at the path than its coordinator has."""
+    if store.manifest["id"] != name:
+        raise StoreError(
+            f"{store.path} is another store for a worker than for the coordinator",
+            allowed="a disk that the coordinator and all workers share, at the same path",
+            remedy="use a path on such a disk",
+        )
+
+
+def _stored_band_product(handle: Handle, grid: Grid, row: int, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A task: `band_product` of a block row that is read here, by one thread."""
+    with numpy_blas.to(1):
+        return band_product(grid, row, handle.opened().read_strips, vectors)

@@ -9,13 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
-import queue
-import time
 import uuid
-from asyncio import CancelledError as AsyncCancelled
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, CancelledError
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -24,14 +19,15 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.atomic import partial_of
-from udlbridge.errors import ConversionError, StoreError
+from udlbridge.errors import ConversionError
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
 from udlbridge.kernels.tiling import Tile
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.progress import Advance
 from udlbridge.store.executors import Crew, checked_executor
-from udlbridge.store.workers import Failed, Finished, Work, compute_tiles, lent
+from udlbridge.store.tasks import Tasks
+from udlbridge.store.workers import Work, compute_tiles, lent
 from udlbridge.store.writing import WritableStore
 
 LARGE_TASK, SMALL_TASK = 1e11, 2e9
@@ -40,19 +36,6 @@ other more than what handing it out costs."""
 
 SHARES = 16
 """A task is at most this part of what is left, so that workers end at about the same time."""
-
-OUTSTANDING = 1024
-"""Tasks that are handed out at a time, more than there will be workers."""
-
-ATTEMPTS = 4
-"""How often a task is given out whose workers die, and how often a pool breaks with nothing done in between."""
-
-LOOK = 5.0
-"""Seconds without news after which the coordinator looks whether there can be any."""
-
-PATIENCE = 600.0
-"""Seconds for which a cluster may have no workers, or a scheduler that is silent, before the coordinator ends: workers
-that are started by a batch system come late."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +46,6 @@ class Done:
     error: float = 0.0
     peak: int = 0
     lost: int = 0
-
-
-@dataclass
-class _Task:
-    """Tiles for one worker. `attempts`: how often it was given out; `pool`: to which pool, of those that broke."""
-
-    tiles: tuple[Tile, ...]
-    attempts: int = 0
-    pool: int = 0
 
 
 def share_out(
@@ -101,11 +75,34 @@ def share_out(
         with _handed_over(store, request.model, crew) as network:
             work = replace(work, network=network)
             with lent(work, request.model, x):
-                return _Coordinator(store, crew, work, plan, advance).run(todo)
+                return _placed(store, crew, work, plan, todo, advance)
     finally:
         crew.close()
         with contextlib.suppress(OSError):
             store.clear_partial_files()
+
+
+def _placed(store: WritableStore, crew: Crew, work: Work, plan: Plan, todo: list[Tile], advance: Advance) -> Done:
+    """Give out the tiles as tasks, and place what comes back."""
+    done = Done()
+    given = Tasks(
+        crew,
+        compute_tiles,
+        ((work, tiles) for tiles in tasks(todo, plan)),
+        f"go on with {store._resumption}: finished tiles are kept",
+    )
+    per_entry = plan.flops / max(plan.grid.pairs, 1)
+    with contextlib.closing(given.as_they_end()) as ended:
+        for finished in ended:
+            for draft in finished.drafts:
+                store.place_tile(draft)
+                advance(prod(draft.tile.shape) * per_entry, draft.size)
+            done = Done(
+                written=done.written + sum(draft.size for draft in finished.drafts),
+                error=max(done.error, *(draft.error for draft in finished.drafts)),
+                peak=max(done.peak, finished.peak),
+            )
+    return replace(done, lost=given.lost)
 
 
 def tasks(todo: list[Tile], plan: Plan) -> Iterator[tuple[Tile, ...]]:
@@ -120,140 +117,6 @@ def tasks(todo: list[Tile], plan: Plan) -> Iterator[tuple[Tile, ...]]:
         own += cost
     if tiles:
         yield tuple(tiles)
-
-
-class _Coordinator:
-    """Gives out tasks, places what comes back, and counts what was lost."""
-
-    def __init__(self, store: WritableStore, crew: Crew, work: Work, plan: Plan, advance: Advance) -> None:
-        self._store, self._crew, self._work, self._plan, self._advance = store, crew, work, plan, advance
-        self._heard: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._pending: dict[int, tuple[_Task, Any]] = {}
-        self._number = 0
-        self._breaks_in_a_row = 0
-        self._troubled: float | None = None
-        self._done = Done()
-
-    def run(self, todo: list[Tile]) -> Done:
-        """All of it."""
-        waiting = deque(_Task(tiles) for tiles in tasks(todo, self._plan))
-        try:
-            while waiting or self._pending:
-                while waiting and len(self._pending) < OUTSTANDING:
-                    self._submit(waiting.popleft())
-                task, future = self._next_ended()
-                failure = self._taken(future)
-                if failure is not None:
-                    self._lost(task, failure)
-                    waiting.append(task)
-        finally:
-            for _, future in self._pending.values():
-                self._crew.drop(future)
-        return self._done
-
-    def _submit(self, task: _Task) -> None:
-        number = self._number = self._number + 1
-        while True:
-            try:
-                future = self._crew.submit(compute_tiles, self._work, task.tiles)
-                future.add_done_callback(lambda _: self._heard.put(number))
-                break
-            except BrokenExecutor as error:
-                self._mend(error)
-            except Exception as error:  # a pool that was shut down raises a RuntimeError, a Dask client its own
-                raise StoreError(
-                    f"the executor takes no tasks ({error})",
-                    allowed="one that was not shut down",
-                    remedy=f"make another, and go on with {self._store._resumption}: finished tiles are kept",
-                ) from error
-        task.attempts, task.pool = task.attempts + 1, self._crew.breaks
-        self._pending[number] = task, future
-
-    def _next_ended(self) -> tuple[_Task, Any]:
-        """The next task that has ended, and its future."""
-        while True:
-            try:
-                number = self._heard.get(timeout=LOOK)
-            except queue.Empty:
-                self._look()
-                continue
-            if number in self._pending:  # not if a look has found it before its callback came
-                return self._pending.pop(number)
-
-    def _look(self) -> None:
-        """After a silence: find futures that ended with no callback, and give up where none can end any more."""
-        for number, (_, future) in self._pending.items():
-            if future.done():
-                self._heard.put(number)
-        trouble, now = self._crew.trouble(), time.monotonic()
-        if trouble is None:
-            self._troubled = None
-            return
-        what, for_good = trouble
-        self._troubled = now if self._troubled is None else self._troubled
-        if for_good or now - self._troubled >= PATIENCE:
-            raise StoreError(
-                what if for_good else f"{what}, for {now - self._troubled:.0f} seconds",
-                allowed="a cluster that lives as long as the computation",
-                remedy="see the logs of its scheduler and workers; connect to one that has workers, and go on with "
-                f"{self._store._resumption}: finished tiles are kept",
-            )
-
-    def _taken(self, future: Any) -> BaseException | None:
-        """Place the tiles of a task that has ended; or what it was lost of."""
-        while True:
-            try:
-                failure: BaseException | None = future.exception(timeout=LOOK)
-                outcome = future.result(timeout=LOOK) if failure is None else None
-                break
-            except TimeoutError:  # Dask: its worker died with the outcome, and another one computes it again
-                self._look()
-            except (Exception, CancelledError, AsyncCancelled) as error:
-                return error
-        if isinstance(outcome, Failed):
-            raise outcome.error
-        if not isinstance(outcome, Finished):
-            return failure
-        for draft in outcome.drafts:
-            self._store.place_tile(draft)
-            self._advance(prod(draft.tile.shape) * self._plan.flops / max(self._plan.grid.pairs, 1), draft.size)
-        self._breaks_in_a_row, self._troubled = 0, None
-        self._done = replace(
-            self._done,
-            written=self._done.written + sum(draft.size for draft in outcome.drafts),
-            error=max(self._done.error, *(draft.error for draft in outcome.drafts)),
-            peak=max(self._done.peak, outcome.peak),
-        )
-        return None
-
-    def _lost(self, task: _Task, failure: BaseException) -> None:
-        """Count a task whose worker died. A pool that broke loses all of its tasks, most of which are not to blame."""
-        self._done = replace(self._done, lost=self._done.lost + 1)
-        if isinstance(failure, BrokenExecutor):
-            task.attempts -= 1
-            if task.pool == self._crew.breaks:
-                self._mend(failure)
-        elif task.attempts >= ATTEMPTS:
-            raise self._given_up(f"a task was lost {task.attempts} times with its worker", failure)
-
-    def _mend(self, error: BrokenExecutor) -> None:
-        self._breaks_in_a_row += 1
-        if self._breaks_in_a_row > ATTEMPTS:
-            raise self._given_up(f"workers died {self._breaks_in_a_row} times with no tile finished", error)
-        try:
-            self._crew.mend(error)
-        except BrokenExecutor:
-            raise self._given_up("the executor is broken", error) from error
-
-    def _given_up(self, what: str, failure: BaseException) -> StoreError:
-        error = StoreError(
-            f"{what} ({type(failure).__name__}: {failure})",
-            allowed="workers that live as long as a task takes, and can import udlbridge",
-            remedy="see their logs: one that is killed for its memory needs a smaller memory=, or fewer beside it; "
-            f"then go on with {self._store._resumption}: finished tiles are kept",
-        )
-        error.__cause__ = failure
-        return error
 
 
 @contextlib.contextmanager

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.errors import BackendError, ConversionError, StoreError, UDLBridgeError
+from udlbridge.errors import BackendError, ConversionError, StoreError
 from udlbridge.kernels.tiling import Tile, TileComputer
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.store.begun import request_as_begun
 from udlbridge.store.peak_memory import PeakMemory
+from udlbridge.store.reading import check_identity
 from udlbridge.store.tile_writer import TileWriter
 from udlbridge.store.writing import Draft, WritableStore
 
@@ -60,27 +61,10 @@ class Finished:
     peak: int
 
 
-@dataclass(frozen=True)
-class Failed:
-    """What went wrong in a task. An exception of the task itself would look like that of a worker that died."""
-
-    error: Exception
-
-
-def compute_tiles(work: Work, tiles: tuple[Tile, ...]) -> Finished | Failed:
+def compute_tiles(work: Work, tiles: tuple[Tile, ...]) -> Finished:
     """One task: compute these tiles and write drafts of them into the store."""
-    try:
-        with _open_desk(work) as desk:
-            return Finished(desk.drafts(tiles), desk.memory.over_baseline)
-    except Exception as error:
-        return Failed(_portable(error))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error as another process can have it: ours go by pickle, whatever they hold of others is said in words."""
-    if not isinstance(error, UDLBridgeError | MemoryError):
-        return BackendError(f"a worker failed ({type(error).__name__}: {error})", remedy="see the log of the worker")
-    return error
+    with _open_desk(work) as desk:
+        return Finished(desk.drafts(tiles), desk.memory.over_baseline)
 
 
 class _Drafts:
@@ -108,7 +92,7 @@ class _Desk:
             self._engine = backends.get(work.backend)
             _check_versions(work, self._engine.versions())
             self._store = WritableStore(work.path, model=_unpickled(work) if model is None else model)
-            _check_store(work, self._store)
+            check_identity(self._store, work.store)
             self._model = self._store.model() if model is None else model
             self._x = checked_samples(self._model, self._store.samples() if x is None else x)
             self._request = request_as_begun(
@@ -249,13 +233,4 @@ def _check_versions(work: Work, own: dict[str, str]) -> None:
             f"a worker with {own}, and a coordinator with {work.versions}",
             allowed="the same versions everywhere",
             remedy="install the same ones on all machines",
-        )
-
-
-def _check_store(work: Work, store: WritableStore) -> None:
-    if store.manifest["id"] != work.store:
-        raise StoreError(
-            f"{work.path} is another store for a worker than for the coordinator",
-            allowed="a disk that the coordinator and all workers share, at the same path",
-            remedy="write to a path on such a disk",
         )
