@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -80,7 +81,14 @@ def opened_exactly(path: Path, size: int) -> Iterator[io.FileIO]:
         yield file
 
 
-def fill_from(file: io.FileIO, view: memoryview) -> None:
+class Readable(Protocol):
+    """What bytes are read from into memory that is there."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Read as many as there are, and there is room for; how many, 0 at the end."""
+
+
+def fill_from(file: Readable, view: memoryview) -> None:
     """Read as many bytes as `view` has room for.
 
     Raises:

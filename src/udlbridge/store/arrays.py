@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import StoreError
-from udlbridge.regular import regular_size
 from udlbridge.store.chunks import CHECKSUM, fill_value
+from udlbridge.store.files import Url, files_of
 from udlbridge.store.manifest import metadata_differs, read_metadata
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import DTYPES
-from udlbridge.store.tile_files import METADATA, TileFiles
 
 
 def make_arrays(group: zarr.Group, manifest: Mapping[str, Any]) -> None:
@@ -49,7 +47,7 @@ def make_arrays(group: zarr.Group, manifest: Mapping[str, Any]) -> None:
     )
 
 
-def open_arrays(folder: Path, manifest: Mapping[str, Any]) -> tuple[zarr.Group, Any, Any]:
+def open_arrays(folder: Path | Url, manifest: Mapping[str, Any]) -> tuple[zarr.Group, Any, Any]:
     """The group of a store and its arrays `kernel` and `x`, whose metadata are those of the manifest.
 
     Only their number of samples may be larger: an append that was killed leaves them so, and the manifest counts.
@@ -60,10 +58,11 @@ def open_arrays(folder: Path, manifest: Mapping[str, Any]) -> tuple[zarr.Group, 
     wanted = zarr.create_group(zarr.storage.MemoryStore())
     make_arrays(wanted, manifest)
     found: dict[str, Any] = {}
+    files = files_of(folder)
     for part in ("kernel", "x"):
         try:
-            read_metadata(folder / part / METADATA)  # a regular file, of plausible size, and JSON
-            group = zarr.open_group(TileFiles(folder), mode="r+", use_consolidated=False)
+            read_metadata(files, part)  # a regular file, of plausible size, and JSON
+            group = zarr.open_group(files.zarr(), mode=files.mode, use_consolidated=False)
             # Samples of zeros are written like any others: a chunk that is not there was lost.
             with zarr.config.set({"array.write_empty_chunks": True}):
                 found[part] = group[part]
@@ -78,7 +77,7 @@ def open_arrays(folder: Path, manifest: Mapping[str, Any]) -> tuple[zarr.Group, 
     return group, found["kernel"], found["x"]
 
 
-def check_sample_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+def check_sample_files(folder: Path | Url, manifest: Mapping[str, Any]) -> None:
     """Find out before anything is read whether the files of the samples are there, and as large as they should be.
 
     Raises:
@@ -87,17 +86,18 @@ def check_sample_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     samples = manifest["samples"]
     entries = samples["rows"] * math.prod(samples["shape"])
     size = entries * DTYPES[samples["dtype"]].itemsize + CHECKSUM.itemsize
-    needed, there = -(-manifest["n"] // samples["rows"]), _count(folder / "x" / "c")
+    files = files_of(folder)
+    needed, there = -(-manifest["n"] // samples["rows"]), files.count("x/c")
     if there < needed:
         raise OSError(f"of {needed:,} files {there:,} are there")
     for index in range(needed):
-        path = folder.joinpath("x", "c", str(index), *["0"] * len(samples["shape"]))
-        found = regular_size(path)
+        name = "/".join(["x", "c", str(index), *["0"] * len(samples["shape"])])
+        found = files.size(name)
         if found != size:
-            raise OSError(f"{path.relative_to(folder)} has {found:,} bytes in the place of {size:,}")
+            raise OSError(f"{name} has {found:,} bytes in the place of {size:,}")
 
 
-def check_claim(folder: Path, manifest: Mapping[str, Any], tiles: int) -> None:
+def check_claim(folder: Path | Url, manifest: Mapping[str, Any], tiles: int) -> None:
     """Refuse to go through tiles, one after the other, that a store with hardly any samples claims to have.
 
     Raises:
@@ -117,11 +117,3 @@ def check_claim(folder: Path, manifest: Mapping[str, Any], tiles: int) -> None:
 
 MANY_TILES = 1_000_000
 """Tiles that can be looked for in seconds; a million samples are 125,250 tiles of 2,000."""
-
-
-def _count(folder: Path) -> int:
-    try:
-        with os.scandir(folder) as entries:
-            return sum(1 for _ in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0

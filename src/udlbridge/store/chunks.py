@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from udlbridge.regular import fill_from, opened_exactly, read_exactly
+from udlbridge.regular import fill_from
+from udlbridge.store.files import Files
 from udlbridge.store.narrowing import STORAGE
 
 CHECKSUM = np.dtype("<u4")
@@ -43,14 +43,14 @@ def packed(raw: np.ndarray, storage: str, tile: int) -> tuple[np.ndarray, int]:
     return whole, google_crc32c.value(whole.reshape(-1).view(np.uint8))
 
 
-def read_chunk(path: Path, storage: str, tile: int, trailing: tuple[int, ...]) -> tuple[np.ndarray, int]:
+def read_chunk(files: Files, name: str, storage: str, tile: int, trailing: tuple[int, ...]) -> tuple[np.ndarray, int]:
     """The entries (tile, tile, *trailing) in a file, as they are stored, and their checksum.
 
     Raises:
         OSError: it cannot be read, is not a regular file, or has another size than a tile.
         ValueError: its checksum is not that of the entries.
     """
-    content = read_exactly(path, chunk_bytes(storage, tile, trailing))
+    content = files.exactly(name, chunk_bytes(storage, tile, trailing))
     entries, own = content[: -CHECKSUM.itemsize], int(content[-CHECKSUM.itemsize :].view(CHECKSUM)[0])
     found = google_crc32c.value(entries)
     _compare(found, own)
@@ -58,7 +58,7 @@ def read_chunk(path: Path, storage: str, tile: int, trailing: tuple[int, ...]) -
 
 
 def chunk_strips(
-    path: Path, storage: str, tile: int, height: int, check: Callable[[int], object]
+    files: Files, name: str, storage: str, tile: int, height: int, check: Callable[[int], object]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The entries of a matrix's tile as `read_chunk` gives them, `height` rows (h, tile) at a time, with the first row.
 
@@ -70,7 +70,7 @@ def chunk_strips(
     """
     strip = np.empty((min(height, tile), tile), dtype=STORAGE[storage])
     found = 0
-    with opened_exactly(path, chunk_bytes(storage, tile, ())) as file:
+    with files.opened(name, chunk_bytes(storage, tile, ())) as file:
         for top in range(0, tile, height):
             part = strip[: tile - top]
             content = part.reshape(-1).view(np.uint8)

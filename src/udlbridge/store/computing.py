@@ -21,6 +21,7 @@ from udlbridge.paths import user_path
 from udlbridge.store.begun import try_out
 from udlbridge.store.creating import checked_storage, create, fields_of
 from udlbridge.store.executors import checked_executor
+from udlbridge.store.files import is_url
 from udlbridge.store.filling import fill
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
@@ -159,6 +160,12 @@ def store_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         StoreError: its name ends as that of a file does, of which nothing would be written, or is too long.
     """
+    if is_url(path):
+        raise StoreError(
+            f"a kernel that is to be computed to {path}",
+            allowed="a folder",
+            remedy='compute it into one, and copy it: ub.KernelStore("K.zarr").upload("s3://bucket/K.zarr")',
+        )
     folder = user_path(path)
     if folder.suffix not in ("", ".zarr"):
         raise StoreError(

@@ -23,10 +23,9 @@ from udlbridge.networks.graphs.files import load_network
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes
-from udlbridge.paths import user_path
-from udlbridge.regular import check_readable
 from udlbridge.store.arrays import check_sample_files, open_arrays
 from udlbridge.store.executors import Crew, checked_executor
+from udlbridge.store.files import Url, files_of, located
 from udlbridge.store.manifest import read_manifest
 from udlbridge.store.narrowing import storage_eps
 from udlbridge.store.samples import Fields, as_given, data_hash
@@ -54,7 +53,7 @@ class StoreFolder:
         output: Any = None,
     ) -> None:
         self._crew = None if executor is None else Crew(checked_executor(executor))
-        self.path = user_path(path)
+        self.path: Path | Url = located(path)
         self._memory = parse_bytes(memory)
         self._load()
         self._network = None if model is None else as_network(model, output=output)
@@ -70,6 +69,7 @@ class StoreFolder:
 
     def _load(self) -> None:
         """Read the manifest, and what it is held against, as they are on disk now: another handle may have written."""
+        self._files = files_of(self.path)
         self.manifest = read_manifest(self.path)
         self._group, self._array, self._stored_samples = open_arrays(self.path, self.manifest)
         self._records = TileRecords(self.path, self.manifest["id"])
@@ -85,11 +85,11 @@ class StoreFolder:
                 remedy="mend its permissions, or take it from a copy of the store",
             ) from error
 
-    def __getstate__(self) -> tuple[Path, int]:
+    def __getstate__(self) -> tuple[Path | Url, int]:
         """Where it is: a copy, in whatever process, reads the same folder."""
         return self.path.absolute(), self._memory
 
-    def __setstate__(self, state: tuple[Path, int]) -> None:
+    def __setstate__(self, state: tuple[Path | Url, int]) -> None:
         self.path, self._memory = state
         self._network = self._crew = None
         self._load()
@@ -149,12 +149,12 @@ class StoreFolder:
                 )
             self._compare("model", self._network.hash(), "network")
             return self._network
-        path = self.path / MODEL
         try:
-            size, numbers = check_readable(path), int(self.manifest["model_bytes"])
+            size, numbers = self._files.size(MODEL), int(self.manifest["model_bytes"])
             if not numbers <= size <= numbers + MODEL_HEADER:
                 raise OSError(f"it has {size:,} bytes, and the network {numbers:,}")
-            model = load_network(path)
+            with self._files.local(MODEL) as path:
+                model = load_network(path)
         except (OSError, UDLBridgeError) as error:
             raise self._foreign(MODEL, str(error)) from error
         if model.hash() != self.manifest["model"]:

@@ -99,7 +99,7 @@ class KernelStore(WritableStore):
                     f"{x.dtype} {x.shape[1:]}",
                     allowed="the same shape and dtype", remedy="prepare both in the same way",
                 )  # fmt: skip
-            check_room(self.path, self.growth_bytes(batch))
+            check_room(self._folder, self.growth_bytes(batch))
             request = request_as_begun(
                 self, model, batch.shape[1:], backend=backend, memory=memory, threads=threads, device=device
             )
@@ -140,6 +140,26 @@ class KernelStore(WritableStore):
     @property
     def _executor(self) -> Any:
         return None if self._crew is None else self._crew.given
+
+    def upload(self, url: str) -> KernelStore:
+        """Copy this store, which is finished, under a URL, as "s3://bucket/K.zarr" (extra `objects`), to be read there.
+
+        Every tile is proved on its way, and the manifest is written last: what is interrupted before is no store, and
+        the next upload writes over it. One process at a time writes there, by a lease that it renews. Requests that
+        fail are repeated, with growing pauses, for minutes. Who asks, and where, is read from the environment
+        (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like).
+
+        Returns:
+            The store there. Products, spectra, alignments and solutions read it as from a folder; so do the workers of
+            an `executor` on other machines.
+
+        Raises:
+            StoreError: the store is not finished, or damaged; another process writes to it, or there; something is
+                there already; or the storage does not answer, or refuses.
+        """
+        from udlbridge.store.uploading import upload
+
+        return KernelStore(upload(self, url), model=self._network, memory=self._memory)
 
     def compare_with_float64(self, tiles: int, *, seed: int = 0, backend: EngineWord | None = None) -> float:
         """Compute random tiles again in float64.

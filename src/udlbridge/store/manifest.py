@@ -16,7 +16,7 @@ from typing import Any
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import OutputsError, StoreError
 from udlbridge.options import whole
-from udlbridge.regular import read_regular
+from udlbridge.store.files import Files, Url, files_of
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import BYTES, DTYPES, FIELD_DTYPES, bytes_of
 from udlbridge.store.tile_files import METADATA
@@ -37,33 +37,32 @@ def signed(fields: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "checksum": _checksum(plain)}
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON object in one of Zarr's files.
+def read_metadata(files: Files, part: str = "") -> dict[str, Any]:
+    """The JSON object in the file that Zarr keeps of an array, or of the group.
 
     Raises:
         OSError: it cannot be read, or is not a regular file of plausible size.
         ValueError: it is not JSON, or not an object.
     """
     try:
-        found = json.loads(read_regular(path, METADATA_BYTES))
+        found = json.loads(files.whole(f"{part}/{METADATA}" if part else METADATA, METADATA_BYTES))
     except RecursionError:
         raise ValueError("its JSON is nested without end") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
+        raise ValueError(f"{METADATA} is not a JSON object")
     return found
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of the store in a folder, proved by its checksum.
+def read_manifest(folder: Path | Url) -> dict[str, Any]:
+    """The manifest of the store in a folder or at a URL, proved by its checksum.
 
     Raises:
         StoreError: there is no store, it may not be read, it has another format, or its manifest is damaged.
     """
+    files = files_of(folder)
     try:
-        if not folder.is_dir():
-            words = "it is a file; an array has no manifest" if folder.exists() else "there is no such folder"
-            raise FileNotFoundError(words)
-        manifest = read_metadata(folder / METADATA)["attributes"][KEY]
+        files.check_there()
+        manifest = read_metadata(files)["attributes"][KEY]
         version = manifest["format"]
     except PermissionError as error:
         raise StoreError(
@@ -97,7 +96,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def metadata_differs(folder: Path, part: str, why: str) -> StoreError:
+def metadata_differs(folder: Path | Url, part: str, why: str) -> StoreError:
     """The error for metadata of an array that is not what the manifest says."""
     return StoreError(
         f"{folder / part / METADATA} is not what the manifest of the store says ({why})",
@@ -106,7 +105,7 @@ def metadata_differs(folder: Path, part: str, why: str) -> StoreError:
     )
 
 
-def _damaged(folder: Path, why: str) -> StoreError:
+def _damaged(folder: Path | Url, why: str) -> StoreError:
     return StoreError(
         f"the manifest of {folder} is damaged ({why})",
         allowed="a manifest as udlbridge wrote it",

@@ -26,6 +26,7 @@ from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import show_bytes
 from udlbridge.store.chunks import chunk_strips, read_chunk
 from udlbridge.store.executors import Crew
+from udlbridge.store.files import Url
 from udlbridge.store.folder import StoreFolder
 from udlbridge.store.indexing import put_together, rectangle
 from udlbridge.store.narrowing import widened
@@ -41,7 +42,7 @@ class NotComputed(StoreError):  # noqa: N818 - reads as the condition that it na
 class Handle:
     """Where a store is, and its random name: each process that gets it opens the store once."""
 
-    path: Path
+    path: Path | Url
     name: str
 
     def opened(self) -> StoredKernel:
@@ -60,7 +61,8 @@ class StoredKernel(StoreFolder, Displayed):
     upper triangle is mirrored on reading.
 
     Args:
-        path: the folder.
+        path: the folder, or a URL: file:///folder/K.zarr, or, with the extra `objects`, s3://, gs:// or az:// and
+            bucket/K.zarr, where a finished store was copied to (`upload`); there it is read alone.
         model: if given, the network that the kernel must be of. A store of a PyTorch module does not hold it: what
             computes (`append`, `repair`, `compare_with_float64`) needs it here.
         x: if given, the samples that it must be of.
@@ -93,12 +95,21 @@ class StoredKernel(StoreFolder, Displayed):
         Raises:
             StoreError: it was not computed yet, it is damaged, or another has its place.
         """
+        raw, _ = self.read_raw(tile)
+        return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
+
+    def read_raw(self, tile: Tile) -> tuple[np.ndarray, int]:
+        """One tile as it is stored, filled up (tile, tile, *trailing), and its checksum; both, and its place, verified.
+
+        Raises:
+            StoreError: as `read_tile`.
+        """
         with self._faults(tile):
             raw, checksum = read_chunk(
-                self._chunk(tile), self.manifest["storage"], int(self.manifest["tile"]), self.shape[2:]
+                self._files, self._name(tile), self.manifest["storage"], int(self.manifest["tile"]), self.shape[2:]
             )
             self._check_recorded(tile, checksum)
-        return widened(raw[: tile.shape[0], : tile.shape[1]], self.manifest["storage"], self.dtype)
+        return raw, checksum
 
     def read_strips(self, tile: Tile, height: int) -> Iterator[np.ndarray]:
         """One stored tile of a matrix as strips (h, c) of at most `height` rows, each overwritten by the next.
@@ -111,7 +122,12 @@ class StoredKernel(StoreFolder, Displayed):
         storage, (rows, columns) = self.manifest["storage"], tile.shape
         with self._faults(tile):
             strips = chunk_strips(
-                self._chunk(tile), storage, int(self.manifest["tile"]), height, partial(self._check_recorded, tile)
+                self._files,
+                self._name(tile),
+                storage,
+                int(self.manifest["tile"]),
+                height,
+                partial(self._check_recorded, tile),
             )
             for top, raw in strips:
                 if top < rows:
@@ -232,10 +248,9 @@ class StoredKernel(StoreFolder, Displayed):
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
-    def _chunk(self, tile: Tile) -> Path:
+    def _name(self, tile: Tile) -> str:
         """The file of a tile, by Zarr v3's default encoding of chunk keys."""
-        trailing = ["0"] * (self.ndim - 2)
-        return self.path.joinpath("kernel", "c", str(tile.row), str(tile.column), *trailing)
+        return "/".join(["kernel", "c", str(tile.row), str(tile.column), *["0"] * (self.ndim - 2)])
 
     def _block(self, i: int, j: int) -> np.ndarray:
         """Block (i, j) of the whole kernel, from the lower triangle."""

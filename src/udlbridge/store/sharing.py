@@ -67,7 +67,7 @@ def share_out(
     """
     crew = Crew(checked_executor(executor))
     work = Work(
-        token=uuid.uuid4().hex, path=store.path.absolute(), store=store.manifest["id"], network=None,
+        token=uuid.uuid4().hex, path=store._folder.absolute(), store=store.manifest["id"], network=None,
         versions=backends.get(request.backend).versions(), backend=request.backend, memory=request.memory,
         threads=request.threads, device=request.device, cached_blocks=plan.cached_blocks,
     )  # fmt: skip
@@ -137,7 +137,7 @@ def _handed_over(store: WritableStore, model: Any, crew: Crew) -> Iterator[tuple
             allowed="a network that pickle takes: its classes and functions are defined at the top of a file",
             remedy="define them there, or compute with a ThreadPoolExecutor, or without an executor",
         ) from error
-    path = partial_of(store.path / "network")
+    path = partial_of(store._folder / "network")
     path.write_bytes(content)
     try:
         yield path.name, hashlib.sha256(content).hexdigest()

@@ -12,15 +12,14 @@ place holds the same entries, for as many samples as its record says.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import struct
 import zlib
 from pathlib import Path
 
 from udlbridge.atomic import flush
 from udlbridge.kernels.tiling import Tile
+from udlbridge.store.files import Url, files_of
 
 FILE = "tiles.places"
 """Name of the file in a store's folder."""
@@ -28,20 +27,17 @@ FILE = "tiles.places"
 _RECORD = struct.Struct("<QQIIII")
 """Block row, block column, samples of the row and of the column, the checksum of the tile, that of the record."""
 
-_PIECE = 1 << 15
-"""Records that are read at a time."""
-
 
 class TileRecords:
     """What was recorded of the tiles of one store.
 
     Args:
-        folder: of the store.
+        where: the store is.
         name: the store's random name.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._path = folder / FILE
+    def __init__(self, where: Path | Url, name: str) -> None:
+        self._where, self._files = where, files_of(where)
         self._seed = zlib.crc32(name.encode())
         self._covered: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._read = 0
@@ -62,24 +58,21 @@ class TileRecords:
             OSError: the file cannot be read, or is something else than a regular file.
         """
         try:
-            found = os.lstat(self._path)
+            size = self._files.size(FILE)
         except FileNotFoundError:
             return
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, f"{FILE} is not a regular file")
-        if found.st_size < self._read:
+        if size < self._read:
             self._covered, self._read = {}, 0
-        if found.st_size - self._read < _RECORD.size:
+        if size - self._read < _RECORD.size:
             return
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            while records := file.read(_PIECE * _RECORD.size):
-                whole = len(records) // _RECORD.size * _RECORD.size
-                for fields in _RECORD.iter_unpack(records[:whole]):
-                    self._take(*fields)
-                self._read += whole
-                if whole < len(records):
-                    return  # the rest is torn, or being written
+        rest = b""  # a record that is torn, or being written, stays for the next time
+        for piece in self._files.pieces(FILE, self._read):
+            rest += piece
+            whole = len(rest) // _RECORD.size * _RECORD.size
+            for fields in _RECORD.iter_unpack(rest[:whole]):
+                self._take(*fields)
+            self._read += whole
+            rest = rest[whole:]
 
     def add(self, tile: Tile, checksum: int) -> None:
         """Record that a file with that checksum is written as this tile. A torn record at the end is written over.
@@ -90,7 +83,7 @@ class TileRecords:
         fields = (tile.row, tile.column, *tile.shape, checksum)
         record = _RECORD.pack(*fields, self._checksum(*fields))
         file = os.open(
-            self._path,
+            Path(self._where, FILE),
             os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0),
             0o666,
         )
@@ -105,8 +98,9 @@ class TileRecords:
         Raises:
             OSError: the disk refuses.
         """
-        if self._path.exists():
-            flush(self._path)
+        path = Path(self._where, FILE)
+        if path.exists():
+            flush(path)
 
     def _take(self, row: int, column: int, rows: int, columns: int, checksum: int, own: int) -> None:
         if own != self._checksum(row, column, rows, columns, checksum):

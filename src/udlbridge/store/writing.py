@@ -75,7 +75,7 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: another process writes.
         """
-        with locked(self.path, self.path) as held:
+        with locked(self._folder, self._folder) as held:
             self._load()
             self._held = held
             try:
@@ -94,8 +94,8 @@ class WritableStore(StoredKernel):
         self.check_inputs(model, x)
         if self._foreign_inputs():
             with self._disk():
-                write_inputs(self._group, self.path, model, x)
-                flush(self.path / "x")
+                write_inputs(self._group, self._folder, model, x)
+                flush(self._folder / "x")
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -139,7 +139,7 @@ class WritableStore(StoredKernel):
         entries, checksum, error = self._packed(tile, block)
         partial = partial_of(self._chunk(tile))
         with self._disk():
-            if not (self.path / METADATA).is_file():  # whoever removed it does not want a part of it back
+            if not (self._folder / METADATA).is_file():  # whoever removed it does not want a part of it back
                 raise FileNotFoundError(errno.ENOENT, "the folder of the store is gone", str(self.path))
             self._writer.write(partial, entries.data, np.array([checksum], CHECKSUM).data)
         return Draft(tile, partial.name, checksum, error, entries.nbytes + CHECKSUM.itemsize)
@@ -185,7 +185,7 @@ class WritableStore(StoredKernel):
         """
         with self._disk():
             self._records.flush()
-            flush(self.path / "kernel")
+            flush(self._folder / "kernel")
         size = chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
         for tile in self.grid.tiles():
             try:
@@ -246,7 +246,7 @@ class WritableStore(StoredKernel):
             samples = self._stored_samples
             samples.resize((max(total, samples.shape[0]), *samples.shape[1:]))
             write_samples(samples, n, as_stored(x_new))
-            flush(self.path / "x")
+            flush(self._folder / "x")
             length = max(total, *self._array.shape[:2])
             self._array.resize((length, length, *self.shape[2:]))
             data = data_hash(samples, total, self._fields)
@@ -254,7 +254,7 @@ class WritableStore(StoredKernel):
 
     def clear_partial_files(self) -> None:
         """Remove the files that a writer that died had not finished."""
-        for top, _, names in os.walk(self.path):
+        for top, _, names in os.walk(self._folder):
             for name in filter(is_partial, names):
                 Path(top, name).unlink(missing_ok=True)
 
@@ -264,7 +264,25 @@ class WritableStore(StoredKernel):
 
     def stored_bytes(self) -> int:
         """Bytes of all tiles on disk."""
-        return sum(file.stat().st_size for file in (self.path / "kernel" / "c").rglob("*") if file.is_file())
+        return sum(file.stat().st_size for file in (self._folder / "kernel" / "c").rglob("*") if file.is_file())
+
+    @property
+    def _folder(self) -> Path:
+        """Where it is written.
+
+        Raises:
+            StoreError: it is at a URL.
+        """
+        if isinstance(self.path, Path):
+            return self.path
+        raise StoreError(
+            f"{self.path} is at a URL, where stores are only read",
+            allowed="a store in a folder",
+            remedy=f"copy it into a folder, change it there, and `upload` it under another name than {self.path}",
+        )
+
+    def _chunk(self, tile: Tile) -> Path:
+        return self._folder / self._name(tile)
 
     def _foreign_inputs(self) -> tuple[str, ...]:
         """What is wrong with the stored network and samples, nothing if they are those of the kernel.
