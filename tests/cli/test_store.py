@@ -175,3 +175,24 @@ def test_what_the_spectrum_command_refuses(run: Run) -> None:
         assert code == 2
         assert words in err
     assert run("spectrum", "K.zarr", "--threads", 1, "--dense-limit", 0, "--k", 3)[0] in (0, 1)
+
+
+def test_stores_at_urls(run: Run) -> None:
+    pytest.importorskip("obstore")
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    url = "memory://command-line/K.zarr"
+    assert run("store", "upload", "K.zarr", url)[:2] == (0, f"{url} is (20, 20)\n")
+    code, out, _ = run("store", "verify", url)
+    assert (code, out) == (0, "1 tiles are whole, 0 damaged, 0 missing\n")
+    assert json.loads(run("store", "info", url)[1])["n"] == 20
+    assert run("spectrum", url)[1] == run("spectrum", "K.zarr")[1] != ""
+    for args, words in (
+        (("store", "upload", "K.zarr", url), "something at memory://"),
+        (("store", "verify", "memory://nothing"), "is not a kernel store"),
+        (("spectrum", "ftp://host/K.zarr"), "begins with ftp://"),
+        ((*KERNEL, "--out", url), "is a URL, and this needs a path"),
+    ):
+        code, _, err = run(*args)
+        assert code == 2
+        assert words in err
+        assert "Traceback" not in err

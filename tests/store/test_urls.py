@@ -142,9 +142,10 @@ def test_of_a_module(tmp_path: Path, url: str) -> None:
 # --- servers that fail ---
 
 
-def test_a_server_that_fails(alone: ub.KernelStore, address: str, connect: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_server_that_fails(alone: ub.KernelStore, address: str, connect: Callable[[str], str], seed: int) -> None:
     """A third of all requests fails, waits, or is cut off, before and after it was done: nothing is lost."""
-    proxy = FaultyProxy(address, share=0.33, seed=1)
+    proxy = FaultyProxy(address, share=0.33, seed=seed)
     with proxy.serving() as faulty:
         url = connect(faulty)
         there = alone.upload(url)

@@ -25,10 +25,11 @@ from udlbridge.cli.networks import (
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import load_array
 from udlbridge.cli.samples import Samples, sample_options
-from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
 
 if TYPE_CHECKING:
     from udlbridge.backends.reduction import Outputs
+    from udlbridge.store.files import Url
     from udlbridge.words import EngineWord
 
 OF_A_KERNEL = {
@@ -42,7 +43,7 @@ OF_A_KERNEL = {
     short_help="Find eigenvalues, and whether a kernel is PSD.",
     epilog="Example: udlbridge spectrum K.zarr --k 50 --report spectrum.html",
 )
-@click.argument("kernel_file", type=UserPath(exists=True, path_type=Path), required=False)
+@click.argument("kernel_file", type=StorePath(exists=True, path_type=Path), required=False)
 @model_option
 @output_option
 @sample_options(1000)
@@ -76,7 +77,7 @@ OF_A_KERNEL = {
 @report_option
 @force_option
 def command(
-    kernel_file: Path | None,
+    kernel_file: Path | Url | None,
     model_name: str,
     output: str | None,
     sample_options: Samples,
@@ -126,7 +127,7 @@ def command(
             device=device,
             **options,
         )
-    elif kernel_file.is_dir():
+    elif not isinstance(kernel_file, Path) or kernel_file.is_dir():
         from udlbridge.store.kernel_store import KernelStore
 
         store = KernelStore(kernel_file)

@@ -11,12 +11,12 @@ from udlbridge.cli.common import Command, backend_option, quiet_option, resumabl
 from udlbridge.cli.networks import load_model, output_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
 from udlbridge.cli.samples import cast_option, read
-from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
 
 if TYPE_CHECKING:
     from udlbridge.store.kernel_store import KernelStore
 
-path_argument = click.argument("path", type=UserPath(path_type=Path))
+path_argument = click.argument("path", type=StorePath(path_type=Path))
 
 
 def network_options(command: Command) -> Command:
@@ -39,9 +39,14 @@ def engine_options(command: Command) -> Command:
     return command
 
 
-@click.group(short_help="Look at, verify, repair or extend a store.", epilog="Example: udlbridge store verify K.zarr")
+@click.group(
+    short_help="Look at, verify, repair, extend or upload a store.", epilog="Example: udlbridge store verify K.zarr"
+)
 def command() -> None:
-    """Look at a kernel store, verify and repair it, or append samples."""
+    """Look at a kernel store, verify and repair it, append samples, or upload it.
+
+    A store is a folder, or, to look at and to verify, a URL as s3://bucket/K.zarr.
+    """
 
 
 @command.command(short_help="Print the manifest of a store as JSON.", epilog="Example: udlbridge store info K.zarr")
@@ -158,6 +163,23 @@ def append(
     report(f"{path} is now {store.shape}", json_file)
     if json_file is not None:
         write_json(store.manifest, json_file)
+    return 0
+
+
+@command.command(
+    short_help="Copy a finished store to a URL.", epilog="Example: udlbridge store upload K.zarr s3://bucket/K.zarr"
+)
+@path_argument
+@click.argument("url", metavar="URL")
+def upload(path: Path, url: str) -> int:
+    """Copy a finished store to s3://, gs:// or az:// and BUCKET/NAME, where nothing else is; to be read from there.
+
+    Who asks, and where, is read from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like.
+    """
+    from udlbridge.store.kernel_store import KernelStore
+
+    there = KernelStore(path).upload(url)
+    report(f"{there.path} is {there.shape}", None)
     return 0
 
 

@@ -19,6 +19,8 @@ class UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, expanded; a name that the system does not take is a usage error."""
+        if "://" in os.fspath(value):
+            self.fail(f"{value} is a URL, and this needs a path; `udlbridge store upload` copies a store", param, ctx)
         try:
             found = super().convert(os.path.expanduser(value), param, ctx)
             os.path.lexists(found)
@@ -27,6 +29,18 @@ class UserPath(click.Path):
             words = error.strerror if isinstance(error, OSError) else str(error)
             self.fail(f"{os.fspath(value)[:40]!r}... cannot be a path: {words}", param, ctx)
         return found
+
+
+class StorePath(UserPath):
+    """Where a store is: a path, or a URL as s3://bucket/K.zarr."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the URL."""
+        if "://" not in os.fspath(value):
+            return super().convert(value, param, ctx)
+        from udlbridge.store.files import located
+
+        return located(value)
 
 
 FORCE = "udlbridge.force"

@@ -42,6 +42,9 @@ class Files(Protocol):
     mode: str
     """How Zarr opens them: "r+", or "r" where they are only read."""
 
+    requests: int
+    """How many files are best read at a time, each of them whole; 0 for a folder, where as many as there are cores."""
+
     def check_there(self) -> None:
         """Raise FileNotFoundError where it is known that there is nothing that could be a store."""
 
@@ -74,6 +77,7 @@ class FolderFiles:
     """The files in a folder. Links are not followed, and nothing but a regular file is read."""
 
     mode = "r+"
+    requests = 0
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

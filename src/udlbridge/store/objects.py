@@ -6,6 +6,7 @@ Requests are repeated, with growing pauses, where a server fails, is slow, or dr
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import random
@@ -45,6 +46,7 @@ class ObjectFiles:
     """
 
     mode = "r"
+    requests = 8  # one alone does not fill a line
 
     def __init__(self, url: Url) -> None:
         self._store = connected(url)
@@ -106,10 +108,23 @@ class ObjectFiles:
             yield path
 
     def zarr(self) -> Any:
-        """Zarr's store of these objects."""
+        """Zarr's store of these objects, whose requests are repeated too."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self._store, read_only=True)
+        class Objects(ObjectStore):  # type: ignore[misc]
+            async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+                if byte_range is not None:
+                    return await super().get(key, prototype, byte_range)
+
+                def ask() -> bytes:
+                    return bytes(obstore_modules().get(self.store, key).bytes())
+
+                try:
+                    return prototype.buffer.from_bytes(await asyncio.to_thread(repeated, ask))
+                except FileNotFoundError:
+                    return None
+
+        return Objects(self._store, read_only=True)
 
 
 def obstore_modules() -> Any:
@@ -218,7 +233,14 @@ def repeated(ask: Callable[[], T]) -> T:
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """What a server says, as errors of the operating system say it. Those of the line have no `errno`."""
+    """What a server says, as errors of the operating system say it. Those of the line have no `errno`.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        FileExistsError: a condition does not hold.
+        PermissionError: this user may not, or nobody said who it is.
+        OSError: the storage does not answer, or fails.
+    """
     exceptions = obstore_modules().exceptions
     try:
         yield

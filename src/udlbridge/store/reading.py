@@ -24,7 +24,7 @@ from udlbridge.displays import Displayed
 from udlbridge.errors import StoreError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import show_bytes
-from udlbridge.store.chunks import chunk_strips, read_chunk
+from udlbridge.store.chunks import chunk_bytes, chunk_strips, read_chunk
 from udlbridge.store.executors import Crew
 from udlbridge.store.files import Url
 from udlbridge.store.folder import StoreFolder
@@ -205,7 +205,8 @@ class StoredKernel(StoreFolder, Displayed):
         """K v for a vector (n,) or a block of vectors (n, k), accumulated in float64; each tile is read once.
 
         It takes as many threads as NumPy's BLAS would (`threadpoolctl.threadpool_limits` says how many), but no more
-        than there is room for within `memory`; or the workers of the store's `executor`.
+        than there is room for within `memory`; or the workers of the store's `executor`. At a URL several requests are
+        on their way at a time.
 
         Raises:
             StoreError: the kernel is not a matrix, the vectors are not real numbers of its length, or the workers of
@@ -223,7 +224,11 @@ class StoredKernel(StoreFolder, Displayed):
         wide = v.astype(np.float64)
         if self._crew is not None:
             return triangle_product(self.grid, self._by_workers(self._crew, wide), wide)
-        threads = max(1, min(blas_threads(), self._memory // strip_bytes(self.grid.tile)))
+        at_once = self._files.requests or blas_threads()
+        held = strip_bytes(self.grid.tile)
+        if self._files.requests:
+            held += chunk_bytes(self.manifest["storage"], self.grid.tile, ())
+        threads = max(1, min(at_once, self._memory // held))
         return triangle_product(self.grid, by_threads(self.grid, self.read_strips, wide, threads), wide)
 
     def _by_workers(self, crew: Crew, vectors: np.ndarray) -> Bands:
