@@ -18,6 +18,7 @@ WANTED = {
     "store info": "json force",
     "store verify": "json force quiet device",
     "store repair": "json force quiet device",
+    "store upload": "json force",
     "store append": "json force quiet device samples cast",
     "align": "json force quiet device report plot seed data samples labels cast",
     "convert": "json force",

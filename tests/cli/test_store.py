@@ -182,6 +182,7 @@ def test_stores_at_urls(run: Run) -> None:
     assert run(*KERNEL, "--out", "K.zarr")[0] == 0
     url = "memory://command-line/K.zarr"
     assert run("store", "upload", "K.zarr", url)[:2] == (0, f"{url} is (20, 20)\n")
+    assert json.loads(run("store", "upload", "K.zarr", f"{url}2", "--json", "-")[1])["n"] == 20
     code, out, _ = run("store", "verify", url)
     assert (code, out) == (0, "1 tiles are whole, 0 damaged, 0 missing\n")
     assert json.loads(run("store", "info", url)[1])["n"] == 20

@@ -171,7 +171,9 @@ def append(
 )
 @path_argument
 @click.argument("url", metavar="URL")
-def upload(path: Path, url: str) -> int:
+@json_option
+@force_option
+def upload(path: Path, url: str, json_file: Path | None) -> int:
     """Copy a finished store to s3://, gs:// or az:// and BUCKET/NAME, where nothing else is; to be read from there.
 
     Who asks, and where, is read from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like.
@@ -179,7 +181,9 @@ def upload(path: Path, url: str) -> int:
     from udlbridge.store.kernel_store import KernelStore
 
     there = KernelStore(path).upload(url)
-    report(f"{there.path} is {there.shape}", None)
+    report(f"{there.path} is {there.shape}", json_file)
+    if json_file is not None:
+        write_json(there.manifest, json_file)
     return 0
 
 
