@@ -76,6 +76,21 @@ def test_a_page_is_whole_and_needs_nothing_else(name: str, named: str) -> None:
         assert words_ in text
 
 
+def test_options_are_shown_as_they_are_typed(named: str) -> None:
+    words = ("kernel", "--model", "m.safetensors", "--samples", named, "--backend", "reference", "--params", "*.bias")
+    done = udlbridge(*words, "--params", "readout", "--quiet", "--out", "k.npy", "--report", "page.html")
+    assert done.returncode == 0, done.stderr
+    table = Path("page.html").read_text().split("<h2>Options</h2>")[1].split("</table>")[0]
+    cells = re.findall(r'<td data-value="[^"]*">([^<]*)</td>', table)
+    shown = dict(zip(cells[::2], cells[1::2], strict=True))
+    wanted = {
+        "--model": "m.safetensors", "--params": "*.bias readout", "--quiet": "yes", "--out": "k.npy",
+        "--report": "page.html", "--memory": "2GB",
+    }  # fmt: skip
+    assert {name: shown[name] for name in wanted} == wanted
+    assert all(name.startswith("--") for name in shown)
+
+
 def test_a_page_is_not_overwritten(named: str) -> None:
     Path("page.html").write_text("mine")
     words = ("check", "--model", "m.safetensors", "--samples", named, "--backend", "torch,reference")

@@ -8,14 +8,12 @@ import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.samples import Samples
 from udlbridge.cli.targets import UserPath, new_file, report
 
 if TYPE_CHECKING:
@@ -87,13 +85,15 @@ def _svg(figure: Figure) -> str:
 
 
 def _options(context: click.Context) -> Rows:
-    given: dict[str, Any] = {}
-    for name, value in context.params.items():
-        if isinstance(value, Samples):
-            given |= {field.name: getattr(value, field.name) for field in fields(value)}
-        else:
-            given[name] = value
-    return [{"option": name, "value": str(value)} for name, value in given.items() if value not in (None, (), False)]
+    """What the command was given, and the defaults, as users write them."""
+    rows = []
+    for param in context.command.params:
+        value = context.params.get(param.name or "")
+        if value not in (None, (), False):
+            name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+            said = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            rows.append({"option": name, "value": "yes" if value is True else said})
+    return rows
 
 
 def _versions() -> Rows:
