@@ -7,7 +7,8 @@ Samples are the *last* axis, as everywhere in Flux; outputs count from 1. Start 
 [`input_jacobian`](@ref) and [`spectrum`](@ref). Public too, but not exported, since their names are general or taken by
 other packages: [`UDLBridge.jacobian`](@ref), [`UDLBridge.parameters`](@ref), [`UDLBridge.outputs`](@ref),
 [`UDLBridge.pull`](@ref), [`UDLBridge.push`](@ref), [`UDLBridge.signals`](@ref), [`UDLBridge.build`](@ref),
-[`UDLBridge.optimiser`](@ref), [`UDLBridge.save`](@ref), [`UDLBridge.load`](@ref) and [`UDLBridge.Graph`](@ref).
+[`UDLBridge.optimiser`](@ref), [`UDLBridge.save`](@ref), [`UDLBridge.load`](@ref), [`UDLBridge.network`](@ref) and
+[`UDLBridge.Graph`](@ref).
 
 The package needs no Python. The Python package `udlbridge` calls the functions in `bridge.jl`, which take arrays and a
 JSON spec and do no computation of their own.
@@ -35,7 +36,7 @@ export from_flux, to_flux
 # Names that others have too (Zygote's `jacobian`), or that are too general to take: `UDLBridge.jacobian`, or by `using`.
 @static if VERSION >= v"1.11"
     eval(Expr(:public, :jacobian, :pull, :push, :signals, :outputs, :parameters, :build, :save, :load, :optimiser,
-        :NumericalError, :AtStart, :Graph))
+        :NumericalError, :AtStart, :Graph, :network))
 end
 
 include("layout.jl")
@@ -74,6 +75,7 @@ include("infinite.jl")
 include("infinite/layers.jl")
 include("infinite/expectations.jl")
 include("translation.jl")
+include("explicit.jl")
 include("graphs/graph.jl")
 include("graphs/passes.jl")
 include("graphs/elementwise.jl")

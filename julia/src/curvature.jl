@@ -25,8 +25,10 @@ function second_derivatives(@nospecialize(model), @nospecialize(X))
     chain, X = ready(model, X)
     check_outputs(chain, X)
     takes_tokens(chain) && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))
-    chain = for_duals(chain)
-    seeds = cotangents(Full(), by_layer(chain, X))
+    y, chain = by_layer(chain, X), for_duals(chain)
+    same_values(by_layer(chain, X), y) || throw(ArgumentError("this package makes other outputs of X than the model itself, by a \
+        rule for one of its layers: there are no second derivatives of it"))
+    seeds = cotangents(Full(), y)
     T = eltype(first(seeds))
     n = size(X, ndims(X))
     D = length(X) ÷ n

@@ -85,7 +85,9 @@ const Branching = Union{typeof(abs),typeof(NNlib.relu),typeof(NNlib.leakyrelu),t
 The chain as dual numbers can go through it: [`Carried`](@ref) activations, and `identity` for every dropout, since Flux's
 draws random numbers even in inference mode, and cannot draw dual ones.
 """
-for_duals(chain::Chain) = Flux.fmap(carrying, chain; exclude=layer -> layer isa Drop || Flux.Functors.isleaf(layer))
+function for_duals(chain::Chain)
+    return Flux.fmap(carrying, chain; exclude=layer -> layer isa Union{Drop,Explicit} || Flux.Functors.isleaf(layer))
+end
 
 const Drop = Union{Dropout,Flux.AlphaDropout}
 

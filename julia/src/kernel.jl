@@ -17,6 +17,7 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
 The network may be any callable whose parameters Flux finds (`Flux.trainables`). A layer that this package has no rule for
 adds its share by per-sample gradients from Zygote. Parameters that are used several times, also as `W` and `W'`, count once, with
 the gradients of all uses summed. BatchNorm uses its statistics, whether the chain is in test mode or in the automatic one.
+Of a model of Lux it is `ntk(model, ps, st, X, X2 = nothing; ...)`: see [`UDLBridge.network`](@ref).
 
 # Errors
 `ArgumentError` for outputs, a method or parameters that do not exist, where there are no samples, for samples of two sizes,

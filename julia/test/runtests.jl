@@ -17,11 +17,11 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 const FILES = [
     "models", "structured", "graphs", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
-    "linearized", "signals", "layers", "names",
+    "linearized", "signals", "layers", "names", "lux",
 ]
 
 "what `Pkg.test` brings, and an environment of its own may lack"
-const NEEDS = Dict("aqua" => "Aqua", "doctests" => "Documenter")
+const NEEDS = Dict("aqua" => "Aqua", "doctests" => "Documenter", "lux" => "Lux")
 
 # Arguments name the files to run: `Pkg.test(test_args=["kernel", "graphs"])`.
 @testset verbose = true "UDLBridge" begin
