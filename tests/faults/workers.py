@@ -43,7 +43,11 @@ def kill_workers(cases: int, seed: int) -> Outcome:
             os.kill(process, signal.SIGKILL)
 
         for case in range(cases):
-            client.wait_for_workers(2, timeout=300)  # on a busy machine they start slowly
+            try:
+                client.wait_for_workers(2, timeout=60)
+            except TimeoutError:  # a nanny whose process dies while it starts makes no other
+                cluster.scale(len(cluster.worker_spec) + 1)
+                client.wait_for_workers(2, timeout=300)
             try:
                 with at_tile(int(generator.integers(alone.grid.count)), kill):
                     shared = store_of(Path(folder) / f"{case}.zarr", n=SAMPLES, executor=client)
