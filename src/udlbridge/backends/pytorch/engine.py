@@ -234,7 +234,7 @@ class TorchBackend(Backend[list[Summand]]):
         data, moves = tensor(x, where), {name: tensor(value, where) for name, value in direction.items()}
         weights, counted = tensors(model, where), tensor(cotangents, where)
         pushed = operator.push(lambda own: evaluate(model, own, data), weights, moves, counted)
-        return pushed.numpy()
+        return array(pushed)
 
     @undisturbed()
     def expand(
