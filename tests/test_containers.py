@@ -498,7 +498,7 @@ NO_ARRAYS = {
     "from_flux",  # a chain
     "plan",  # a network and shapes
     "generate",  # functions of tokens
-    "check_backend",  # an engine
+    *("check_backend", "InfiniteStore"),  # an engine, an executor
     *("initial_buffers", "initial_parameters"),  # layers
 }
 """Public functions whose types admit anything, but none of whose arguments is an array."""
