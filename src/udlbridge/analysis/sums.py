@@ -103,6 +103,24 @@ def statistics(
     if tile is not None:
         tile = checked_count("tile", tile, 1)
     bands = bands_of(kernels, n, tile)
+    workers = min(len(bands), os.cpu_count() or 1) if n * n > ALONE else 1
+    # The sums of a band do not depend on which thread or worker takes it, and bands are added in order: so the result
+    # does not depend on their number. BLAS, whose sums do, gets one thread: of stores always, as their workers do.
+    with numpy_blas.to(1 if workers > 1 or bands[0].triangle else None):
+        return _summed(kernels, n, bands, workers, symmetric, visit, shared=tile is None and visit is None)
+
+
+def _summed(
+    kernels: Sequence[KernelLike],
+    n: int,
+    bands: list[Band],
+    workers: int,
+    symmetric: bool,
+    visit: Visit | None,
+    *,
+    shared: bool,
+) -> Statistics:
+    """The sums over bands, by so many threads; or, where they may be `shared`, by the workers of a store."""
     first = bands[0].parts[0].read()
     bands[0].parts[0] = bands[0].parts[0]._replace(read=lambda: first)
     shifts = np.array([_offset(block[: max(1, CORNER // block.shape[1])]) for block in first])
@@ -120,15 +138,11 @@ def statistics(
 
     skewed = symmetric and not bands[0].triangle
     signs = np.random.default_rng(0).choice([-1.0, 1.0], n) if skewed else np.zeros(n)
-    # The sums of a band do not depend on which thread takes it, and bands are added in order: so the result does not
-    # depend on the number of threads. BLAS gets one thread, since the bands keep the cores busy.
-    workers = min(len(bands), os.cpu_count() or 1) if n * n > ALONE else 1
     m = len(kernels)
     total = Sums.zeros(m, n, n)
-    shared = _by_workers(kernels, shifts) if bands[0].triangle and tile is None and visit is None else None
-    limit = numpy_blas.to(1 if workers > 1 and shared is None else None)
-    mapped = _mapped(one, bands, workers) if shared is None else closing(shared)
-    with limit, mapped as parts, np.errstate(invalid="ignore", over="ignore"):
+    others = _by_workers(kernels, shifts) if shared and bands[0].triangle else None
+    mapped = _mapped(one, bands, workers) if others is None else closing(others)
+    with mapped as parts, np.errstate(invalid="ignore", over="ignore"):
         for band, part in zip(bands, parts, strict=True):
             peaks = np.maximum(total.peaks, part.peaks)
             total.grow(peaks)

@@ -62,8 +62,9 @@ def by_threads(grid: Grid, read: Read, vectors: Float[np.ndarray, " n *k"], thre
 
     def bands(order: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         workers = min(len(order), threads)
-        # BLAS gets one thread, since the block rows keep the cores busy.
-        with numpy_blas.to(1 if workers > 1 else None), ThreadPoolExecutor(workers) as pool:
+        # BLAS gets one thread, since the block rows keep the cores busy; also where there is one alone, whose sums would
+        # depend on their number.
+        with numpy_blas.to(1), ThreadPoolExecutor(workers) as pool:
             yield from pool.map(lambda row: band_product(grid, row, read, vectors), order)
 
     return bands
