@@ -59,9 +59,7 @@ def test_a_device_is_used_or_refused(name: str, monkeypatch: pytest.MonkeyPatch)
     words = (*COMMANDS[name], "--backend", "torch")
     done = udlbridge(*words, "--device", "cpu:0")
     assert done.returncode in (0, 1), done.stderr
-    # A store may be read where its device is not: what is computed anew of it is computed on the CPU.
-    assert "cpu:0" in used
-    assert used == {"cpu:0"} or (name == "predict store" and used == {"cpu:0", "cpu"})
+    assert used == {"cpu:0"}
     done = udlbridge(*words, "--device", "tpu", "--force")
     allowed = "device='cpu:0'" if name == "predict store" else "cpu, cuda, mps"  # a store goes on as it was begun
     assert (done.returncode, "device='tpu'" in done.stderr, allowed in done.stderr) == (2, True, True)

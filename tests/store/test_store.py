@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples, udlbridge
+from small_stores import store_of
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import checked_reduction
@@ -567,3 +568,9 @@ def test_ctrl_c_is_exit_code_130_and_resumable(tmp_path: Path) -> None:
     assert found.missing
     store.repair(threads=1)
     assert store.verify().ok
+
+
+def test_columns_of_a_store_whose_device_is_not_here(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "K.zarr", backend="torch")
+    store.manifest["device"] = "mps:9" if sys.platform != "darwin" else "cuda"
+    assert_within_budget(store.columns(np.array([3, 0])), store[:][:, [3, 0]])

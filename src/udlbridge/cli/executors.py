@@ -57,9 +57,8 @@ def opened(executor_name: str | None, dask: str | None, threads: int | None) -> 
     Raises:
         OptionError: Dask is not installed, or no scheduler answers.
     """
-    kind, _, number = (
-        executor_name or (dask if dask is not None and dask.startswith("local:") else "") or ""
-    ).partition(":")
+    here = executor_name or (dask if dask is not None and dask.startswith("local:") else "")
+    kind, _, number = here.partition(":")
     count = int(number or 1)
     own = threads or max(1, (os.cpu_count() or 1) // count)
     if kind == "threads":

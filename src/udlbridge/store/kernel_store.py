@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from udlbridge import backends
 from udlbridge.arrays import as_indices
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.errors import ShapeError, StoreError
+from udlbridge.errors import OptionError, ShapeError, StoreError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import DEFAULT_MEMORY
@@ -51,15 +51,23 @@ class KernelStore(WritableStore):
     def columns(self, indices: Int[np.ndarray, " r"]) -> Float[np.ndarray, "n r"]:
         """These columns of an (n, n) kernel, computed anew by its engine: reading them would take all of the tiles.
 
+        They are computed on the device that the kernel was computed on, if it is here.
+
         Raises:
             DTypeError, ShapeError, InputError: `indices` are not whole numbers along one axis, or out of range.
             StoreError: the stored network or samples are damaged.
             BackendUnavailable: the engine cannot run here.
         """
         columns = as_indices(indices, self.shape[0])
-        x, params = self.samples(), list(self.parameters)
+        x, params, backend = self.samples(), list(self.parameters), self.manifest["backend"]
+        device = self.manifest.get("device")
+        if device is not None:
+            try:
+                backends.get(backend).check_device(device)
+            except OptionError:
+                device = None  # a store may be read where its device is not
         return ntk(
-            self.model(), x, x[columns], outputs=self.reduction.outputs, params=params, backend=self.manifest["backend"]
+            self.model(), x, x[columns], outputs=self.reduction.outputs, params=params, backend=backend, device=device
         )
 
     def append(

@@ -62,8 +62,8 @@ def by_threads(grid: Grid, read: Read, vectors: Float[np.ndarray, " n *k"], thre
 
     def bands(order: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         workers = min(len(order), threads)
-        # BLAS gets one thread, since the block rows keep the cores busy; also where there is one alone, whose sums would
-        # depend on their number.
+        # BLAS gets one thread, since the block rows keep the cores busy; also where there is one alone, since sums by
+        # several have other bits.
         with numpy_blas.to(1), ThreadPoolExecutor(workers) as pool:
             yield from pool.map(lambda row: band_product(grid, row, read, vectors), order)
 
