@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples, udlbridge
-from small_stores import store_of
+from small_stores import MODEL, store_of
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import checked_reduction
@@ -28,12 +28,7 @@ from udlbridge.store import products
 from udlbridge.store import writing as storing
 from udlbridge.store.tile_files import DirectWriter
 
-MODEL = random_model([5, 7, 3], ["tanh", "identity"])
 REDUCTIONS = (0, "trace", "mean", "sum", "diagonal", "full")
-
-
-def store_of(path: Path, n: int = 21, **options: object) -> ub.KernelStore:
-    return ub.compute_kernel(MODEL, samples(MODEL, n), path, backend="reference", **options)  # type: ignore[arg-type]
 
 
 # --- tiles ---
