@@ -53,5 +53,5 @@ else:
     learn, test = (images[:cut], digits[:cut]), (images[cut:], digits[cut:])
 study = ub.study_alignment(learn, test, backends=backends)
 print(study)
-study_figure(study).savefig("alignment.png", dpi=110)
+study_figure(study).savefig("alignment.png")
 print("wrote alignment.png")

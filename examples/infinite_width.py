@@ -50,6 +50,6 @@ study = ub.study_linearization(
 print(study)
 if given.plot is not None:
     given.plot.mkdir(parents=True, exist_ok=True)
-    convergence_figure(found, "two hidden layers of erf").savefig(given.plot / "convergence.png", dpi=110)
-    linearization_figure(study).savefig(given.plot / "linearization.png", dpi=110)
+    convergence_figure(found, "two hidden layers of erf").savefig(given.plot / "convergence.png")
+    linearization_figure(study).savefig(given.plot / "linearization.png")
     print(f"wrote {given.plot / 'convergence.png'} and {given.plot / 'linearization.png'}")

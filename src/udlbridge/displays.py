@@ -133,6 +133,8 @@ def draw(drawer: str, ax: Axes | None, *what: Any, **options: Any) -> Axes:
     if ax is None:
         from matplotlib import pyplot
 
-        with pyplot.rc_context(import_module("udlbridge.plots.style").settings()):
-            return getattr(plots, function)(pyplot.subplots(layout="constrained")[1], *what, **options)
+        style = import_module("udlbridge.plots.style")
+        with pyplot.rc_context(style.settings()):
+            _, ax = pyplot.subplots(figsize=style.SIZE, dpi=style.resolution(style.SIZE[0]), layout="constrained")
+            return getattr(plots, function)(ax, *what, **options)
     return getattr(plots, function)(ax, *what, **options)

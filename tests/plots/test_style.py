@@ -80,6 +80,7 @@ BASELINES = Path(__file__).parent / "baselines"
 def test_pictures_are_those_that_were_looked_at(name: str, tmp_path: Path) -> None:
     """Their letters aside, which each machine has of its own: lines, points, panels and colours."""
     drawn = FIGURES[name]()
+    drawn.set_dpi(100)  # of the baselines: letters are laid out in whole pixels
     drawn.draw_without_rendering()  # the layout has its room for letters
     drawn.set_layout_engine("none")
     for text in drawn.findobj(Text):

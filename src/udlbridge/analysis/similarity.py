@@ -76,7 +76,7 @@ class SimilarityMap(Displayed):
 
     def plot(self, ax: Any = None) -> Any:
         """The map with its colour bar, on `ax` or a new figure; returns the Axes."""
-        return draw("similarity:draw_similarity", ax, self, f"{self.measure} of layers")
+        return draw("similarity:draw_similarity", ax, self, "")
 
 
 def similarity_map(

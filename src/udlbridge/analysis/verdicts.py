@@ -79,6 +79,12 @@ class Spectrum(Displayed):
         """The eigenvalues of the lower end, ascending; all of them in a complete spectrum."""
         return self.eigenvalues if self.complete else self.eigenvalues[: self.n_smallest]
 
+    @property
+    def ranks(self) -> np.ndarray:
+        """Of the eigenvalues in descending order, from 1 for the largest: those of the lower end are the last of n."""
+        found = np.arange(1, len(self.eigenvalues) + 1)
+        return found + (self.n - len(found)) * (found > len(self.largest))
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         return {**json_ready(self), "negative": self.negative}
@@ -116,15 +122,14 @@ class Spectrum(Displayed):
 
     def as_rows(self) -> list[dict[str, Any]]:
         """What the table in a notebook shows, a mapping for each row."""
-        below = self.n - len(self.eigenvalues)
         return [
-            {"rank": 1 + index + (below if index >= len(self.largest) else 0), "eigenvalue": float(value)}
-            for index, value in enumerate(self.eigenvalues[::-1])
+            {"rank": int(rank), "eigenvalue": float(value)}
+            for rank, value in zip(self.ranks, self.eigenvalues[::-1], strict=True)
         ]
 
     def plot(self, ax: Any = None) -> Any:
         """Eigenvalues by rank on a logarithmic scale, on `ax` or a new figure; returns the Axes."""
-        return draw("kernels:draw_spectrum", ax, {"eigenvalues": self}, self.verdict)
+        return draw("kernels:draw_spectrum", ax, {"eigenvalues": self}, f"spectrum: {self.verdict}")
 
 
 def judged(

@@ -139,10 +139,10 @@ def command(
     if html is not None:
         from udlbridge.cli.pages import write_page
         from udlbridge.plots.kernels import draw_spectrum
-        from udlbridge.plots.style import figure
+        from udlbridge.plots.style import SIZE, figure
 
-        with figure(7.0, 4.5) as (drawn, ax):
-            draw_spectrum(ax, {"eigenvalues": result}, result.verdict)
+        with figure(*SIZE) as (drawn, ax):
+            draw_spectrum(ax, {"eigenvalues": result}, f"spectrum: {result.verdict}")
         write_page(html, str(result), {"Eigenvalues": result.as_rows()}, {"Spectrum": drawn}, json_file)
     if json_file is not None:
         write_json(result.to_dict(), json_file)

@@ -176,9 +176,7 @@ def save_figure(figure: Figure, path: Path, json_file: Path | None) -> None:
     """
     from udlbridge.atomic import writing
     from udlbridge.errors import OptionError
-    from udlbridge.plots.style import DPI, PIXELS
 
     with writing(path, OptionError) as partial:
-        # As wide as the style says, whatever the figure measures in inches: letters of its points can be read then.
-        figure.savefig(partial, format="png", dpi=max(DPI, PIXELS / figure.get_figwidth()))
+        figure.savefig(partial, format="png", dpi="figure")
     report(f"wrote {path}", json_file)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from udlbridge.analysis.densities import SpectralDensity
 from udlbridge.analysis.verdicts import Spectrum
-from udlbridge.plots.style import POSITIVE, SIGNED, figure, line, settings
+from udlbridge.plots.style import POSITIVE, SIGNED, SIZE, canvas, figure, line
 
 
 def draw_kernel(
@@ -64,10 +63,13 @@ def draw_difference(
 
 
 def draw_spectrum(ax: Axes, spectra: Mapping[str, Spectrum], title: str) -> Axes:
-    """Eigenvalues by rank on a logarithmic scale, negative ones as crosses at |value|, and the tolerance."""
+    """Eigenvalues by rank on a logarithmic scale, negative ones as crosses at |value|, and the tolerance.
+
+    Of an incomplete spectrum the smallest stand at their own ranks, at the right end.
+    """
     for index, (name, result) in enumerate(spectra.items()):
         values = result.eigenvalues[::-1]
-        ranks = np.arange(1, len(values) + 1)
+        ranks = result.ranks
         positive = values > 0
         # Later engines are drawn smaller, so that equal values stay visible.
         size = 9 - 2.5 * index
@@ -108,7 +110,7 @@ def draw_density(ax: Axes, densities: Mapping[str, SpectralDensity], title: str)
 
 def density_figure(densities: Mapping[str, SpectralDensity], title: str) -> Figure:
     """One panel with the spectral densities of several kernels."""
-    with figure(7.0, 4.6) as (drawn, ax):
+    with figure(*SIZE) as (drawn, ax):
         draw_density(ax, densities, title)
     return drawn
 
@@ -127,8 +129,7 @@ def agreement_figure(kernels: Mapping[str, np.ndarray], title: str) -> Figure:
     floor = float(np.finfo(next(iter(kernels.values())).dtype).eps) / 10
     gaps = [np.abs(kernels[a].astype(np.float64) - kernels[b].astype(np.float64)) / scale for a, b in pairs]
     top = max((float(gap.max()) for gap in gaps), default=floor)
-    with rc_context(settings()):
-        drawn = Figure(figsize=(max(3.1 * columns + 1.3, 5.0), 3.0 * (2 if pairs else 1) + 0.4), layout="constrained")
+    with canvas(max(3.1 * columns + 1.3, 5.0), 3.0 * (2 if pairs else 1) + 0.4) as drawn:
         axes = drawn.subplots(2 if pairs else 1, columns, squeeze=False)
         for ax, name in zip(axes[0], names, strict=False):
             draw_kernel(ax, kernels[name], name, vmin=low, vmax=high, bar=False)
@@ -146,7 +147,7 @@ def agreement_figure(kernels: Mapping[str, np.ndarray], title: str) -> Figure:
 
 def spectrum_figure(spectra: Mapping[str, Spectrum], title: str) -> Figure:
     """One panel with the spectra of all engines."""
-    with figure(7.0, 4.6) as (drawn, ax):
+    with figure(*SIZE) as (drawn, ax):
         draw_spectrum(ax, spectra, title)
     return drawn
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from udlbridge.plots.style import LINES, MARKERS, colour, settings
+from udlbridge.plots.style import LINES, MARKERS, canvas, colour
 from udlbridge.studies.linearization import LinearizationStudy
 
 STYLES = LINES
@@ -30,6 +29,8 @@ def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
             )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.set_xticks(study.steps, [str(step) for step in study.steps])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("step")
     ax.set_ylabel("|f - f_lin| / |y - f_0|")
     ax.set_title("the network against its linearisation")
@@ -65,10 +66,10 @@ def draw_widths(ax: Axes, study: LinearizationStudy) -> Axes:
 
 def linearization_figure(study: LinearizationStudy) -> Figure:
     """Departures by step and by width, of all engines."""
-    with rc_context(settings()):
-        figure = Figure(figsize=(11.0, 5.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    with canvas(11.0, 5.0) as drawn:
+        left, right = drawn.subplots(1, 2)
         draw_departures(left, study)
         draw_widths(right, study)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.widths))
-    return figure
+        # Columns are filled downwards, so that each engine has one.
+        drawn.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.network))
+    return drawn

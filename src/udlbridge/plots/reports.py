@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 
 from udlbridge.analysis.checking import CheckReport
 from udlbridge.analysis.comparing import PortReport
 from udlbridge.plots.style import line
-
-FLOOR = 1e-18
-"""What a difference of zero is drawn as."""
 
 
 def draw_check(ax: Axes, report: CheckReport) -> Axes:
@@ -20,11 +19,11 @@ def draw_check(ax: Axes, report: CheckReport) -> Axes:
     for index, pair in enumerate(pairs):
         rows = [row for row in report.comparisons if (row.first, row.second) == pair]
         heights = [quantities.index(row.quantity) for row in rows]
-        values = [max(row.difference, FLOOR) for row in rows]
+        values = [row.difference for row in rows]
         ax.plot(values, heights, **{**line(index), "linestyle": ""}, label=f"{pair[0]} and {pair[1]}")
     for limit in sorted({row.budget for row in report.comparisons}):
         ax.axvline(limit, color="black", ls="--", lw=1, label=f"budget {limit:.0e}")
-    ax.set_xscale("log")
+    _logarithmic(ax, [row.difference for row in report.comparisons], [row.budget for row in report.comparisons])
     ax.set_yticks(range(len(quantities)), quantities)
     ax.invert_yaxis()
     ax.set_xlabel("difference, relative to the largest entry")
@@ -36,12 +35,23 @@ def draw_check(ax: Axes, report: CheckReport) -> Axes:
 def draw_port(ax: Axes, report: PortReport) -> Axes:
     """The difference after each layer, and the budget as a line."""
     known = [(index, step.difference) for index, step in enumerate(report.steps) if step.difference is not None]
-    values = np.array([max(gap, FLOOR) for _, gap in known])
+    values = [gap for _, gap in known]
     ax.plot(values, [index for index, _ in known], **line(0), label="after the layer")
     ax.axvline(report.budget, color="black", ls="--", lw=1, label=f"budget {report.budget:.0e}")
-    ax.set_xscale("log")
+    _logarithmic(ax, values, [report.budget])
     ax.set_yticks(range(len(report.steps)), [step.first for step in report.steps])
     ax.invert_yaxis()
     ax.set_xlabel("difference, relative to the largest entry")
     ax.legend()
     return ax
+
+
+def _logarithmic(ax: Axes, differences: Sequence[float], budgets: Sequence[float]) -> None:
+    """A logarithmic x axis, which goes on to zero at its left end where two sides are equal to the last bit."""
+    if all(differences):
+        ax.set_xscale("log")
+        return
+    least = min((gap for gap in differences if gap), default=min(budgets) / 1000)
+    below = 10.0 ** math.floor(math.log10(min(least, *budgets)))
+    ax.set_xscale("symlog", linthresh=below, linscale=0.5)
+    ax.set_xlim(-0.2 * below, 3 * max(*differences, *budgets))

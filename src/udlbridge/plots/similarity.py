@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from udlbridge.analysis.similarity import SimilarityMap
-from udlbridge.plots.style import POSITIVE, settings
+from udlbridge.plots.style import POSITIVE, figure
 
 NUMBERED = 12
 """Layers up to which every cell has its number written in it."""
@@ -18,7 +17,10 @@ LABELS = {"cka": "CKA", "procrustes": "Procrustes similarity", "rsa": "RSA: corr
 
 
 def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
-    """A heat map, layers of the first network down and of the second one across, from 0 (or the least) to 1."""
+    """A heat map, layers of the first network down and of the second one across, from 0 (or the least) to 1.
+
+    Without a title it says what is measured.
+    """
     low = min(0.0, float(found.values.min()))
     image = ax.imshow(found.values, cmap=POSITIVE, vmin=low, vmax=1, interpolation="nearest", origin="upper")
     ax.set_yticks(range(len(found.first)), found.first)
@@ -34,17 +36,16 @@ def draw_similarity(ax: Axes, found: SimilarityMap, title: str) -> Axes:
             # Dark colours stand for small numbers.
             colour = "white" if value < (low + 1) / 2 else "black"
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
-    ax.set_title(title)
-    figure = ax.get_figure()
-    assert figure is not None
-    figure.colorbar(image, ax=ax, shrink=0.85, label=LABELS[found.measure])
+    ax.set_title(title or f"{LABELS[found.measure]}, layer by layer")
+    drawn = ax.get_figure()
+    assert drawn is not None
+    drawn.colorbar(image, ax=ax, shrink=0.85, label=LABELS[found.measure])
     return ax
 
 
 def similarity_figure(found: SimilarityMap, title: str) -> Figure:
     """One panel with the map."""
     size = 2.6 + 0.45 * max(found.values.shape)
-    with rc_context(settings()):
-        figure = Figure(figsize=(size + 1.6, size + 0.4), layout="constrained")
-        draw_similarity(figure.subplots(), found, title)
-    return figure
+    with figure(size + 1.6, size + 0.4) as (drawn, ax):
+        draw_similarity(ax, found, title)
+    return drawn

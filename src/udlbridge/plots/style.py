@@ -61,9 +61,24 @@ def line(index: int) -> dict[str, Any]:
     }
 
 
+SIZE = (7.0, 4.6)
+"""Of a figure with one panel, in inches."""
+
+
+def resolution(width: float) -> float:
+    """Pixels per inch of a figure that is so many inches wide: letters of its points can be read then."""
+    return max(DPI, PIXELS / width)
+
+
+@contextmanager
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of that size in inches, drawn in this style within the block, as wide as it says."""
+    with rc_context(settings()):
+        yield Figure(figsize=(width, height), dpi=resolution(width), layout="constrained")
+
+
 @contextmanager
 def figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of that size in inches with one panel, drawn in this style within the block."""
-    with rc_context(settings()):
-        result = Figure(figsize=(width, height), layout="constrained")
+    """As `canvas`, with one panel."""
+    with canvas(width, height) as result:
         yield result, result.subplots()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from udlbridge.plots.style import LINES, MARKERS, colour, settings
+from udlbridge.plots.style import LINES, MARKERS, canvas, colour
 from udlbridge.studies.alignment_results import VARIANTS, AlignmentStudy
 from udlbridge.training.runs import TrainingRun
 
@@ -81,12 +80,12 @@ def _scale_by_decades(ax: Axes) -> None:
 
 def study_figure(study: AlignmentStudy) -> Figure:
     """Errors, alignments and the change of the NTK by epoch, and the losses by step."""
-    with rc_context(settings()):
-        return _study_figure(study)
+    with canvas(12.5, 7.2) as figure:
+        _draw_study(figure, study)
+    return figure
 
 
-def _study_figure(study: AlignmentStudy) -> Figure:
-    figure = Figure(figsize=(12.5, 7.2), layout="constrained")
+def _draw_study(figure: Figure, study: AlignmentStudy) -> None:
     axes = figure.subplots(2, 3)
     draw_series(axes[0, 0], study, "test_error", "test error (%)", percent=True)
     # Not from 0 to 1: what tells the two models apart is a small part of that.
@@ -101,9 +100,7 @@ def _study_figure(study: AlignmentStudy) -> Figure:
     for variant in VARIANTS:
         draw_losses(axes[1, 2], study.runs[first, variant], variant)
     axes[1, 2].set_title(f"loss ({first}); dots: mean of the epoch")
-    axes[1, 2].legend()
-    # Outside of all panels: with three engines it would cover the lines of one.
+    # One legend for all panels, outside of them: with three engines it would cover the lines of one.
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     digits = " against ".join(map(str, study.digits))
     figure.suptitle(f"MNIST {digits}, {study.architecture}: regular and slow features")
-    return figure
