@@ -59,6 +59,25 @@ def test_a_notebook_shows_a_table(name: str, results: dict[str, Any]) -> None:
     assert ("<table>" in page) == (name in TABLES)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    {
+        "CheckReport": "CheckReport: torch, reference: agree; worst",
+        "PortReport": "PortReport: the same network: budget 1e-12",
+        "Spectrum": "Spectrum: PSD: 1000 eigenvalues",
+        "Solution": "<p>Solution</p>",
+    }.items(),
+)
+def test_a_notebook_says_first_what_was_found(name: str, said: str, results: dict[str, Any]) -> None:
+    assert said in results[name]._repr_html_()
+
+
+def test_the_table_of_a_port_ends_in_the_whole_networks(results: dict[str, Any]) -> None:
+    assert [row["first"] for row in results["PortReport"].as_rows()[-4:]] == [
+        "outputs", "kernel", "eigenvalues", "d f / d x",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_a_frame(name: str, results: dict[str, Any]) -> None:
     pytest.importorskip("pandas")

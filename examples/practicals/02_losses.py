@@ -202,7 +202,7 @@ def draw_fits(backend):
     axes[1, 5].set_title(f"best sigma {grid[np.argmin(values[:, 1])]:.3f}, offset {BEST_OFFSET:.2f}")
     for axis in axes[:, 0]:
         axis.set_ylabel("output y")
-    axes[0, 0].legend(loc="lower right", fontsize=7)
+    axes[0, 0].legend(loc="lower right")
     return figure
 
 
@@ -224,7 +224,7 @@ def draw_probabilities(axis, task, offset, backend, title):
 def draw_classification(backend):
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 6, figsize=(14, 5), sharex=True, layout="constrained")
+    figure, axes = pyplot.subplots(2, 6, figsize=(14, 5.3), sharex=True, layout="constrained")
     for row, task in zip(axes, ("binary", "classes"), strict=True):
         f = outputs(task, None, backend, GRID)
         for k, style in enumerate(("-", "--", "-.")[: f.shape[1]]):
@@ -238,7 +238,9 @@ def draw_classification(backend):
         for axis, offset in zip(row[2:5], (-2.0, 0.0, 4.0), strict=True):
             draw_probabilities(axis, task, offset, backend, f"offset {offset:g}")
         draw_probabilities(row[5], task, best, backend, f"best offset {best:g}")
-        row[2 if task == "binary" else 4].legend(loc="center", fontsize=7)
+    # Outside of the panels, where it covers no line; that of both classes and the data stands in a panel with room.
+    axes[0, 2].legend(loc="center")
+    figure.legend(*axes[1, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

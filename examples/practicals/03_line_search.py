@@ -177,16 +177,16 @@ def draw_models(backend):
     figure, axes = pyplot.subplots(2, 6, figsize=(13, 5), sharex=True, sharey=True, layout="constrained")
     path, x = descents(backend)["source"], np.array([0.0, 2.0])
     first = loss(backend).value(POINT)
-    points = [(f"({POINT[0]}, {POINT[1]})\nloss {first:.6f}", POINT)]
+    points = [(f"({POINT[0]}, {POINT[1]})\nloss {first:.3f}", POINT)]
     points += [
-        (f"{f'step {k}' if k else 'start'}\nloss {value:.6f}", point)
+        (f"{f'step {k}' if k else 'start'}\nloss {value:.3f}", point)
         for k, (value, point) in enumerate(zip(path.values, path.points, strict=True))
     ]
     for axis, (title, point) in zip(axes.flat, points, strict=True):
         axis.plot(*DATA, "k.", label="data")
         axis.plot(x, point[0] + point[1] * x, "C0-", label="model")
         axis.set(title=title, xlim=(0, 2), ylim=(0, 2))
-    axes[0, 0].legend(loc="lower left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     for axis in axes[1]:
         axis.set_xlabel("x")
     for axis in axes[:, 0]:

@@ -228,25 +228,28 @@ def rows(backend=None):
 
 # --- Pictures --------------------------------------------------------------------------------------------------------
 
-LOOKS = (("o-", "C1"), ("s--", "C4"), ("^:", "C5"), ("v-.", "w"))
-"""Marker, line and colour of the paths in one picture; white becomes black on paper."""
+LOOKS = (("o-", "C1"), ("s--", "C4"), ("^:", "C5"), ("v-.", "C3"))
+"""Marker, line and colour of the paths in one picture."""
 
 
 def draw_loss(axis, found, title):
     """Paths over the loss."""
+    from matplotlib.patheffects import withStroke
+
     u, v = np.meshgrid(np.linspace(-10, 10, 161), np.linspace(2.5, 22.5, 161))
     axis.contourf(u, v, by_numpy((u, v)), 24, cmap="gray")
+    edge = [withStroke(linewidth=2.5, foreground="w")]  # what is seen of a path in grey
     for (label, path), (style, colour) in zip(found.items(), LOOKS, strict=False):
-        axis.plot(*path.points.T, style, color=colour, lw=1, ms=3, label=label)
+        axis.plot(*path.points.T, style, color=colour, lw=1.2, ms=3.5, label=label, path_effects=edge)
     axis.set(title=title, xlabel="offset phi_0", ylabel="frequency phi_1", xlim=(-10, 10), ylim=(2.5, 22.5))
 
 
 def draw_values(axis, found):
     """The loss along the same paths, in the same colours."""
     for (label, path), (style, colour) in zip(found.items(), LOOKS, strict=False):
-        axis.plot(path.values, ls=style[1:], color="k" if colour == "w" else colour, label=label)
+        axis.plot(path.values, ls=style[1:], color=colour, marker=style[0], ms=3.5, markevery=0.1, label=label)
     axis.set(xlabel="step", ylabel="loss of all data", ylim=(0, None))
-    axis.legend(fontsize=7)
+    axis.legend()
 
 
 def draw_paths(backend):
@@ -254,9 +257,10 @@ def draw_paths(backend):
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
     draw_loss(left, paths(backend), "the loss (dark: deep) and three paths")
-    left.plot(*deepest().x, "*", color="w", mec="k", ms=12, label="deepest point")
-    left.legend(loc="upper left", fontsize=7)
+    left.plot(*deepest().x, "*", color="w", mec="k", ms=12)
     draw_values(right, paths(backend))
+    right.plot([], [], "*", color="w", mec="k", ms=12, label="deepest point")
+    right.legend()
     right.set_title("the loss along them")
     return figure
 
@@ -272,7 +276,7 @@ def draw_models(backend):
         for axis, step in zip(row, [0, *range(1, len(path.values), SOURCE_LOSSES[label][0])], strict=True):
             axis.plot(*DATA, "k.", ms=4)
             axis.plot(grid, model(path.points[step], grid), "C0-")
-            axis.set(title=f"step {step}, loss {path.values[step]:.3f}", xlim=(-15, 15), ylim=(-1.1, 1.1))
+            axis.set(title=f"step {step}, loss {path.values[step]:.2f}", xlim=(-15, 15), ylim=(-1.1, 1.1))
     for axis in axes[2]:
         axis.set_xlabel("x")
     return figure
@@ -284,7 +288,6 @@ def draw_tasks(backend):
     figure, axes = pyplot.subplots(2, 4, figsize=(15, 7), layout="constrained")
     for (above, below), (title, found) in zip(axes.T, tasks(backend).items(), strict=True):
         draw_loss(above, found, title)
-        above.legend(loc="upper left", fontsize=7)
         draw_values(below, found)
     return figure
 

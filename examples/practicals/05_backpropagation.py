@@ -187,7 +187,7 @@ def draw(backend=None):
     gradient = ub.Function(whole, backend=backend).gradient(np.concatenate([BETA, OMEGA]))
     left.bar(range(10), gradient, color=["C0"] * 5 + ["C4"] * 5)
     for k, slope in enumerate(gradient):
-        left.annotate(f"{slope:.3f}", (k, slope), ha="center", va="bottom" if slope > 0 else "top", fontsize=7)
+        left.annotate(f"{slope:.3f}", (k, slope), ha="center", va="bottom" if slope > 0 else "top")
     left.set_xticks(range(10), PARAMETERS, rotation=60)
     left.margins(y=0.1)
     left.set(title="Gradients I: derivatives of y", ylabel="dy/dparameter")
@@ -208,7 +208,7 @@ def draw(backend=None):
     middle.set_yscale("symlog", linthresh=1)
     middle.set(title=f"Gradients II: all {len(start)} derivatives", xlabel="finite difference", ylabel="engine")
     right.set(title="largest derivative of every layer", xlabel="layer", ylabel="|dl/dparameter|", yscale="log")
-    right.legend(title="filled: weights, open: biases", title_fontsize=8, fontsize=7)
+    right.legend(title="filled: weights, open: biases", title_fontsize=9)
     return figure
 
 

@@ -138,7 +138,7 @@ def draw_units(backend):
 def draw_sizes(backend):
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 4, figsize=(14, 4), layout="constrained")
+    figure, axes = pyplot.subplots(1, 4, figsize=(14, 4.3), layout="constrained")
     for name, variance in {"variance 1": 1.0, "variance 2 / 8": 2 / 8}.items():
         for axis, n, sizes, first in ((axes[0], 1000, 0, 1), (axes[1], 100, 1, 0)):
             found = by_engine(*drawn(5, 8, variance, n), backend)[sizes]
@@ -154,10 +154,10 @@ def draw_sizes(backend):
         axes, ("5 x 8: activations", "5 x 8: gradients", "50 x 80: activations", "50 x 80: gradients"), strict=True
     ):
         axis.set(title=title, xlabel="layer", ylabel=f"std of {'h' if 'act' in title else 'dl/df'}")
-        axis.legend(fontsize=7)
-    for axis in axes[2:]:
-        axis.plot([], [], "k:", label="a factor sqrt(v D / 2) per layer")
-        axis.legend(fontsize=7)
+    axes[2].plot([], [], "k:", label="a factor sqrt(v D / 2) per layer")
+    # One legend for each size of network, outside of the panels: the lines fill these.
+    for axis, place in ((axes[0], "outside lower left"), (axes[2], "outside lower right")):
+        figure.legend(*axis.get_legend_handles_labels(), loc=place, ncols=4)
     return figure
 
 

@@ -219,7 +219,7 @@ def rows(backend=None):
 def plain(axis, values, title="", **settings):
     axis.imshow(values, **settings)
     axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=8)
+    axis.set_title(title, fontsize=9)
 
 
 def signed(axis, values):
@@ -234,8 +234,8 @@ def draw_cases(backend):
     for column, name in zip(axes.T, CASES, strict=True):
         for axis, values in zip(column, case(name, backend), strict=True):
             signed(axis, values[0, 0])
-            axis.set_xlabel(" x ".join(map(str, values.shape)), fontsize=7)
-        column[0].set_title(name, fontsize=8)
+            axis.set_xlabel(" x ".join(map(str, values.shape)))
+        column[0].set_title(name, fontsize=9)
     for axis, label in zip(axes[:, 0], ("image", "loops", "engine"), strict=True):
         axis.set_ylabel(label)
     title = "first channel of the first image, its convolution by loops, and by the engine (red: above 0)"
@@ -276,12 +276,12 @@ def draw_maps(backend):
         params = {name: value for name, value in model.params.items() if int(name.split(".")[0]) < layers}
         maps = ub.outputs(ub.Model(model.layers[:layers], params), digit, backend=backend)[0]
         words = f"{title} after\nconvolution {1 if layers == 3 else 2},\npooling, relu\n(yellow: high)"
-        rows_of_axes[0, 0].text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
+        rows_of_axes[0, 0].text(0.5, 0.5, words, ha="center", va="center", fontsize=9)
         for axis, values in zip(rows_of_axes[:, 1:].flat, maps, strict=True):
             plain(axis, values)
     for axis, kernel in zip(axes[0, 1:], model.params["0.weight"], strict=True):
         signed(axis, kernel[0])
-    axes[0, 5].set_title("kernels of the first convolution (red: above 0, blue: below)", fontsize=8)
+    axes[0, 5].set_title("kernels of the first convolution (red: above 0, blue: below)", fontsize=9)
     for axis in axes[1:, 0]:
         axis.axis("off")
     return figure

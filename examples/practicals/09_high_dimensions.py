@@ -84,7 +84,7 @@ def draw(backend=None):
     for d, x in points().items():
         axes[0].hist(pdist(x) / np.sqrt(2 * d), bins=100, histtype="step", density=True, label=f"{d}")
     axes[0].set(title="distances of two points", xlabel="distance / expected size", ylabel="density")
-    axes[0].legend(title="dimensions", fontsize=7)
+    axes[0].legend(title="dimensions")
     axes[1].plot(range(1, 11), [volume(d, 1.0, backend) for d in range(1, 11)], ".-")
     axes[1].set(title="ball of diameter 1", xlabel="dimensions", ylabel="volume")
     grid = range(1, 301, 5)

@@ -108,6 +108,8 @@ def draw(backend=None):
         signed = {"levels": np.linspace(-largest, largest, 14), "cmap": practicals.SIGNED}
         settings = {"levels": 12} if title == "output 0" else signed
         drawn = axis.contourf(grid, grid, values.reshape(41, 41), **settings)
+        if title != "output 0":
+            axis.contour(drawn, colors="k", linewidths=0.5)  # negative ones are dashed: signs are seen in grey too
         figure.colorbar(drawn, ax=axis, ticks=None if title == "output 0" else [-largest, 0, largest], format="%.3f")
         axis.set(title=title, xlabel="x1", ylabel="x2")
     return figure

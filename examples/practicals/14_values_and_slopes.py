@@ -84,6 +84,7 @@ def draw(backend=None):
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         settings = {"levels": np.linspace(-2, 2, 17), "extend": "both", "cmap": practicals.SIGNED}
         drawn = axis.contourf(grid, grid, values.reshape(41, 41), **settings)
+        axis.contour(drawn, colors="k", linewidths=0.5)  # negative ones are dashed: signs are seen in grey too
         axis.set(title=title, xlabel="x1")
     known = {"y": ~np.isnan(y[:, 0]), "dy/dx1": ~np.isnan(slopes[:, 0, 0]), "dy/dx2": ~np.isnan(slopes[:, 0, 1])}
     for (label, mask), marker in zip(known.items(), ("ko", "w>", "w^"), strict=True):

@@ -38,6 +38,10 @@ class Displayed:
         """The rows of a table, each with the same headings; none where there is no table."""
         return ()
 
+    def headline(self) -> str:
+        """The line over the table in a notebook: the first of the text, or another one that says what was found."""
+        return repr(self).splitlines()[0]
+
     def __repr__(self) -> str:
         listed = type(self).__str__ is object.__str__  # which would come back here
         return shortened(_listed(self) if listed else str(self))
@@ -46,9 +50,10 @@ class Displayed:
         rows = self.as_rows()
         if not rows:
             return f"<pre>{escape(repr(self))}</pre>"
-        head = repr(self).splitlines()[0]
         left = f"<p>and {len(rows) - ROWS:,} rows more: to_frame() has all</p>" if len(rows) > ROWS else ""
-        return f"<p>{escape(type(self).__name__)}: {escape(head)}</p>{html_table(rows[:ROWS])}{left}"
+        name, head = type(self).__name__, self.headline()
+        head = head if head.startswith(name) else f"{name}: {head}"
+        return f"<p>{escape(head)}</p>{html_table(rows[:ROWS])}{left}"
 
     def to_frame(self) -> pandas.DataFrame:
         """The table as a DataFrame of pandas.

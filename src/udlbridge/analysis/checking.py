@@ -99,15 +99,21 @@ class CheckReport(Displayed):
             shown = ["" if c is None else f"{c.difference:>12.2e} {'ok' if c.ok else 'DIFF'}" for c in row]
             widths = [max(len(head), 18) for head in heads]
             lines.append(f"{quantity:<{width}}" + "".join(f"  {c:<{w}}" for c, w in zip(shown, widths, strict=True)))
+        return "\n".join([*lines, *self._findings()])
+
+    def headline(self) -> str:
+        """The verdict and what was found besides."""
+        return "; ".join(self._findings())
+
+    def _findings(self) -> list[str]:
         verdict = "agree" if self.ok else "DISAGREE" if self.comparisons else "nothing to compare"
-        lines.append(
+        lines = [
             f"{', '.join(self.engines)}: {verdict}; worst {self.worst:.2e} of the largest entry, "
             f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
-        )
+        ]
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
         lines += [f"{pair} first differ after {layer}" for pair, layer in self.parted.items()]
-        lines += [f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items()]
-        return "\n".join(lines)
+        return [*lines, *(f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items())]
 
     def as_rows(self) -> list[dict[str, Any]]:
         """What the table in a notebook shows, a mapping for each row."""

@@ -78,21 +78,33 @@ class PortReport(Displayed):
             other = "" if step.first == step.second else f"  ({step.second} in the second)"
             mark = "  <- the first difference" if index == self.parted else ""
             lines.append(f"{index:>3}  {step.first:<{width}}  {gap}{other}{mark}")
-        gaps = {"outputs": self.outputs, "kernel": self.kernel, "eigenvalues": self.eigenvalues}
-        gaps["d f / d x"] = self.input_jacobian
-        for what, found in gaps.items():
+        for what, found in self._whole().items():
             words = "not comparable" if found is None else f"{found:.2e} {'ok' if found <= self.budget else 'DIFF'}"
             lines.append(f"     {what:<{width}}  {words}")
+        return "\n".join([*lines, self.headline(), *self.hints])
+
+    def headline(self) -> str:
+        """The verdict."""
         verdict = "the same network" if self.ok else "NOT the same network"
-        lines.append(f"{verdict}: budget {self.budget:.0e} ({self.dtype}, n = {self.n}, on {self.backend})")
-        return "\n".join([*lines, *self.hints])
+        return f"{verdict}: budget {self.budget:.0e} ({self.dtype}, n = {self.n}, on {self.backend})"
 
     def as_rows(self) -> list[dict[str, Any]]:
         """What the table in a notebook shows, a mapping for each row."""
         return [
             {"step": index, "first": step.first, "second": step.second, "difference": step.difference}
             for index, step in enumerate(self.steps)
+        ] + [
+            {"step": None, "first": what, "second": what, "difference": found} for what, found in self._whole().items()
         ]
+
+    def _whole(self) -> dict[str, float | None]:
+        """Differences of the networks as wholes."""
+        return {
+            "outputs": self.outputs,
+            "kernel": self.kernel,
+            "eigenvalues": self.eigenvalues,
+            "d f / d x": self.input_jacobian,
+        }
 
     def plot(self, ax: Any = None) -> Any:
         """Differences after every layer with the budget, on `ax` or a new figure; returns the Axes."""

@@ -7,7 +7,8 @@ exported for two numbers of samples, and what differs between the two programs h
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +80,22 @@ def _samples(some: Tensor, count: int) -> Tensor:
 def _program(module: nn.Module, example: Tensor, dynamic: Any) -> ExportedProgram:
     """The program, without operations that write to what they get."""
     # With gradients, or parts of forward under no_grad would not stand out.
-    with torch.enable_grad(), warnings.catch_warnings():
+    with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module):
         warnings.simplefilter("ignore")  # of the exporter's own workings
         program = export(module, (example,), dynamic_shapes=dynamic, strict=False)
         return program.run_decompositions({}) if any(map(_writes, program.graph.nodes)) else program
+
+
+@contextmanager
+def _weights_kept(module: nn.Module) -> Iterator[None]:
+    """Recurrent layers list their weights besides: torch 2.5 leaves the exporter's stand-ins in those lists."""
+    recurrent = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
+    kept = [list(part._flat_weights) for part in recurrent]
+    try:
+        yield
+    finally:
+        for part, weights in zip(recurrent, kept, strict=True):
+            part._flat_weights = weights
 
 
 def _writes(node: fx.Node) -> bool:

@@ -171,9 +171,9 @@ def style() -> dict[str, Any]:
         "axes.prop_cycle": cycler(color=colours) + cycler(linestyle=lines),
         "axes.titlesize": 10,
         "axes.labelsize": 9,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
         "image.cmap": "cividis",
     }
 
