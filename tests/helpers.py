@@ -63,11 +63,12 @@ class Done:
 
 def udlbridge(*args: object, **environment: str) -> Done:
     """The command line as a user types it, but in this process: a fresh one would import everything anew."""
-    from udlbridge.cli import main
+    from udlbridge.cli import SPIN_COUNT, main
 
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["udlbridge", *map(str, args)])
+        patch.setenv("GOMP_SPINCOUNT", SPIN_COUNT)  # or what the command sets would stay
         for name, value in environment.items():
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:

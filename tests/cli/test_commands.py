@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 import udlbridge as ub
 from helpers import random_model, udlbridge
 from udlbridge import tolerances
-from udlbridge.cli import group
+from udlbridge.cli import SPIN_COUNT, group, main
 
 
 def test_reproduce_prints_the_notebooks_numbers_and_draws(tmp_path: Path) -> None:
@@ -301,3 +302,16 @@ def test_a_small_kernel_in_torch_imports_no_more_than_it_needs(tmp_path: Path) -
     loaded = loaded_by(("kernel", *words), tmp_path)
     assert "torch" in loaded
     assert not loaded & {*STORES, "scipy", "pandas", "matplotlib", "sklearn", "jinja2", "sympy", "juliacall"}
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["by default", "as users say", "as users say otherwise"],
+)
+def test_threads_of_torch_soon_sleep(said: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {**said})
+    monkeypatch.setattr(sys, "argv", ["udlbridge", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == count

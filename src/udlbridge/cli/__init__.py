@@ -27,6 +27,11 @@ COMMANDS: dict[str, str] = {
 }
 """Every command, in the order of the help page, and its module."""
 
+SPIN_COUNT = "10000"
+"""How often a thread of torch looks whether the others are done before it sleeps. By default it looks for milliseconds:
+where other programs compute too, it keeps the one it waits for from the processor, and a kernel takes ten times as long
+as with one thread. This many cost nothing where the machine is free."""
+
 EXIT_DISAGREE = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -75,6 +80,8 @@ def main() -> None:
     """Run the command line; errors of this package are printed without a traceback and exit with 2."""
     from udlbridge.errors import UDLBridgeError
 
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
     try:
         code = group(standalone_mode=False, prog_name="udlbridge")
     except click.ClickException as error:
