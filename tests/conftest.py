@@ -19,6 +19,8 @@ for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(pool, "1")
 # Most of the time of tests with Julia is compilation, which takes half as long with fewer optimisations.
 os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
+# No process of Julia outlives a test run, also where tests run commands, which let it wait for the next one.
+os.environ.setdefault("UDLBRIDGE_JULIA_LINGER", "0")
 
 
 def modules_with_shapes() -> list[str]:

@@ -223,6 +223,41 @@ def test_another_word_is_refused_wherever_one_is_asked_for(monkeypatch: pytest.M
         assert "UDLBRIDGE_NO_INSTALL='2'" in found.reason
 
 
+@pytest.mark.parametrize(("word", "meaning"), [("process", "process"), (" InProcess", "inprocess"), ("", None)])
+def test_where_julia_runs(monkeypatch: pytest.MonkeyPatch, word: str, meaning: str | None) -> None:
+    monkeypatch.setenv("UDLBRIDGE_JULIA", word)
+    assert config.julia_place() == meaning
+
+
+@pytest.mark.parametrize(("word", "meaning"), [("600", 600.0), ("0.5", 0.5), ("", 0.0)])
+def test_how_long_julia_waits(monkeypatch: pytest.MonkeyPatch, word: str, meaning: float) -> None:
+    monkeypatch.setenv("UDLBRIDGE_JULIA_LINGER", word)
+    assert config.julia_linger() == meaning
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "words"),
+    [
+        ("UDLBRIDGE_JULIA", "thread", r"UDLBRIDGE_JULIA='thread'\. Allowed: process or inprocess"),
+        ("UDLBRIDGE_JULIA_LINGER", "long", r"UDLBRIDGE_JULIA_LINGER='long'\. Allowed: a number of seconds"),
+        ("UDLBRIDGE_JULIA_LINGER", "-1", "Allowed: a number of seconds"),
+        ("UDLBRIDGE_JULIA_LINGER", "nan", "Allowed: a number of seconds"),
+        ("UDLBRIDGE_JULIA_LINGER", "inf", "Allowed: a number of seconds"),
+    ],
+)
+def test_settings_of_julias_process_that_are_none(
+    monkeypatch: pytest.MonkeyPatch, name: str, word: str, words: str
+) -> None:
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
+    monkeypatch.setenv(name, word)
+    with pytest.raises(ConfigError, match=words):
+        (config.julia_place if name == "UDLBRIDGE_JULIA" else config.julia_linger)()
+    state = runtime.availability()  # where it is looked for, before anything starts
+    assert not state.ok
+    if state.reason != "the Python package juliacall is not installed":
+        assert f"{name}='{word}'" in state.reason
+
+
 def test_home_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -49,6 +49,51 @@ def switched_on(name: str) -> bool:
     )
 
 
+JULIA_PLACE = "UDLBRIDGE_JULIA"
+PLACES = ("process", "inprocess")
+"""The environment variable that says where Julia runs, and what it may say: a process of its own, or this one."""
+
+JULIA_LINGER = "UDLBRIDGE_JULIA_LINGER"
+MOST_LINGER = 7 * 24 * 3600.0
+"""The environment variable that says for how many seconds Julia's process waits for a next client, and the most."""
+
+
+def julia_place() -> str | None:
+    """Where Julia is to run, one of `PLACES`; None where the environment does not say.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    said = os.environ.get(JULIA_PLACE, "").strip().lower()
+    if said and said not in PLACES:
+        raise ConfigError(
+            f"{JULIA_PLACE}={os.environ[JULIA_PLACE]!r}",
+            allowed=" or ".join(PLACES),
+            remedy=f"set it to one of these, or unset {JULIA_PLACE}",
+        )
+    return said or None
+
+
+def julia_linger() -> float:
+    """For how many seconds Julia's process waits for a next client when this one has gone; 0 where nothing says.
+
+    Raises:
+        ConfigError: not a number of seconds.
+    """
+    said = os.environ.get(JULIA_LINGER, "").strip() or "0"
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if 0.0 <= seconds <= MOST_LINGER:
+        return seconds
+    raise ConfigError(
+        f"{JULIA_LINGER}={said!r}",
+        allowed=f"a number of seconds from 0 to {MOST_LINGER:.0f}, a week",
+        remedy=f"set it to one, as 600, or unset {JULIA_LINGER}",
+    )
+
+
 def julia() -> tuple[str | None, str | None]:
     """`exe` and `project` of the configuration file's table [julia]; None where they are not named.
 

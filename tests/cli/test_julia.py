@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from processes import ONE_CLIENT, apart, eventually, gone, run
 from udlbridge import config
 from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia.process import folders
+from udlbridge.backends.julia.process.client import ProcessHost
 from udlbridge.cli import group
 from udlbridge.errors import ConfigError, JuliaUnavailable
 
@@ -122,3 +127,34 @@ def test_doctor_names_the_versions_that_crash(version: str, said: bool, file: Pa
     finding = _julia_starts(str(exe), Location(exe, tmp_path, "the test"))
     assert finding.ok
     assert ("1.10.1 and 1.10.2 crash in juliacall" in finding.remedy) == said
+
+
+@pytest.mark.slow
+def test_processes_are_shown_and_ended(tmp_path: Path) -> None:
+    with apart() as home:
+        assert "no process of Julia runs" in julia("stop").output
+        waiting = int(run(ONE_CLIENT, UDLBRIDGE_JULIA_LINGER="600")[0])
+        (folder,) = folders.members(home)
+        eventually(lambda: folders.until(folder))
+        host = ProcessHost("standin:Service")
+        held = host.call("pid")  # the one that waited
+        assert held == waiting
+        other = int(run(ONE_CLIENT, UDLBRIDGE_JULIA_LINGER="600")[0])
+        eventually(lambda: [f for f in folders.members(home) if folders.until(f)])
+        said = julia("status", "--json", tmp_path / "status.json").output
+        assert re.search(rf"process     {held} computes for someone; [\d.]+ MB", said)
+        assert re.search(rf"process     {other} waits for a next command, at most [\d.]+ (s|min); [\d.]+ MB", said)
+        rows = {row["pid"]: row for row in json.loads((tmp_path / "status.json").read_text())["processes"]}
+        assert (rows[held]["busy"], rows[held]["until"]) == (True, None)
+        assert 500 < rows[other]["until"] - time.time() <= 600
+        assert rows[other]["memory"] > 10e6
+        said = julia("stop", "--json", tmp_path / "stop.json").output
+        assert f"ended process {other}" in said
+        assert f"process     {held} computes for someone" in said
+        assert [row["pid"] for row in json.loads((tmp_path / "stop.json").read_text())["ended"]] == [other]
+        assert gone(other)
+        assert host.call("pid") == held
+        assert f"ended process {held}" in julia("stop", "--all").output
+        assert gone(held)
+        assert host.call("pid") != held
+        host.close()

@@ -31,6 +31,7 @@ WANTED = {
     "julia": "",
     "julia install": "json force",
     "julia status": "json force",
+    "julia stop": "json force",
     "julia use": "json force",
     "julia forget": "json force",
     "store": "",

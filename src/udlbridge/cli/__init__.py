@@ -32,6 +32,9 @@ SPIN_COUNT = "10000"
 where other programs compute too, it keeps the one it waits for from the processor, and a kernel takes ten times as long
 as with one thread. This many cost nothing where the machine is free."""
 
+LINGER_SECONDS = "600"
+"""How long Julia's process waits for a next command, where the user says nothing else."""
+
 EXIT_DISAGREE = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -82,6 +85,7 @@ def main() -> None:
 
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
+    os.environ.setdefault("UDLBRIDGE_JULIA_LINGER", LINGER_SECONDS)
     try:
         code = group(standalone_mode=False, prog_name="udlbridge")
     except click.ClickException as error:

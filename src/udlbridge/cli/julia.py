@@ -1,12 +1,16 @@
-"""`udlbridge julia install|status|use|forget`."""
+"""`udlbridge julia install|status|stop|use|forget`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from udlbridge.cli.targets import UserPath, force_option, json_option, report, write_json
+
+if TYPE_CHECKING:
+    from udlbridge.backends.julia.process.folders import Living
 
 
 @click.group(short_help="Set up, look at, or name a Julia.", epilog="Example: udlbridge julia status")
@@ -38,8 +42,12 @@ def install(json_file: Path | None) -> int:
 @json_option
 @force_option
 def status(json_file: Path | None) -> int:
-    """Say which Julia would be used, without starting it. The exit code is 0 only if it can be used."""
+    """Say which Julia would be used, without starting it, and which processes of Julia there are.
+
+    The exit code is 0 only if it can be used.
+    """
     from udlbridge.backends.julia import runtime
+    from udlbridge.backends.julia.process import folders
 
     named = runtime.location()
     state = runtime.availability()
@@ -48,10 +56,57 @@ def status(json_file: Path | None) -> int:
         by = "set up by   juliapkg" if named is None else f"named by    {named.source}"
         report(f"executable  {found.exe}\nproject     {found.project}\n{by}", json_file)
     report("usable" if state.ok else f"not usable: {state.reason}\n-> {state.remedy}", json_file)
+    processes = folders.living()
+    for process in processes:
+        report(_line(process), json_file)
     if json_file is not None:
         paths = {} if found is None else {"executable": str(found.exe), "project": str(found.project)}
-        write_json({"usable": state.ok, "reason": state.reason, "remedy": state.remedy, **paths}, json_file)
+        rows = [_row(process) for process in processes]
+        said = {"usable": state.ok, "reason": state.reason, "remedy": state.remedy}
+        write_json({**said, **paths, "processes": rows}, json_file)
     return 0 if state.ok else 1
+
+
+@command.command(short_help="End the processes of Julia.", epilog="Example: udlbridge julia stop")
+@click.option("--all", "busy", is_flag=True, help="Those that compute for someone, too.")
+@json_option
+@force_option
+def stop(busy: bool, json_file: Path | None) -> int:
+    """End the processes of Julia that wait for a next command. They end by themselves, too, after ten minutes.
+
+    What else uses Julia with --all is told that its process ended, and starts another one.
+    """
+    from udlbridge.backends.julia.process import folders
+
+    ended, left = folders.stop(busy=busy)
+    for process in ended:
+        report(f"ended process {process.pid}", json_file)
+    for process in left:
+        report(f"{_line(process)}: --all ends it, too", json_file)
+    if not ended and not left:
+        report("no process of Julia runs", json_file)
+    if json_file is not None:
+        write_json(
+            {"ended": [_row(process) for process in ended], "left": [_row(process) for process in left]}, json_file
+        )
+    return 0
+
+
+def _line(process: Living) -> str:
+    """A process, in words."""
+    import time
+
+    from udlbridge.options import show_bytes, show_seconds
+
+    words = "computes for someone" if process.busy else "waits for a next command"
+    if process.until is not None:
+        words = f"waits for a next command, at most {show_seconds(max(0.0, process.until - time.time()))}"
+    return f"process     {process.pid} {words}; {show_bytes(process.memory)}"
+
+
+def _row(process: Living) -> dict[str, Any]:
+    """A process, as data: `until` in seconds since 1970."""
+    return {name: value for name, value in vars(process).items() if name != "folder"}
 
 
 @command.command(

@@ -37,11 +37,13 @@ class JuliaEngine(Engine):
         installing.install()
 
     def load(self) -> Backend[Any]:
-        """Start Julia."""
+        """Start Julia, where `UDLBRIDGE_JULIA` says."""
         from udlbridge.backends.julia.hosted import HostedJulia
-        from udlbridge.backends.julia.hosts import in_process
+        from udlbridge.backends.julia.hosts import host
 
-        return HostedJulia(in_process())
+        place = host()
+        place.start()
+        return HostedJulia(place)
 
 
 ENGINE = JuliaEngine()

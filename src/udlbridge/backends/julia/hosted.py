@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
-from udlbridge.backends.julia.hosts import Held, Host
+from udlbridge.backends.julia.host import Held, Host
+from udlbridge.backends.julia.networks import JuliaNetwork
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.networks.model import Model
@@ -24,6 +26,7 @@ class HostedJulia(Backend[Held]):
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._prepared: WeakSet[Held] = WeakSet()
         self._limit = ThreadLimit(lambda: [Pool("julia", self._exchange_threads)])
 
     def versions(self) -> dict[str, str]:
@@ -32,19 +35,19 @@ class HostedJulia(Backend[Held]):
 
     def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
-        return self._host.call("outputs", model, x)
+        return self._of(model).call("outputs", model, x)
 
     def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """Blocks (n, O, *parameter shape)."""
-        return self._host.call("jacobian", model, x)
+        return self._of(model).call("jacobian", model, x)
 
     def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """(n, O, *D)."""
-        return self._host.call("input_jacobian", model, x)
+        return self._of(model).call("input_jacobian", model, x)
 
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """(n, O, D, D)."""
-        return self._host.call("input_hessian", model, x)
+        return self._of(model).call("input_hessian", model, x)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them."""
@@ -60,11 +63,18 @@ class HostedJulia(Backend[Held]):
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Held:
         """Factors, which stay at the host."""
-        return Held(self._host, self._host.call("prepare", job, x))
+        place = self._of(job.model)
+        factors = Held(place, place.call("prepare", _sent(job), x))
+        self._prepared.add(factors)
+        return factors
 
     def release(self, factors: Held) -> None:
         """Free their memory at the host."""
-        self._host.call("release", factors.number)
+        if factors.there:  # else they went with their process
+            factors.host.call("release", factors.number)
+        self._prepared.discard(factors)
+        if not self._prepared:
+            factors.host.rest()
 
     def make_room(self) -> None:
         """Collect what was released when it is much."""
@@ -74,7 +84,7 @@ class HostedJulia(Backend[Held]):
         self, job: KernelJob, left: Held, rows: slice, right: Held, cols: slice, out: np.ndarray, *, lower: bool = False
     ) -> None:
         """Julia's BLAS writes the rectangle."""
-        self._host.call("fill", job, left.number, rows, right.number, cols, out, lower)
+        left.host.call_into(out, "fill", _sent(job), left.number, rows, right.number, cols, lower)
 
     def loss_gradient(
         self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
@@ -90,7 +100,7 @@ class HostedJulia(Backend[Held]):
         self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
     ) -> dict[str, np.ndarray]:
         """J' c by name."""
-        return self._host.call("pull", model, x, cotangents)
+        return self._of(model).call("pull", model, x, cotangents)
 
     def push(
         self,
@@ -101,7 +111,7 @@ class HostedJulia(Backend[Held]):
         device: str | None = None,
     ) -> Float[np.ndarray, " n"]:
         """<c_i, (J w)_i>."""
-        return self._host.call("push", model, x, direction, cotangents)
+        return self._of(model).call("push", model, x, direction, cotangents)
 
     def infinite_kernels(
         self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
@@ -111,10 +121,21 @@ class HostedJulia(Backend[Held]):
 
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:
         """Julia's BLAS with `count` threads; the old number comes back afterwards."""
+        if count is not None:
+            self._host.start()
         return self._limit.to(count)
 
+    def close(self) -> None:
+        """Let Julia's process go, where it has one of its own."""
+        self._host.close()
+
     def _exchange_threads(self, count: int) -> int:
-        return self._host.call("exchange_threads", count)
+        # A process that died meanwhile took its number along: no other is started for that.
+        return self._host.call("exchange_threads", count) if self._host.running else count
+
+    def _of(self, model: Any) -> Host:
+        """Where a network is computed: a user's own model where it is."""
+        return model.host if isinstance(model, JuliaNetwork) else self._host
 
 
 class HostedTraining(Training):
@@ -130,3 +151,8 @@ class HostedTraining(Training):
     def state(self) -> TrainState:
         """Copies, in the canonical layout."""
         return self._host.call("state", self._training.number)
+
+
+def _sent(job: KernelJob) -> KernelJob:
+    """What the engine has to know of a job: the rest may be what no other process can be given."""
+    return KernelJob(job.model, job.reduction, job.method, job.threads, job.device, job.params)

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-import weakref
-from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any
 
+import numpy as np
+
+from udlbridge import config
 from udlbridge.backends.julia import owner, runtime
+from udlbridge.backends.julia.host import Host
 from udlbridge.backends.julia.service import Service
 
-
-class Host(ABC):
-    """A place in which a `Service` takes calls, one after the other."""
-
-    @abstractmethod
-    def call(self, method: str, *args: Any) -> Any:
-        """What the method of the service returns or raises."""
-
-    @abstractmethod
-    def forget(self, number: int) -> None:
-        """The caller will not ask for this again. It may be called at any time, in any thread, and does not wait."""
-
-
-class Held:
-    """What the service of a host holds for a caller: factors, a training. It goes there when nobody holds it here."""
-
-    def __init__(self, host: Host, number: int) -> None:
-        self.number = number
-        weakref.finalize(self, host.forget, number).atexit = False  # then all of it goes
+DEFAULT_PLACE = "inprocess"
+"""Where Julia runs where the environment does not say."""
 
 
 class ThreadHost(Host):
@@ -44,6 +30,10 @@ class ThreadHost(Host):
         """See `Host`."""
         return owner.run(lambda: self._call(method, args))
 
+    def call_into(self, out: np.ndarray, method: str, *args: Any) -> None:
+        """See `Host`."""
+        self.call(method, *args, out)
+
     def forget(self, number: int) -> None:
         """See `Host`. What is not used any more goes with the next call."""
         self._unused.append(number)
@@ -52,6 +42,24 @@ class ThreadHost(Host):
         while self._unused:
             self._service.forget([self._unused.popleft()])
         return self._service.call(method, *args)
+
+
+def host() -> Host:
+    """Where Julia runs for this process, unless it is asked about an object of this process's own Julia.
+
+    Where juliacall was imported by someone else, there is a Julia here already, and no other is started for nothing.
+
+    Raises:
+        ConfigError: `UDLBRIDGE_JULIA` names no such place.
+    """
+    if (config.julia_place() or ("inprocess" if "juliacall" in sys.modules else DEFAULT_PLACE)) == "inprocess":
+        return in_process()
+    with _process.lock:
+        if _process.apart is None:
+            from udlbridge.backends.julia.process.client import ProcessHost
+
+            _process.apart = ProcessHost()
+        return _process.apart
 
 
 def in_process() -> ThreadHost:
@@ -63,15 +71,18 @@ def in_process() -> ThreadHost:
 
 
 class _Process:
-    """The host of this process."""
+    """The hosts of this process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.host: ThreadHost | None = None
+        self.apart: Host | None = None
 
     def forget(self) -> None:
         """In a forked child, where another thread than the one that forked may have held the lock."""
+        apart = self.apart
         self.__init__()  # type: ignore[misc]
+        self.apart = apart  # it knows what to do
 
 
 _process = _Process()

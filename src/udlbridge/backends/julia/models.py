@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from udlbridge.backends.julia.hosts import Held, in_process
+from udlbridge.backends.julia.host import Held
+from udlbridge.backends.julia.hosts import host, in_process
 from udlbridge.backends.julia.networks import JuliaNetwork
 from udlbridge.errors import BackendError, ModelFileError
 from udlbridge.paths import user_path
@@ -18,8 +19,8 @@ def adopted(model: Any) -> JuliaNetwork:
         ConversionError: as `JuliaNetwork`.
         JuliaUnavailable: its Julia lacks what `udlbridge` needs.
     """
-    host = in_process()
-    return JuliaNetwork(host, Held(host, host.call("adopt", model)))
+    here = in_process()
+    return JuliaNetwork(here, Held(here, here.call("adopt", model)))
 
 
 def julia_model(path: str | os.PathLike[str], function: str) -> JuliaNetwork:
@@ -57,9 +58,9 @@ def julia_model(path: str | os.PathLike[str], function: str) -> JuliaNetwork:
     file = user_path(path)
     if not file.is_file():
         raise ModelFileError(f"there is no file {file}", allowed="a file of Julia", remedy="check the path")
-    host = in_process()
+    place = host()
     try:
-        number = host.call("include", str(file.absolute()), function)
+        number = place.call("include", str(file.absolute()), function)
     except BackendError as error:
         said = error.given.partition(": ")[2].partition("\nStacktrace")[0]
         raise ModelFileError(
@@ -67,4 +68,4 @@ def julia_model(path: str | os.PathLike[str], function: str) -> JuliaNetwork:
             allowed="a function without arguments that gives a model",
             remedy="correct the file, or the name",
         ) from None
-    return JuliaNetwork(host, Held(host, number))
+    return JuliaNetwork(place, Held(place, number))

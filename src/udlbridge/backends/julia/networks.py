@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from udlbridge.arrays import as_array
 from udlbridge.backends import sites as described
+from udlbridge.backends.julia.host import Held, Host
 from udlbridge.errors import BackendError, ConversionError, InputError, OptionError, ShapeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_whole
@@ -20,9 +21,6 @@ from udlbridge.networks.model import Model
 from udlbridge.networks.parameters import checked_arrays, checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
 from udlbridge.words import DtypeWord
-
-if TYPE_CHECKING:
-    from udlbridge.backends.julia.hosts import Held, Host
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,32 @@ class JuliaNetwork(ForeignNetwork):
         self._look()
 
     @property
+    def host(self) -> Host:
+        """Where it is."""
+        return self._host
+
+    @property
     def number(self) -> int:
-        """Under which its host holds it."""
+        """Under which its host holds it.
+
+        Raises:
+            BackendError: it went with its process.
+        """
         return self._model.number
+
+    def named(self) -> tuple[Any, ...]:
+        """What makes the same network at its host, by `at`."""
+        return self.number, self._outputs, self._examples
+
+    @classmethod
+    def at(
+        cls, host: Host, number: int, outputs: dict[tuple[int, ...], int], examples: np.ndarray | None
+    ) -> JuliaNetwork:
+        """The network that another process has `named`, at the host itself."""
+        network = cls.__new__(cls)
+        network._host, network._model = host, Held(host, number)
+        network._outputs, network._examples, network._as_model = outputs, examples, None
+        return network
 
     def _look(self) -> Look:
         try:
@@ -196,7 +217,7 @@ class JuliaNetwork(ForeignNetwork):
         return self._copy("with_arrays", list(values.values()))
 
     def _copy(self, method: str, *args: Any) -> JuliaNetwork:
-        return JuliaNetwork(self._host, held(self._host, self._host.call(method, self.number, *args)))
+        return JuliaNetwork(self._host, Held(self._host, self._host.call(method, self.number, *args)))
 
     def translatable(self) -> Any:
         """The network itself, which `from_flux` may make a `Model` of."""
@@ -273,13 +294,6 @@ class JuliaNetwork(ForeignNetwork):
         batch = self.random_batch(sample_shape, 1)
         found = self._host.call("layers", self.number, batch)
         return int(batch.size + (sum(value.size for _, value in found.values()) or self.n_params))
-
-
-def held(host: Host, number: int) -> Held:
-    """What the host holds under that number."""
-    from udlbridge.backends.julia.hosts import Held
-
-    return Held(host, number)
 
 
 def _said(error: BackendError) -> str:

@@ -13,24 +13,21 @@ library then calls Julia from that thread alone, and refuses calls from any othe
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from udlbridge.backends.julia import runtime
+from udlbridge.backends.julia.queued import CallThread, Job
 from udlbridge.errors import BackendError
 
 T = TypeVar("T")
 
 STACK_BYTES = 2**26
 """Of the thread, at least: Julia counts on what a main thread has, and other threads have less on some systems."""
-
-POLL_SECONDS = 0.2
-"""How often a caller that waits looks for signals: where the system gave one to another thread, nothing wakes it."""
 
 
 class Owner(ABC):
@@ -45,47 +42,23 @@ class Owner(ABC):
         """Called between two calls of Julia: raises KeyboardInterrupt if the caller has stopped waiting."""
 
 
-class JuliaThread(Owner):
+class JuliaThread(CallThread, Owner):
     """A thread of the library's own; one call after the other, in the order in which they come."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._current: _Job | None = None
-        self._thread = threading.Thread(target=self._work, name="udlbridge-julia", daemon=True)
-        before = threading.stack_size(max(STACK_BYTES, _stack_limit()))
-        try:
-            self._thread.start()
-        finally:
-            threading.stack_size(before)
-
-    def run(self, function: Callable[[], T]) -> T:
-        """Waits until it is done. Ctrl-C stops waiting at once, and the work at its next checkpoint."""
-        if threading.current_thread() is self._thread:
-            return function()  # called back by what runs there: waiting for itself would never end
-        job = _Job(function)
-        self._jobs.put(job)
-        try:
-            job.wait()
-        except BaseException:
-            # The work may write into the caller's memory: it ends first. Another Ctrl-C leaves without it.
-            if job.cancel():
-                job.wait()
-            raise
-        return job.result()
+        super().__init__("udlbridge-julia", max(STACK_BYTES, _stack_limit()))
 
     def checkpoint(self) -> None:
         """See `Owner`."""
-        if self._current is not None and self._current.cancelled:
+        if self.cancelled():
             raise KeyboardInterrupt
 
-    def _work(self) -> None:
-        while True:
-            with runtime.parked():
-                job = self._jobs.get()
-            self._current = job
-            job.run()
-            self._current = None
-            del job  # what it holds goes now, and not when the next one comes
+    def _left(self, job: Job) -> None:
+        # The work may write into the caller's memory: it ends first. Another Ctrl-C leaves without it.
+        job.wait()
+
+    def _idle(self) -> AbstractContextManager[None]:
+        return runtime.parked()
 
 
 class Guest(Owner):
@@ -114,53 +87,6 @@ class Guest(Owner):
 
     def checkpoint(self) -> None:
         """Python raises it in this thread by itself, if it is the main one."""
-
-
-class _Job:
-    """A call that waits for its turn, is under way, or is done."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function: Callable[[], Any] | None = function
-        self._lock = threading.Lock()
-        self._begun = False
-        self._done = threading.Event()
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.cancelled = False
-
-    def run(self) -> None:
-        with self._lock:
-            if self.cancelled:
-                return
-            self._begun = True
-        function, self._function = self._function, None
-        assert function is not None
-        try:
-            self._value = function()
-        except BaseException as error:
-            # Whoever catches it may drop it in any thread, and what its frames hold of Julia with it.
-            traceback.clear_frames(error.__traceback__)
-            self._error = error
-        del function
-        self._done.set()
-
-    def wait(self) -> None:
-        while not self._done.wait(POLL_SECONDS):
-            pass
-
-    def cancel(self) -> bool:
-        """Let it stop at the next checkpoint, or never begin; whether it has begun."""
-        with self._lock:
-            self.cancelled = True
-            return self._begun
-
-    def result(self) -> Any:
-        try:
-            if self._error is not None:
-                raise self._error
-            return self._value
-        finally:
-            self._error = None  # else the error would hold this frame, and this frame the error
 
 
 def run(function: Callable[[], T]) -> T:

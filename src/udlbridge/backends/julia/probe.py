@@ -87,7 +87,7 @@ def _answer(command: Sequence[str], environment: Mapping[str, str] | None = None
         finally:  # after Ctrl-C, too
             _end(julia)
     if failure:
-        given = f"{exe} {failure}{_last_lines(said, complained)}"
+        given = f"{exe} {failure}{last_lines(said, complained)}"
         raise JuliaUnavailable(given, allowed="the julia binary", remedy=REMEDIES)
     return said.decode(errors="replace").strip()
 
@@ -102,6 +102,7 @@ def _end(julia: subprocess.Popen[bytes]) -> None:
         os.killpg(julia.pid, signal.SIGKILL)
 
 
-def _last_lines(*streams: bytes) -> str:
+def last_lines(*streams: bytes) -> str:
+    """What a process said last, as the end of a sentence about it."""
     lines = [line for stream in streams for line in stream.decode(errors="replace").splitlines() if line.strip()]
     return "; it said:\n  " + "\n  ".join(lines[-LAST_LINES:]) + "\n" if lines else ", and said nothing"

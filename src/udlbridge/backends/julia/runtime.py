@@ -110,6 +110,7 @@ def availability() -> Availability:
         return Availability(False, "the Python package juliacall is not installed", "pip install juliacall")
     try:
         named, allowed = location(), not config.switched_on(NO_INSTALL)
+        config.julia_place(), config.julia_linger()
     except ConfigError as error:
         return Availability(False, error.given, error.remedy)
     if named is None:

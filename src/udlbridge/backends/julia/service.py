@@ -11,7 +11,8 @@ import numpy as np
 from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import KernelJob, TrainJob, TrainState
 from udlbridge.backends.julia.engine import JuliaBackend
-from udlbridge.backends.julia.networks import Look
+from udlbridge.backends.julia.host import Host
+from udlbridge.backends.julia.networks import JuliaNetwork, Look
 from udlbridge.networks.model import Model
 
 
@@ -20,25 +21,47 @@ class Service:
 
     Args:
         checkpoint: as for `JuliaBackend`.
+        first: the first number of what it holds.
     """
 
-    def __init__(self, checkpoint: Callable[[], None]) -> None:
+    def __init__(self, checkpoint: Callable[[], None], first: int = 0) -> None:
         self._held: dict[int, Any] = {}
         self.engine = JuliaBackend(checkpoint, self._held)
         self._checkpoint = checkpoint
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(first)
+        self._threads: int | None = None
 
     def call(self, method: str, *args: Any) -> Any:
         """A method of this class, or else one of the engine."""
         called: Callable[..., Any] = getattr(self, method, None) or getattr(self.engine, method)
         return called(*args)
 
+    def start(self) -> None:
+        """It has started when it can be asked."""
+
+    def leave(self) -> None:
+        """Nobody asks any more, for a while: nothing is held, and all is as at the beginning."""
+        self._held.clear()
+        if self._threads is not None:
+            self.engine.exchange_threads(self._threads)
+        self.engine.call("bridge_collect")
+
+    def exchange_threads(self, count: int) -> int:
+        """As the engine's."""
+        before = self.engine.exchange_threads(count)
+        self._threads = before if self._threads is None else self._threads
+        return before
+
+    def network(self, number: int, outputs: dict[tuple[int, ...], int], examples: np.ndarray | None) -> JuliaNetwork:
+        """The network that is known by that number elsewhere, to be given as an argument."""
+        return JuliaNetwork.at(Here(self), number, outputs, examples)
+
     def prepare(self, job: KernelJob, x: np.ndarray) -> int:
         """The number of the factors."""
         return self._hold(self.engine.prepare(job, x))
 
     def fill(
-        self, job: KernelJob, left: int, rows: slice, right: int, cols: slice, out: np.ndarray, lower: bool
+        self, job: KernelJob, left: int, rows: slice, right: int, cols: slice, lower: bool, out: np.ndarray
     ) -> None:
         """As the engine's, with factors by their numbers."""
         self.engine.fill(job, self._held[left], rows, self._held[right], cols, out, lower=lower)
@@ -109,3 +132,21 @@ class Service:
         number = next(self._numbers)
         self._held[number] = thing
         return number
+
+
+class Here(Host):
+    """A service, for what is where it is itself."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def call(self, method: str, *args: Any) -> Any:
+        """See `Host`."""
+        return self._service.call(method, *args)
+
+    def call_into(self, out: np.ndarray, method: str, *args: Any) -> None:
+        """See `Host`."""
+        self._service.call(method, *args, out)
+
+    def forget(self, number: int) -> None:
+        """Whoever named it keeps it."""
