@@ -16,8 +16,8 @@ from udlbridge.backends.pytorch.devices import full_float32, without_cudnn
 from udlbridge.backends.pytorch.layouts import MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
 from udlbridge.backends.pytorch.module_outputs import Choice, output_tensor
-from udlbridge.backends.pytorch.module_sites import Params
-from udlbridge.backends.pytorch.module_trials import check_evaluation, check_same
+from udlbridge.backends.pytorch.module_sites import Params, followed
+from udlbridge.backends.pytorch.module_trials import Trial, check_evaluation, check_same
 from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.errors import ConversionError, InputError
@@ -66,6 +66,8 @@ class ModuleEvaluation:
         self._examples: np.ndarray | None = None
         self._outputs = 0
         self._tables: Mapping[str, int] = {}
+        # What was seen last when samples were tried, for those who look for sites next.
+        self._trial: tuple[Params, Trial] | None = None
 
     @property
     def name(self) -> str:
@@ -112,16 +114,21 @@ class ModuleEvaluation:
             check_same(batch, self._examples, name)
         samples = sorted({0, len(batch) // 2, len(batch) - 1})
         params = self.tensors(self.device)
+        counted = followed(params, self.trainable)
+
+        def evaluate(some: np.ndarray) -> tuple[Tensor, Watching]:
+            inputs = self.inputs(some, self.device)
+            try:
+                return self.evaluate(counted, inputs, tables=True)
+            except RuntimeError:  # some can be evaluated only where no parameter is followed
+                return self.evaluate(params, inputs, tables=True)
+
         with full_float32():
-            self._outputs, self._tables = check_evaluation(
-                self.name,
-                lambda some: self.evaluate(params, self.inputs(some, self.device), tables=True),
-                batch,
-                samples,
-                name,
-            )
+            trial = check_evaluation(self.name, evaluate, batch, samples, name)
+        self._outputs, self._tables = trial.y.shape[1], trial.watching.tables
         if self._examples is None:
             self._examples = batch[(samples * MORE)[:MORE]]
+        self._trial = (counted, trial) if len(samples) == MORE and trial.y.requires_grad else None
         return batch
 
     @property
@@ -153,7 +160,7 @@ class ModuleEvaluation:
 
         Nothing in torch tells of every write to a parameter, so what is computed begins with fresh copies of them all.
         """
-        self._frozen = {}
+        self._frozen, self._trial = {}, None
         return {name: own(self._parameters[name], device) for name in self.trainable}
 
     @undisturbed()

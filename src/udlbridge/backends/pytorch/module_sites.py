@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from udlbridge.backends.pytorch.findings import Finding, signature
 from udlbridge.backends.pytorch.gathering import Observed
 from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.observing import description, observed
-from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, varying_nodes
+from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, uses_of, varying_nodes
 from udlbridge.backends.pytorch.tracing import Trace, traced
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.backends.sites import Elementwise, Site
@@ -23,22 +25,42 @@ Evaluate = Callable[[Params, Inputs], tuple[Tensor, Watching]]
 """Parameters by name and inputs to outputs (n, O), and what was noted on the way."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Some samples that were evaluated with all of the parameters followed: `few` are the first two of them.
+
+    `y` are the outputs, and `watching` has what was noted on the way.
+    """
+
+    params: Params
+    few: Inputs
+    y: Tensor
+    watching: Watching
+
+
 class ModuleSites:
     """Where parameters enter a module, for each selection of them that was asked for.
 
-    `name`: of the module. `shapes`: of its trainable parameters. `dtype`: that of kernels.
+    `name`: of the module. `shapes`: of its trainable parameters. `dtype`: that of kernels. `known`: what was found
+    before, by names, as far as it was kept, and `keep` takes what is found now.
     """
 
     def __init__(
-        self, name: str, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, evaluate: Evaluate
+        self,
+        name: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: torch.dtype,
+        evaluate: Evaluate,
+        known: Callable[[tuple[str, ...]], Finding | None],
+        keep: Callable[[tuple[str, ...], Finding], None],
     ) -> None:
         self._name, self._shapes, self._dtype, self._evaluate = name, shapes, dtype, evaluate
-        self._recipes: dict[tuple[str, ...], Recipe] = {}
-        self._described: dict[tuple[str, ...], list[Site]] = {}
+        self._known, self._keep = known, keep
+        self._found: dict[tuple[str, ...], Finding] = {}
 
     def knows(self, names: tuple[str, ...]) -> bool:
         """Whether the recipe of `names` was found."""
-        return names in self._recipes
+        return names in self._found
 
     def recipe(self, names: tuple[str, ...], params: Params, examples: Callable[[int], Inputs]) -> Recipe:
         """How the parameters `names` enter, found on examples: so many of the first samples that came.
@@ -46,53 +68,79 @@ class ModuleSites:
         Raises:
             ConversionError: the outputs do not depend on them.
         """
-        if names not in self._recipes:
-            more, few = examples(MORE), examples(FEW)
-            varying: frozenset[int] = frozenset()
-            y, trace_more = self._evaluated(params, more, names)
-            _, trace_few = self._evaluated(params, few, names)
+        if names not in self._found:
+            counted = followed(params, names)
+            with undisturbed():
+                y, watching = self._evaluate(counted, examples(MORE))
+            self._found[names] = self._find(names, Evaluation(counted, examples(FEW), y, watching))
+        return self._found[names].recipe
+
+    def find_by(self, seen: Evaluation) -> None:
+        """Find the recipe of all parameters by an evaluation of three samples that was made already.
+
+        Raises:
+            ConversionError: the outputs do not depend on them.
+        """
+        names = tuple(self._shapes)
+        if names not in self._found:
+            self._found[names] = self._find(names, seen)
+
+    def _find(self, names: tuple[str, ...], seen: Evaluation) -> Finding:
+        def trace_more(varying: frozenset[int]) -> Trace:
+            return self._traced(names, seen.params, seen.y, seen.watching, varying)
+
+        known = self._known(names)
+        if known is not None and known.holds(trace_more(known.recipe.varying), seen.y):
+            return known
+        with undisturbed():
+            y_few, watching_few = self._evaluate(seen.params, seen.few)
+
+        def trace_few(varying: frozenset[int]) -> Trace:
+            return self._traced(names, seen.params, y_few, watching_few, varying)
+
+        varying: frozenset[int] = frozenset()
+        small, large = trace_few(varying), trace_more(varying)
+        if found := varying_nodes(small, large):
+            varying = found
             small, large = trace_few(varying), trace_more(varying)
-            if found := varying_nodes(small, large):
-                varying = found
-                small, large = trace_few(varying), trace_more(varying)
-            if not large.entries:
-                raise independent(self._name, names)
-            self._recipes[names] = recipe(small, large, y, names, varying)
-            self._described[names] = self._descriptions(names, params, y, large) if alike(small, large) else []
-        return self._recipes[names]
+        if not large.entries:
+            raise independent(self._name, names)
+        plan = recipe(small, large, seen.y, names, varying)
+        if not alike(small, large):
+            return Finding(plan, (), ())
+        described = self._descriptions(names, plan, seen, large)
+        finding = Finding(plan, tuple(described), signature(large, uses_of(large)))
+        self._keep(names, finding)
+        return finding
 
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:
         """One evaluation of a batch with the sites of `names`, whose recipe is known."""
         n = len(next(iter(inputs.values())))
         # Torch computes some things in another way for a single sample: it comes with a companion that does not count.
         batch = inputs if n > 1 else {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
-        plan = self._recipes[names]
+        plan = self._found[names].recipe
         with undisturbed():
             counted = followed(params, names)
             y, watching = self._evaluate(counted, batch)
-            trace = traced(y, {name: counted[name] for name in names}, watching.constant, plan.varying)
+            trace = self._traced(names, counted, y, watching, plan.varying)
             return observed(trace, plan, y[:n], counted, self._dtype)
 
     def described(self, names: tuple[str, ...]) -> list[Site]:
         """What the sites of `names`, whose recipe is known, cost."""
-        rest = sum(prod(self._shapes[name]) for name in self._recipes[names].alone)
-        return [*self._described[names], *([Elementwise(rest)] if rest else [])]
+        found = self._found[names]
+        rest = sum(prod(self._shapes[name]) for name in found.recipe.alone)
+        return [*found.described, *([Elementwise(rest)] if rest else [])]
 
-    def _evaluated(
-        self, params: Params, inputs: Inputs, names: tuple[str, ...]
-    ) -> tuple[Tensor, Callable[[frozenset[int]], Trace]]:
-        """Outputs, and where the parameters `names` enter, given the nodes that vary; only they are followed."""
-        with undisturbed():
-            counted = followed(params, names)
-            y, watching = self._evaluate(counted, inputs)
-        leaves = {name: counted[name] for name in names}
-        return y, lambda varying: traced(y, leaves, watching.constant, varying)
+    def _traced(
+        self, names: tuple[str, ...], params: Params, y: Tensor, watching: Watching, varying: frozenset[int]
+    ) -> Trace:
+        return traced(y, {name: params[name] for name in names}, watching.constant, varying)
 
-    def _descriptions(self, names: tuple[str, ...], params: Params, y: Tensor, trace: Trace) -> list[Site]:
-        seen = observed(trace, self._recipes[names], y, params, self._dtype)
-        deltas = seen.deltas([None] * len(seen.points))
+    def _descriptions(self, names: tuple[str, ...], plan: Recipe, seen: Evaluation, trace: Trace) -> list[Site]:
+        found = observed(trace, plan, seen.y, seen.params, self._dtype)
+        deltas = found.deltas([None] * len(found.points))
         sizes = {name: prod(self._shapes[name]) for name in names}
-        return [description(site, delta, sizes) for site, delta in zip(seen.sites, deltas, strict=True)]
+        return [description(site, delta, sizes) for site, delta in zip(found.sites, deltas, strict=True)]
 
 
 def followed(params: Params, names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,37 +19,45 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 """Samples to outputs (n, O), and what was noted on the way; its tables are noted too."""
 
 
-def check_evaluation(
-    network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str
-) -> tuple[int, Mapping[str, int]]:
+@dataclass(frozen=True)
+class Trial:
+    """The samples that were evaluated together, their outputs (n, O), and what was noted on the way."""
+
+    samples: np.ndarray
+    y: Tensor
+    watching: Watching
+
+
+def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str) -> Trial:
     """Evaluate the samples of indices `samples` together, and each alone: the outputs have to be the same.
 
     Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
-    what errors call the module, and its samples. Returns O, and by the names of inputs that are tokens the rows of
-    their tables.
+    what errors call the module, and its samples.
 
     Raises:
         ConversionError: they are random, or one sample depends on the others.
         InputError: samples that the module does not take.
     """
     some = batch[list(samples) if len(samples) > 1 else [0, 0]]
-    y, watching = _tried(network, evaluate, some, batch, name)
+    together, watching = _tried(network, evaluate, some, batch, name)
+    y = together.detach()
     if watching.draws:
         raise _random(network, f" ({watching.draws[0]})")
     for position, sample in enumerate(samples):
         cause: UDLBridgeError | None = None
         try:
             alone, _ = _tried(network, evaluate, batch[[sample]], batch, name)
-            if agree(alone[0], y[position]):
+            own = alone[0].detach()
+            if agree(own, y[position]):
                 continue
-            gap = (alone[0] - y[position]).abs().max().item()
+            gap = (own - y[position]).abs().max().item()
             reason = f"its outputs differ by {gap:.3g} from those that it has by itself"
         except UDLBridgeError as error:
             cause, reason = error, f"by itself it fails: {error.given}"
-        if not agree(y, _tried(network, evaluate, some, batch, name)[0]):
+        if not agree(y, _tried(network, evaluate, some, batch, name)[0].detach()):
             raise _random(network, ": two evaluations differ")
         raise _mixed(network, sample, reason) from cause
-    return y.shape[1], watching.tables
+    return Trial(some, together, watching)
 
 
 def _random(network: str, reason: str) -> ConversionError:

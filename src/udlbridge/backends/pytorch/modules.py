@@ -14,6 +14,7 @@ from udlbridge.backends import sites as described
 from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.backends.pytorch.copies import private_copy
 from udlbridge.backends.pytorch.devices import full_float32
+from udlbridge.backends.pytorch.findings import Key, keep, kept
 from udlbridge.backends.pytorch.gathering import Observed, samples_together
 from udlbridge.backends.pytorch.layouts import FEW
 from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
@@ -21,7 +22,7 @@ from udlbridge.backends.pytorch.module_hash import module_hash
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.module_layers import ModuleLayers
 from udlbridge.backends.pytorch.module_outputs import ending_of
-from udlbridge.backends.pytorch.module_sites import ModuleSites, Params, followed, independent
+from udlbridge.backends.pytorch.module_sites import Evaluation, ModuleSites, Params, followed, independent
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
 from udlbridge.backends.pytorch.tensors import array
@@ -245,8 +246,22 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         """Its sites where it computes: of some layers, each device has nodes of its own."""
         place = str(torch.zeros(0, device=device).device)  # "cuda" is "cuda:0"
         if place not in self._sites:
-            self._sites[place] = ModuleSites(self.name, self.param_shapes(), self.dtypes.kernel, self.evaluate)
+            self._sites[place] = ModuleSites(
+                self.name,
+                self.param_shapes(),
+                self.dtypes.kernel,
+                self.evaluate,
+                lambda names: kept(self.module, self._key(place, names)),
+                lambda names, finding: keep(self.module, self._key(place, names), finding),
+            )
         return self._sites[place]
+
+    def _key(self, place: str, names: tuple[str, ...]) -> Key | None:
+        """Of what is found of its sites: what kind of samples, outputs and parameters it holds for; None if unclear."""
+        output, examples = self._output, self._examples
+        if examples is None or not (output is None or isinstance(output, str | int)):
+            return None
+        return place, output, examples.dtype, examples.shape[1:], names
 
     @undisturbed()
     def recipe(self, names: tuple[str, ...], params: Params, device: str) -> Recipe:
@@ -259,6 +274,16 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         assert examples is not None
         with full_float32():
             return self._on(device).recipe(names, params, lambda count: self.inputs(examples[:count], device))
+
+    @undisturbed()
+    def _find_by_trial(self) -> None:
+        """Find the recipe of all parameters by the samples that were tried last, if that was the last thing done."""
+        tried, self._trial = self._trial, None
+        if tried is not None:
+            params, trial = tried
+            few = self.inputs(trial.samples[:FEW], self.device)
+            with full_float32():
+                self._on(self.device).find_by(Evaluation(params, few, trial.y, trial.watching))
 
     @undisturbed()
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:
@@ -281,6 +306,8 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
 
     def _known(self, names: tuple[str, ...]) -> Recipe:
         """The recipe, for which parameters are copied at the first time alone."""
+        if names == self.trainable:
+            self._find_by_trial()
         return self.recipe(names, {} if self._on(self.device).knows(names) else self.tensors(self.device), self.device)
 
 

@@ -27,7 +27,7 @@ def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor]
     Raises:
         ConversionError: the graph is another one for this batch.
     """
-    if tuple(trace.names) != plan.nodes:
+    if tuple(trace.names) != plan.nodes or tuple(entry.place for entry in trace.entries) != plan.places:
         raise ConversionError(
             "the module computes in another way for some of the samples than for others",
             allowed="networks that do the same for every batch",

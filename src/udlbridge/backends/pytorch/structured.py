@@ -41,15 +41,19 @@ class Group:
 class Recipe:
     """How the graph of any batch is read: what its nodes are called, where samples stand, and which sites there are.
 
+    `places`: of the entries, in order.
     `alone`: parameters that per-sample gradients are taken of. `numbers`: that the nodes make for one sample.
+    `decided`: the samples whose errors say where samples stand; more than the last, where numbers alone did not.
     """
 
     nodes: tuple[str, ...]
+    places: tuple[Any, ...]
     varying: frozenset[int]
     layouts: tuple[Layout | None, ...]
     groups: tuple[Group, ...]
     alone: tuple[str, ...]
     numbers: int
+    decided: tuple[int, ...] = ()
 
 
 def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: frozenset[int]) -> Recipe:
@@ -66,15 +70,22 @@ def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: 
             remedy="turn it off for the kernel, or take use_reentrant=False",
         )
     if not alike(few, more):
-        return Recipe((), frozenset(), (), (), names, numbers)  # it does not even do the same
-    before = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in few.entries]
-    uses = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in more.entries]
-    possible = [_possible(one, other) for one, other in zip(before, uses, strict=True)]
-    layouts = _without_leaks(more.entries, uses, possible, y)
+        return Recipe((), (), frozenset(), (), (), names, numbers)  # it does not even do the same
+    uses = uses_of(more)
+    possible = [_possible(one, other) for one, other in zip(uses_of(few), uses, strict=True)]
+    unclear = any(len(found) > 1 for found in possible)
+    samples = tuple(range(len(y))) if unclear else (len(y) - 1,)
+    layouts = _without_leaks(more.entries, uses, possible, y, samples)
     alone = {n for e, layout in zip(more.entries, layouts, strict=True) if layout is None for n in e.names}
     groups = _groups(more.entries, uses, [name for name in names if name not in alone])
     ordered = tuple(name for name in names if name in alone)
-    return Recipe(tuple(more.names), varying, tuple(layouts), tuple(groups), ordered, numbers)
+    places = tuple(entry.place for entry in more.entries)
+    return Recipe(tuple(more.names), places, varying, tuple(layouts), tuple(groups), ordered, numbers, samples)
+
+
+def uses_of(trace: Trace) -> list[Use | None]:
+    """How the constants enter, one by one; None where that is not known."""
+    return [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in trace.entries]
 
 
 def alike(few: Trace, more: Trace) -> bool:
@@ -104,30 +115,17 @@ def _possible(few: Use | None, more: Use | None) -> list[Layout]:
 
 
 def _without_leaks(
-    entries: list[Entry], uses: list[Use | None], possible: list[list[Layout]], y: Tensor
+    entries: list[Entry], uses: list[Use | None], possible: list[list[Layout]], y: Tensor, samples: tuple[int, ...]
 ) -> list[Layout | None]:
-    """The one layout of each use by which the outputs of a sample have errors at that sample alone.
+    """The one layout of each use by which the outputs of each of some samples have errors at that sample alone.
 
     Raises:
         ConversionError: samples stand where they do, and yet one has errors at another: they touch each other.
     """
-    known = [index for index, found in enumerate(possible) if found]
     layouts: list[Layout | None] = [None] * len(entries)
-    if not known or not y.requires_grad:
-        return layouts
-    weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
-    points = [entries[index].result for index in known]
-    unclear = any(len(possible[index]) > 1 for index in known)
-    samples = range(len(y)) if unclear else [len(y) - 1]
-    errors: list[dict[int, Tensor]] = []
-    for i in samples:
-        found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
-        errors.append({index: d for index, d in zip(known, found, strict=True) if d is not None})
-    for index in known:
+    for index, left in _fitting(entries, uses, possible, y, samples).items():
         use = uses[index]
         assert use is not None
-        own = [(i, each[index]) for i, each in zip(samples, errors, strict=True) if index in each]
-        left = [layout for layout in possible[index] if not any(_leaks(use.placed(d, layout), i) for i, d in own)]
         if len(left) == 1:
             layouts[index] = left[0]
         elif not left and use.locator is not None and len(possible[index]) == 1:
@@ -137,6 +135,36 @@ def _without_leaks(
                 remedy="look for means, sums or a softmax over the first axis, and for layers that move samples",
             )
     return layouts
+
+
+def still_apart(plan: Recipe, trace: Trace, uses: list[Use | None], y: Tensor) -> bool:
+    """Whether samples stand where the recipe says, in a trace of three like the one that it was found on."""
+    possible = [[] if layout is None else [layout] for layout in plan.layouts]
+    return all(_fitting(trace.entries, uses, possible, y, plan.decided).values())
+
+
+def _fitting(
+    entries: list[Entry], uses: list[Use | None], possible: list[list[Layout]], y: Tensor, samples: tuple[int, ...]
+) -> dict[int, list[Layout]]:
+    """By the entries that have any, the layouts by which the outputs of each sample have errors at it alone."""
+    known = [index for index, found in enumerate(possible) if found]
+    if not known or not y.requires_grad:
+        return {}
+    weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
+    points = [entries[index].result for index in known]
+    errors: list[dict[int, Tensor]] = []
+    for i in samples:
+        found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
+        errors.append({index: d for index, d in zip(known, found, strict=True) if d is not None})
+    fitting: dict[int, list[Layout]] = {}
+    for index in known:
+        use = uses[index]
+        assert use is not None
+        own = [(i, each[index]) for i, each in zip(samples, errors, strict=True) if index in each]
+        fitting[index] = [
+            layout for layout in possible[index] if not any(_leaks(use.placed(d, layout), i) for i, d in own)
+        ]
+    return fitting
 
 
 def _leaks(errors: Tensor, sample: int) -> bool:

@@ -39,17 +39,24 @@ PARTS = {"SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"}
 class Entry:
     """A constant comes to input `index` of `node`: it is result `number` of `source`, made of the parameters `names`.
 
-    `path`: names of the nodes from the constant to its one parameter, where they only reorder its entries; else None.
+    `position`: of the node, in the order of the graph. `path`: names of the nodes from the constant to its one
+    parameter, where they only reorder its entries; else None.
     `part`: which entries of the parameter these are, where it was split.
     """
 
     node: Node
+    position: int
     index: int
     source: Node
     number: int
     names: tuple[str, ...]
     path: tuple[str, ...] | None
     part: tuple[int, int] | None
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where it enters, and what of which parameters: the same for every batch."""
+        return self.position, self.index, self.number, self.names, self.path
 
     @property
     def edge(self) -> GradientEdge:
@@ -124,7 +131,7 @@ def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying
                 entered = parameters_of[child]
                 if entered:
                     path, part = _path(child, number)
-                    trace.entries.append(Entry(node, index, child, number, entered, path, part))
+                    trace.entries.append(Entry(node, position, index, child, number, entered, path, part))
         trace.constant.append(parameters_of[node] is not None)
     return trace
 

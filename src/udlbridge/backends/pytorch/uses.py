@@ -31,6 +31,11 @@ class Use(ABC):
     result: Shape
     locator: Tensor | None
 
+    @property
+    def kind(self) -> str:
+        """What groups of uses are made by."""
+        return type(self).__name__
+
     @abstractmethod
     def site(self, name: str, bias: str | None, layout: Layout, dtype: torch.dtype) -> Site:
         """The site of a parameter that enters here alone, as it is or with its entries in another order."""
@@ -97,6 +102,11 @@ class Convolved(Use):
     windows: Windows
     groups: int
     transposed: bool
+
+    @property
+    def kind(self) -> str:
+        """A transposed one has its bias apart."""
+        return f"{type(self).__name__}, transposed" if self.transposed else type(self).__name__
 
     def site(self, name: str, bias: str | None, layout: Layout, dtype: torch.dtype) -> Affine:
         """Positions are windows, also of several images of one sample."""
