@@ -128,8 +128,9 @@ def compare_models(
 
     The networks may be of any kind, in any pair: a `Model`, a `Graph`, a `torch.nn.Module`, a model in Julia
     (`udlbridge.julia_model`, or an object of juliacall). The steps of two modules are the innermost modules that they
-    call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. Two
-    of different kinds are compared as two `Model`s where both have that translation. Else the modules that one calls,
+    call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. A
+    graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of other
+    different kinds are compared as two `Model`s where both have that translation. Else the modules that one calls,
     and the layers of the other's `Chain` or `Model`, are matched in their order where they give values of one shape, or
     as `pairs` says; where there are no layers, the results alone are compared.
 

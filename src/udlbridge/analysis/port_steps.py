@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Any, cast
 
@@ -32,7 +33,8 @@ def steps_of_both(
     if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
         return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
     if Graph in kinds:
-        return [[], []], ["there are no steps: the nodes of a graph are no layers, and pairs= may say which correspond"]
+        found = _of_one_path(networks, batches, names)
+        return found, [] if found[0] else ["there are no steps: the nodes of a graph are no layers; see pairs="]
     try:
         models = [as_model(network) for network in networks]
     except UDLBridgeError as error:
@@ -47,6 +49,49 @@ def steps_of_both(
     except ConversionError as error:  # a model in Julia that is no chain
         return [[], []], [f"there are no steps: {error.given}"]
     return _of_one_shape(sides), [f"layers were matched by their shapes, in order: there is no translation ({reason})"]
+
+
+def _of_one_path(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName]
+) -> list[list[Step]]:
+    """Of a graph and a module, what both give after the same call of the same submodule, by the path of that."""
+    index = next(number for number, network in enumerate(networks) if isinstance(network, Graph))
+    other = networks[1 - index]
+    if not isinstance(other, ForeignNetwork) or other.engine == "julia":
+        return [[], []]
+    steps = {step.name: step for step in _module_steps(other, batches[1 - index])}
+    ends = _ends_of_calls(networks[index], list(steps))
+    graph: Graph = networks[index]
+    held = {**graph.params, **graph.buffers}
+    sides: list[list[Step]] = [[], []]
+    for step in _graph_steps(graph, batches[index], names[index], set(ends)):
+        call = steps[ends[step.name]]
+        path = call.name.partition("#")[0]
+        arrays = {name: held[f"{path}.{name}"] for name in call.arrays if f"{path}.{name}" in held}
+        sides[0].append(replace(call, value=step.value, arrays=arrays))  # known by the same name, and words
+        sides[1].append(call)
+    return sides if index == 0 else sides[::-1]
+
+
+def _ends_of_calls(graph: Graph, calls: Sequence[str]) -> dict[str, str]:
+    """The call of a submodule whose result a node gives, by the node's name; the calls of one path count from 1.
+
+    Every call of a submodule leaves as many nodes; where the numbers do not divide, it is left out.
+    """
+    by_path: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        by_path.setdefault(node.source, []).append(node.name)
+    called: dict[str, list[str]] = {}
+    for call in calls:
+        called.setdefault(call.partition("#")[0], []).append(call)
+    found: dict[str, str] = {}
+    for path, every in called.items():
+        nodes = by_path.get(path, [])
+        size, left = divmod(len(nodes), len(every))
+        if size and not left:
+            found |= zip(nodes[size - 1 :: size], every, strict=True)
+    order = {node.name: number for number, node in enumerate(graph.nodes)}
+    return dict(sorted(found.items(), key=lambda item: order[item[0]]))
 
 
 def _own_steps(network: Any, x: np.ndarray, backend: EngineName) -> list[Step]:
@@ -101,10 +146,15 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
     return found
 
 
-def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord) -> list[Step]:
-    """What the nodes give that have a row of numbers for each sample, with the parameters that go into each."""
+def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord, chosen: Collection[str] | None = None) -> list[Step]:
+    """What the nodes give that have a row of numbers for each sample, with the parameters that go into each.
+
+    `chosen`: the names of those that count; None for all.
+    """
     found = []
     for node, head in heads(graph):
+        if chosen is not None and node.name not in chosen:
+            continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
         found.append(Step(node.name, f"{node.name} ({node.op})", value, None, arrays))
