@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-import zoo
 from torch import nn
 
 import udlbridge as ub
+import zoo
 
 
 class Recurring(nn.Module):
