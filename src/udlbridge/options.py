@@ -17,10 +17,20 @@ from typing import Any
 from udlbridge.errors import OptionError
 from udlbridge.texts import nearest
 
+LONGEST = 100
+"""Characters of a value in an error, at most."""
+
 
 def _scalar(value: object) -> object:
     """What an array without axes holds, as Python's object; anything else as it is."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def brief(value: object) -> str:
+    """`value` for an error: its repr, or where that is long, as of an array or a network, what it is."""
+    value = _scalar(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST and "\n" not in text else f"a {type(value).__name__}"
 
 
 def whole(value: object) -> int | None:
@@ -59,7 +69,7 @@ def checked_count(what: str, value: object, least: int, most: int | None = None)
     number = whole(value)
     if number is None or number < least or (most is not None and number > most):
         allowed = f"a whole number, at least {least}" + ("" if most is None else f", at most {most}")
-        raise OptionError(f"{what}={_scalar(value)!r}", allowed=allowed, remedy=f"correct {what}")
+        raise OptionError(f"{what}={brief(value)}", allowed=allowed, remedy=f"correct {what}")
     return number
 
 
@@ -111,7 +121,7 @@ def _checked_real(
         number = math.inf
     if math.isfinite(number) and number >= least and number > above:
         return number
-    raise OptionError(f"{what}={value!r}", allowed=allowed, remedy=f"correct {what}")
+    raise OptionError(f"{what}={brief(value)}", allowed=allowed, remedy=f"correct {what}")
 
 
 def checked_flag(what: str, value: object) -> bool:
@@ -122,7 +132,7 @@ def checked_flag(what: str, value: object) -> bool:
     """
     found = flag(value)
     if found is None:
-        raise OptionError(f"{what}={value!r}", allowed="True or False", remedy=f"correct {what}")
+        raise OptionError(f"{what}={brief(value)}", allowed="True or False", remedy=f"correct {what}")
     return found
 
 
@@ -136,7 +146,7 @@ def checked_choice(what: str, value: Any, choices: Iterable[str]) -> str:
     if isinstance(value, str) and value in known:
         return str(value)
     raise OptionError(
-        f"{what}={value!r}", allowed=", ".join(known), remedy=f"choose one of them{nearest(value, known)}"
+        f"{what}={brief(value)}", allowed=", ".join(known), remedy=f"choose one of them{nearest(value, known)}"
     )
 
 
@@ -150,7 +160,7 @@ def checked_shape(what: str, value: object) -> tuple[int, ...]:
     found = tuple(size for size in sizes if size is not None and size >= 1)
     if len(found) != len(sizes):
         raise OptionError(
-            f"{what}={value!r}", allowed="whole numbers of at least 1, in a tuple", remedy=f"as {what}=(1, 28, 28)"
+            f"{what}={brief(value)}", allowed="whole numbers of at least 1, in a tuple", remedy=f"as {what}=(1, 28, 28)"
         )
     return found
 

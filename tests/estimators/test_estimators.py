@@ -109,6 +109,8 @@ def test_what_cannot_be_is_refused() -> None:
     x, y = make_regression(10, 3, random_state=2)
     with pytest.raises(OptionError, match="alpha"):
         NTKRidge(alpha=-1.0).fit(x, y)
+    with pytest.raises(OptionError, match=r"alpha=a Model\. .* say network=\."):
+        NTKRidge().set_params(alpha=ub.Model([ub.Dense(3, 2)])).fit(x, y)
     with pytest.raises(OptionError, match="network"):
         NTKRidge(network="resnet").fit(x, y)
     with pytest.raises(OptionError, match="returned a int"):

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from udlbridge.errors import OptionError
 from udlbridge.estimators.pairwise import Network, network_kernel
-from udlbridge.options import checked_positive
+from udlbridge.networks.model import Model
+from udlbridge.options import brief, checked_positive
 from udlbridge.predict.systems import training_system
 from udlbridge.words import EngineWord
 
@@ -52,6 +53,12 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
 
     def _solve(self, x: np.ndarray, targets: np.ndarray) -> None:
+        if isinstance(self.alpha, Model) or callable(self.alpha):
+            raise OptionError(
+                f"alpha={brief(self.alpha)}",
+                allowed="a number; a network has a place of its own",
+                remedy="say network=",
+            )
         system = training_system(self._kernel(x), targets, checked_positive("alpha", self.alpha))
         self.dual_coef_ = system.solve(system.columns(system.y))
         self.X_fit_ = x
