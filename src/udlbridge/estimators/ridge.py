@@ -59,7 +59,7 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
                 allowed="a number; a network has a place of its own",
                 remedy="say network=",
             )
-        system = training_system(self._kernel(x), targets, checked_positive("alpha", self.alpha))
+        system = training_system(self._kernel(x), targets, checked_positive("alpha", alpha))
         self.dual_coef_ = system.solve(system.columns(system.y))
         self.X_fit_ = x
 
