@@ -53,11 +53,10 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
 
     def _solve(self, x: np.ndarray, targets: np.ndarray) -> None:
-        if isinstance(self.alpha, Model) or callable(self.alpha):
+        alpha: Any = self.alpha
+        if isinstance(alpha, Model) or callable(alpha):
             raise OptionError(
-                f"alpha={brief(self.alpha)}",
-                allowed="a number; a network has a place of its own",
-                remedy="say network=",
+                f"alpha={brief(alpha)}", allowed="a number; a network has a place of its own", remedy="say network="
             )
         system = training_system(self._kernel(x), targets, checked_positive("alpha", alpha))
         self.dual_coef_ = system.solve(system.columns(system.y))
