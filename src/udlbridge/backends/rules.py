@@ -52,6 +52,20 @@ def affine_rule(positions: int, inputs: int, outputs: int, groups: int, reductio
     return "pairs" if pairs < gradients_cost(inputs, outputs, reduction) else "gradients"
 
 
+def tile_rule(
+    positions: int, inputs: int, outputs: int, tile: tuple[int, int], formed: int, reduction: Reduction
+) -> AffineRule:
+    """The cheaper form for one tile of a layer that takes "gradients", where these are formed for each tile.
+
+    `tile`: its rows and columns. `formed`: how many samples they are together. Forming the gradients of a sample takes
+    T p q, so that of few samples the pairs may cost less all the same.
+    """
+    entries = tile[0] * tile[1]
+    pairs = entries * pairs_cost(positions, inputs, outputs, reduction)
+    forming = formed * reduction.n_cotangents * positions * inputs * outputs
+    return "pairs" if pairs < forming + entries * gradients_cost(inputs, outputs, reduction) else "gradients"
+
+
 def tokens_cost(positions: int, rows: int, outputs: int, reduction: Reduction) -> int:
     """Multiply-adds of "tokens" for one pair of samples, at most: they share min(T, V) of V `rows`."""
     products = outputs * _products(reduction)

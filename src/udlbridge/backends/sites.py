@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from udlbridge.backends.reduction import Reduction
-from udlbridge.backends.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tokens_cost
+from udlbridge.backends.rules import affine_rule, gradients_cost, lookup_rule, pairs_cost, tile_rule, tokens_cost
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
@@ -58,6 +58,10 @@ class Affine:
         """Whether inputs and errors are smaller than the gradients of one sample, which are then formed when needed."""
         errors = reduction.n_cotangents * self.positions * self.outputs * self.groups
         return self.groups == 1 and reduction.n_cotangents * self.size > errors + self.seen
+
+    def by_pairs_of_few(self, tile: tuple[int, int], formed: int, reduction: Reduction) -> bool:
+        """Whether the samples of a tile are too few to form their gradients, as `rules.tile_rule` has it."""
+        return tile_rule(self.positions, self.inputs, self.outputs, tile, formed, reduction) == "pairs"
 
     def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
         """Numbers that one sample's factor holds; `forms_gradients`: as in the footprint of an engine."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from udlbridge import backends
-from udlbridge.backends.rules import gradients_cost
+from udlbridge.backends.rules import gradients_cost, pairs_cost
 from udlbridge.backends.sites import Affine, Tied, parameter_count, sites
 from udlbridge.kernels.request import KernelRequest
+from udlbridge.kernels.tiling import Grid
 
 
 def multiply_adds(request: KernelRequest) -> float:
@@ -35,16 +36,34 @@ def forming_flops(request: KernelRequest) -> float:
     return 2.0 * _forming(request, later=True)
 
 
+def tiles_flops(request: KernelRequest, grid: Grid) -> float:
+    """Operations of all tiles, besides those of passes; each is taken to have as many samples as the largest."""
+    entries, forming = multiply_adds(request), forming_flops(request)
+    tile = min(grid.tile, grid.n), min(grid.tile, grid.m)
+    formed = tile[0] if grid.symmetric and grid.count == 1 else sum(tile)
+    for site in _formed_later(request):
+        if isinstance(site, Affine) and site.by_pairs_of_few(tile, formed, request.reduction):
+            pairs = pairs_cost(site.positions, site.inputs, site.outputs, request.reduction)
+            entries += pairs - site.multiply_adds(request.reduction)
+            forming -= 2.0 * request.reduction.n_cotangents * site.forming
+    return 2.0 * grid.pairs * entries + grid.sides * forming
+
+
 def formed_numbers(request: KernelRequest) -> int:
     """The largest gradient, of one sample and one output, among those that are formed anew for each tile."""
+    return max((site.size for site in _formed_later(request)), default=0)
+
+
+def _formed_later(request: KernelRequest) -> list[Affine | Tied]:
+    """The maps whose gradients are formed anew for each tile."""
     if request.method == "plain" or backends.engine(request.backend).footprint.forms_gradients:
-        return 0
+        return []
     maps = [
         site
         for site in sites(request.computed, request.sample_shape, request.params)
         if isinstance(site, Affine | Tied) and not site.by_pairs(request.reduction)
     ]
-    return max((site.size for site in maps if site.formed_later(request.reduction)), default=0)
+    return [site for site in maps if site.formed_later(request.reduction)]
 
 
 def _forming(request: KernelRequest, *, later: bool) -> int:

@@ -14,7 +14,7 @@ from udlbridge.backends.sites import activation_numbers, samples_together
 from udlbridge.calls import explained
 from udlbridge.errors import OptionError
 from udlbridge.kernels.calibration import calibrated
-from udlbridge.kernels.costs import factor_numbers, formed_numbers, forming_flops, multiply_adds, passes_flops
+from udlbridge.kernels.costs import factor_numbers, formed_numbers, passes_flops, tiles_flops
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import DEFAULT_MEMORY, KernelRequest, as_network, kernel_request
 from udlbridge.kernels.tiling import Grid, block_count, prepared_samples
@@ -137,7 +137,6 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
     cached = min(max(room // memory.block_bytes(size), 2), max(blocks, 2))
     prepared = prepared_samples(grid, cached)
     sample_flops = passes_flops(request)
-    entries = 2.0 * grid.pairs * multiply_adds(request) + grid.sides * forming_flops(request)
     return Plan(
         n=n,
         m=columns,
@@ -148,7 +147,7 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
         method=request.method,
         tile=size,
         cached_blocks=cached,
-        flops=entries + prepared * sample_flops,
+        flops=tiles_flops(request, grid) + prepared * sample_flops,
         prepared=prepared,
         sample_flops=sample_flops,
         memory=request.memory,

@@ -13,6 +13,7 @@ from udlbridge.backends.pytorch.products import errors_product, strip_rows
 from udlbridge.backends.pytorch.sites import Affine
 from udlbridge.backends.pytorch.tokens import Tokens, add_tokens
 from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.rules import tile_rule
 
 BLOCK, BLOCK_ON_GPU = FORMED_NUMBERS, 2**27
 """Largest number of entries of per-sample gradients that are formed at a time; a GPU is not busy with fewer."""
@@ -69,6 +70,10 @@ class Gradients:
     inputs: int
     bias: bool
     looked: tuple[Tensor, Tensor] | None = None
+
+    def as_pairs(self) -> Pairs:
+        """The same summand by pairs of positions, if no table is looked up."""
+        return Pairs(self.x, self.d, self.site, self.bias)
 
     def block(self, samples: slice, k: int, outputs: slice) -> Tensor:
         """Gradients (samples, P) of cotangent `k` by the weights of some outputs."""
@@ -149,7 +154,10 @@ def add_product(
     if isinstance(f, Pairs) and isinstance(g, Pairs):
         _add_pairs(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Gradients) and isinstance(g, Gradients):
-        _add_gradients(reduction, f, rows, g, cols, target, lower)
+        if _are_few(reduction, f, rows, g, cols):
+            _add_pairs(reduction, f.as_pairs(), rows, g.as_pairs(), cols, target, lower)
+        else:
+            _add_gradients(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Tokens) and isinstance(g, Tokens):
         add_tokens(reduction, f, rows, g, cols, target)
     elif isinstance(f, TiedPairs) and isinstance(g, TiedPairs):
@@ -190,24 +198,36 @@ def _add_factors(
         target.addcmul_(product, pairs)
 
 
+def _are_few(reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice) -> bool:
+    """Whether the samples of a tile are so few that their pairs of positions cost less than forming gradients."""
+    r, c = rows.stop - rows.start, cols.stop - cols.start
+    formed = r if f is g and rows == cols else r + c
+    _, _, positions, outputs = f.d.shape
+    return f.looked is None and tile_rule(positions, f.inputs, outputs, (r, c), formed, reduction) == "pairs"
+
+
 def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slice, target: Tensor, lower: bool) -> None:
-    """A position of the rows against all positions of some columns, as many as the cache holds."""
-    positions = f.d.shape[2]
+    """Some positions of the rows against all positions of some columns, as many as the cache holds."""
+    positions, trailing = f.d.shape[2], reduction.trailing
     for own in strip_rows(len(target), lower):
         a, d = f.inputs(_within(rows, own)), f.d[_within(rows, own)]
         end = own.stop if lower else cols.stop - cols.start
-        step = max(1, (CACHED_ON_GPU if a.is_cuda else CACHED) // (len(a) * positions * prod(reduction.trailing)))
+        cached = (CACHED_ON_GPU if a.is_cuda else CACHED) // (len(a) * positions * prod(trailing))
+        # Windows of a convolution take many times the memory of what they are cut from.
+        step = max(1, min(cached, end, _block(d) // a[0].numel()))
+        together = max(1, min(cached // step, positions))
         for start in range(0, end, step):
             other = slice(start, min(start + step, end))
             b, e = g.inputs(_within(cols, other)), g.d[_within(cols, other)]
             count = len(b)
             b, e = b.flatten(0, 1), e.transpose(1, 2).flatten(0, 1)
-            scratch = target.new_empty(len(a), len(b), *reduction.trailing)
-            for t in range(positions):
-                errors_product(reduction, d[:, :, t], e, scratch, True)
-                pairs = a[:, t] @ b.T
-                scratch.mul_(pairs.view(*pairs.shape, *[1] * len(reduction.trailing)))
-                target[own, other] += scratch.view(len(a), count, positions, *reduction.trailing).sum(2)
+            for t in range(0, positions, together):
+                own_a, own_d = a[:, t : t + together], d[:, :, t : t + together].transpose(1, 2)
+                pairs = own_a.flatten(0, 1) @ b.T
+                scratch = target.new_empty(len(pairs), len(b), *trailing)
+                errors_product(reduction, own_d.flatten(0, 1), e, scratch, True)
+                scratch.mul_(pairs.view(*pairs.shape, *[1] * len(trailing)))
+                target[own, other] += scratch.view(len(a), -1, count, positions, *trailing).sum((1, 3))
 
 
 def _add_crossed(reduction: Reduction, f: TiedPairs, rows: slice, g: TiedPairs, cols: slice, target: Tensor) -> None:
