@@ -77,10 +77,15 @@ def _copied(value: Any, memo: dict[int, Any], generators: dict[int, Any]) -> Any
         return memo[id(value)]
     if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
         result = object.__new__(type(value))
-        memo[id(value)] = result
+        memo[id(value)], state = result, result.__dict__
         for name, item in vars(value).items():
-            fresh = not item and name in INTERNAL and type(item) in EMPTY
-            result.__dict__[name] = type(item)() if fresh else _copied(item, memo, generators)
+            kind = type(item)
+            if kind in COMMON:
+                state[name] = item
+            elif kind in EMPTY and not item and name in INTERNAL:
+                state[name] = kind()
+            else:
+                state[name] = _copied(item, memo, generators)
         return result
     if isinstance(value, dict | list | set | deque):
         return _container(value, memo, generators)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -56,14 +57,23 @@ def agree(one: Tensor, other: Tensor) -> bool:
         return False
     if not one.is_floating_point() or not one.numel():
         return bool(torch.equal(one, other))
-    finite = one.isfinite() & other.isfinite()
-    apart = torch.where(finite, one - other, 0.0).abs().max()
-    scale = torch.where(finite, torch.maximum(one.abs(), other.abs()), 0.0).max()
-    strange = (differing(one, other) & ~finite).any()
-    # All three at once: a GPU is waited for when a number is asked for.
-    gap, size, unlike = torch.stack([apart, scale, strange.to(apart.dtype)]).tolist()
+    gap, size = _numbers((one - other).abs().max(), torch.maximum(one.abs().max(), other.abs().max()))
+    if not isfinite(gap + size):
+        finite = one.isfinite() & other.isfinite()
+        if bool((differing(one, other) & ~finite).any()):
+            return False
+        gap, size = _numbers(
+            torch.where(finite, one - other, 0.0).abs().max(),
+            torch.where(finite, torch.maximum(one.abs(), other.abs()), 0.0).max(),
+        )
     eps = torch.finfo(one.dtype).eps
-    return not unlike and bool(gap <= max(eps**0.5 * size, 100 * eps))
+    return bool(gap <= max(eps**0.5 * size, 100 * eps))
+
+
+def _numbers(*values: Tensor) -> list[float]:
+    """All at once: a GPU is waited for when a number is asked for."""
+    found: list[float] = torch.stack(values).tolist()
+    return found
 
 
 def candidates(few: tuple[int, ...], more: tuple[int, ...]) -> Iterator[Layout]:

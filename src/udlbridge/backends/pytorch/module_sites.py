@@ -41,7 +41,7 @@ class Evaluation:
 class ModuleSites:
     """Where parameters enter a module, for each selection of them that was asked for.
 
-    `name`: of the module. `shapes`: of its trainable parameters. `dtype`: that of kernels. `known`: what was found
+    `name`: of the module. `shapes`: of its trainable parameters. `dtype`: that of kernels. `kept`: what was found
     before, by names, as far as it was kept, and `keep` takes what is found now.
     """
 
@@ -51,16 +51,16 @@ class ModuleSites:
         shapes: Mapping[str, tuple[int, ...]],
         dtype: torch.dtype,
         evaluate: Evaluate,
-        known: Callable[[tuple[str, ...]], Finding | None],
+        kept: Callable[[tuple[str, ...]], Finding | None],
         keep: Callable[[tuple[str, ...], Finding], None],
     ) -> None:
         self._name, self._shapes, self._dtype, self._evaluate = name, shapes, dtype, evaluate
-        self._known, self._keep = known, keep
+        self._kept, self._keep = kept, keep
         self._found: dict[tuple[str, ...], Finding] = {}
 
-    def knows(self, names: tuple[str, ...]) -> bool:
-        """Whether the recipe of `names` was found."""
-        return names in self._found
+    def known(self, names: tuple[str, ...]) -> Recipe | None:
+        """The recipe of `names`, if it was found."""
+        return self._found[names].recipe if names in self._found else None
 
     def recipe(self, names: tuple[str, ...], params: Params, examples: Callable[[int], Inputs]) -> Recipe:
         """How the parameters `names` enter, found on examples: so many of the first samples that came.
@@ -89,7 +89,7 @@ class ModuleSites:
         def trace_more(varying: frozenset[int]) -> Trace:
             return self._traced(names, seen.params, seen.y, seen.watching, varying)
 
-        known = self._known(names)
+        known = self._kept(names)
         if known is not None and known.holds(trace_more(known.recipe.varying), seen.y):
             return known
         with undisturbed():

@@ -23,6 +23,7 @@ from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.module_layers import ModuleLayers
 from udlbridge.backends.pytorch.module_outputs import ending_of
 from udlbridge.backends.pytorch.module_sites import Evaluation, ModuleSites, Params, followed, independent
+from udlbridge.backends.pytorch.module_trials import Trial
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
 from udlbridge.backends.pytorch.tensors import array
@@ -187,7 +188,7 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
             ConversionError: naming the first of them.
         """
         counted = tuple(names)
-        if self._examples is None or not counted or counted in self._followed or self._on(self.device).knows(counted):
+        if self._examples is None or not counted or counted in self._followed or self._on(self.device).known(counted):
             return
         some = self.inputs(self._examples[:FEW], self.device)
         y, _ = self.evaluate(followed(self.tensors(self.device), counted), some)
@@ -276,14 +277,11 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
             return self._on(device).recipe(names, params, lambda count: self.inputs(examples[:count], device))
 
     @undisturbed()
-    def _find_by_trial(self) -> None:
-        """Find the recipe of all parameters by the samples that were tried last, if that was the last thing done."""
-        tried, self._trial = self._trial, None
-        if tried is not None:
-            params, trial = tried
-            few = self.inputs(trial.samples[:FEW], self.device)
-            with full_float32():
-                self._on(self.device).find_by(Evaluation(params, few, trial.y, trial.watching))
+    def _find_by(self, params: Params, trial: Trial) -> None:
+        """Find the recipe of all parameters by samples that were tried with them."""
+        few = self.inputs(trial.samples[:FEW], self.device)
+        with full_float32():
+            self._on(self.device).find_by(Evaluation(params, few, trial.y, trial.watching))
 
     @undisturbed()
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:
@@ -306,9 +304,11 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
 
     def _known(self, names: tuple[str, ...]) -> Recipe:
         """The recipe, for which parameters are copied at the first time alone."""
-        if names == self.trainable:
-            self._find_by_trial()
-        return self.recipe(names, {} if self._on(self.device).knows(names) else self.tensors(self.device), self.device)
+        tried, self._trial = self._trial, None
+        if tried is not None and names == self.trainable:
+            self._find_by(*tried)
+        known = self._on(self.device).known(names)
+        return known or self.recipe(names, self.tensors(self.device), self.device)
 
 
 @described.sites.register

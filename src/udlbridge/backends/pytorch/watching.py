@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ FROM_NUMBERS = {"tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "f
 
 TABLES = {"embedding": (0, 1), "embedding_bag": (0, 1)}
 """Functions that look up rows, and where their tokens and their table stand among the arguments."""
+
+
+SCALARS = frozenset({int, float, bool, str, type(None)})
+"""The types of most arguments that are no tensors."""
 
 
 class OutsideTableError(Exception):
@@ -69,7 +74,9 @@ class Watching(TorchFunctionMode):
         return self._called(func, name, args, kwargs or {})
 
     def _called(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        args, kwargs = self._stood_in(args), self._stood_in(kwargs)
+        given: list[Tensor] = []
+        args = self._stood_in(args, given)
+        kwargs = self._stood_in(kwargs, given) if kwargs else kwargs
         if _draws(name, args, kwargs):
             self.draws.append(name)
         if name in TABLES and self._inputs:
@@ -80,9 +87,7 @@ class Watching(TorchFunctionMode):
             if name in TABLES:
                 _check_tokens(name, args, kwargs)
             raise
-        given = [*_flat(args), *_flat(kwargs)]
-        known = all(id(value) in self._same for value in given) and (given or name not in FROM_NUMBERS)
-        if known:
+        if not self._depends(given) and (given or name not in FROM_NUMBERS):
             for value in _flat(result):
                 self._same[id(value)] = value
                 if value.grad_fn is not None:
@@ -92,22 +97,32 @@ class Watching(TorchFunctionMode):
                 self._same.pop(id(value), None)
         return result
 
+    def _depends(self, given: list[Tensor]) -> bool:
+        """Whether any of these depends on samples."""
+        same = self._same
+        return any(id(value) not in same for value in given)
+
     def _note_table(self, name: str, args: Any, kwargs: Any) -> None:
         tokens, weight = _lookup(name, args, kwargs)
         field = None if tokens is None or weight is None else self._inputs.get(tokens.data_ptr())
         if field is not None and weight is not None:
             self.tables[field] = min(len(weight), self.tables.get(field, len(weight)))
 
-    def _stood_in(self, value: Any) -> Any:
+    def _stood_in(self, value: Any, given: list[Tensor]) -> Any:
+        """The same with the stand-ins; in `given` come all tensors of it. One pass: each of torch's calls waits."""
+        if type(value) in SCALARS:
+            return value
         if isinstance(value, Tensor):
-            return self._stand_ins.get(id(value), value)
+            found = self._stand_ins.get(id(value), value)
+            given.append(found)
+            return found
         if isinstance(value, tuple | list):
-            items = [self._stood_in(item) for item in value]
-            if all(one is other for one, other in zip(items, value, strict=True)):
+            items = [self._stood_in(item, given) for item in value]
+            if all(map(is_, items, value)):
                 return value
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         if isinstance(value, dict):
-            return {name: self._stood_in(item) for name, item in value.items()}
+            return {name: self._stood_in(item, given) for name, item in value.items()}
         return value
 
 
