@@ -38,6 +38,22 @@ def s3_server() -> Iterator[str]:
         server.stop()
 
 
+def storage(url: str) -> Any:
+    """What asks for the objects under a URL, without our code."""
+    import obstore
+
+    return obstore.store.from_url(url, client_options={"allow_http": True})
+
+
+def objects_of(url: str) -> dict[str, bytes]:
+    """All objects under a URL."""
+    import obstore
+
+    store = storage(url)
+    names = [one["path"] for some in obstore.list(store) for one in some]
+    return {name: bytes(obstore.get(store, name).bytes()) for name in names}
+
+
 class FaultyProxy:
     """What stands between a client and a server: of the requests, a share fails, by a seed.
 

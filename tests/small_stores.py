@@ -11,7 +11,8 @@ from typing import Any
 
 import udlbridge as ub
 from helpers import random_model, samples
-from udlbridge.store.tile_records import FILE
+from udlbridge.kernels.tiling import Tile
+from udlbridge.store.names import RECORDS
 
 MODEL = random_model([5, 7, 3], ["tanh", "identity"])
 X = samples(MODEL, 60)
@@ -22,15 +23,26 @@ def store_of(path: Path, n: int = 21, **options: object) -> ub.KernelStore:
     return ub.compute_kernel(MODEL, X[:n], path, **{"backend": "reference", **options})  # type: ignore[arg-type]
 
 
+def tile_path(store: ub.KernelStore, tile: Tile) -> Path:
+    """The file of a tile."""
+    return store.path / store._name(tile)
+
+
 def tile_files(path: Path) -> dict[str, bytes]:
     """Every file of the kernel in a store."""
     return {str(file.relative_to(path)): file.read_bytes() for file in (path / "kernel").rglob("*") if file.is_file()}
 
 
+def files_of(path: Path) -> dict[str, bytes]:
+    """Every file of a store but its lock."""
+    files = [file for file in path.rglob("*") if file.is_file() and file.name != "writer.lock"]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
 def assert_same_bytes(store: ub.KernelStore, other: ub.KernelStore) -> None:
     """Every file of the kernel is the other's; no tile was placed twice, and no draft is left."""
     assert tile_files(store.path) == tile_files(other.path)
-    assert (store.path / FILE).stat().st_size == struct.calcsize("<QQIIII") * store.grid.count
+    assert (store.path / RECORDS).stat().st_size == struct.calcsize("<QQIIII") * store.grid.count
     assert ub.KernelStore(store.path).verify().ok
     assert not [name for _, _, names in os.walk(store.path) for name in names if name.endswith(".partial")]
 

@@ -114,6 +114,10 @@ RESULTS: dict[str, tuple[Callable[[Path], Any], Callable[[Any], Any]]] = {
         lambda folder: errors.LayerError("given", allowed="allowed", remedy="remedy"),
         lambda error: (type(error), str(error), error.args, vars(error)),
     ),
+    "an error that is the system's too": (
+        lambda folder: errors.StoreError("given", allowed="allowed", remedy="remedy"),
+        lambda error: (type(error), str(error), error.args, vars(error)),
+    ),
     "TrainingDiverged": (
         lambda folder: errors.TrainingDiverged("the loss is nan", run=7, remedy="smaller steps"),
         lambda error: (type(error), str(error), error.args, vars(error)),

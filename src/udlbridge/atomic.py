@@ -9,7 +9,8 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from udlbridge.errors import UDLBridgeError
 
@@ -68,7 +69,10 @@ def _set_mode(partial: Path, target: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def partial_of(target: Path) -> Path:
+P = TypeVar("P", bound=PurePath)
+
+
+def partial_of(target: P) -> P:
     """A name for what will take the place of `target`, in the same folder, that nothing else has."""
     # Short, so that it is allowed wherever the name itself is.
     return target.with_name(f".{target.name[:32]}.{uuid.uuid4().hex}{PARTIAL}")

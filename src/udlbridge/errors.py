@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 from typing import Any
 
 
@@ -36,7 +35,14 @@ class UDLBridgeError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, which by itself would call the class with the finished message. Process pools hand errors on."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[UDLBridgeError], args: tuple[Any, ...]) -> UDLBridgeError:
+    """An error with its finished message, which those that are an OSError too do not take from `__new__`."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class InputError(UDLBridgeError, ValueError):

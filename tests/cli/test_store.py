@@ -181,7 +181,8 @@ def test_stores_at_urls(run: Run) -> None:
     pytest.importorskip("obstore")
     assert run(*KERNEL, "--out", "K.zarr")[0] == 0
     url = "memory://command-line/K.zarr"
-    assert run("store", "upload", "K.zarr", url)[:2] == (0, f"{url} is (20, 20)\n")
+    copied = f"copied K.zarr to {url}: (20, 20) float32, 1 tile, 262 kB\n"
+    assert run("store", "upload", "K.zarr", url)[:2] == (0, copied)
     assert json.loads(run("store", "upload", "K.zarr", f"{url}2", "--json", "-")[1])["n"] == 20
     code, out, _ = run("store", "verify", url)
     assert (code, out) == (0, "1 tiles are whole, 0 damaged, 0 missing\n")
@@ -191,9 +192,81 @@ def test_stores_at_urls(run: Run) -> None:
         (("store", "upload", "K.zarr", url), "something at memory://"),
         (("store", "verify", "memory://nothing"), "is not a kernel store"),
         (("spectrum", "ftp://host/K.zarr"), "begins with ftp://"),
-        ((*KERNEL, "--out", url), "is a URL, and this needs a path"),
+        ((*KERNEL, "--out", url), f"{url} exists"),
+        ((*KERNEL, "--out", "s3://bucket/K.npy"), "is a URL, where a .zarr store may be; a .npy file wants a path"),
+        ((*KERNEL, "--out", "s3://bucket/K"), "ends in nothing"),
+        ((*KERNEL, "--out", "L.zarr", "--json", "s3://bucket/k.json"), "is a URL, and this needs a path"),
     ):
         code, _, err = run(*args)
         assert code == 2
         assert words in err
         assert "Traceback" not in err
+
+
+def test_kernels_at_urls(run: Run) -> None:
+    pytest.importorskip("obstore")
+    url = "memory://command-line/computed.zarr"
+    code, out, err = run(*KERNEL, "--out", url, "--executor", "threads:2")
+    assert code == 0, err
+    assert f"wrote {url}: (20, 20) float32, 1 tiles, 262 kB\n" in out
+    assert run(*KERNEL, "--out", url, "--resume")[0] == 0
+    np.save("new.npy", np.ones((4, 5), "float32"))
+    assert run("store", "append", url, "new.npy", "--executor", "threads:2")[:2] == (0, f"{url} is now (24, 24)\n")
+    assert "computed 0 tiles again" in run("store", "repair", url)[1]
+    assert run(*KERNEL, "--out", url, "--force")[0] == 0
+    assert run("spectrum", url, "--executor", "threads:2")[0] in (0, 1)
+
+
+def test_workers_need_a_store(run: Run) -> None:
+    assert run(*KERNEL, "--out", "K.npy")[0] == 0
+    assert run(*KERNEL, "--out", "K.zarr")[0] == 0
+    for args, words in (
+        (("spectrum", "K.npy", "--executor", "threads:2"), "--executor is for stores: name one as KERNEL_FILE"),
+        (("spectrum", "--dask", "local:2"), "--dask is for stores: name one as KERNEL_FILE"),
+        (("spectrum", "K.zarr", "--executor", "threads"), "processes:NUMBER or threads:NUMBER"),
+        (("predict", "--executor", "threads:2"), "--executor is for stores: name one with --store"),
+        (("store", "verify", "K.zarr", "--executor", "threads:2"), "are for --repair"),
+        (("store", "repair", "K.zarr", "--executor", "threads:2", "--dask", "local:2"), "give one"),
+    ):
+        code, _, err = run(*args)
+        assert code == 2
+        assert words in err
+
+
+@pytest.mark.slow
+def test_processes_on_stores(run: Run) -> None:
+    """What they say is what is said without them."""
+    workers = ("--executor", "processes:2")
+    kernel = (*KERNEL[:-3], "torch", *RANDOM)
+    assert run(*kernel, "--out", "K.zarr")[0] == 0
+    shutil.copytree("K.zarr", "L.zarr")
+    for lanczos in ((), ("--dense-limit", 0, "--k", 3, "--seed", 5)):
+        assert run("spectrum", "K.zarr", *lanczos, *workers)[:2] == run("spectrum", "K.zarr", *lanczos)[:2]
+    np.save("new.npy", np.ones((4, 5), "float32"))
+    assert run("store", "append", "K.zarr", "new.npy", *workers)[:2] == (0, "K.zarr is now (24, 24)\n")
+    assert run("store", "append", "L.zarr", "new.npy")[0] == 0
+    tile = Path("K.zarr/kernel/c/0/0")
+    assert tile.read_bytes() == Path("L.zarr/kernel/c/0/0").read_bytes()
+    tile.unlink()
+    for command in (("store", "repair", "K.zarr"), ("store", "verify", "K.zarr", "--repair")):
+        code, out, err = run(*command, *workers)
+        assert code == 0, err
+        assert f"computed {1 if command[1] == 'repair' else 0} tiles again" in out
+    runs = [one["executor"] for one in ub.KernelStore("K.zarr").manifest["actual"]]
+    assert runs == [None, "ProcessPoolExecutor", "ProcessPoolExecutor"]
+
+
+@pytest.mark.slow
+def test_predictions_by_processes(run: Run) -> None:
+    generator = np.random.default_rng(3)
+    y = np.arange(80) % 3
+    np.savez("d.npz", x=(generator.standard_normal((80, 5)) + y[:, None]).astype("float32"), y=y)
+    command = ("predict", "--model", "m.safetensors", "--samples", "d.npz:x", "--labels", "d.npz:y", "--outputs", 0)
+    said = [
+        json.loads(run(*command, "--store", f"{name}.zarr", *workers, "--json", "-")[1])
+        for name, workers in (("K", ()), ("L", ("--executor", "processes:2")))
+    ]
+    assert said[0]["test_error"] == said[1]["test_error"]
+    assert ub.KernelStore("L.zarr").manifest["actual"][0]["executor"] == "ProcessPoolExecutor"
+    code, _, err = run(*command, "--store", "L.zarr", "--dask", "local:2")
+    assert code == 0, err

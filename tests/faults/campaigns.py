@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,21 +139,21 @@ def kill(cases: int, seed: int) -> Outcome:
     generator = np.random.default_rng(seed)
     found = Outcome()
     with tempfile.TemporaryDirectory() as folder, _small_tiles():
-        took = _timed(lambda: _compute_and_append(Path(folder) / "first.zarr"))
+        took = timed(lambda: _compute_and_append(Path(folder) / "first.zarr"))
         for case in range(cases):
             path = Path(folder) / f"{case}.zarr"
             for _ in range(KILLS):
-                process = _fork(lambda path=path: _compute_and_append(path))
+                process = forked(lambda path=path: _compute_and_append(path))
                 time.sleep(float(generator.uniform(0, took)))
                 os.kill(process, signal.SIGKILL)
                 _, status = os.waitpid(process, 0)
                 found.cases += 1
                 if not os.WIFSIGNALED(status):
                     break
-                if _code(_fork(lambda path=path: _check(path, finished=False))) != 0:
+                if code_of(forked(lambda path=path: _check(path, finished=False))) != 0:
                     found.losses.append(f"{path.name}: damaged after a kill")
                 found.refused += 1
-            if _code(_fork(lambda path=path: (_compute_and_append(path), _check(path, finished=True)))) != 0:
+            if code_of(forked(lambda path=path: (_compute_and_append(path), _check(path, finished=True)))) != 0:
                 found.losses.append(f"{path.name}: not whole in the end")
             found.whole += 1
             shutil.rmtree(path, ignore_errors=True)
@@ -181,7 +182,8 @@ def _check(path: Path, *, finished: bool) -> None:
         np.testing.assert_array_equal(np.asarray(found), ub.ntk(MODEL, X, outputs=0, backend="reference"))
 
 
-def _fork(work) -> int:  # type: ignore[no-untyped-def]
+def forked(work: Callable[[], object]) -> int:
+    """Do it in a fork of this process, whose number is given."""
     process = os.fork()
     if process == 0:
         code = 1
@@ -195,11 +197,13 @@ def _fork(work) -> int:  # type: ignore[no-untyped-def]
     return process
 
 
-def _code(process: int) -> int:
+def code_of(process: int) -> int:
+    """What a process ends with."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def _timed(work) -> float:  # type: ignore[no-untyped-def]
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that it takes, in a fork."""
     start = time.monotonic()
-    assert _code(_fork(work)) == 0
+    assert code_of(forked(work)) == 0
     return time.monotonic() - start

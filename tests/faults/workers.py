@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,21 @@ def kill_workers(cases: int, seed: int) -> Outcome:
 
     Nothing is lost and nothing there twice: the bytes are those of a computation without workers.
     """
+    import dask
     import distributed
 
     generator = np.random.default_rng([seed, *b"workers"])
     found = Outcome()
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    with _many_tasks(), tempfile.TemporaryDirectory() as folder, cluster, distributed.Client(cluster) as client:
+    # A worker is else given up for good that is not there 15 seconds after its death, or dies again in between.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
+    with (
+        patient,
+        _many_tasks(),
+        tempfile.TemporaryDirectory() as folder,
+        cluster,
+        distributed.Client(cluster) as client,
+    ):
         alone = store_of(Path(folder) / "alone.zarr", n=SAMPLES)
         killed = set[int]()
 
@@ -43,11 +52,7 @@ def kill_workers(cases: int, seed: int) -> Outcome:
             os.kill(process, signal.SIGKILL)
 
         for case in range(cases):
-            try:
-                client.wait_for_workers(2, timeout=60)
-            except TimeoutError:  # a nanny whose process dies while it starts makes no other
-                cluster.scale(len(cluster.worker_spec) + 1)
-                client.wait_for_workers(2, timeout=300)
+            client.wait_for_workers(2, timeout=300)
             try:
                 with at_tile(int(generator.integers(alone.grid.count)), kill):
                     shared = store_of(Path(folder) / f"{case}.zarr", n=SAMPLES, executor=client)
@@ -65,16 +70,16 @@ def kill_workers(cases: int, seed: int) -> Outcome:
 @contextlib.contextmanager
 def at_tile(at: int, then: Callable[[], object]) -> Iterator[None]:
     """Within it, something is done when the coordinator is about to place its tile number `at`."""
-    place, placed = writing.WritableStore.place_tile, 0
+    place, placed = writing.WritableStore.place_tiles, 0
 
-    def placing(self: writing.WritableStore, draft: writing.Draft) -> None:
+    def placing(self: writing.WritableStore, drafts: Sequence[writing.Draft]) -> None:
         nonlocal placed
-        if placed == at:
+        if placed <= at < placed + len(drafts):
             then()
-        placed += 1
-        place(self, draft)
+        placed += len(drafts)
+        place(self, drafts)
 
-    with _set(writing.WritableStore, "place_tile", placing):
+    with _set(writing.WritableStore, "place_tiles", placing):
         yield
 
 

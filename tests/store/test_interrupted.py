@@ -19,7 +19,8 @@ from udlbridge import errors
 from udlbridge.store import folders as new_folders
 from udlbridge.store import writing
 from udlbridge.store.folders import new_folder
-from udlbridge.store.tile_files import METADATA, DirectWriter
+from udlbridge.store.names import METADATA
+from udlbridge.store.tile_files import DirectWriter
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 

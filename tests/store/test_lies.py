@@ -23,9 +23,10 @@ import udlbridge as ub
 from helpers import assert_within_budget, udlbridge
 from small_stores import MODEL, X, store_of
 from udlbridge import errors
-from udlbridge.store import tile_records, writing
-from udlbridge.store.folders import LOCK, new_folder
+from udlbridge.store import writing
+from udlbridge.store.folders import new_folder
 from udlbridge.store.manifest import KEY, signed
+from udlbridge.store.names import LOCK, RECORDS
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
@@ -244,8 +245,8 @@ def test_a_tile_of_another_store(path: Path, tmp_path: Path) -> None:
     """With its record: records belong to a store."""
     other = ub.compute_kernel(MODEL, X[30:51], tmp_path / "L.zarr", backend="reference")
     shutil.copy(file_of(other.path, (1, 0)), file_of(path, (1, 0)))
-    with (path / tile_records.FILE).open("ab") as file:
-        file.write((other.path / tile_records.FILE).read_bytes())
+    with (path / RECORDS).open("ab") as file:
+        file.write((other.path / RECORDS).read_bytes())
     assert ub.KernelStore(path).verify().damaged == ((1, 0),)
     assert ub.KernelStore(path).repair() == 1
     assert_is_of(path, 21)
@@ -254,7 +255,7 @@ def test_a_tile_of_another_store(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("remaining", "damaged"), [(5.5, 1), (2, 4), (0, 6), (None, 6)])
 def test_records_that_are_lost(path: Path, remaining: float | None, damaged: int) -> None:
     """As when the power fails, or somebody removes the file: tiles are computed again, and the rest is kept."""
-    file = path / tile_records.FILE
+    file = path / RECORDS
     content = file.read_bytes()
     size = len(content) // 6
     if remaining is None:
@@ -267,7 +268,7 @@ def test_records_that_are_lost(path: Path, remaining: float | None, damaged: int
 
 
 def test_records_that_are_changed(path: Path) -> None:
-    file = path / tile_records.FILE
+    file = path / RECORDS
     content = bytearray(file.read_bytes())
     for offset in range(0, len(content), len(content) // 6):
         content[offset + 8] ^= 3  # its column
@@ -382,7 +383,7 @@ def test_a_file_of_the_store_that_is_far_too_large(path: Path, part: str) -> Non
 @posix
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
 @pytest.mark.parametrize(
-    "part", ["zarr.json", "x/zarr.json", "kernel/zarr.json", "model.safetensors", "x/c/0/0", tile_records.FILE]
+    "part", ["zarr.json", "x/zarr.json", "kernel/zarr.json", "model.safetensors", "x/c/0/0", RECORDS]
 )
 def test_what_is_no_file(path: Path, part: str, kind: str) -> None:
     """A pipe would be waited for without end; a link may lead anywhere."""

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 import udlbridge as ub
 from helpers import samples
-from small_stores import MODEL, Losing, X, processes, store_of, tile_files
+from small_stores import MODEL, Losing, X, processes, store_of, tile_files, tile_path
 from udlbridge import errors
 from udlbridge.kernels import planning
 from udlbridge.store import tasks
@@ -158,14 +158,14 @@ def test_append_and_repair(tmp_path: Path, alone: ub.KernelStore) -> None:
         grown.append(X[21:N], progress=False)
         assert tile_files(grown.path) == tile_files(alone.path)
         assert grown.manifest["actual"][-1]["executor"] == "ThreadPoolExecutor"
-        alone._chunk(next(iter(alone.grid.tiles()))).unlink()
+        tile_path(alone, next(iter(alone.grid.tiles()))).unlink()
         assert ub.KernelStore(alone.path, executor=threads).repair(progress=False) == 1
     assert tile_files(alone.path) == tile_files(grown.path)
     assert ub.KernelStore(alone.path).verify().ok
 
 
 def test_a_damaged_tile_is_said_as_without(alone: ub.KernelStore) -> None:
-    path = alone._chunk(next(iter(alone.grid.tiles())))
+    path = tile_path(alone, next(iter(alone.grid.tiles())))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with ThreadPoolExecutor(2) as threads:
         shared = ub.KernelStore(alone.path, executor=threads)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import udlbridge as ub
 from helpers import assert_within_budget, random_model, samples, udlbridge
-from small_stores import MODEL, store_of
+from small_stores import MODEL, store_of, tile_path
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.reduction import checked_reduction
@@ -209,7 +209,7 @@ def test_products_read_what_is_proved(tmp_path: Path) -> None:
     """A damaged byte, a tile in the place of another, a short file, and one that is not there."""
     store = store_of(tmp_path / "K.zarr")
     tiles = list(store.grid.tiles())
-    file, other = store._chunk(tiles[1]), store._chunk(tiles[3])
+    file, other = tile_path(store, tiles[1]), tile_path(store, tiles[3])
     whole = file.read_bytes()
     for content, words in (
         (bytes([whole[0] ^ 1]) + whole[1:], "its checksum is"),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from s3 import BUCKET, CREDENTIALS, FaultyProxy, s3_server
-from small_stores import MODEL, X, processes, store_of
+from s3 import FaultyProxy, objects_of, storage
+from small_stores import MODEL, X, files_of, processes, store_of, tile_path
 from udlbridge import errors
-from udlbridge.store import leases, objects
+from udlbridge.store import leases, requesting
+from udlbridge.store.files import Url
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("moto")
@@ -32,60 +31,9 @@ N = 21
 VECTORS = np.random.default_rng(3).standard_normal((N, 2))
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with s3_server() as found:
-        yield found
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Short pauses between attempts, and clients of the server that the environment names now."""
-    pauses = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2}
-    monkeypatch.setattr(objects, "RETRIES", {**objects.RETRIES, "backoff": pauses})
-    objects.connected.cache_clear()
-    yield
-    objects.connected.cache_clear()
-
-
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Point the environment at a server; gives a URL that no other test has."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-
-    def at(address: str) -> str:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        objects.connected.cache_clear()
-        return f"s3://{BUCKET}/{request.node.nodeid.rpartition('::')[2].replace('/', '-')}.zarr"
-
-    return at
-
-
-@pytest.fixture
-def url(address: str, connect: Callable[[str], str]) -> str:
-    return connect(address)
-
-
 @pytest.fixture
 def alone(tmp_path: Path) -> ub.KernelStore:
     return store_of(tmp_path / "K.zarr", n=N)
-
-
-def storage(url: str) -> Any:
-    return obstore.store.from_url(url, client_options={"allow_http": True})
-
-
-def objects_of(url: str) -> dict[str, bytes]:
-    store = storage(url)
-    names = [one["path"] for some in obstore.list(store) for one in some]
-    return {name: bytes(obstore.get(store, name).bytes()) for name in names}
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    """Every file of a store but its lock."""
-    files = [file for file in path.rglob("*") if file.is_file() and file.name != "writer.lock"]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def assert_same_store(there: ub.KernelStore, alone: ub.KernelStore) -> None:
@@ -163,7 +111,7 @@ def test_a_server_that_is_gone(
     alone: ub.KernelStore, address: str, connect: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said so, and after the attempts that there are."""
-    monkeypatch.setattr(objects, "RETRIES", {**objects.RETRIES, "max_retries": 2})
+    monkeypatch.setattr(requesting, "RETRIES", {**requesting.RETRIES, "max_retries": 2})
     proxy = FaultyProxy(address)
     with proxy.serving() as faulty:
         url = connect(faulty)
@@ -184,7 +132,7 @@ def test_a_server_that_is_gone(
 
 
 def test_the_manifest_comes_last(alone: ub.KernelStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted at any object, it is no store; the next upload writes over what was left."""
+    """Interrupted at any object, it is no store, and nothing is left of it."""
     put, count = obstore.put, len(files_of(alone.path))
     for at in range(count):
         left = at
@@ -201,7 +149,7 @@ def test_the_manifest_comes_last(alone: ub.KernelStore, url: str, monkeypatch: p
             patch.setattr(obstore, "put", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 alone.upload(url)
-        assert "zarr.json" not in objects_of(url)
+        assert objects_of(url) == {}
         with pytest.raises(errors.StoreError, match="is not a kernel store"):
             ub.KernelStore(url)
     assert_same_store(alone.upload(url), alone)
@@ -221,7 +169,7 @@ def test_what_is_there_stays(alone: ub.KernelStore, url: str) -> None:
 
 
 def test_only_whole_stores_are_copied(alone: ub.KernelStore, url: str) -> None:
-    tile = alone._chunk(next(iter(alone.grid.tiles())))
+    tile = tile_path(alone, next(iter(alone.grid.tiles())))
     content = tile.read_bytes()
     tile.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(errors.StoreError, match=r"tile \(0, 0\) .*is damaged"):
@@ -268,23 +216,11 @@ def test_damage_is_found(alone: ub.KernelStore, url: str, harm: str) -> None:
         there @ VECTORS
 
 
-def test_it_is_read_alone(alone: ub.KernelStore, url: str) -> None:
-    there = alone.upload(url)
-    for change in (lambda: there.append(X[N : N + 1]), there.repair):
-        with pytest.raises(errors.StoreError, match=r"is at a URL, where stores are only read.*`upload` it"):
-            change()
-    with pytest.raises(errors.StoreError, match=r"computed to s3://.*compute it into one, and copy it"):
-        ub.compute_kernel(MODEL, X[:N], url)
-    with pytest.raises(errors.StoreError, match=r"computed to s3://"):
-        ub.infinite.compute_kernel(MODEL, X[:N], url, w_std=1.4, b_std=0.1)
-    assert not os.path.exists("s3:")
-
-
 # --- one writer ---
 
 
 def test_one_writer(alone: ub.KernelStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with leases.leased(objects.Url(url), storage(url)) as lease:
+    with leases.leased(Url(url), storage(url)) as lease:
         with pytest.raises(errors.StoreError, match=r"another process is writing to s3://.*host"):
             alone.upload(url)
         lease.check()
@@ -298,7 +234,7 @@ def held_by(url: str, writers: int) -> list[leases.Lease]:
     store, together = storage(url), threading.Barrier(writers)
 
     def write(_: int) -> leases.Lease | None:
-        lease = leases.Lease(objects.Url(url), store)
+        lease = leases.Lease(Url(url), store)
         together.wait()
         try:
             lease.take()
@@ -316,12 +252,12 @@ def test_of_many_writers_one(url: str) -> None:
 
 def test_a_writer_that_was_killed(alone: ub.KernelStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease counts until it is too old; then another has it, and it finds that out should it be alive after all."""
-    killed = leases.Lease(objects.Url(url), storage(url))
+    killed = leases.Lease(Url(url), storage(url))
     killed.take()
     with pytest.raises(errors.StoreError, match="another process is writing"):
         alone.upload(url)
     monkeypatch.setattr(leases, "LEASE", -1.0)
-    heir = leases.Lease(objects.Url(url), storage(url))
+    heir = leases.Lease(Url(url), storage(url))
     heir.take()
     monkeypatch.setattr(leases, "LEASE", 60.0)
     monkeypatch.setattr(leases, "RENEW", 0.0)
@@ -337,7 +273,7 @@ def test_a_writer_that_was_killed(alone: ub.KernelStore, url: str, monkeypatch: 
 
 def test_a_lease_is_renewed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW", 0.01)
-    with leases.leased(objects.Url(url), storage(url)) as lease:
+    with leases.leased(Url(url), storage(url)) as lease:
         mark, begun = lease._mark, lease._renewed
         for _ in range(500):
             if lease._renewed > begun:

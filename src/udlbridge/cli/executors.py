@@ -1,4 +1,4 @@
-"""--executor and --dask: whose workers compute the tiles of a store."""
+"""--executor and --dask: whose workers compute and read the tiles of a store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def executor_options(command: Command) -> Command:
             "--executor",
             "executor_name",
             metavar="KIND:NUMBER",
-            help="Workers that compute the tiles of a store: processes:4, or threads:4.",
+            help="Workers for the tiles of a store: processes:4, or threads:4.",
         ),
         click.option(
             "--dask",
             metavar="ADDRESS",
-            help="A Dask scheduler whose workers do so, as tcp://host:8786; or local:4, so many processes here.",
+            help="A Dask scheduler with workers for them, as tcp://host:8786; or local:4, so many processes here.",
         ),
     ]
     for option in reversed(options):
@@ -46,6 +46,17 @@ def check_executor(executor_name: str | None, dask: str | None) -> None:
         raise click.UsageError(f"--executor {executor_name}: processes:NUMBER or threads:NUMBER, from 1 to 9999")
     if dask is not None and dask.startswith("local") and not re.fullmatch(r"local:[1-9]\d{0,3}", dask):
         raise click.UsageError(f"--dask {dask}: local:NUMBER, or the address of a scheduler")
+
+
+def check_executor_of_store(executor_name: str | None, dask: str | None, store: bool, remedy: str) -> None:
+    """As `check_executor`, where workers need a store, which may not be there.
+
+    Raises:
+        UsageError: one of the options is given without a store.
+    """
+    check_executor(executor_name, dask)
+    if not store and (executor_name or dask):
+        raise click.UsageError(f"{'--executor' if executor_name else '--dask'} is for stores: {remedy}")
 
 
 @contextmanager
@@ -86,6 +97,7 @@ def _client(address: str, count: int | None) -> Iterator[Any]:
     from udlbridge.errors import OptionError
 
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise OptionError(
@@ -94,7 +106,10 @@ def _client(address: str, count: int | None) -> Iterator[Any]:
             remedy='pip install "udlbridge[dask]"; --executor processes:4 needs nothing more',
         ) from None
     if count is not None:
+        # Whatever dies is started anew. Dask gives a worker up, for good, that is not there 15 seconds after its death:
+        # one that starts slowly, or that died again in between.
         with (
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
             LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as made,
             Client(made) as client,
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,12 +29,13 @@ from udlbridge.cli.networks import (
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray, load_array
 from udlbridge.cli.samples import Samples, read, sample_options
-from udlbridge.cli.targets import UserPath, check_new, force_option, forced, json_option, report, write_json
+from udlbridge.cli.targets import StorePath, check_new, force_option, forced, json_option, report, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from udlbridge.backends.reduction import Outputs
+    from udlbridge.store.files import Url
     from udlbridge.words import StorageWord
 
 SHOWN = 200
@@ -71,9 +72,9 @@ SHOWN = 200
 @click.option(
     "--out",
     "target",
-    type=UserPath(path_type=Path),
+    type=StorePath(path_type=Path),
     metavar="FILE",
-    help="A .npy file, or a .zarr store for any size.  [required without --plan]",
+    help="A .npy file, or a .zarr store for any size, also as s3://bucket/K.zarr.  [required without --plan]",
 )
 @click.option("--memory", default="2GB", show_default=True, metavar="BYTES", help="Bound of the working memory.")
 @click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS.")
@@ -107,7 +108,7 @@ def command(
     backend: str | None,
     dtype: str | None,
     method: str,
-    target: Path | None,
+    target: Path | Url | None,
     memory: str,
     threads: int | None,
     device: str | None,
@@ -124,7 +125,7 @@ def command(
     """Compute the kernel of a network on the first N samples and write it to a file.
 
     A .npy file holds the whole square and has to fit into memory. A .zarr store holds the lower triangle in tiles: it
-    may be of any size, is written while it is computed, and can be resumed.
+    may be of any size, is written while it is computed, into a folder or to a URL, and can be resumed.
     """
     from udlbridge.kernels.planning import plan
     from udlbridge.networks.model import Model
@@ -163,9 +164,12 @@ def command(
     if target is None:
         raise click.UsageError("--out is missing: a .npy file, or a .zarr store")
     progress = False if quiet else None
-    if target.suffix not in (".npy", ".zarr"):
-        raise click.UsageError(f"--out {target} ends in {target.suffix or 'nothing'}: a .npy file, or a .zarr store")
-    if target.suffix == ".npy":
+    suffix = PurePosixPath(target).suffix
+    if suffix not in (".npy", ".zarr"):
+        raise click.UsageError(f"--out {target} ends in {suffix or 'nothing'}: a .npy file, or a .zarr store")
+    if suffix == ".npy":
+        if not isinstance(target, Path):
+            raise click.UsageError(f"--out {target} is a URL, where a .zarr store may be; a .npy file wants a path")
         check_new(target, "--out")
         for given, option in (
             (resume, "--resume"),
@@ -204,7 +208,7 @@ def command(
             write_json(figures, json_file)
         return 0
     if columns is not None:
-        raise click.UsageError(f"--samples2 is for arrays: --out {target.with_suffix('.npy')}")
+        raise click.UsageError("--samples2 is for arrays: --out FILE.npy")
     from udlbridge.options import show_bytes
     from udlbridge.store.computing import compute_kernel
 
@@ -227,7 +231,7 @@ def command(
     narrow = store.manifest["storage"] != store.manifest["dtype"]
     report(
         f"wrote {target}: {store.shape} {store.manifest['storage']}, {run['tiles']} tiles, "
-        f"{show_bytes(store.stored_bytes())} on disk\n"
+        f"{show_bytes(store.stored_bytes())}{' on disk' if isinstance(target, Path) else ''}\n"
         f"{run['seconds']:.1f} s"
         + (f" (predicted {predicted:.1f} s)" if predicted else "")
         + f", {run['gflops']:.0f} GFLOP/s, peak memory {show_bytes(run['peak_rss_over_baseline'])} over the baseline"
@@ -246,7 +250,7 @@ def command(
 
 
 def _write_kernel(
-    html: Path, target: Path, kernel: np.ndarray, facts: Mapping[str, Any], json_file: Path | None
+    html: Path, target: Path | Url, kernel: np.ndarray, facts: Mapping[str, Any], json_file: Path | None
 ) -> None:
     """The page of a kernel: its figures, and a picture of its first samples, of output 0 where it has several."""
     from udlbridge.plots.kernels import draw_kernel

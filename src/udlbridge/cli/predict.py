@@ -16,14 +16,16 @@ from udlbridge.cli.common import (
     quiet_option,
     resumable,
 )
+from udlbridge.cli.executors import check_executor_of_store, executor_options, opened
 from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import as_images, cast_option, halves, labelled, labels_option
-from udlbridge.cli.targets import UserPath, force_option, json_option, old_or_new_file, report, write_json
+from udlbridge.cli.targets import StorePath, UserPath, force_option, json_option, old_or_new_file, report, write_json
 
 if TYPE_CHECKING:
     from udlbridge.backends.reduction import Outputs
+    from udlbridge.store.files import Url
     from udlbridge.words import EngineWord
 
 USUAL = 1000
@@ -86,10 +88,11 @@ USUAL = 1000
 @click.option(
     "--store",
     "target",
-    type=UserPath(path_type=Path),
+    type=StorePath(path_type=Path),
     metavar="FOLDER",
-    help="A .zarr store for the kernel: made or used.",
+    help="A .zarr store for the kernel, or its URL: made or used.",
 )
+@executor_options
 @click.option(
     "--state",
     type=UserPath(path_type=Path),
@@ -120,7 +123,9 @@ def command(
     diag_reg: float,
     tolerance: float,
     memory: str,
-    target: Path | None,
+    target: Path | Url | None,
+    executor_name: str | None,
+    dask: str | None,
     state: Path | None,
     quiet: bool,
     folder: Path | None,
@@ -132,7 +137,7 @@ def command(
     The samples are MNIST's images, or those of --samples with the classes of --labels.
 
     With --store the kernel is computed into a store, or read from it; without, products with it are taken by autodiff,
-    in float64, and it is never formed.
+    in float64, and it is never formed. With --executor or --dask workers compute the store, and read it for the solver.
     """
     import numpy as np
 
@@ -141,7 +146,9 @@ def command(
     from udlbridge.predict.classification import centred_targets, predicted_outputs
     from udlbridge.predict.solvers import solve
     from udlbridge.store.computing import compute_kernel
+    from udlbridge.store.kernel_store import KernelStore
 
+    check_executor_of_store(executor_name, dask, target is not None, "name one with --store")
     model = load_model(model_name, dtype, output, seed)
     if x_file is None:
         n, m = n or USUAL, m or USUAL
@@ -164,18 +171,23 @@ def command(
     shared: dict[str, Any] = {"outputs": outputs, "backend": backend, "device": device}
     start = time.perf_counter()
     kernel: Any
-    if target is None:
-        kernel = ntk_operator(model, x, **shared)
-    else:
-        with resumable("the tiles that are finished stay: go on with the same command"):
-            kernel = compute_kernel(model, x, target, **shared, memory=memory, resume=True, progress=progress)
-    prepared = time.perf_counter() - start
-    advice = "add --state FILE to be able to go on" if state is None else "go on with the same command"
-    with resumable(advice):
-        found = solve(
-            kernel, centred_targets(labels, classes), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
-            state=state, progress=progress,
-        )  # fmt: skip
+    with opened(executor_name, dask, None) as (executor, threads):
+        if target is None:
+            kernel = ntk_operator(model, x, **shared)
+        else:
+            with resumable("the tiles that are finished stay: go on with the same command"):
+                kernel = compute_kernel(
+                    model, x, target, **shared, memory=memory, threads=threads, resume=True, executor=executor,
+                    progress=progress,
+                )  # fmt: skip
+            kernel = KernelStore(target, model=model, memory=memory, executor=executor)
+        prepared = time.perf_counter() - start
+        advice = "add --state FILE to be able to go on" if state is None else "go on with the same command"
+        with resumable(advice):
+            found = solve(
+                kernel, centred_targets(labels, classes), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
+                state=state, progress=progress,
+            )  # fmt: skip
     solved = time.perf_counter() - start - prepared
     scores = predicted_outputs(model, x_test, x, found.coefficients, **shared, memory=memory)
     wrong = float(np.mean(scores.argmax(axis=1) != test_labels))

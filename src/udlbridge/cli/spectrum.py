@@ -16,6 +16,7 @@ from udlbridge.cli.common import (
     quiet_option,
     selection,
 )
+from udlbridge.cli.executors import check_executor_of_store, executor_options, opened
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 OF_A_KERNEL = {
     "--k", "--rank", "--dense-limit", "--max-products", "--seed", "--threads",
-    "--quiet", "--json", "--report", "--force",
+    "--executor", "--dask", "--quiet", "--json", "--report", "--force",
 }  # fmt: skip
 """Options that say something of KERNEL_FILE too; the others say which kernel is computed."""
 
@@ -72,6 +73,7 @@ OF_A_KERNEL = {
     help="Of the start vector, and of the weights of a network by name.  [default: anew; 0]",
 )
 @click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the BLAS.")
+@executor_options
 @quiet_option
 @json_option
 @report_option
@@ -92,6 +94,8 @@ def command(
     max_products: int,
     seed: int | None,
     threads: int | None,
+    executor_name: str | None,
+    dask: str | None,
     quiet: bool,
     json_file: Path | None,
     html: Path | None,
@@ -116,6 +120,8 @@ def command(
     }
     if kernel_file is not None:
         _check_options()
+    in_a_file = isinstance(kernel_file, Path) and not kernel_file.is_dir()
+    check_executor_of_store(executor_name, dask, kernel_file is not None and not in_a_file, "name one as KERNEL_FILE")
     if kernel_file is None:
         model = load_model(model_name, dtype, output, seed or 0)
         result = spectrum(
@@ -127,13 +133,13 @@ def command(
             device=device,
             **options,
         )
-    elif not isinstance(kernel_file, Path) or kernel_file.is_dir():
+    elif not in_a_file:
         from udlbridge.store.kernel_store import KernelStore
 
-        store = KernelStore(kernel_file)
-        result = spectrum(store, **options)
+        with opened(executor_name, dask, threads) as (executor, _):
+            result = spectrum(KernelStore(kernel_file, executor=executor), **options)
     else:
-        kernel = load_array(kernel_file, "a file that `udlbridge kernel` wrote", mapped=True)
+        kernel = load_array(Path(kernel_file), "a file that `udlbridge kernel` wrote", mapped=True)
         result = spectrum(kernel, **options)
     report(str(result), json_file)
     if html is not None:

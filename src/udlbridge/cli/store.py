@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from udlbridge.cli.common import Command, backend_option, quiet_option, resumable
+from udlbridge.cli.executors import check_executor, executor_options, opened
 from udlbridge.cli.networks import load_model, output_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
 from udlbridge.cli.samples import cast_option, read
 from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
 
 if TYPE_CHECKING:
+    from udlbridge.store.files import Url
     from udlbridge.store.kernel_store import KernelStore
 
 path_argument = click.argument("path", type=StorePath(path_type=Path))
@@ -26,8 +30,9 @@ def network_options(command: Command) -> Command:
 
 
 def engine_options(command: Command) -> Command:
-    """Where and how tiles are computed; what is left out is as it was when the store was begun."""
+    """Where and how tiles are computed, and by whom; what is left out is as it was when the store was begun."""
     for option in (
+        executor_options,
         click.option("--device", default=None, metavar="NAME", help="Where torch computes.  [default: as before]"),
         click.option("--threads", type=int, default=None, metavar="NUMBER", help="Threads of the engine's BLAS."),
         click.option(
@@ -45,7 +50,7 @@ def engine_options(command: Command) -> Command:
 def command() -> None:
     """Look at a kernel store, verify and repair it, append samples, or upload it.
 
-    A store is a folder, or, to look at and to verify, a URL as s3://bucket/K.zarr.
+    A store is a folder, or a URL as s3://bucket/K.zarr.
     """
 
 
@@ -53,7 +58,7 @@ def command() -> None:
 @path_argument
 @json_option
 @force_option
-def info(path: Path, json_file: Path | None) -> int:
+def info(path: Path | Url, json_file: Path | None) -> int:
     """Print what a store holds: its manifest as JSON."""
     from udlbridge.store.kernel_store import KernelStore
 
@@ -73,7 +78,7 @@ def info(path: Path, json_file: Path | None) -> int:
 @json_option
 @force_option
 def verify(
-    path: Path,
+    path: Path | Url,
     repair: bool,
     model_name: str | None,
     output: str | None,
@@ -85,7 +90,9 @@ def verify(
 
     The exit code is 0 only if all are there and whole (in the end).
     """
-    return _verified(path, _opened(path, model_name, output), repair, quiet, json_file, engine)
+    if not repair and (engine["executor_name"] or engine["dask"]):
+        raise click.UsageError("--executor and --dask are for --repair: tiles are looked at here")
+    return _verified(path, model_name, output, repair, quiet, json_file, engine)
 
 
 @command.command(short_help="Compute damaged and missing tiles again.", epilog="Example: udlbridge store repair K.zarr")
@@ -96,33 +103,40 @@ def verify(
 @json_option
 @force_option
 def repair(
-    path: Path, model_name: str | None, output: str | None, quiet: bool, json_file: Path | None, **engine: Any
+    path: Path | Url, model_name: str | None, output: str | None, quiet: bool, json_file: Path | None, **engine: Any
 ) -> int:
     """Compute missing and damaged tiles again: the same as verify --repair.
 
     The exit code is 0 only if all are there and whole in the end.
     """
-    return _verified(path, _opened(path, model_name, output), True, quiet, json_file, engine)
+    return _verified(path, model_name, output, True, quiet, json_file, engine)
 
 
 def _verified(
-    path: Path, store: KernelStore, repair: bool, quiet: bool, json_file: Path | None, engine: dict[str, Any]
+    path: Path | Url,
+    model_name: str | None,
+    output: str | None,
+    repair: bool,
+    quiet: bool,
+    json_file: Path | None,
+    engine: dict[str, Any],
 ) -> int:
     """Look at every tile, compute those again that are not whole if asked to, and say so."""
-    found = store.verify()
-    said = [f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing"]
-    for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
-        said += [f"  {name}: tile ({row}, {column})" for row, column in tiles[:10]]
-    said += [f"  {problem}" for problem in found.inputs]
-    computed, ok = 0, found.ok and store.complete
-    if found.ok and not store.complete and not repair:
-        said.append("  but the computation was interrupted before it said so: finish it with --repair")
-    report("\n".join(said), json_file)
-    if repair:
-        with resumable(f"the tiles that are finished stay: go on with `udlbridge store repair {path}`"):
-            computed = store.repair(**engine, progress=False if quiet else None)
-        report(f"computed {computed} tiles again", json_file)
-        ok = store.verify().ok
+    with _working(path, model_name, output, engine) as (store, options):
+        found = store.verify()
+        said = [f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing"]
+        for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
+            said += [f"  {name}: tile ({row}, {column})" for row, column in tiles[:10]]
+        said += [f"  {problem}" for problem in found.inputs]
+        computed, ok = 0, found.ok and store.complete
+        if found.ok and not store.complete and not repair:
+            said.append("  but the computation was interrupted before it said so: finish it with --repair")
+        report("\n".join(said), json_file)
+        if repair:
+            with resumable(f"the tiles that are finished stay: go on with `udlbridge store repair {path}`"):
+                computed = store.repair(**options, progress=False if quiet else None)
+            report(f"computed {computed} tiles again", json_file)
+            ok = store.verify().ok
     if json_file is not None:
         whole = {"good": found.good, "damaged": found.damaged, "missing": found.missing, "inputs": found.inputs}
         write_json({"ok": ok, **whole, "computed": computed}, json_file)
@@ -142,7 +156,7 @@ def _verified(
 @json_option
 @force_option
 def append(
-    path: Path,
+    path: Path | Url,
     samples: Named | None,
     named: Named | None,
     cast: bool,
@@ -156,10 +170,10 @@ def append(
     source = samples or named
     if source is None or (samples is not None and named is not None):
         raise click.UsageError("name one file with samples")
-    store = _opened(path, model_name, output)
-    x = read_array(source, several=True) if "module" in store.manifest else read(source, store.model(), cast=cast)
-    with resumable(f"finish it with `udlbridge store repair {path}`"):
-        store.append(x, **engine, progress=False if quiet else None)
+    with _working(path, model_name, output, engine) as (store, options):
+        x = read_array(source, several=True) if "module" in store.manifest else read(source, store.model(), cast=cast)
+        with resumable(f"finish it with `udlbridge store repair {path}`"):
+            store.append(x, **options, progress=False if quiet else None)
     report(f"{path} is now {store.shape}", json_file)
     if json_file is not None:
         write_json(store.manifest, json_file)
@@ -173,23 +187,35 @@ def append(
 @click.argument("url", metavar="URL")
 @json_option
 @force_option
-def upload(path: Path, url: str, json_file: Path | None) -> int:
+def upload(path: Path | Url, url: str, json_file: Path | None) -> int:
     """Copy a finished store to s3://, gs:// or az:// and BUCKET/NAME, where nothing else is; to be read from there.
 
     Who asks, and where, is read from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like.
     """
+    from udlbridge.options import show_bytes
     from udlbridge.store.kernel_store import KernelStore
 
     there = KernelStore(path).upload(url)
-    report(f"{there.path} is {there.shape}", json_file)
+    report(
+        f"copied {path} to {there.path}: {there.shape} {there.manifest['storage']}, {there.grid.count} "
+        f"{'tile' if there.grid.count == 1 else 'tiles'}, {show_bytes(there.stored_bytes())}",
+        json_file,
+    )
     if json_file is not None:
         write_json(there.manifest, json_file)
     return 0
 
 
-def _opened(path: Path, model_name: str | None, output: str | None) -> KernelStore:
-    """The store, with the module that it is of, if one was named."""
+@contextmanager
+def _working(
+    path: Path | Url, model_name: str | None, output: str | None, engine: dict[str, Any]
+) -> Iterator[tuple[KernelStore, dict[str, Any]]]:
+    """The store, with the module that it is of and with workers, if they were named; and the options of the engine."""
     from udlbridge.store.kernel_store import KernelStore
 
+    named = {name: engine[name] for name in ("executor_name", "dask")}
+    check_executor(**named)
     model = None if model_name is None else load_model(model_name, None, output)
-    return KernelStore(path, model=model)
+    with opened(**named, threads=engine["threads"]) as (executor, threads):
+        options = {name: engine[name] for name in ("backend", "memory", "device")}
+        yield KernelStore(path, model=model, executor=executor), {**options, "threads": threads}

@@ -32,7 +32,7 @@ class UserPath(click.Path):
 
 
 class StorePath(UserPath):
-    """Where a store is: a path, or a URL as s3://bucket/K.zarr."""
+    """Where a store is or is to be: a path, or a URL as s3://bucket/K.zarr."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, or the URL."""

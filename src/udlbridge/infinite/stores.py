@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from udlbridge.options import checked_choice, checked_flag, parse_bytes
 from udlbridge.progress import kernel_progress
 from udlbridge.store.computing import store_path
 from udlbridge.store.creating import checked_storage, create
+from udlbridge.store.files import Url, files_of
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.room import check_room
 from udlbridge.store.tile_writer import QUEUE, TileWriter
@@ -37,7 +39,7 @@ class InfiniteStore(WritableStore):
     with vectors, `spectrum`, `alignment`, `predict.solve`.
 
     Args:
-        path: the folder, as `infinite.compute_kernel` made it.
+        path: the folder or URL, as `infinite.compute_kernel` made it.
         memory: how large an array may be that a read makes, and how much a product holds at once.
         executor: whose workers read the tiles for products and alignments, as for `udlbridge.KernelStore`; `repair`
             computes in this process.
@@ -125,7 +127,7 @@ def compute_kernel(
     Args:
         model: a Model, whose weights play no part, or its layers.
         x: samples (n, *D) of float32 or float64.
-        path: the folder of the store; it must not exist unless `resume`.
+        path: the folder of the store, or its URL; nothing may be there unless `resume`.
         w_std, b_std, parameterization, threads: as for `kernels`.
         get: "ntk" or "nngp".
         memory: bound of what is taken besides the samples.
@@ -150,9 +152,9 @@ def compute_kernel(
         memory=max(1, room // 2),
     )  # fmt: skip
     asked = {"w_std": float(w_std), "b_std": float(b_std), "parameterization": parameterization, "get": name}
-    folder = store_path(path)
-    if resume and (folder / "zarr.json").is_file():
-        store = InfiniteStore(folder)
+    target = store_path(path)
+    if resume and files_of(target).begun():
+        store = InfiniteStore(target)
         store.check_inputs(network, samples)
         begun, given = (
             {**store.manifest["infinite"], "storage": store.manifest["storage"]},
@@ -162,12 +164,12 @@ def compute_kernel(
             given["storage"] = begun["storage"]
         if begun != given:
             raise StoreError(
-                f"{folder} was begun with {_listed(begun)}, given {_listed(given)}",
+                f"{target} was begun with {_listed(begun)}, given {_listed(given)}",
                 allowed="the same options",
                 remedy="give those, or write to another path",
             )
     else:
-        store = _begun(folder, network, samples, asked, checked_storage(storage, np.dtype(np.float64)), room)
+        store = _begun(target, network, samples, asked, checked_storage(storage, np.dtype(np.float64)), room)
     with store.writing():
         store.restore_inputs(network, samples)
         _fill(store, samples, store.unfinished(), room, threads, progress)
@@ -175,14 +177,12 @@ def compute_kernel(
 
 
 def _begun(
-    folder: Any, network: Model, x: np.ndarray, asked: dict[str, Any], storage: str, memory: int
+    target: Path | Url, network: Model, x: np.ndarray, asked: dict[str, Any], storage: str, memory: int
 ) -> InfiniteStore:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise StoreError(
-            f"{folder} exists", allowed="a new folder", remedy="add resume=True to go on with it, or remove it"
-        )
+    if files_of(target).taken():
+        raise StoreError(f"{target} exists", allowed="a new store", remedy="add resume=True to go on, or remove it")
     grid = Grid(len(x), len(x), _tile(len(x), memory), True)
-    check_room(folder, grid.count * grid.tile**2 * STORAGE[storage].itemsize + 2 * x.nbytes)
+    check_room(target, grid.count * grid.tile**2 * STORAGE[storage].itemsize + 2 * x.nbytes)
     reduction = checked_reduction("mean", math.prod(network.output_shape(x.shape[1:])))
     fields: dict[str, Any] = {
         "outputs": reduction.outputs,
@@ -197,8 +197,8 @@ def _begun(
         "params": [],
         "infinite": asked,
     }
-    create(folder, network, x, fields)
-    return InfiniteStore(folder)
+    create(target, network, x, fields)
+    return InfiniteStore(target)
 
 
 def _tile(n: int, memory: int) -> int:

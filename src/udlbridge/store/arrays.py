@@ -13,7 +13,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import StoreError
 from udlbridge.store.chunks import CHECKSUM, fill_value
-from udlbridge.store.files import Url, files_of
+from udlbridge.store.files import Files, Url
 from udlbridge.store.manifest import metadata_differs, read_metadata
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import DTYPES
@@ -47,7 +47,7 @@ def make_arrays(group: zarr.Group, manifest: Mapping[str, Any]) -> None:
     )
 
 
-def open_arrays(folder: Path | Url, manifest: Mapping[str, Any]) -> tuple[zarr.Group, Any, Any]:
+def open_arrays(folder: Path | Url, files: Files, manifest: Mapping[str, Any]) -> tuple[zarr.Group, Any, Any]:
     """The group of a store and its arrays `kernel` and `x`, whose metadata are those of the manifest.
 
     Only their number of samples may be larger: an append that was killed leaves them so, and the manifest counts.
@@ -58,11 +58,10 @@ def open_arrays(folder: Path | Url, manifest: Mapping[str, Any]) -> tuple[zarr.G
     wanted = zarr.create_group(zarr.storage.MemoryStore())
     make_arrays(wanted, manifest)
     found: dict[str, Any] = {}
-    files = files_of(folder)
     for part in ("kernel", "x"):
         try:
             read_metadata(files, part)  # a regular file, of plausible size, and JSON
-            group = zarr.open_group(files.zarr(), mode=files.mode, use_consolidated=False)
+            group = zarr.open_group(files.zarr(), mode="r+", use_consolidated=False)
             # Samples of zeros are written like any others: a chunk that is not there was lost.
             with zarr.config.set({"array.write_empty_chunks": True}):
                 found[part] = group[part]
@@ -77,7 +76,7 @@ def open_arrays(folder: Path | Url, manifest: Mapping[str, Any]) -> tuple[zarr.G
     return group, found["kernel"], found["x"]
 
 
-def check_sample_files(folder: Path | Url, manifest: Mapping[str, Any]) -> None:
+def check_sample_files(files: Files, manifest: Mapping[str, Any]) -> None:
     """Find out before anything is read whether the files of the samples are there, and as large as they should be.
 
     Raises:
@@ -86,7 +85,6 @@ def check_sample_files(folder: Path | Url, manifest: Mapping[str, Any]) -> None:
     samples = manifest["samples"]
     entries = samples["rows"] * math.prod(samples["shape"])
     size = entries * DTYPES[samples["dtype"]].itemsize + CHECKSUM.itemsize
-    files = files_of(folder)
     needed, there = -(-manifest["n"] // samples["rows"]), files.count("x/c")
     if there < needed:
         raise OSError(f"of {needed:,} files {there:,} are there")
@@ -97,7 +95,7 @@ def check_sample_files(folder: Path | Url, manifest: Mapping[str, Any]) -> None:
             raise OSError(f"{name} has {found:,} bytes in the place of {size:,}")
 
 
-def check_claim(folder: Path | Url, manifest: Mapping[str, Any], tiles: int) -> None:
+def check_claim(folder: Path | Url, files: Files, manifest: Mapping[str, Any], tiles: int) -> None:
     """Refuse to go through tiles, one after the other, that a store with hardly any samples claims to have.
 
     Raises:
@@ -106,7 +104,7 @@ def check_claim(folder: Path | Url, manifest: Mapping[str, Any], tiles: int) -> 
     if tiles <= MANY_TILES:
         return
     try:
-        check_sample_files(folder, manifest)
+        check_sample_files(files, manifest)
     except OSError as error:
         raise StoreError(
             f"{folder} claims {tiles:,} tiles of {manifest['n']:,} samples, and these are not there ({error})",

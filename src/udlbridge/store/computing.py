@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from udlbridge import backends
@@ -17,11 +17,10 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_flag
-from udlbridge.paths import user_path
 from udlbridge.store.begun import try_out
 from udlbridge.store.creating import checked_storage, create, fields_of
 from udlbridge.store.executors import checked_executor
-from udlbridge.store.files import is_url
+from udlbridge.store.files import Url, files_of, located
 from udlbridge.store.filling import fill
 from udlbridge.store.kernel_store import KernelStore
 from udlbridge.store.narrowing import STORAGE
@@ -55,7 +54,7 @@ def compute_kernel(
     progress: bool | None = None,
     output: Any = None,
 ) -> KernelStore:
-    """Compute the symmetric kernel of the samples into a store on disk, within a bound of memory.
+    """Compute the symmetric kernel of the samples into a store on disk or at a URL, within a bound of memory.
 
     Writing overlaps computing. Killed at any moment, the store opens, its finished tiles are valid, and the same call
     with `resume=True` computes the rest; the tiles are then the same bytes as without the interruption.
@@ -64,7 +63,8 @@ def compute_kernel(
         model: the network, which the store holds; a `torch.nn.Module` will do too. Of a module the store holds a hash:
             whoever goes on with it hands it in again, with the same weights.
         x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
-        path: the folder of the store; it must not exist unless `resume` or `overwrite`.
+        path: the folder of the store, or its URL, as "s3://bucket/K.zarr" (extra `objects`); nothing may be there
+            unless `resume` or `overwrite`. To a URL one process writes at a time, by a lease that it renews.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes
             besides the samples.
         storage: "float32", "float64", "float16" or "bfloat16"; None is the model's dtype. What a narrower one costs in
@@ -78,8 +78,8 @@ def compute_kernel(
             `CALIBRATED_FROM` operations on) that it is a small part of it.
         executor: whose workers compute the tiles and write them: a `ProcessPoolExecutor` that spawns, a
             `ThreadPoolExecutor`, a `dask.distributed.Client`, or anything else with their `submit`. They open the store
-            at the same path, each with its own engine, and `memory` and `threads` are for each of them. The bytes are
-            the same as without. A module goes to them by pickle.
+            at the same path or URL, each with its own engine, and `memory` and `threads` are for each of them. The
+            bytes are the same as without. A module goes to them by pickle.
         progress: show a bar; None means: if standard error is a terminal.
         output: of a module, as for `as_network`.
 
@@ -87,10 +87,11 @@ def compute_kernel(
         The store. Its manifest has the plan and the actual figures.
 
     Raises:
-        StoreError: the path exists, or what is to be overwritten is not a store alone; another process writes to it,
-            the disk is too small or full, or the store to be resumed is of another network, other samples, another
-            reduction or other parameters, or was begun with other options; or the workers of the executor die again
-            and again, or a Dask cluster is gone or stays without workers.
+        StoreError: the path exists, or what is to be overwritten is not a store alone; another process writes to it;
+            the disk is too small or full, or the storage at a URL does not answer or refuses; or the store to be
+            resumed is of another network, other samples, another reduction or other parameters, or was begun with
+            other options; or the workers of the executor die again and again, or a Dask cluster is gone or stays
+            without workers.
         ConversionError: a module that cannot be pickled, for workers in other processes.
         OptionError, ParameterError, InputError, BackendUnavailable: as `ntk`.
 
@@ -107,8 +108,9 @@ def compute_kernel(
     batch = checked_samples(model, x)
     resume, overwrite = checked_flag("resume", resume), checked_flag("overwrite", overwrite)
     calibrate = None if calibrate is None else checked_flag("calibrate", calibrate)
-    folder = store_path(path)
-    existing = KernelStore(folder, model=model, x=batch) if resume and (folder / "zarr.json").is_file() else None
+    target = store_path(path)
+    files = files_of(target)
+    existing = KernelStore(target, model=model, x=batch) if resume and files.begun() else None
     if existing is not None:
         begun = existing.manifest
         backend = _same(existing, "backend", backend, begun["backend"])
@@ -123,61 +125,54 @@ def compute_kernel(
         _same(existing, "outputs", request.reduction.outputs, existing.manifest["outputs"])
         _same(existing, "params", request.parameters, existing.parameters)
     storage_dtype = checked_storage(storage, model.dtype)
-    replaced = existing is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    replaced = existing is None and files.taken()
     if replaced:
-        if not folder.is_dir():
-            raise StoreError(
-                f"{folder} is a file", allowed="a new folder", remedy="write to another path, or remove it"
-            )
         if not overwrite:
             raise StoreError(
-                f"{folder} exists",
-                allowed="a new folder",
+                f"{target} exists",
+                allowed="a new store",
                 remedy="add --resume (resume=True) to continue it, or --force (overwrite=True) to compute it anew",
             )
-        check_removable(folder)
+        check_removable(target)
     plan = make_plan(request, len(batch), tile=None if existing is None else existing.grid.tile)
     try_out(request, batch)
     if plan.flops >= CALIBRATED_FROM if calibrate is None else calibrate:
         plan = calibrated(request, plan)
     if existing is None:
         if replaced:
-            remove_store(folder)
+            remove_store(target)
         narrower = STORAGE[storage_dtype].itemsize / model.dtype.itemsize
-        check_room(folder, int(plan.disk_bytes * narrower) + 2 * batch.nbytes)
+        check_room(target, int(plan.disk_bytes * narrower) + 2 * batch.nbytes)
         versions = backends.get(request.backend).versions()
-        create(folder, model, batch, fields_of(request, plan, storage_dtype, versions))
-        existing = KernelStore(folder, model=model)
+        create(target, model, batch, fields_of(request, plan, storage_dtype, versions))
+        existing = KernelStore(target, model=model)
     with existing.writing():
         existing.restore_inputs(model, batch)
         fill(existing, request, batch, plan, existing.unfinished(), progress, executor)
     return existing
 
 
-def store_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a store, its `~` expanded.
+def store_path(path: str | os.PathLike[str]) -> Path | Url:
+    """Where a store is to be: a path, its `~` expanded, or a URL.
 
     Raises:
-        StoreError: its name ends as that of a file does, of which nothing would be written, or is too long.
+        StoreError: its name ends as that of a file does, of which nothing would be written, or is too long; or it is a
+            URL that names nothing.
     """
-    if is_url(path):
+    target = located(path)
+    name: PurePath = target if isinstance(target, Path) else PurePosixPath(target)
+    if name.suffix not in ("", ".zarr"):
         raise StoreError(
-            f"a kernel that is to be computed to {path}",
-            allowed="a folder",
-            remedy='compute it into one, and copy it: ub.KernelStore("K.zarr").upload("s3://bucket/K.zarr")',
-        )
-    folder = user_path(path)
-    if folder.suffix not in ("", ".zarr"):
-        raise StoreError(
-            f"a kernel store at {folder}, which ends in {folder.suffix!r}",
-            allowed="a folder whose name ends in .zarr, or in nothing",
-            remedy=f"name it {folder.with_suffix('.zarr').name}; `ub.ntk` gives an array, for files of other kinds",
+            f"a kernel store at {target}, which ends in {name.suffix!r}",
+            allowed="a folder or a URL whose name ends in .zarr, or in nothing",
+            remedy=f"name it {name.with_suffix('.zarr').name}; `ub.ntk` gives an array, for files of other kinds",
         )
     try:
-        folder.exists()
+        if isinstance(target, Path):
+            target.exists()
     except OSError as error:
-        raise StoreError(f"{folder} cannot be a path here ({error.strerror})", remedy="choose a shorter one") from error
-    return folder
+        raise StoreError(f"{target} cannot be a path here ({error.strerror})", remedy="choose a shorter one") from error
+    return target
 
 
 T = TypeVar("T")

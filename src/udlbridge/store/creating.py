@@ -18,12 +18,11 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.model import Model
 from udlbridge.store.arrays import make_arrays
-from udlbridge.store.folder import MODEL
-from udlbridge.store.folders import new_folder
+from udlbridge.store.files import Files, Url, files_of
 from udlbridge.store.manifest import FORMAT, KEY, signed
+from udlbridge.store.names import METADATA, MODEL
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import as_stored, data_hash, sample_fields, sample_rows
-from udlbridge.store.tile_files import TileFiles
 
 
 def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[str, str]) -> dict[str, Any]:
@@ -48,26 +47,27 @@ def fields_of(request: KernelRequest, plan: Plan, storage: str, versions: dict[s
     }
 
 
-def create(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
+def create(path: Path | Url, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
     """Make a store without tiles, of the kernel of the samples `x`; its manifest says `fields` of the kernel.
 
     It is there with its manifest, network and samples, or not at all, whenever this is interrupted.
 
     Raises:
-        StoreError: the folder exists, another process is making it, or the disk is full or refuses.
+        StoreError: something is there, another process is making it, or the disk or the storage is full or refuses.
     """
+    files = files_of(path)
     try:
-        with new_folder(folder) as building:
+        with files.making() as building:
             _begin(building, model, x, fields)
     except UDLBridgeError:
         raise
     except OSError as failure:
         raise StoreError(
-            f"{folder} could not be made ({failure})", remedy="free some space, or choose another place"
+            f"{path} could not be made ({failure})", remedy=f"{files.remedy}, or choose another place"
         ) from failure
 
 
-def _begin(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
+def _begin(files: Files, model: Model | ForeignNetwork, x: np.ndarray, fields: dict[str, Any]) -> None:
     """Everything but the tiles."""
     manifest = {
         "format": FORMAT,
@@ -81,10 +81,14 @@ def _begin(folder: Path, model: Model | ForeignNetwork, x: np.ndarray, fields: d
         "storage_error": 0.0,
         **fields,
     }
-    group = zarr.create_group(TileFiles(folder), overwrite=False)
+    documents: dict[str, Any] = {}
+    group = zarr.create_group(zarr.storage.MemoryStore(documents), attributes={KEY: signed(manifest)})
     make_arrays(group, manifest)
-    write_inputs(group, folder, model, x)
-    group.attrs[KEY] = signed(manifest)
+    of_the_group = documents.pop(METADATA)
+    for name, document in documents.items():
+        files.write(name, memoryview(document.to_bytes()))
+    write_inputs(files, model, x)
+    files.write(METADATA, memoryview(of_the_group.to_bytes()))  # last: without it there is no store
 
 
 def _samples(x: np.ndarray) -> dict[str, Any]:
@@ -110,17 +114,19 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
     return name
 
 
-def write_inputs(group: zarr.Group, folder: Path, model: Model | ForeignNetwork, x: np.ndarray) -> None:
+def write_inputs(files: Files, model: Model | ForeignNetwork, x: np.ndarray) -> None:
     """Write the samples and the network of a store, if it is a `Model` or a `Graph`: of a module it has a hash alone.
 
     Raises:
         OSError: the disk is full or refuses.
     """
-    write_samples(group["x"], 0, as_stored(x))
+    with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of zeros that is not there was lost
+        write_samples(zarr.open_array(files.zarr(), path="x", mode="r+"), 0, as_stored(x))
     if not isinstance(model, FrozenNetwork):
         return
     try:
-        model.save(folder / MODEL)
+        with files.saved(MODEL) as path:
+            model.save(path)
     except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
         raise OSError(str(failure)) from failure
 

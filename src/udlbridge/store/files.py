@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,11 +15,8 @@ import numpy as np
 
 from udlbridge.errors import StoreError
 from udlbridge.paths import user_path
-from udlbridge.regular import Readable, check_readable, opened_exactly, read_exactly, read_regular, regular_size
-from udlbridge.store.tile_files import TileFiles
-
-PIECE = 1 << 20
-"""Bytes that are read at a time where a file is read in pieces."""
+from udlbridge.regular import Readable
+from udlbridge.store.folder_files import FolderFiles
 
 
 class Url(str):
@@ -36,14 +32,26 @@ class Url(str):
         return self
 
 
-class Files(Protocol):
-    """The files of a store. What cannot be read is an OSError: FileNotFoundError, PermissionError, or what it says."""
+class Right(Protocol):
+    """The right to write to a store, while it is held."""
 
-    mode: str
-    """How Zarr opens them: "r+", or "r" where they are only read."""
+    def check(self) -> None:
+        """Raise StoreError where it is not held any more."""
+
+
+class Files(Protocol):
+    """The files of a store. What cannot be read or written is an OSError: FileNotFoundError, PermissionError, or other.
+
+    Files are written whole or not at all, whenever this is interrupted.
+    """
 
     requests: int
-    """How many files are best read at a time, each of them whole; 0 for a folder, where as many as there are cores."""
+    """How many files are best read or written at a time, each of them whole; 0 for a folder: as there are cores."""
+
+    remedy: str
+    """What helps where they cannot be written."""
+
+    # --- reading --------------------------------------------------------------------------------------------------
 
     def check_there(self) -> None:
         """Raise FileNotFoundError where it is known that there is nothing that could be a store."""
@@ -53,6 +61,9 @@ class Files(Protocol):
 
     def count(self, folder: str) -> int:
         """How many files and folders there are in a folder, 0 where it is not there."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """All regular files below a folder, by their names, and their bytes."""
 
     def whole(self, name: str, most: int) -> bytes:
         """A file that has at most `most` bytes."""
@@ -72,62 +83,52 @@ class Files(Protocol):
     def zarr(self) -> Any:
         """What Zarr reads and writes them by."""
 
+    # --- writing --------------------------------------------------------------------------------------------------
 
-class FolderFiles:
-    """The files in a folder. Links are not followed, and nothing but a regular file is read."""
+    def entries(self) -> set[str]:
+        """The names of files and folders, without those in folders."""
 
-    mode = "r+"
-    requests = 0
+    def begun(self) -> bool:
+        """Whether a store is there, finished or not."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def taken(self) -> bool:
+        """Whether a new store would have to take the place of something. Raises StoreError where it never could."""
 
-    def check_there(self) -> None:
-        """Raise FileNotFoundError where there is no folder."""
-        if not self._folder.is_dir():
-            words = "it is a file; an array has no manifest" if self._folder.exists() else "there is no such folder"
-            raise FileNotFoundError(words)
+    def making(self) -> AbstractContextManager[Files]:
+        """Files to fill, the metadata last: they are a store when it ends, and gone where it raises.
 
-    def size(self, name: str) -> int:
-        """Bytes of a file, which may be read."""
-        return check_readable(self._folder / name)
+        Raises StoreError where something is there, or somebody else makes one.
+        """
 
-    def count(self, folder: str) -> int:
-        """How many there are in a folder."""
-        try:
-            with os.scandir(self._folder / folder) as entries:
-                return sum(1 for _ in entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
+    def held(self) -> AbstractContextManager[Right]:
+        """The right to write, which one process has at a time. Raises StoreError where another has it."""
 
-    def whole(self, name: str, most: int) -> bytes:
-        """A file that has at most `most` bytes."""
-        return read_regular(self._folder / name, most)
+    def write(self, name: str, *pieces: memoryview) -> None:
+        """Put a file with these pieces of bytes, one after another, in the place of one that is there."""
 
-    def exactly(self, name: str, size: int) -> np.ndarray:
-        """A file that has exactly so many bytes (size,)."""
-        return read_exactly(self._folder / name, size)
+    def saved(self, name: str) -> AbstractContextManager[Path]:
+        """A path on this machine: what is written there is the file in the end."""
 
-    def opened(self, name: str, size: int) -> AbstractContextManager[io.FileIO]:
-        """A file that has exactly so many bytes."""
-        return opened_exactly(self._folder / name, size)
+    def append(self, name: str, records: bytes, size: int) -> None:
+        """Add records of so many bytes each to a file, which need not be there."""
 
-    def pieces(self, name: str, start: int) -> Iterator[bytes]:
-        """A file from byte `start` on."""
-        regular_size(self._folder / name)
-        with (self._folder / name).open("rb") as file:
-            file.seek(start)
-            while piece := file.read(PIECE):
-                yield piece
+    def draft(self, name: str, *pieces: memoryview) -> str:
+        """Write a file beside its place, into a store that is there; the name of the draft."""
 
-    @contextmanager
-    def local(self, name: str) -> Iterator[Path]:
-        """The file itself."""
-        yield self._folder / name
+    def place(self, drafts: Sequence[tuple[str, str]]) -> None:
+        """Let drafts take their places: names of drafts, and those of the files."""
 
-    def zarr(self) -> TileFiles:
-        """Zarr's store in the folder."""
-        return TileFiles(self._folder)
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    def clear_drafts(self) -> None:
+        """Remove all drafts, and what else a writer that died had not finished."""
+
+    def clear(self) -> None:
+        """Remove all of a store."""
+
+    def flush(self, name: str) -> None:
+        """Wait until a file, or all that is in a folder, outlasts a loss of power."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

@@ -27,13 +27,10 @@ from udlbridge.store.arrays import check_sample_files, open_arrays
 from udlbridge.store.executors import Crew, checked_executor
 from udlbridge.store.files import Url, files_of, located
 from udlbridge.store.manifest import read_manifest
+from udlbridge.store.names import MODEL, RECORDS
 from udlbridge.store.narrowing import storage_eps
 from udlbridge.store.samples import Fields, as_given, data_hash
-from udlbridge.store.tile_records import FILE as RECORDS
 from udlbridge.store.tile_records import TileRecords
-
-MODEL = "model.safetensors"
-"""Name of the file of the network."""
 
 MODEL_HEADER = 1 << 24
 """Far more bytes than the header of that file takes: names, shapes and the layers as JSON."""
@@ -54,6 +51,7 @@ class StoreFolder:
     ) -> None:
         self._crew = None if executor is None else Crew(checked_executor(executor))
         self.path: Path | Url = located(path)
+        self._files = files_of(self.path)
         self._memory = parse_bytes(memory)
         self._load()
         self._network = None if model is None else as_network(model, output=output)
@@ -69,10 +67,9 @@ class StoreFolder:
 
     def _load(self) -> None:
         """Read the manifest, and what it is held against, as they are on disk now: another handle may have written."""
-        self._files = files_of(self.path)
-        self.manifest = read_manifest(self.path)
-        self._group, self._array, self._stored_samples = open_arrays(self.path, self.manifest)
-        self._records = TileRecords(self.path, self.manifest["id"])
+        self.manifest = read_manifest(self.path, self._files)
+        self._group, self._array, self._stored_samples = open_arrays(self.path, self._files, self.manifest)
+        self._records = TileRecords(self._files, self.manifest["id"])
         self._refresh_records()
 
     def _refresh_records(self) -> None:
@@ -91,6 +88,7 @@ class StoreFolder:
 
     def __setstate__(self, state: tuple[Path | Url, int]) -> None:
         self.path, self._memory = state
+        self._files = files_of(self.path)
         self._network = self._crew = None
         self._load()
 
@@ -203,7 +201,7 @@ class StoreFolder:
             StoreError: they are damaged, or others.
         """
         try:
-            check_sample_files(self.path, self.manifest)
+            check_sample_files(self._files, self.manifest)
             found = data_hash(
                 self._stored_samples, self.shape[0], self._fields
             )  # another handle may have appended some

@@ -14,9 +14,7 @@ from filelock import FileLock, Timeout
 
 from udlbridge.atomic import flush as flush_file
 from udlbridge.errors import StoreError
-
-LOCK = "writer.lock"
-"""The file in a store's folder that its writer holds a lock of, from the first moment on."""
+from udlbridge.store.names import LOCK
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from udlbridge.words import EngineWord
 
 
 class KernelStore(WritableStore):
-    """A kernel on disk that reads like an array, and that can be appended to, repaired and verified.
+    """A kernel on disk or at a URL that reads like an array, and that can be appended to, repaired and verified.
 
     `store[i:j, k:l]`, `store[i]`, `np.asarray(store)` (refused above `memory`), `store.diagonal()`, `store @ v`. The
     upper triangle is mirrored on reading. See `reading.StoredKernel` for the arguments.
@@ -107,7 +107,7 @@ class KernelStore(WritableStore):
                     f"{x.dtype} {x.shape[1:]}",
                     allowed="the same shape and dtype", remedy="prepare both in the same way",
                 )  # fmt: skip
-            check_room(self._folder, self.growth_bytes(batch))
+            check_room(self.path, self.growth_bytes(batch))
             request = request_as_begun(
                 self, model, batch.shape[1:], backend=backend, memory=memory, threads=threads, device=device
             )
@@ -153,9 +153,9 @@ class KernelStore(WritableStore):
         """Copy this store, which is finished, under a URL, as "s3://bucket/K.zarr" (extra `objects`), to be read there.
 
         Every tile is proved on its way, and the manifest is written last: what is interrupted before is no store, and
-        the next upload writes over it. One process at a time writes there, by a lease that it renews. Requests that
-        fail are repeated, with growing pauses, for minutes. Who asks, and where, is read from the environment
-        (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like).
+        is removed, by the next upload where this one was killed. One process at a time writes there, by a lease that
+        it renews. Requests that fail are repeated, with growing pauses, for minutes. Who asks, and where, is read from
+        the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and the like).
 
         Returns:
             The store there. Products, spectra, alignments and solutions read it as from a folder; so do the workers of

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
+from udlbridge.atomic import partial_of
 from udlbridge.errors import StoreError
 from udlbridge.store.files import Url
-from udlbridge.store.folders import LOCK
-from udlbridge.store.objects import obstore_modules, put, repeated
+from udlbridge.store.names import LOCK
+from udlbridge.store.processes import is_gone, this_process
+from udlbridge.store.requesting import obstore_modules, put, repeated
 
 LEASE = 60.0
 """Seconds after which a lease that nobody renewed counts no more."""
@@ -33,11 +35,12 @@ SETTLE = 3.0
 
 
 class Lease:
-    """The lease of a URL while it is held."""
+    """The lease of a URL while it is held. `inherited`: whether that of a dead writer was found there."""
 
     def __init__(self, url: Url, store: Any) -> None:
         self._url, self._store = url, store
         self._writer = uuid.uuid4().hex
+        self.inherited = False
         self._mark: Any = None
         self._renewals = 0
         self._conditional = True
@@ -65,7 +68,9 @@ class Lease:
             StoreError: another writer has it.
             OSError: the storage does not answer, or refuses.
         """
-        self._put(self._left_by_a_dead_writer() or "create")
+        left = self._left_by_a_dead_writer()
+        self._put(left or "create")
+        self.inherited = left is not None
         try:
             put(self._store, LOCK, self._words(), "create")
         except FileExistsError:
@@ -77,7 +82,7 @@ class Lease:
     def _words(self) -> bytes:
         """What the object says. No two are alike."""
         self._renewals += 1
-        words = {"writer": self._writer, "host": socket.gethostname(), "process": os.getpid()}
+        words = {"writer": self._writer, "host": socket.gethostname(), **this_process()}
         return json.dumps({**words, "renewals": self._renewals}).encode()
 
     def _put(self, mode: Any) -> None:
@@ -92,18 +97,20 @@ class Lease:
             raise self._refused("somebody who came at the same moment") from None
 
     def _left_by_a_dead_writer(self) -> dict[str, Any] | None:
-        """What is known of a lease that is too old to count, None where there is none.
+        """What is known of a lease that does not count any more, None where there is none.
 
-        Its age is measured by the storage's own clock.
+        It is of a process of this machine that is gone, or it is too old, by the storage's own clock.
 
         Raises:
             StoreError: it counts.
         """
-        obstore, clock = obstore_modules(), f"{LOCK}.{uuid.uuid4().hex}"
+        obstore, clock = obstore_modules(), str(partial_of(PurePosixPath(LOCK)))
         try:
             found = self._found()
         except FileNotFoundError:
             return None
+        if is_gone(found[0]):
+            return _version(found[1])
         put(self._store, clock, b"")
         try:
             now = repeated(lambda: obstore.head(self._store, clock))["last_modified"]

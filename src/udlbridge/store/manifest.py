@@ -17,9 +17,9 @@ from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import OutputsError, StoreError
 from udlbridge.options import whole
 from udlbridge.store.files import Files, Url, files_of
+from udlbridge.store.names import METADATA
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import BYTES, DTYPES, FIELD_DTYPES, bytes_of
-from udlbridge.store.tile_files import METADATA
 
 FORMAT = 2
 """Version of the manifest. It grows when an older reader could misread a newer store."""
@@ -53,13 +53,15 @@ def read_metadata(files: Files, part: str = "") -> dict[str, Any]:
     return found
 
 
-def read_manifest(folder: Path | Url) -> dict[str, Any]:
+def read_manifest(folder: Path | Url, files: Files | None = None) -> dict[str, Any]:
     """The manifest of the store in a folder or at a URL, proved by its checksum.
+
+    `files`: those that are there, if they are open.
 
     Raises:
         StoreError: there is no store, it may not be read, it has another format, or its manifest is damaged.
     """
-    files = files_of(folder)
+    files = files_of(folder) if files is None else files
     try:
         files.check_there()
         manifest = read_metadata(files)["attributes"][KEY]

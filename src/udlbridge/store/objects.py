@@ -1,7 +1,6 @@
 """A store under a URL: its files are whole objects, as S3, Google's and Azure's storage keep them.
 
 They are what they are in a folder, under the same names, so that any tool may copy a store from one to the other.
-Requests are repeated, with growing pauses, where a server fails, is slow, or drops the connection.
 """
 
 from __future__ import annotations
@@ -9,33 +8,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import random
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from udlbridge.errors import StoreError, UDLBridgeError
+from udlbridge.atomic import is_partial, partial_of
+from udlbridge.errors import StoreError
 from udlbridge.store.files import Url
+from udlbridge.store.leases import Lease, leased
+from udlbridge.store.names import LOCK, METADATA, RECORDS, others
+from udlbridge.store.requesting import connected, copy, delete, obstore_modules, put, repeated, sizes_under
 
-SCHEMES = ("s3", "gs", "az", "memory")
-
-RETRIES: dict[str, Any] = {
-    "max_retries": 10,
-    "retry_timeout": timedelta(minutes=3),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
-}
-"""How often and for how long a request is repeated, and the pauses in between: drawn at random, up to these."""
-
-CLIENT: dict[str, Any] = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10), "allow_http": True}
-"""How long a request may take: a tile of 16 MB through a slow line. An address that begins with http:// is meant so."""
+GUARDED = (METADATA, RECORDS)
+"""The objects that say what counts: they are changed only if they are as this writer left them."""
 
 
 class ObjectFiles:
@@ -45,14 +35,21 @@ class ObjectFiles:
     AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL and the like.
     """
 
-    mode = "r"
     requests = 8  # one alone does not fill a line
+    remedy = "see what the storage says, and whether this user may write there"
 
     def __init__(self, url: Url) -> None:
-        self._store = connected(url)
+        self._url, self._store = url, connected(url)
+        self._lease: Lease | None = None
+        self._marks: dict[str, Any] = {}
+        self._grown: dict[str, bytes] = {}
+
+    # --- reading --------------------------------------------------------------------------------------------------
 
     def check_there(self) -> None:
-        """There are no folders whose absence could be told."""
+        """Raise FileNotFoundError where nothing is in the memory of this process. There are no other folders."""
+        if self._url.startswith("memory://") and not sizes_under(self._store):
+            raise FileNotFoundError("memory:// holds what this process has put there, and nothing is there")
 
     def size(self, name: str) -> int:
         """Bytes of an object."""
@@ -60,19 +57,26 @@ class ObjectFiles:
 
     def count(self, folder: str) -> int:
         """How many objects there are under a name."""
-        return len(repeated(lambda: names_under(self._store, folder)))
+        return len(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The objects under a name, and their bytes."""
+        return sizes_under(self._store, folder)
 
     def whole(self, name: str, most: int) -> bytes:
         """An object that has at most `most` bytes."""
 
-        def ask() -> bytes:
+        def ask() -> tuple[bytes, Any]:
             found = obstore_modules().get(self._store, name)
             size = int(found.meta["size"])
             if size > most:
                 raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are plausible")
-            return bytes(found.bytes())
+            return bytes(found.bytes()), found.meta
 
-        return repeated(ask)
+        content, mark = repeated(ask)
+        if name in GUARDED:
+            self._marks[name] = mark
+        return content
 
     def exactly(self, name: str, size: int) -> np.ndarray:
         """An object that has exactly so many bytes (size,)."""
@@ -111,6 +115,8 @@ class ObjectFiles:
         """Zarr's store of these objects, whose requests are repeated too."""
         from zarr.storage import ObjectStore
 
+        files = self
+
         class Objects(ObjectStore):  # type: ignore[misc]
             async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
                 if byte_range is not None:
@@ -124,138 +130,168 @@ class ObjectFiles:
                 except FileNotFoundError:
                     return None
 
-        return Objects(self._store, read_only=True)
+            async def set(self, key: str, value: Any) -> None:
+                await asyncio.to_thread(files.write, key, memoryview(value.as_numpy_array()))
 
+        return Objects(self._store)
 
-def obstore_modules() -> Any:
-    """The library that asks for objects, with its modules.
+    # --- writing --------------------------------------------------------------------------------------------------
 
-    Raises:
-        StoreError: it is not installed.
-    """
-    try:
-        import obstore
-        import obstore.exceptions
-        import obstore.store
-    except ImportError as error:
-        raise StoreError(
-            f"a store at a URL, and obstore is not installed ({error})",
-            allowed="an installation with it",
-            remedy='pip install "udlbridge[objects]"; or copy the store into a folder',
-        ) from None
-    return obstore
+    def entries(self) -> set[str]:
+        """The first parts of the names of all objects."""
+        return {name.partition("/")[0] for name in sizes_under(self._store)}
 
+    def begun(self) -> bool:
+        """Whether there is a manifest.
 
-@lru_cache(maxsize=32)
-def connected(url: Url) -> Any:
-    """What asks for the objects under a URL, one for each URL: connections are kept, and so is what memory:// holds.
-
-    Raises:
-        StoreError: a URL of a kind that is not known, or that cannot be meant.
-    """
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
-        raise StoreError(
-            f"{url} begins with {scheme}://",
-            allowed=", ".join(f"{known}://" for known in (*SCHEMES, "file")),
-            remedy="name a store of one of these kinds, or a folder",
-        )
-    obstore = obstore_modules()
-    if scheme == "memory":
-        return obstore.store.MemoryStore()
-    try:
-        return obstore.store.from_url(url, client_options=CLIENT, retry_config=RETRIES)
-    except obstore.exceptions.BaseError as error:
-        raise StoreError(f"{url} cannot be opened ({_first_line(error)})", remedy="check the URL") from error
-
-
-def names_under(store: Any, folder: str | None = None) -> set[str]:
-    """The names of all objects, or of those in a folder."""
-    return {one["path"] for some in obstore_modules().list(store, folder) for one in some}
-
-
-def put(store: Any, name: str, content: Any, mode: Any = "overwrite") -> Any:
-    """Make an object, whole or not at all; what it is known by.
-
-    Args:
-        store: as `connected` gives it.
-        name: of the object.
-        content: its bytes. Those of an object with a condition are like no other's, so that one that is there already
-            and has them is known to be this one: an answer that was lost may have been a yes.
-        mode: "overwrite"; "create", if there is none; or what the object is known by that it takes the place of.
-
-    Raises:
-        FileExistsError: the condition does not hold.
-        OSError: the storage does not answer, or refuses.
-    """
-    obstore = obstore_modules()
-    try:
-        return repeated(lambda: obstore.put(store, name, content, mode=mode, use_multipart=False))
-    except FileExistsError:
-
-        def known() -> tuple[bytes, Any]:
-            found = obstore.get(store, name)
-            return bytes(found.bytes()), found.meta
-
-        found, mark = repeated(known)
-        if found != content:
-            raise
-        return mark
-
-
-T = TypeVar("T")
-
-
-def repeated(ask: Callable[[], T]) -> T:
-    """What a request gives, of those that may be asked twice.
-
-    The library repeats what failed before an answer came; here too what broke off in the middle.
-
-    Raises:
-        OSError: as `faults`; after as many attempts, or as long a time, as `RETRIES` allows.
-    """
-    begun, pauses = time.monotonic(), RETRIES["backoff"]
-    for attempt in range(RETRIES["max_retries"] + 1):
+        Raises:
+            StoreError: the storage does not answer, or refuses.
+        """
         try:
-            with faults():
-                return ask()
-        except (FileNotFoundError, FileExistsError, PermissionError):
-            raise
-        except OSError as error:
-            late = time.monotonic() - begun > RETRIES["retry_timeout"].total_seconds()
-            if error.errno is not None or isinstance(error, UDLBridgeError) or late:
+            self.size(METADATA)
+        except FileNotFoundError:
+            return False
+        except OSError as failure:
+            raise StoreError(
+                f"{self._url} cannot be looked at ({failure})",
+                allowed="a storage that answers, and a user who may read there",
+                remedy="see what it says, and begin again",
+            ) from failure
+        return True
+
+    def taken(self) -> bool:
+        """As `begun`: whether what else is there is in the way is known when a store is made."""
+        return self.begun()
+
+    @contextmanager
+    def making(self) -> Iterator[ObjectFiles]:
+        """These files: without the manifest, which comes last, they are no store.
+
+        What a killed process left is cleared away by the next that makes a store there. It is known by its lease: what
+        somebody else put there is never touched.
+
+        Raises:
+            StoreError: something is there, or another process writes there.
+        """
+        with self.held() as lease:
+            self._make_free(lease.inherited)
+            try:
+                yield self
+            except BaseException:
+                with suppress(OSError):  # so that nothing is left, where the lease and the line still hold
+                    self.clear()
                 raise
-            last = error
-        longest = pauses["init_backoff"] * pauses["base"] ** attempt
-        time.sleep(random.uniform(0.0, min(longest, pauses["max_backoff"]).total_seconds()))
-    raise last
 
+    def _make_free(self, inherited: bool) -> None:
+        """Raise `StoreError` unless nothing is there, or only what the killed writer left whose lease was found."""
+        found = set(sizes_under(self._store)) - {LOCK}
+        if not found:
+            return
+        if inherited and METADATA not in found and not others({name.partition("/")[0] for name in found}):
+            self.clear()
+            return
+        raise StoreError(
+            f"there is something at {self._url} already: {', '.join(sorted(found)[:3])}",
+            allowed="a URL under which there is nothing, or what an interrupted computation left",
+            remedy="use another URL, or remove what is there with the tools of its storage; it is left as it is",
+        )
 
-@contextmanager
-def faults() -> Iterator[None]:
-    """What a server says, as errors of the operating system say it. Those of the line have no `errno`.
+    @contextmanager
+    def held(self) -> Iterator[Lease]:
+        """A lease.
 
-    Raises:
-        FileNotFoundError: there is no such object.
-        FileExistsError: a condition does not hold.
-        PermissionError: this user may not, or nobody said who it is.
-        OSError: the storage does not answer, or fails.
-    """
-    exceptions = obstore_modules().exceptions
-    try:
-        yield
-    except (FileNotFoundError, exceptions.NotFoundError) as error:
-        raise FileNotFoundError(_first_line(error)) from error
-    except OSError:
-        raise
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
-        raise FileExistsError(_first_line(error)) from error
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise PermissionError(_first_line(error)) from error
-    except exceptions.BaseError as error:
-        raise OSError(_first_line(error)) from error
+        Raises:
+            StoreError: another writer has it, or the storage does not answer, or refuses.
+        """
+        with ExitStack() as stack:
+            try:
+                lease = stack.enter_context(leased(self._url, self._store))
+            except StoreError:
+                raise
+            except OSError as failure:
+                raise StoreError(
+                    f"{self._url} cannot be written ({failure})",
+                    allowed="a storage that answers, and a user who may write there",
+                    remedy="see what it says, and begin again",
+                ) from failure
+            self._lease = lease
+            self._marks.clear()  # another may have written in between
+            self._grown.clear()
+            try:
+                yield lease
+            finally:
+                self._lease = None
 
+    def write(self, name: str, *pieces: memoryview) -> None:
+        """Put an object. Those in `GUARDED` are new, or as they were when they were read or written last."""
+        self._check_lease()
+        content = b"".join(pieces)
+        if name not in GUARDED:
+            put(self._store, name, content)
+            return
+        known = self._marks.get(name, {})
+        condition = {part: known[part] for part in ("e_tag", "version") if known.get(part) is not None}
+        self._marks[name] = put(self._store, name, content, condition or "create")
 
-def _first_line(error: Exception) -> str:
-    """What went wrong, without the report that comes after it."""
-    return str(error).strip().partition("\n")[0]
+    @contextmanager
+    def saved(self, name: str) -> Iterator[Path]:
+        """A file in a folder that is removed when it was put."""
+        with tempfile.TemporaryDirectory(prefix="udlbridge") as folder:
+            path = Path(folder) / name
+            yield path
+            self.write(name, memoryview(path.read_bytes()))
+
+    def append(self, name: str, records: bytes, size: int) -> None:
+        """Put the object anew: its records are few bytes for each tile."""
+        if name not in self._grown:
+            try:
+                self._grown[name] = self.whole(name, self.size(name))
+            except FileNotFoundError:
+                self._grown[name] = b""
+        before = self._grown[name]
+        grown = before[: len(before) // size * size] + records
+        self.write(name, memoryview(grown))
+        self._grown[name] = grown
+
+    def draft(self, name: str, *pieces: memoryview) -> str:
+        """Put an object beside its place; its own name.
+
+        Raises:
+            FileNotFoundError: the store is gone.
+        """
+        if not self.begun():  # whoever removed it does not want a part of it back
+            raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self._url))
+        partial = str(partial_of(PurePosixPath(name)))
+        self.write(partial, *pieces)
+        return partial
+
+    def place(self, drafts: Sequence[tuple[str, str]]) -> None:
+        """Let the storage copy drafts, and remove them: there is no renaming."""
+        self._check_lease()
+        with ThreadPoolExecutor(self.requests) as pool:
+            for _ in pool.map(lambda pair: copy(self._store, *pair), drafts):
+                pass
+        delete(self._store, [draft for draft, _ in drafts])
+
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        delete(self._store, [name])
+
+    def clear_drafts(self) -> None:
+        """Delete drafts."""
+        self._check_lease()  # those of who has it now are none of ours
+        delete(self._store, [name for name in sizes_under(self._store) if is_partial(PurePosixPath(name).name)])
+
+    def clear(self) -> None:
+        """Delete the manifest, so that it is no store any more, and then all but the lease."""
+        self._check_lease()
+        self.remove(METADATA)
+        delete(self._store, set(sizes_under(self._store)) - {LOCK})
+
+    def flush(self, name: str) -> None:
+        """What a storage has said yes to lasts."""
+
+    def _check_lease(self) -> None:
+        """Raise `StoreError` if the lease that is held was lost; a worker holds none."""
+        if self._lease is not None:
+            self._lease.check()

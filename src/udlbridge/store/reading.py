@@ -62,7 +62,7 @@ class StoredKernel(StoreFolder, Displayed):
 
     Args:
         path: the folder, or a URL: file:///folder/K.zarr, or, with the extra `objects`, s3://, gs:// or az:// and
-            bucket/K.zarr, where a finished store was copied to (`upload`); there it is read alone.
+            bucket/K.zarr, where a kernel was computed to (`udlbridge.compute_kernel`) or copied to (`upload`).
         model: if given, the network that the kernel must be of. A store of a PyTorch module does not hold it: what
             computes (`append`, `repair`, `compare_with_float64`) needs it here.
         x: if given, the samples that it must be of.

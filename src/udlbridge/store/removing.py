@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from udlbridge.errors import StoreError
-from udlbridge.store.folder import MODEL
-from udlbridge.store.folders import LOCK, locked
+from udlbridge.store.files import Url, files_of
 from udlbridge.store.manifest import read_manifest
-from udlbridge.store.tile_files import METADATA
-from udlbridge.store.tile_records import FILE as RECORDS
-
-ENTRIES = frozenset({"kernel", "x", METADATA, MODEL, LOCK, RECORDS})
-"""The names of all that a store's folder holds."""
+from udlbridge.store.names import others
 
 
-def check_removable(folder: Path) -> None:
-    """Find out whether a folder is a store and nothing besides.
+def check_removable(path: Path | Url) -> None:
+    """Find out whether a store is there and nothing besides.
 
     Raises:
         StoreError: it is a link, or not a store, or somebody has put something of their own into it.
     """
-    if folder.is_symlink():
+    if isinstance(path, Path) and path.is_symlink():
         raise StoreError(
-            f"{folder} is a link, which is not followed to remove a store",
+            f"{path} is a link, which is not followed to remove a store",
             allowed="the folder itself",
-            remedy=f"name {folder.resolve()}, or remove the link",
+            remedy=f"name {path.resolve()}, or remove the link",
         )
-    read_manifest(folder)
-    others = sorted({entry.name for entry in folder.iterdir()} - ENTRIES)
-    if others:
+    read_manifest(path)
+    foreign = others(files_of(path).entries())
+    if foreign:
         raise StoreError(
-            f"{folder} holds what is not the store's: {', '.join(others[:5])}",
-            allowed="a folder with a store alone",
+            f"{path} holds what is not the store's: {', '.join(foreign[:5])}",
+            allowed="a store alone",
             remedy="move it away, or write to another path; all is left as it is",
         )
 
 
-def remove_store(folder: Path) -> None:
-    """Remove the store in a folder, which nobody else may be writing to.
+def remove_store(path: Path | Url) -> None:
+    """Remove the store there, which nobody else may be writing to.
 
     Raises:
         StoreError: as `check_removable`; another process writes to it, or it cannot be removed.
     """
-    check_removable(folder)
-    with locked(folder, folder):
+    check_removable(path)
+    files = files_of(path)
+    with files.held():
         try:
-            shutil.rmtree(folder)
+            files.clear()
         except OSError as failure:
             raise StoreError(
-                f"{folder} cannot be removed ({failure})",
-                allowed="a folder that this user may change",
+                f"{path} cannot be removed ({failure})",
+                allowed="a store that this user may change",
                 remedy="change its permissions, or write to another path",
             ) from failure

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.atomic import partial_of
 from udlbridge.errors import ConversionError
 from udlbridge.kernels.plans import Plan
 from udlbridge.kernels.request import KernelRequest
@@ -62,12 +61,12 @@ def share_out(
     Raises:
         ConversionError: a network that the store does not hold cannot be pickled.
         StoreError: tasks were lost with their workers again and again, none can end any more since a cluster is gone,
-            or the disk is not a shared one.
+            or the store is not where they see it.
         UDLBridgeError: what a task raised.
     """
     crew = Crew(checked_executor(executor))
     work = Work(
-        token=uuid.uuid4().hex, path=store._folder.absolute(), store=store.manifest["id"], network=None,
+        token=uuid.uuid4().hex, path=store.path.absolute(), store=store.manifest["id"], network=None,
         versions=backends.get(request.backend).versions(), backend=request.backend, memory=request.memory,
         threads=request.threads, device=request.device, cached_blocks=plan.cached_blocks,
     )  # fmt: skip
@@ -79,7 +78,7 @@ def share_out(
     finally:
         crew.close()
         with contextlib.suppress(OSError):
-            store.clear_partial_files()
+            store._files.clear_drafts()
 
 
 def _placed(store: WritableStore, crew: Crew, work: Work, plan: Plan, todo: list[Tile], advance: Advance) -> Done:
@@ -94,8 +93,8 @@ def _placed(store: WritableStore, crew: Crew, work: Work, plan: Plan, todo: list
     per_entry = plan.flops / max(plan.grid.pairs, 1)
     with contextlib.closing(given.as_they_end()) as ended:
         for finished in ended:
+            store.place_tiles(finished.drafts)
             for draft in finished.drafts:
-                store.place_tile(draft)
                 advance(prod(draft.tile.shape) * per_entry, draft.size)
             done = Done(
                 written=done.written + sum(draft.size for draft in finished.drafts),
@@ -137,9 +136,10 @@ def _handed_over(store: WritableStore, model: Any, crew: Crew) -> Iterator[tuple
             allowed="a network that pickle takes: its classes and functions are defined at the top of a file",
             remedy="define them there, or compute with a ThreadPoolExecutor, or without an executor",
         ) from error
-    path = partial_of(store._folder / "network")
-    path.write_bytes(content)
+    with store._disk():
+        name = store._files.draft("network", memoryview(content))
     try:
-        yield path.name, hashlib.sha256(content).hexdigest()
+        yield name, hashlib.sha256(content).hexdigest()
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next that writes to the store removes it
+            store._files.remove(name)

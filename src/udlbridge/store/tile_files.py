@@ -21,6 +21,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from udlbridge.atomic import replacing
+from udlbridge.store.names import METADATA
 
 SECTOR = 4096
 """What lengths and addresses of direct writes are multiples of; no disk that is in use needs more."""
@@ -30,9 +31,6 @@ BUFFER = 4 << 20
 
 SMALL = 1 << 16
 """Tiles up to this size are written as usual, those of small kernels: whole, and flushed before they count."""
-
-METADATA = "zarr.json"
-"""Name of the files that Zarr keeps its metadata in, and the manifest."""
 
 
 class TileFiles(LocalStore):  # type: ignore[misc]

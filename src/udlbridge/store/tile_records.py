@@ -1,6 +1,6 @@
 """Which file of a tile belongs where: a checksum alone says that a tile is whole, and not which tile it is.
 
-An append-only file has a record for every tile that was written: its block row and column, how many of their samples
+A file that only grows has a record for every tile that was written: its block row and column, how many of their samples
 it covers, and the checksum in the tile's own file. Each record has a checksum of its own, which the store's random
 name is part of, so that a torn record, or one of another store, counts as none. A tile whose checksum was never
 recorded for its place is damaged, whatever its file says.
@@ -12,17 +12,13 @@ place holds the same entries, for as many samples as its record says.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from pathlib import Path
+from collections.abc import Sequence
 
-from udlbridge.atomic import flush
 from udlbridge.kernels.tiling import Tile
-from udlbridge.store.files import Url, files_of
-
-FILE = "tiles.places"
-"""Name of the file in a store's folder."""
+from udlbridge.store.files import Files
+from udlbridge.store.names import RECORDS
 
 _RECORD = struct.Struct("<QQIIII")
 """Block row, block column, samples of the row and of the column, the checksum of the tile, that of the record."""
@@ -32,12 +28,12 @@ class TileRecords:
     """What was recorded of the tiles of one store.
 
     Args:
-        where: the store is.
+        files: of the store.
         name: the store's random name.
     """
 
-    def __init__(self, where: Path | Url, name: str) -> None:
-        self._where, self._files = where, files_of(where)
+    def __init__(self, files: Files, name: str) -> None:
+        self._files = files
         self._seed = zlib.crc32(name.encode())
         self._covered: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._read = 0
@@ -58,7 +54,7 @@ class TileRecords:
             OSError: the file cannot be read, or is something else than a regular file.
         """
         try:
-            size = self._files.size(FILE)
+            size = self._files.size(RECORDS)
         except FileNotFoundError:
             return
         if size < self._read:
@@ -66,7 +62,7 @@ class TileRecords:
         if size - self._read < _RECORD.size:
             return
         rest = b""  # a record that is torn, or being written, stays for the next time
-        for piece in self._files.pieces(FILE, self._read):
+        for piece in self._files.pieces(RECORDS, self._read):
             rest += piece
             whole = len(rest) // _RECORD.size * _RECORD.size
             for fields in _RECORD.iter_unpack(rest[:whole]):
@@ -74,33 +70,30 @@ class TileRecords:
             self._read += whole
             rest = rest[whole:]
 
-    def add(self, tile: Tile, checksum: int) -> None:
-        """Record that a file with that checksum is written as this tile. A torn record at the end is written over.
+    def add(self, tiles: Sequence[tuple[Tile, int]]) -> None:
+        """Record that files with these checksums are written as these tiles, as far as it is not recorded yet.
+
+        A torn record at the end is written over.
 
         Raises:
             OSError: as of writing.
         """
-        fields = (tile.row, tile.column, *tile.shape, checksum)
-        record = _RECORD.pack(*fields, self._checksum(*fields))
-        file = os.open(
-            Path(self._where, FILE),
-            os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0),
-            0o666,
-        )
-        with os.fdopen(file, "r+b") as opened:
-            opened.seek(os.fstat(file).st_size // _RECORD.size * _RECORD.size)
-            opened.write(record)
-        self._take(*fields, self._checksum(*fields))
+        new = [(tile.row, tile.column, *tile.shape, checksum) for tile, checksum in tiles]
+        new = [fields for fields in new if self._covered.get((*fields[:2], fields[4])) != fields[2:4]]
+        if not new:
+            return
+        records = [(*fields, self._checksum(*fields)) for fields in new]
+        self._files.append(RECORDS, b"".join(_RECORD.pack(*record) for record in records), _RECORD.size)
+        for record in records:
+            self._take(*record)
 
     def flush(self) -> None:
-        """Wait until what was recorded is on the disk.
+        """Wait until what was recorded outlasts a loss of power.
 
         Raises:
             OSError: the disk refuses.
         """
-        path = Path(self._where, FILE)
-        if path.exists():
-            flush(path)
+        self._files.flush(RECORDS)
 
     def _take(self, row: int, column: int, rows: int, columns: int, checksum: int, own: int) -> None:
         if own != self._checksum(row, column, rows, columns, checksum):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,9 @@ from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Tile
 from udlbridge.store.chunks import CHECKSUM
 from udlbridge.store.files import Url, located
-from udlbridge.store.folders import LOCK
-from udlbridge.store.leases import Lease, leased
 from udlbridge.store.manifest import METADATA_BYTES
-from udlbridge.store.objects import connected, names_under, put, repeated
-from udlbridge.store.tile_files import METADATA
-from udlbridge.store.tile_records import FILE as RECORDS
+from udlbridge.store.names import METADATA, MODEL, RECORDS
+from udlbridge.store.objects import ObjectFiles
 
 if TYPE_CHECKING:
     from udlbridge.store.writing import WritableStore
@@ -31,7 +28,7 @@ AT_ONCE = 4
 def upload(store: WritableStore, url: str) -> Url:
     """Copy a finished store under a URL, where nothing else is; where it is then.
 
-    What a killed upload left of the same files is written over.
+    What a killed upload left is cleared away first.
 
     Raises:
         StoreError: the store is not finished, or damaged; another process writes to it, or under the URL; something is
@@ -47,10 +44,10 @@ def upload(store: WritableStore, url: str) -> Url:
             raise StoreError(f"{store.path} is not complete", remedy=f"finish it first: {store._mending}")
         store.check_network()
         store.check_samples()
-        objects = connected(target)
+        files = ObjectFiles(target)
         try:
-            with leased(target, objects) as lease:
-                _send(store, target, objects, lease)
+            with files.making():
+                _send(store, files)
         except UDLBridgeError:
             raise
         except OSError as failure:
@@ -62,36 +59,20 @@ def upload(store: WritableStore, url: str) -> Url:
     return target
 
 
-def _send(store: WritableStore, target: Url, objects: Any, lease: Lease) -> None:
+def _send(store: WritableStore, files: ObjectFiles) -> None:
     """All of it, the manifest last."""
-    others = list(_other_files(store))
-    names = {METADATA, LOCK, *others, *map(store._name, store.grid.tiles())}
-    found = repeated(lambda: names_under(objects))
-    if METADATA in found or found - names:
-        raise StoreError(
-            f"there is something at {target} already: {', '.join(sorted(found - {LOCK})[:3])}",
-            allowed="a URL under which there is nothing, or what a killed upload left of this store",
-            remedy="use another URL, or remove what is there with the tools of its storage",
-        )
     manifest = store._files.whole(METADATA, METADATA_BYTES)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(partial(_send_tile, store, objects, lease), store.grid.tiles()):
+        for _ in pool.map(partial(_send_tile, store, files), store.grid.tiles()):
             pass
-    for name in others:
-        lease.check()
-        put(objects, name, store._files.exactly(name, store._files.size(name)))
-    lease.check()
-    try:
-        put(objects, METADATA, manifest, "create")
-    except FileExistsError:
-        raise StoreError(f"another store appeared at {target}", remedy="use another URL") from None
+    for name in _other_files(store):
+        files.write(name, store._files.exactly(name, store._files.size(name)).data)
+    files.write(METADATA, memoryview(manifest))
 
 
-def _send_tile(store: WritableStore, objects: Any, lease: Lease, tile: Tile) -> None:
-    lease.check()
+def _send_tile(store: WritableStore, files: ObjectFiles, tile: Tile) -> None:
     entries, checksum = store.read_raw(tile)
-    content = np.concatenate([entries.reshape(-1).view(np.uint8), np.array([checksum], CHECKSUM).view(np.uint8)])
-    put(objects, store._name(tile), content)
+    files.write(store._name(tile), entries.reshape(-1).view(np.uint8).data, np.array([checksum], CHECKSUM).data)
 
 
 def _other_files(store: WritableStore) -> Iterator[str]:
@@ -100,5 +81,5 @@ def _other_files(store: WritableStore) -> Iterator[str]:
     for index in range(-(-store.manifest["n"] // samples["rows"])):
         yield "/".join(["x", "c", str(index), *["0"] * len(samples["shape"])])
     if store.manifest.get("module") is None:
-        yield "model.safetensors"
+        yield MODEL
     yield from (f"x/{METADATA}", f"kernel/{METADATA}", RECORDS)

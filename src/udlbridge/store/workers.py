@@ -23,6 +23,7 @@ from udlbridge.errors import BackendError, ConversionError, StoreError
 from udlbridge.kernels.tiling import Tile, TileComputer
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.store.begun import request_as_begun
+from udlbridge.store.files import Url, files_of
 from udlbridge.store.peak_memory import PeakMemory
 from udlbridge.store.reading import check_identity
 from udlbridge.store.tile_writer import TileWriter
@@ -42,7 +43,7 @@ class Work:
     """
 
     token: str
-    path: Path
+    path: Path | Url
     store: str
     network: tuple[str, str] | None
     versions: dict[str, str]
@@ -206,7 +207,8 @@ def _unpickled(work: Work) -> Any:
         return None
     name, expected = work.network
     try:
-        content = (work.path / name).read_bytes()
+        files = files_of(work.path)
+        content = files.whole(name, files.size(name))
     except OSError as error:
         raise StoreError(
             f"the network that was handed over to workers is not in {work.path} ({error})",

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from udlbridge.atomic import is_partial, partial_of
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
-from udlbridge.regular import regular_size
 from udlbridge.store.arrays import check_claim
 from udlbridge.store.chunks import CHECKSUM, chunk_bytes, packed
 from udlbridge.store.creating import write_inputs, write_samples
-from udlbridge.store.folders import Held, flush, locked
+from udlbridge.store.files import Right
 from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
 from udlbridge.store.samples import as_stored, data_hash
-from udlbridge.store.tile_files import METADATA, DirectWriter
 
 
 @dataclass(frozen=True)
@@ -50,13 +44,13 @@ class Verification:
 
 @dataclass(frozen=True)
 class Draft:
-    """A tile that is whole on the disk, beside its place, and does not count before `place_tile` gives it that place.
+    """A tile that is whole on the disk, beside its place, and does not count before `place_tiles` gives it that place.
 
-    `partial`: the name of its file. `error`: the largest relative rounding error of its entries. `size`: in bytes.
+    `name`: of its file. `error`: the largest relative rounding error of its entries. `size`: in bytes.
     """
 
     tile: Tile
-    partial: str
+    name: str
     checksum: int
     error: float
     size: int
@@ -65,7 +59,7 @@ class Draft:
 class WritableStore(StoredKernel):
     """A stored kernel with its writing side, for what computes its tiles."""
 
-    _held: Held | None = None
+    _held: Right | None = None
     """The lock, while this handle writes."""
 
     @contextlib.contextmanager
@@ -75,12 +69,12 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: another process writes.
         """
-        with locked(self._folder, self._folder) as held:
+        with self._files.held() as held:
             self._load()
             self._held = held
             try:
                 with self._disk():
-                    self.clear_partial_files()
+                    self._files.clear_drafts()
                 yield
             finally:
                 self._held = None
@@ -94,8 +88,8 @@ class WritableStore(StoredKernel):
         self.check_inputs(model, x)
         if self._foreign_inputs():
             with self._disk():
-                write_inputs(self._group, self._folder, model, x)
-                flush(self._folder / "x")
+                write_inputs(self._files, model, x)
+                self._files.flush("x")
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -111,7 +105,7 @@ class WritableStore(StoredKernel):
                 self._held.check()
             raise StoreError(
                 f"{self.path} could not be written ({failure})",
-                remedy=f"free some space and go on with {self._mending}: finished tiles are kept",
+                remedy=f"{self._files.remedy} and go on with {self._mending}: finished tiles are kept",
             ) from failure
 
     def write_tile(self, tile: Tile, block: np.ndarray) -> float:
@@ -124,8 +118,8 @@ class WritableStore(StoredKernel):
         entries, checksum, error = self._packed(tile, block)
         with self._disk():
             self._state_error(error)
-            self._records.add(tile, checksum)
-            self._writer.write(self._chunk(tile), entries.data, np.array([checksum], CHECKSUM).data)
+            self._records.add([(tile, checksum)])
+            self._files.write(self._name(tile), entries.data, np.array([checksum], CHECKSUM).data)
         return error
 
     def draft_tile(self, tile: Tile, block: np.ndarray) -> Draft:
@@ -137,24 +131,20 @@ class WritableStore(StoredKernel):
             NumericalError, StoreError: as `write_tile`; or the store is gone.
         """
         entries, checksum, error = self._packed(tile, block)
-        partial = partial_of(self._chunk(tile))
         with self._disk():
-            if not (self._folder / METADATA).is_file():  # whoever removed it does not want a part of it back
-                raise FileNotFoundError(errno.ENOENT, "the folder of the store is gone", str(self.path))
-            self._writer.write(partial, entries.data, np.array([checksum], CHECKSUM).data)
-        return Draft(tile, partial.name, checksum, error, entries.nbytes + CHECKSUM.itemsize)
+            draft = self._files.draft(self._name(tile), entries.data, np.array([checksum], CHECKSUM).data)
+        return Draft(tile, draft, checksum, error, self.tile_bytes(tile))
 
-    def place_tile(self, draft: Draft) -> None:
-        """Let a draft take its place: it is a tile from then on.
+    def place_tiles(self, drafts: Sequence[Draft]) -> None:
+        """Let drafts take their places: they are tiles from then on.
 
         Raises:
-            StoreError: it is not there, as where a worker has another disk; or the disk refuses.
+            StoreError: one is not there, as where a worker has another disk; or the disk refuses.
         """
-        target = self._chunk(draft.tile)
         with self._disk():
-            self._state_error(draft.error)
-            self._records.add(draft.tile, draft.checksum)
-            os.replace(target.with_name(draft.partial), target)
+            self._state_error(max(draft.error for draft in drafts))
+            self._records.add([(draft.tile, draft.checksum) for draft in drafts])
+            self._files.place([(draft.name, self._name(draft.tile)) for draft in drafts])
 
     def _packed(self, tile: Tile, block: np.ndarray) -> tuple[np.ndarray, int, float]:
         """The entries of a tile as its file has them, their checksum, and their error of storage."""
@@ -165,10 +155,6 @@ class WritableStore(StoredKernel):
         """Keep the largest error of storage. It is stated before its tile counts, so that no interruption loses it."""
         if error > self.manifest.get("storage_error", 0.0):
             self.update(storage_error=error)
-
-    @cached_property
-    def _writer(self) -> DirectWriter:
-        return DirectWriter()
 
     def update(self, **changes: Any) -> None:
         """Change entries of the manifest, atomically; they are on the disk afterwards."""
@@ -185,14 +171,10 @@ class WritableStore(StoredKernel):
         """
         with self._disk():
             self._records.flush()
-            flush(self._folder / "kernel")
-        size = chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
+            self._files.flush("kernel")
+            sizes = self._files.sizes("kernel/c")
         for tile in self.grid.tiles():
-            try:
-                there = regular_size(self._chunk(tile)) == size
-            except OSError:
-                there = False
-            if not there:
+            if sizes.get(self._name(tile)) != self.tile_bytes(tile):
                 raise StoreError(
                     f"tile ({tile.row}, {tile.column}) of {self.path} was removed while others were written",
                     allowed="a folder that is left alone until its writer has finished",
@@ -205,8 +187,11 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: the store claims more than can be looked for.
         """
-        check_claim(self.path, self.manifest, self.grid.count)
-        return [tile for tile in self.grid.tiles() if not self._is_whole(tile)]
+        check_claim(self.path, self._files, self.manifest, self.grid.count)
+        there = self._files.sizes("kernel/c")
+        looked_at = self._looked_at(tile for tile in self.grid.tiles() if self._name(tile) in there)
+        whole = {self._name(tile) for tile, problem in looked_at if problem is None}
+        return [tile for tile in self.grid.tiles() if self._name(tile) not in whole]
 
     def verify(self) -> Verification:
         """Read every tile, its checksum and its place, and the network and the samples and their hashes.
@@ -214,17 +199,32 @@ class WritableStore(StoredKernel):
         Raises:
             StoreError: the store claims more than can be looked for.
         """
-        check_claim(self.path, self.manifest, self.grid.count)
-        damaged, missing, good = [], [], 0
-        for tile in self.grid.tiles():
+        check_claim(self.path, self._files, self.manifest, self.grid.count)
+        damaged, missing, good = list[tuple[int, int]](), list[tuple[int, int]](), 0
+        for tile, problem in self._looked_at(self.grid.tiles()):
+            if problem is None:
+                good += 1
+            else:
+                (missing if isinstance(problem, NotComputed) else damaged).append((tile.row, tile.column))
+        return Verification(good, tuple(damaged), tuple(missing), self._foreign_inputs())
+
+    def _looked_at(self, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, StoreError | None]]:
+        """Read these tiles, in their order; what is wrong with each. Several are read at a time at a URL."""
+
+        def look(tile: Tile) -> tuple[Tile, StoreError | None]:
             try:
                 self.read_tile(tile)
-                good += 1
-            except NotComputed:
-                missing.append((tile.row, tile.column))
-            except StoreError:
-                damaged.append((tile.row, tile.column))
-        return Verification(good, tuple(damaged), tuple(missing), self._foreign_inputs())
+            except StoreError as problem:
+                return tile, problem
+            return tile, None
+
+        held = 3 * chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
+        at_once = min(self._files.requests, self._memory // held)
+        if at_once < 2:
+            yield from map(look, tiles)
+            return
+        with ThreadPoolExecutor(at_once) as pool:
+            yield from pool.map(look, tiles)
 
     def growth_bytes(self, x_new: np.ndarray) -> int:
         """Bytes on disk that more samples will take, with their tiles."""
@@ -246,43 +246,19 @@ class WritableStore(StoredKernel):
             samples = self._stored_samples
             samples.resize((max(total, samples.shape[0]), *samples.shape[1:]))
             write_samples(samples, n, as_stored(x_new))
-            flush(self._folder / "x")
+            self._files.flush("x")
             length = max(total, *self._array.shape[:2])
             self._array.resize((length, length, *self.shape[2:]))
             data = data_hash(samples, total, self._fields)
         self.update(n=total, data=data, complete=False)
 
-    def clear_partial_files(self) -> None:
-        """Remove the files that a writer that died had not finished."""
-        for top, _, names in os.walk(self._folder):
-            for name in filter(is_partial, names):
-                Path(top, name).unlink(missing_ok=True)
-
     def tile_bytes(self, tile: Tile) -> int:
-        """Bytes of a tile on disk."""
-        return self._chunk(tile).stat().st_size
+        """Bytes of the file of a tile."""
+        return chunk_bytes(self.manifest["storage"], self.grid.tile, self.shape[2:])
 
     def stored_bytes(self) -> int:
-        """Bytes of all tiles on disk."""
-        return sum(file.stat().st_size for file in (self._folder / "kernel" / "c").rglob("*") if file.is_file())
-
-    @property
-    def _folder(self) -> Path:
-        """Where it is written.
-
-        Raises:
-            StoreError: it is at a URL.
-        """
-        if isinstance(self.path, Path):
-            return self.path
-        raise StoreError(
-            f"{self.path} is at a URL, where stores are only read",
-            allowed="a store in a folder",
-            remedy=f"copy it into a folder, change it there, and `upload` it under another name than {self.path}",
-        )
-
-    def _chunk(self, tile: Tile) -> Path:
-        return self._folder / self._name(tile)
+        """Bytes of all tiles that are there."""
+        return sum(self._files.sizes("kernel/c").values())
 
     def _foreign_inputs(self) -> tuple[str, ...]:
         """What is wrong with the stored network and samples, nothing if they are those of the kernel.
@@ -296,10 +272,3 @@ class WritableStore(StoredKernel):
             except StoreError as error:
                 found.append(error.given)
         return tuple(found)
-
-    def _is_whole(self, tile: Tile) -> bool:
-        try:
-            self.read_tile(tile)
-        except StoreError:
-            return False
-        return True
