@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -56,6 +57,91 @@ def test_the_layer_where_they_part_is_named_with_the_reason(recurring: Recurring
     assert report.parted is not None
     assert report.steps[report.parted].first == "readout (Linear)"
     assert any("weight differs" in hint and "its sign changes" in hint for hint in report.hints)
+
+
+class Twice(nn.Module):
+    """`part` is called twice, and `how` says with what."""
+
+    def __init__(self, part: nn.Module, how: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.start, self.part, self.end = nn.Linear(4, 4), part, nn.Linear(4, 2)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.how(self.part, self.start(x)))
+
+
+class Doubled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(2 * x)
+
+
+class Widths(nn.Module):
+    """It does more for six numbers than for four."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(torch.sin(x) * 2) if x.shape[1] == 6 else torch.cos(x)
+
+
+def unused(part: nn.Module, h: torch.Tensor) -> torch.Tensor:
+    part(h + 1)
+    return part(h)
+
+
+def widened(part: nn.Module, h: torch.Tensor) -> torch.Tensor:
+    return part(part(torch.cat([h, h[:, :2]], 1))[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("part", "how", "steps", "left_out"),
+    [
+        (Doubled, unused, ["start", "end"], "part"),
+        (nn.Tanh, unused, ["start", "end"], "part"),
+        (Widths, widened, ["start", "part", "part#2", "end"], ""),
+    ],
+    ids=["a call that nobody uses", "of one operation", "calls that do different things"],
+)
+def test_calls_that_are_not_told_apart_are_left_out(
+    part: type[nn.Module], how: Callable[..., torch.Tensor], steps: list[str], left_out: str
+) -> None:
+    torch.manual_seed(1)
+    module = Twice(part(), how).double()
+    report = ub.compare_models(module, ub.from_torch(module, X), X)
+    assert report.ok
+    assert report.parted is None
+    assert [step.first.partition(" ")[0] for step in report.steps] == steps
+    assert any(hint.endswith(f"apart: {left_out}") for hint in report.hints) == bool(left_out)
+
+
+class Named(nn.Module):
+    """One layer by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.end = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.again = self.part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.again(torch.tanh(self.part(x))))
+
+
+def test_a_submodule_with_two_names_has_its_first_one() -> None:
+    torch.manual_seed(2)
+    module = Named().double()
+    report = ub.compare_models(module, ub.from_torch(module, X), X)
+    assert [step.first.partition(" ")[0] for step in report.steps] == ["part", "part#2", "end"]
+    assert report.ok
+    assert report.parted is None
+
+
+def test_shapes_of_arrays_that_differ_are_named() -> None:
+    first, second = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)).double() for width in (5, 3))
+    report = ub.compare_models(first, ub.from_torch(second, X), X)
+    assert any("weight has the shape (5, 4) in the first, and (3, 4) in the second" in hint for hint in report.hints)
+    assert not any("are equal" in hint for hint in report.hints)
+    ax = report.plot()
+    assert "another shape" in [text.get_text() for text in ax.texts]
+    assert ax.get_xlim()[1] > report.budget
 
 
 @pytest.mark.sampled

@@ -44,7 +44,10 @@ def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = (
         found.append(f"the settings differ: {first.words} has {first.settings}, {second.words} has {second.settings}")
     for name, value in first.arrays.items():
         other = second.arrays.get(name)
-        if other is None or other.shape != value.shape:
+        if other is None:
+            continue
+        if other.shape != value.shape:
+            found.append(f"{name} has the shape {value.shape} in the first, and {other.shape} in the second")
             continue
         gap = relative_difference(value, other)
         if gap <= limit:
@@ -57,7 +60,8 @@ def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = (
         ]
         found.append(words + "".join(f"; it is equal when {reason}" for reason in reasons))
     if not found and first.layer is None:
-        found.append("parameters of this step are equal: look at its settings and buffers, and at what comes before it")
+        there = ", and at what comes before it" if before else ""
+        found.append(f"parameters of this step are equal: look at its settings and buffers{there}")
     elif not found:
         found.append("settings and arrays of this step are equal: the difference comes from before it, or is rounding")
     return found

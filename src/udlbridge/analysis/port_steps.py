@@ -17,6 +17,7 @@ from udlbridge.conversion.translating import as_model
 from udlbridge.errors import ConversionError, OptionError, UDLBridgeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
@@ -33,8 +34,11 @@ def steps_of_both(
     if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
         return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
     if Graph in kinds:
-        found = _of_one_path(networks, batches, names)
-        return found, [] if found[0] else ["there are no steps: the nodes of a graph are no layers; see pairs="]
+        found, left_out = _of_one_path(networks, batches, names)
+        if not found[0]:
+            return found, ["there are no steps: the nodes of a graph are no layers; see pairs="]
+        words = "left out, since the graph does not tell their calls apart: "
+        return found, [words + ", ".join(left_out)] if left_out else []
     try:
         models = [as_model(network) for network in networks]
     except UDLBridgeError as error:
@@ -53,15 +57,18 @@ def steps_of_both(
 
 def _of_one_path(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName]
-) -> list[list[Step]]:
-    """Of a graph and a module, what both give after the same call of the same submodule, by the path of that."""
+) -> tuple[list[list[Step]], list[str]]:
+    """Of a graph and a module, what both give after the same call of the same submodule, by the path of that.
+
+    Besides, the paths of submodules whose calls the graph does not tell apart.
+    """
     index = next(number for number, network in enumerate(networks) if isinstance(network, Graph))
     other = networks[1 - index]
     if not isinstance(other, ForeignNetwork) or other.engine == "julia":
-        return [[], []]
+        return [[], []], []
     steps = {step.name: step for step in _module_steps(other, batches[1 - index])}
-    ends = _ends_of_calls(networks[index], list(steps))
     graph: Graph = networks[index]
+    ends, left_out = _ends_of_calls(graph, list(steps), other.layer_aliases)
     held = {**graph.params, **graph.buffers}
     sides: list[list[Step]] = [[], []]
     for step in _graph_steps(graph, batches[index], names[index], set(ends)):
@@ -70,28 +77,51 @@ def _of_one_path(
         arrays = {name: held[f"{path}.{name}"] for name in call.arrays if f"{path}.{name}" in held}
         sides[0].append(replace(call, value=step.value, arrays=arrays))  # known by the same name, and words
         sides[1].append(call)
-    return sides if index == 0 else sides[::-1]
+    return sides if index == 0 else sides[::-1], left_out
 
 
-def _ends_of_calls(graph: Graph, calls: Sequence[str]) -> dict[str, str]:
-    """The call of a submodule whose result a node gives, by the node's name; the calls of one path count from 1.
+def _ends_of_calls(graph: Graph, calls: Sequence[str], aliases: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The call of a submodule whose result a node gives, by the node's name, and the paths of which that is not known.
 
-    Every call of a submodule leaves as many nodes; where the numbers do not divide, it is left out.
+    A graph has no nodes for calls whose result nobody used.
     """
-    by_path: dict[str, list[str]] = {}
+    runs: dict[str, list[list[Node]]] = {}
+    last = None
     for node in graph.nodes:
-        by_path.setdefault(node.source, []).append(node.name)
+        path = aliases.get(node.source, node.source)
+        if not path and not node.inputs:
+            continue  # a constant, which belongs to whatever uses it
+        own = runs.setdefault(path, [])
+        if path != last:
+            own.append([])
+        own[-1].append(node)
+        last = path
     called: dict[str, list[str]] = {}
     for call in calls:
         called.setdefault(call.partition("#")[0], []).append(call)
     found: dict[str, str] = {}
+    left_out = []
     for path, every in called.items():
-        nodes = by_path.get(path, [])
-        size, left = divmod(len(nodes), len(every))
-        if size and not left:
-            found |= zip(nodes[size - 1 :: size], every, strict=True)
+        ends = _ends(runs.get(path, []), len(every))
+        found |= zip(ends, every, strict=bool(ends))
+        if not ends and path in runs:
+            left_out.append(path)
     order = {node.name: number for number, node in enumerate(graph.nodes)}
-    return dict(sorted(found.items(), key=lambda item: order[item[0]]))
+    return dict(sorted(found.items(), key=lambda item: order[item[0]])), left_out
+
+
+def _ends(runs: Sequence[Sequence[Node]], count: int) -> list[str]:
+    """The last node of every call, of as many as are known to be; none where that cannot be said.
+
+    Other nodes lie between two calls, or one comes right after the other and does the same.
+    """
+    if len(runs) == count:
+        return [run[-1].name for run in runs]
+    nodes = [node for run in runs for node in run]
+    size, left = divmod(len(nodes), count)
+    blocks = [nodes[start : start + size] for start in range(0, len(nodes), size)] if size and not left else []
+    alike = len({tuple(node.op for node in block) for block in blocks}) == 1
+    return [block[-1].name for block in blocks] if alike else []
 
 
 def _own_steps(network: Any, x: np.ndarray, backend: EngineName) -> list[Step]:

@@ -145,6 +145,11 @@ class ForeignNetwork(ABC):
         return {}
 
     @property
+    def layer_aliases(self) -> Mapping[str, str]:
+        """Other paths of layers that have several, and the path by which they are known."""
+        return {}
+
+    @property
     def buffers(self) -> Mapping[str, np.ndarray]:
         """Arrays of numbers by name that are not trained, as the statistics of BatchNorm, as far as they are known."""
         return {}

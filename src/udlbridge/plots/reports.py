@@ -33,14 +33,19 @@ def draw_check(ax: Axes, report: CheckReport) -> Axes:
 
 
 def draw_port(ax: Axes, report: PortReport) -> Axes:
-    """The difference after each layer, and the budget as a line."""
+    """The difference after each layer, and the budget as a line; layers that give another shape say so."""
     known = [(index, step.difference) for index, step in enumerate(report.steps) if step.difference is not None]
     values = [gap for _, gap in known]
-    ax.plot(values, [index for index, _ in known], **line(0), label="after the layer")
+    if known:
+        ax.plot(values, [index for index, _ in known], **line(0), label="after the layer")
+    for index, step in enumerate(report.steps):
+        if step.difference is None:
+            ax.text(0.5, index, "another shape", transform=ax.get_yaxis_transform(), ha="center", va="center")
     ax.axvline(report.budget, color="black", ls="--", lw=1, label=f"budget {report.budget:.0e}")
     _logarithmic(ax, values, [report.budget])
     ax.set_yticks(range(len(report.steps)), [step.first for step in report.steps])
-    ax.invert_yaxis()
+    ax.set_ylim(len(report.steps) - 0.5, -0.5)  # from the top down
+    ax.set_title(report.headline().partition(":")[0])
     ax.set_xlabel("difference, relative to the largest entry")
     ax.legend()
     return ax
@@ -48,10 +53,11 @@ def draw_port(ax: Axes, report: PortReport) -> Axes:
 
 def _logarithmic(ax: Axes, differences: Sequence[float], budgets: Sequence[float]) -> None:
     """A logarithmic x axis, which goes on to zero at its left end where two sides are equal to the last bit."""
-    if all(differences):
+    if differences and all(differences):
         ax.set_xscale("log")
         return
     least = min((gap for gap in differences if gap), default=min(budgets) / 1000)
+    most = max([*differences, *budgets])
     below = 10.0 ** math.floor(math.log10(min(least, *budgets)))
     ax.set_xscale("symlog", linthresh=below, linscale=0.5)
-    ax.set_xlim(-0.2 * below, 3 * max(*differences, *budgets))
+    ax.set_xlim(-0.2 * below, 3 * most)

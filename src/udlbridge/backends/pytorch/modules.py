@@ -108,6 +108,13 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         return {path: part.extra_repr() for path, part in self.module.named_modules()}
 
     @property
+    def layer_aliases(self) -> dict[str, str]:
+        """Paths of modules that are known by another one, their first."""
+        first = {id(part): path for path, part in self.module.named_modules()}
+        every = self.module.named_modules(remove_duplicate=False)
+        return {path: first[id(part)] for path, part in every if first[id(part)] != path}
+
+    @property
     def buffers(self) -> Mapping[str, np.ndarray]:
         """Copies of the real buffers by name, as they are now."""
         reals = {name: value for name, value in self.module.named_buffers() if value.is_floating_point()}
