@@ -347,3 +347,11 @@ def test_without_obstore(alone: ub.KernelStore, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(errors.StoreError, match=r"obstore is not installed.*udlbridge\[objects\]"):
         ub.KernelStore("s3://bucket/K.zarr")
     assert_same_store(ub.KernelStore(alone.path), alone)
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/k.zarr", "gs:bucket/k.zarr", "file:/k.zarr"])
+def test_a_url_that_lacks_a_slash_is_no_folder(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.StoreError, match="neither a path nor a URL"):
+        ub.compute_kernel(MODEL, X, text, backend="reference")
+    assert not list(tmp_path.iterdir())

@@ -140,9 +140,14 @@ def located(path: str | os.PathLike[str]) -> Path | Url:
     """Where a store is: a path with its `~` expanded, that of a file:// URL, or another URL.
 
     Raises:
-        StoreError: a URL that names nothing, or another machine's files.
+        StoreError: a URL that names nothing, or another machine's files, or that lacks a slash.
     """
     if not is_url(path):
+        lacking = re.match(r"(s3a?|gs|az|abfss?|memory|file|https?):(?=/?[^/])", os.fspath(path))
+        if lacking:  # a path with a folder of that name is meant by nobody
+            raise StoreError(
+                f"{path} is neither a path nor a URL", allowed="s3://bucket/K.zarr", remedy=f"write {lacking[0]}//"
+            )
         return user_path(path)
     url = os.fspath(path).rstrip("/")
     parts = urlsplit(url)
