@@ -12,6 +12,8 @@ from torch import nn
 
 import udlbridge as ub
 import zoo
+from udlbridge.analysis.port_hints import Step
+from udlbridge.analysis.port_matching import matched
 
 
 class Recurring(nn.Module):
@@ -113,6 +115,17 @@ def test_calls_that_are_not_told_apart_are_left_out(
     assert any(hint.endswith(f"apart: {left_out}") for hint in report.hints) == bool(left_out)
 
 
+class Wrapped(nn.Module):
+    """The same network with a forward of its own, so that it crosses as a graph."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
 class Named(nn.Module):
     """One layer by two names."""
 
@@ -154,7 +167,33 @@ def test_networks_of_the_zoo_agree_layer_by_layer(name: str) -> None:
     assert max(step.difference for step in report.steps) < 1e-12
 
 
+def test_other_networks_are_matched_by_what_they_give() -> None:
+    """The same numbers by layers that have other names, and after those that agree by shapes."""
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    model = ub.from_torch(module)
+    graph = ub.from_torch(Wrapped(module), X)
+    assert isinstance(graph, ub.Graph)
+    report = ub.compare_models(graph, model, X, backend="torch")
+    assert report.ok
+    assert report.parted is None
+    assert [step.second for step in report.steps] == [
+        "dense(4, 4)", "activation(tanh)", "dense(4, 3)", "activation(relu)", "dense(3, 2)",
+    ]  # fmt: skip
+    other = model.with_params({**model.params, "2.bias": model.params["2.bias"] + 1})
+    report = ub.compare_models(graph, other, X, backend="torch")
+    assert not report.ok
+    assert report.parted is not None
+    assert report.steps[report.parted].second == "dense(4, 3)"
+
+
+def test_what_agrees_is_matched_though_shapes_repeat() -> None:
+    """Of three layers of one shape the second network shows the last alone, as a layer that has its activation."""
+    steps = [Step(str(k), str(k), np.full((2, 3), float(k)), None, {}) for k in (1, 2, 3, 9)]
+    mine, theirs = matched(steps, steps[2:], 1e-12)
+    assert [step.name for step in mine] == [step.name for step in theirs] == ["3", "9"]
+
+
 def test_without_a_common_layer_there_are_no_steps(recurring: Recurring) -> None:
-    report = ub.compare_models(nn.Sequential(nn.Linear(4, 2)).double(), ub.from_torch(recurring, X), X)
+    report = ub.compare_models(nn.Sequential(nn.Linear(4, 7)).double(), ub.from_torch(recurring, X), X)
     assert report.steps == ()
     assert any("there are no steps" in hint for hint in report.hints)

@@ -130,9 +130,10 @@ def compare_models(
     (`udlbridge.julia_model`, or an object of juliacall). The steps of two modules are the innermost modules that they
     call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. A
     graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of other
-    different kinds are compared as two `Model`s where both have that translation. Else the modules that one calls,
-    and the layers of the other's `Chain` or `Model`, are matched in their order where they give values of one shape, or
-    as `pairs` says; where there are no layers, the results alone are compared.
+    different kinds are compared as two `Model`s where both have that translation. Else the submodules that one calls,
+    or that a graph's nodes come from, and the layers of the other's `Chain` or `Model`, are matched in their order: as
+    many as agree, and what comes after these by the shapes of the values; or as `pairs` says. Where there are no
+    layers, the results alone are compared.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
@@ -171,7 +172,7 @@ def compare_models(
         )
     names = [_engine(network, backend) for network in networks]
     batches = [checked_samples(network, x) for network in networks]
-    (own, theirs), hints = steps_of_both(networks, batches, names, pairs)
+    (own, theirs), hints = steps_of_both(networks, batches, names, pairs, budget(one.dtype))
     steps, parted, found = _compared(own, theirs, budget(one.dtype), named=pairs is not None)
     both = list(zip(networks, batches, names, strict=True))
     kernels = _kernels(both)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from typing import Any, cast
 
 import attrs
@@ -13,6 +12,7 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.analysis.first_differences import heads
 from udlbridge.analysis.port_hints import Step
+from udlbridge.analysis.port_matching import matched
 from udlbridge.conversion.translating import as_model
 from udlbridge.errors import ConversionError, OptionError, UDLBridgeError
 from udlbridge.networks.foreign import ForeignNetwork
@@ -25,9 +25,16 @@ from udlbridge.words import EngineName, EngineWord
 
 
 def steps_of_both(
-    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], pairs: Mapping[str, str] | None
+    networks: Sequence[Any],
+    batches: Sequence[np.ndarray],
+    names: Sequence[EngineName],
+    pairs: Mapping[str, str] | None,
+    limit: float,
 ) -> tuple[list[list[Step]], list[str]]:
-    """The steps of both networks that correspond, and why there are none."""
+    """The steps of both networks that correspond, and why there are none.
+
+    `limit`: the difference up to which two steps agree, where numbers say which correspond.
+    """
     if pairs is not None:
         return _named([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], pairs), []
     kinds = {type(network) for network in networks}
@@ -35,10 +42,10 @@ def steps_of_both(
         return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
     if Graph in kinds:
         found, left_out = _of_one_path(networks, batches, names)
-        if not found[0]:
-            return found, ["there are no steps: the nodes of a graph are no layers; see pairs="]
-        words = "left out, since the graph does not tell their calls apart: "
-        return found, [words + ", ".join(left_out)] if left_out else []
+        if found[0]:
+            words = "left out, since the graph does not tell their calls apart: "
+            return found, [words + ", ".join(left_out)] if left_out else []
+        return _matched(networks, batches, names, limit, "one is a graph")
     try:
         models = [as_model(network) for network in networks]
     except UDLBridgeError as error:
@@ -48,11 +55,32 @@ def steps_of_both(
         given = [name for name, own in zip(names, foreign, strict=True) if not own]
         engines = names if all(foreign) or not any(foreign) else given * 2
         return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
+    return _matched(networks, batches, names, limit, f"there is no translation ({reason})")
+
+
+def _matched(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float, reason: str
+) -> tuple[list[list[Step]], list[str]]:
+    """The steps that correspond by their numbers and shapes, of a graph those in which submodules end."""
     try:
-        sides = [_own_steps(*side) for side in zip(networks, batches, names, strict=True)]
+        one, other = (
+            _ends_of_runs(*side) if isinstance(side[0], Graph) else _own_steps(*side)
+            for side in zip(networks, batches, names, strict=True)
+        )
     except ConversionError as error:  # a model in Julia that is no chain
         return [[], []], [f"there are no steps: {error.given}"]
-    return _of_one_shape(sides), [f"layers were matched by their shapes, in order: there is no translation ({reason})"]
+    found = matched(one, other, limit)
+    if not found[0]:
+        return found, ["there are no steps: no layer of one corresponds to one of the other; see pairs="]
+    return found, [f"layers were matched by their numbers and shapes, in order: {reason}"]
+
+
+def _ends_of_runs(graph: Graph, x: np.ndarray, backend: EngineName) -> list[Step]:
+    """The steps of a graph in which one submodule ends and the next one begins; all of them where none is named."""
+    runs = [run for path, own in _runs(graph, {}).items() if path for run in own]
+    ends = {run[-1].name: run[-1].source for run in runs}
+    steps = _graph_steps(graph, x, backend, set(ends) if ends else None)
+    return [replace(step, words=f"{ends[step.name]} ({step.words})") if ends else step for step in steps]
 
 
 def _of_one_path(
@@ -85,17 +113,7 @@ def _ends_of_calls(graph: Graph, calls: Sequence[str], aliases: Mapping[str, str
 
     A graph has no nodes for calls whose result nobody used.
     """
-    runs: dict[str, list[list[Node]]] = {}
-    last = None
-    for node in graph.nodes:
-        path = aliases.get(node.source, node.source)
-        if not path and not node.inputs:
-            continue  # a constant, which belongs to whatever uses it
-        own = runs.setdefault(path, [])
-        if path != last:
-            own.append([])
-        own[-1].append(node)
-        last = path
+    runs = _runs(graph, aliases)
     called: dict[str, list[str]] = {}
     for call in calls:
         called.setdefault(call.partition("#")[0], []).append(call)
@@ -108,6 +126,22 @@ def _ends_of_calls(graph: Graph, calls: Sequence[str], aliases: Mapping[str, str
             left_out.append(path)
     order = {node.name: number for number, node in enumerate(graph.nodes)}
     return dict(sorted(found.items(), key=lambda item: order[item[0]])), left_out
+
+
+def _runs(graph: Graph, aliases: Mapping[str, str]) -> dict[str, list[list[Node]]]:
+    """The nodes of every submodule, by its path, in stretches without a node of another."""
+    runs: dict[str, list[list[Node]]] = {}
+    last = None
+    for node in graph.nodes:
+        path = aliases.get(node.source, node.source)
+        if not path and not node.inputs:
+            continue  # a constant, which belongs to whatever uses it
+        own = runs.setdefault(path, [])
+        if path != last:
+            own.append([])
+        own[-1].append(node)
+        last = path
+    return runs
 
 
 def _ends(runs: Sequence[Sequence[Node]], count: int) -> list[str]:
@@ -150,17 +184,6 @@ def _named(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[li
             )
         chosen.append([by_name[name] for name in wanted])
     return chosen
-
-
-def _of_one_shape(sides: Sequence[Sequence[Step]]) -> list[list[Step]]:
-    """The steps that give values of one shape, in their order in both."""
-    one, other = sides
-    shapes = [step.value.shape for step in one], [step.value.shape for step in other]
-    blocks = SequenceMatcher(a=shapes[0], b=shapes[1], autojunk=False).get_matching_blocks()
-    return [
-        [step for block in blocks for step in one[block.a : block.a + block.size]],
-        [step for block in blocks for step in other[block.b : block.b + block.size]],
-    ]
 
 
 def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
