@@ -131,9 +131,9 @@ def compare_models(
     call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. A
     graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of other
     different kinds are compared as two `Model`s where both have that translation. Else the submodules that one calls,
-    or that a graph's nodes come from, and the layers of the other's `Chain` or `Model`, are matched in their order: as
-    many as agree, and what comes after these by the shapes of the values; or as `pairs` says. Where there are no
-    layers, the results alone are compared.
+    or the nodes of a graph, and the layers of the other's `Chain` or `Model`, are matched in their order: as many as
+    agree, and what comes after these by the shapes of the values; or as `pairs` says. Where there are no layers, the
+    results alone are compared.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.

@@ -61,26 +61,15 @@ def steps_of_both(
 def _matched(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float, reason: str
 ) -> tuple[list[list[Step]], list[str]]:
-    """The steps that correspond by their numbers and shapes, of a graph those in which submodules end."""
+    """The steps that correspond by their numbers and shapes."""
     try:
-        one, other = (
-            _ends_of_runs(*side) if isinstance(side[0], Graph) else _own_steps(*side)
-            for side in zip(networks, batches, names, strict=True)
-        )
+        one, other = (_own_steps(*side) for side in zip(networks, batches, names, strict=True))
     except ConversionError as error:  # a model in Julia that is no chain
         return [[], []], [f"there are no steps: {error.given}"]
     found = matched(one, other, limit)
     if not found[0]:
         return found, ["there are no steps: no layer of one corresponds to one of the other; see pairs="]
     return found, [f"layers were matched by their numbers and shapes, in order: {reason}"]
-
-
-def _ends_of_runs(graph: Graph, x: np.ndarray, backend: EngineName) -> list[Step]:
-    """The steps of a graph in which one submodule ends and the next one begins; all of them where none is named."""
-    runs = [run for path, own in _runs(graph, {}).items() if path for run in own]
-    ends = {run[-1].name: run[-1].source for run in runs}
-    steps = _graph_steps(graph, x, backend, set(ends) if ends else None)
-    return [replace(step, words=f"{ends[step.name]} ({step.words})") if ends else step for step in steps]
 
 
 def _of_one_path(
@@ -210,7 +199,8 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord, chosen: Colle
             continue
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
-        found.append(Step(node.name, f"{node.name} ({node.op})", value, None, arrays))
+        where = f" in {node.source}" if node.source else ""
+        found.append(Step(node.name, f"{node.name} ({node.op}{where})", value, None, arrays))
     return found
 
 
