@@ -19,6 +19,10 @@ for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(pool, "1")
 # Most of the time of tests with Julia is compilation, which takes half as long with fewer optimisations.
 os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
+# Most tests have Julia in their own process, where they can make objects of it and ask it for its threads, and where
+# what one test has compiled is there for the next; `tests/backends/process` has it in another. All pass by
+# UDLBRIDGE_JULIA=process, too, but those that ask for what is in this process.
+os.environ.setdefault("UDLBRIDGE_JULIA", "inprocess")
 # No process of Julia outlives a test run, also where tests run commands, which let it wait for the next one.
 os.environ.setdefault("UDLBRIDGE_JULIA_LINGER", "0")
 

@@ -129,6 +129,26 @@ def test_doctor_names_the_versions_that_crash(version: str, said: bool, file: Pa
     assert ("1.10.1 and 1.10.2 crash in juliacall" in finding.remedy) == said
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "ok", "words"),
+    [
+        ("UDLBRIDGE_JULIA", "process", True, "process: Julia has a process of its own"),
+        ("UDLBRIDGE_JULIA", "inprocess", True, "inprocess: Julia runs in the process that calls it"),
+        ("UDLBRIDGE_JULIA", "elsewhere", False, "UDLBRIDGE_JULIA='elsewhere'"),
+        ("UDLBRIDGE_JULIA_LINGER", "x", False, "UDLBRIDGE_JULIA_LINGER='x'"),
+    ],
+)
+def test_doctor_says_where_julia_runs(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, ok: bool, words: str
+) -> None:
+    from udlbridge.cli.findings import place
+
+    monkeypatch.setenv(name, value)
+    finding = place()
+    assert (finding.ok, finding.found) == (ok, words)
+    assert bool(finding.remedy) == (not ok)
+
+
 @pytest.mark.slow
 def test_processes_are_shown_and_ended(tmp_path: Path) -> None:
     with apart() as home:

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from udlbridge import config
-from udlbridge.backends.julia import probe, runtime
+from udlbridge.backends.julia import hosts, probe, runtime
 from udlbridge.data import sources
 from udlbridge.errors import UDLBridgeError
 
@@ -82,7 +82,18 @@ def _julia() -> list[Finding]:
             )
             continue
         findings.append(Finding(name, True, versions[name]))
-    return findings
+    return [*findings, place()]
+
+
+def place() -> Finding:
+    """Where Julia runs."""
+    try:
+        chosen = config.julia_place() or hosts.DEFAULT_PLACE
+        config.julia_linger()
+    except UDLBridgeError as error:
+        return Finding(config.JULIA_PLACE, False, error.given, error.remedy)
+    words = {"process": "Julia has a process of its own", "inprocess": "Julia runs in the process that calls it"}
+    return Finding(config.JULIA_PLACE, True, f"{chosen}: {words[chosen]}")
 
 
 OPENSSL = (3, 5)

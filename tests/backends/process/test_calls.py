@@ -46,6 +46,7 @@ def test_arrays_come_back_as_the_callers_own(shared: ProcessHost, name: str) -> 
         assert found.flags.writeable
         found[...] = 0
     np.testing.assert_array_equal(shared.call("echo", sent), sent)
+    np.testing.assert_array_equal(shared.call("echo", ARRAYS["float32"]), ARRAYS["float32"])
 
 
 def test_several_arrays_in_one_message(shared: ProcessHost) -> None:

@@ -315,6 +315,29 @@ def test_a_folder_that_others_can_open_is_refused(home: Path, kind: str, tmp_pat
     home.rmdir() if kind == "open" else home.unlink()
 
 
+@POSIX
+def test_where_the_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"udlbridge-{os.getuid()}"
+    monkeypatch.setattr("tempfile.tempdir", "/var/tmp")
+    long = tmp_path / ("x" * 100)  # for a socket
+    long.mkdir()
+    for runtime, expected in [
+        (Path("/var"), Path("/var/udlbridge")),
+        (tmp_path / "nowhere", Path("/var/tmp") / name),
+        (long, Path("/var/tmp") / name),
+    ]:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        assert folders.place() == expected
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert folders.place() == Path("/tmp") / name
+
+
+def test_looking_makes_no_folder(home: Path) -> None:
+    assert folders.living() == []
+    assert folders.stop(busy=True) == ([], [])
+    assert not home.exists()
+
+
 def test_a_process_that_cannot_start_says_why(
     host: ProcessHost, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

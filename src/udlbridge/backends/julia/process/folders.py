@@ -61,22 +61,14 @@ class Record:
 
 
 def home() -> Path:
-    """The folder of all of them, made if need be: where the system keeps a user's sockets, or the temporary folder.
+    """The folder of all of them, made if need be.
 
     Raises:
         BackendError: another user owns it, or can write to it.
     """
-    if os.name == "nt":
-        path = Path(tempfile.gettempdir()) / "udlbridge"  # a user's own, there
-    else:
-        runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-        path = Path(runtime) / "udlbridge"
-        if not os.path.isdir(runtime) or len(os.fsencode(path / "w-12345678" / "socket")) > LONGEST:
-            path = Path(tempfile.gettempdir()) / f"udlbridge-{os.getuid()}"
-        if len(os.fsencode(path / "w-12345678" / "socket")) > LONGEST:
-            path = Path(f"/tmp/udlbridge-{os.getuid()}")
+    path = place()
     try:
-        path.mkdir(mode=0o700, parents=False, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         found = os.lstat(path)
     except OSError as error:
         raise _unsafe(path, str(error)) from None
@@ -85,6 +77,18 @@ def home() -> Path:
     if os.name != "nt" and (found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077):
         raise _unsafe(path, "others can write to it, or own it")
     return path
+
+
+def place() -> Path:
+    """Where that folder is or would be: where the system keeps a user's sockets, or the temporary folder."""
+    if os.name == "nt":
+        return Path(tempfile.gettempdir()) / "udlbridge"  # a user's own, there
+    runtime, name = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"), f"udlbridge-{os.getuid()}"
+    candidates = [Path(tempfile.gettempdir()) / name, Path("/tmp") / name]
+    if runtime.is_dir():
+        candidates.insert(0, runtime / "udlbridge")
+    fitting = [path for path in candidates if len(os.fsencode(path / "w-12345678" / "socket")) <= LONGEST]
+    return (fitting or candidates)[0]
 
 
 def _unsafe(path: Path, reason: str) -> BackendError:
@@ -204,7 +208,9 @@ class Living:
 
 def living() -> list[Living]:
     """The processes of this user that live; the folders of dead ones are removed."""
-    found = []
+    found: list[Living] = []
+    if not os.path.lexists(place()):
+        return found
     with locked() as path:
         for folder in members(path):
             lock = held(folder, "client")
