@@ -2,8 +2,8 @@
 
 The same kernel (784-60-60-10, one output, float32, MNIST, the same tiles): by calls from Python, with arrays in and
 out, with Julia in this process and in a process of its own, and by a loop in Julia. They take turns; the best of the
-rounds counts. Exits with 1 if calling from Python costs more than 5 % in this process, or a process of its own more than
-3 % besides, of a whole kernel, or more than 2 ms for a small call.
+rounds counts. Exits with 1 if calling from Python costs more than 5 % in this process, or a process of its own more
+than 3 % besides, of a whole kernel, or more than 2 ms for a small call.
 """
 
 from __future__ import annotations

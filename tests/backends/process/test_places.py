@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from processes import apart
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.julia import hosts
+from udlbridge.backends.julia import hosts, runtime
 from udlbridge.backends.julia.host import Held, Host
 from udlbridge.backends.julia.hosted import HostedJulia
 from udlbridge.backends.julia.networks import JuliaNetwork
+from udlbridge.backends.julia.process import client
 from udlbridge.backends.julia.process.client import ProcessHost
 from udlbridge.backends.reduction import checked_reduction
-from udlbridge.errors import ConfigError
+from udlbridge.errors import BackendError, ConfigError
 
 
 @pytest.fixture
@@ -47,6 +49,29 @@ def test_no_other_place(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDLBRIDGE_JULIA", "elsewhere")
     with pytest.raises(ConfigError, match="process or inprocess"):
         hosts.host()
+
+
+def test_while_it_answers_nobody_looks_for_julia(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_STATE", runtime._State())
+    monkeypatch.setattr(client, "SERVICE", "standin:Service")
+    monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
+    monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
+    with apart():
+        host = ProcessHost("standin:Service")
+        assert not runtime.availability().ok
+        host.start()
+        assert runtime.availability().ok
+        with pytest.raises(BackendError):
+            host.call("end")
+        assert not runtime.availability().ok
+        host.start()
+        host.close()
+        assert not runtime.availability().ok
+        other = ProcessHost("another:Service")
+        with pytest.raises(ModuleNotFoundError):
+            other.start()
+        assert not runtime.availability().ok
+        other.close()
 
 
 class Recording(Host):

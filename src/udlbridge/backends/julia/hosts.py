@@ -14,7 +14,7 @@ from udlbridge.backends.julia import owner, runtime
 from udlbridge.backends.julia.host import Host
 from udlbridge.backends.julia.service import Service
 
-DEFAULT_PLACE = "inprocess"
+DEFAULT_PLACE = "process"
 """Where Julia runs where the environment does not say."""
 
 

@@ -104,7 +104,7 @@ def juliapkg_location() -> Location:
 
 def availability() -> Availability:
     """Whether Julia can be used here, by looking only: nothing is started or downloaded."""
-    if "juliacall" in sys.modules and _STATE.module is not None and not _STATE.forked:
+    if _STATE.apart or ("juliacall" in sys.modules and _STATE.module is not None and not _STATE.forked):
         return Availability(True)
     if importlib.util.find_spec("juliacall") is None:
         return Availability(False, "the Python package juliacall is not installed", "pip install juliacall")
@@ -154,7 +154,7 @@ that Python keeps Ctrl-C and its debuggers."""
 
 @dataclass
 class _State:
-    """What this process holds of Julia."""
+    """What this process holds of Julia; `apart`: whether one of its own computes for this one."""
 
     module: Any = None
     main: Any = None
@@ -162,6 +162,7 @@ class _State:
     thread: int | None = None
     starting: bool = False
     forked: bool = False
+    apart: bool = False
 
 
 _STATE = _State()
@@ -209,6 +210,11 @@ def start() -> Any:
         _STATE.starting = False
     _STATE.library, _STATE.thread = _internal_library(), threading.get_ident()
     return module
+
+
+def set_apart(running: bool) -> None:
+    """Say whether a process of Julia's own computes for this one."""
+    _STATE.apart = running
 
 
 def in_first_thread() -> bool:

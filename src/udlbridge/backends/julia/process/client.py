@@ -114,6 +114,7 @@ class ProcessHost(Host):
             self._drop()  # between two calls: nothing of this one is lost
         if self._session is None:
             self._session = _Session(found_or_started(self._service))
+            self._tell()
         session = self._session
         unused = [self._unused.popleft() for _ in range(len(self._unused))]
         try:
@@ -143,6 +144,7 @@ class ProcessHost(Host):
         """Clear up after a process that has died; how it died, and what it said last."""
         session, self._session = self._session, None
         assert session is not None
+        self._tell()
         return session.bury()
 
     def _rest(self) -> None:
@@ -152,13 +154,20 @@ class ProcessHost(Host):
 
     def _close(self) -> None:
         session, self._session = self._session, None
+        self._tell()
         if session is not None:
             session.leave()
+
+    def _tell(self) -> None:
+        """Whether Julia is available need not be looked for while it answers."""
+        if self._service == SERVICE:
+            runtime.set_apart(self._session is not None)
 
     def _forked(self) -> None:
         """In a forked child: the process belongs to the parent, and the child has no thread that waits for it."""
         session = self._session
         self._forget()
+        self._tell()
         if session is not None:
             session.disown()
 

@@ -111,7 +111,8 @@ def _greeted(record: folders.Record, own: dict[str, str]) -> tuple[Connection, i
         answer = json.loads(connection.recv_bytes())
         if answer["differences"]:
             raise BackendError(
-                f"the process of Julia has another {', '.join(answer['differences'])} than this one", remedy=INPROCESS
+                f"the process of Julia has another {', '.join(answer['differences'])} than this one",
+                remedy=f"start this program anew: the package was changed meanwhile; {INPROCESS}",
             )
         return connection, int(answer["first"])
     except BaseException:
