@@ -67,7 +67,7 @@ function bridge_push(@nospecialize(network), X::AbstractArray, direction, cotang
 end
 
 "arrays in the order of `parameters`, from the canonical layout to Flux's"
-bridge_own(::Graph, arrays) = map(Array, arrays)
+bridge_own(::Graph, arrays) = map(array -> collect(as_array(array)), arrays) # one without axes comes as a number
 function bridge_own(@nospecialize(model), arrays)
     return [from_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(as_chain(model)), arrays)]
 end
@@ -143,11 +143,9 @@ end
 "resume after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"
 function bridge_resume(t::Training, slot_names, arrays, step::Integer)
     keys = Tuple(Symbol(name) for name in slot_names)
-    own = map(enumerate(t.own)) do (index, p)
-        found = (arrays[(k - 1) * length(t.own) + index] for k in eachindex(keys))
-        NamedTuple{keys}(Tuple(from_canonical(type(p.leaf), Val(p.leaf.field), array) for array in found))
-    end
-    resume!(t, own, step)
+    count = length(t.own)
+    by_slot = [bridge_own(t.chain, arrays[((k - 1) * count + 1):(k * count)]) for k in eachindex(keys)]
+    resume!(t, [NamedTuple{keys}(Tuple(getindex.(by_slot, index))) for index in 1:count], step)
     return nothing
 end
 

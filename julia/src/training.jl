@@ -14,13 +14,13 @@ const OF_LOGITS = IdDict{Any,Any}(
 )
 
 "refuse a loss that would apply softmax or sigmoid a second time, without a word"
-function check_loss(loss, @nospecialize(chain::Chain))
+function check_loss(loss, @nospecialize(chain))
     haskey(OF_LOGITS, loss) || return nothing
     refused, remedy = OF_LOGITS[loss]
     ending = ending_of(chain)
     any(f -> f === ending, refused) || return nothing
     throw(ArgumentError("the loss $(nameof(loss)) applies $(loss === Flux.logitcrossentropy ? "softmax" : "sigmoid") itself, and \
-        the chain ends in $ending; take that away, so that it makes logits, or use $(nameof(remedy))"))
+        the network ends in $ending; take that away, so that it makes logits, or use $(nameof(remedy))"))
 end
 
 "the function that a network ends in"
@@ -87,7 +87,8 @@ end
 """
     Training(model, X, Y, loss; optimiser, rates, clip_norm = nothing)
 
-A training in progress, in inference mode. The arrays of the chain are trained in place.
+A training in progress, in inference mode. The arrays of the model, which may be a [`UDLBridge.Graph`](@ref), are trained in
+place.
 
 - `X` (D..., n), `Y` (O, n): all samples and targets.
 - `loss`: a function of outputs and targets, as `Flux.mse`; or [`Sobolev`](@ref), with `Y` of type [`Observed`](@ref).
@@ -100,7 +101,7 @@ A training in progress, in inference mode. The arrays of the chain are trained i
 (`Flux.logitcrossentropy`) of a chain that ends in `softmax`, and for what [`inference`](@ref) refuses.
 """
 mutable struct Training{A<:AbstractArray,B<:Union{AbstractMatrix,Observed},L}
-    const chain::Chain # of no one type: what trains it is compiled once, and not for every network
+    const chain::Any # or a graph; of no one type: what trains it is compiled once, and not for every network
     const own::Vector{Parameter} # in their order; the optimiser's leaves likewise
     const optimiser_leaves::Vector{Flux.Optimisers.Leaf}
     const X::A

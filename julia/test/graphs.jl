@@ -150,6 +150,36 @@
         @test eltype(Flux.f32(g)(Float32.(X))) == Float32
     end
 
+    @testset "an epoch is Flux's own loop: $name" for (name, settings) in
+        (:nesterov => Dict("momentum" => 0.9, "weight_decay" => 0.01), :adam => Dict("beta1" => 0.9, "beta2" => 0.99, "eps" => 1e-3, "weight_decay" => 0.01))
+
+        ours, flux = deepcopy(tied), deepcopy(tied)
+        Y, order, rule = randn(Xoshiro(4), 3, 4), [3, 1, 4, 2, 2, 1, 3, 4], UDLBridge.optimiser(name, settings)
+        t = Training(ours, X, Y, Flux.mse; optimiser=rule, rates=0.05)
+        losses = epoch!(t, order, 2)
+        state = Flux.setup(Flux.Optimisers.adjust(rule, 0.05), flux)
+        expected = map(Iterators.partition(order, 2)) do batch
+            loss, (gradient,) = Flux.withgradient(m -> Flux.mse(m(X[:, batch]), Y[:, batch]), flux)
+            Flux.update!(state, flux, gradient)
+            loss
+        end
+        @test losses ≈ expected rtol = 1e-13
+        @test all(ours.params[own] ≈ flux.params[own] for own in ours.names)
+        # What nothing depends on keeps its value.
+        still = built([node("y", "multiply", ["x", "a"])], "y", (3,), Dict("a" => ones(3), "unused" => ones(2)))
+        epoch!(Training(still, X, Y, Flux.mse; optimiser=UDLBridge.optimiser(:sgd, Dict("weight_decay" => 0.0)), rates=0.1), 1:4, 4)
+        @test still.params["unused"] == ones(2) && still.params["a"] != ones(3)
+    end
+
+    @testset "a loss that takes logits, of a graph that has made probabilities" begin
+        ends(op; attributes...) = built([node("z", "linear", ["x", "w"]), node("y", op, ["z"]; attributes...)], "y", (3,), Dict("w" => W))
+        trained(g, loss) = Training(g, X, abs.(X), loss; optimiser=Flux.Descent(), rates=0.1)
+        @test_throws "the network ends in softmax" trained(ends("softmax"; axis=1), Flux.logitcrossentropy)
+        @test_throws "applies sigmoid itself" trained(ends("sigmoid"), Flux.logitbinarycrossentropy)
+        @test trained(ends("log_softmax"; axis=1), Flux.logitcrossentropy) isa Training
+        @test trained(ends("tanh"), Flux.logitcrossentropy) isa Training
+    end
+
     @testset "a file" begin
         mktempdir() do folder
             path = joinpath(folder, "net.safetensors")

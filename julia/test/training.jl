@@ -133,7 +133,7 @@ values_of(t::Training) = last.(parameters(t.chain))
         chain, X, Y = problem()
         trained(last, loss) = Training(Chain(chain..., last...), X, Y, loss; optimiser=Flux.Descent(), rates=0.1)
         for ending in ((softmax,), (Chain(softmax),))
-            @test_throws "applies softmax itself, and the chain ends in softmax" trained(ending, Flux.logitcrossentropy)
+            @test_throws "applies softmax itself, and the network ends in softmax" trained(ending, Flux.logitcrossentropy)
         end
         for ending in (softmax, logsoftmax, UDLBridge.Activation(sigmoid), f64(Dense(3 => 3, sigmoid)))
             @test_throws "applies sigmoid itself" trained((ending,), Flux.logitbinarycrossentropy)

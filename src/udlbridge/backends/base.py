@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -162,7 +162,7 @@ class Backend(ABC, Generic[F]):
 
     @abstractmethod
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+        self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """The mean loss of a batch, and its derivative with respect to every parameter, by name.
 

@@ -46,15 +46,17 @@ class Engine(ABC):
     first. `unavailable`: the error where it cannot run.
 
     `graph_operations`: names of the operations of graphs (`udlbridge.networks.graphs.operations`) that it computes; a
-    graph of others is not given to it. `structured_graphs`: whether it multiplies Gram matrices at the sites of graphs;
-    else their per-sample Jacobians. `taylor_degree`: the highest degree of Taylor polynomials that `Backend.expand`
-    computes; None for any. `infinite_kernels`: whether it has `Backend.infinite_kernels`.
+    graph of others is not given to it. `curved_operations`: those of them whose second derivatives it has, which
+    Hessians by the samples and losses of slopes need. `structured_graphs`: whether it multiplies Gram matrices at the
+    sites of graphs; else their per-sample Jacobians. `taylor_degree`: the highest degree of Taylor polynomials that
+    `Backend.expand` computes; None for any. `infinite_kernels`: whether it has `Backend.infinite_kernels`.
     """
 
     name: str
     footprint: Footprint
     devices: tuple[str, ...] = ("cpu",)
     graph_operations: frozenset[str] = frozenset()
+    curved_operations: frozenset[str] = frozenset()
     structured_graphs: bool = False
     taylor_degree: int | None = 1
     infinite_kernels: bool = False

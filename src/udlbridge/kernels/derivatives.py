@@ -10,7 +10,7 @@ from jaxtyping import Float
 from udlbridge import backends
 from udlbridge.errors import InputError, LayerError
 from udlbridge.kernels.finite import check_finite
-from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.kernels.request import as_network, check_curvature, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
@@ -149,7 +149,9 @@ def input_hessian(
     output_size(model, batch.shape[1:])
     if isinstance(model, ForeignNetwork):
         model.check_input_derivatives()
-    result = backends.get(checked_engine(model, backend)).input_hessian(model, batch)
+    name = checked_engine(model, backend)
+    check_curvature(model, name)
+    result = backends.get(name).input_hessian(model, batch)
     result = result.reshape(*result.shape[:2], *batch.shape[1:], *batch.shape[1:])
     check_finite(result, "the input Hessian")
     return result

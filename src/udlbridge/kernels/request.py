@@ -148,6 +148,18 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> Engine
     )
 
 
+def check_curvature(model: Model | ForeignNetwork, engine: EngineName) -> None:
+    """Raise `OptionError` for a graph with operations of which the engine has no second derivatives by the samples."""
+    if isinstance(model, Graph):
+        lacking = sorted(model.operations - backends.engine(engine).curved_operations)
+        more = ", ..." if len(lacking) > 5 else ""
+        backends.check_ability(
+            f"second derivatives of a graph that has {', '.join(lacking[:5])}{more}",
+            engine,
+            lambda other: model.operations <= other.curved_operations,
+        )
+
+
 def checked_device(network: Any, engine: str, device: Any) -> str:
     """The name of the device, or where it is None that of the network's own: a module computes where it is.
 

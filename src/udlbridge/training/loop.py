@@ -19,8 +19,9 @@ from udlbridge.backends.optimisers import checked_optimizer, group_rates
 from udlbridge.calls import explained
 from udlbridge.errors import NumericalError, OptionError, RunFileError
 from udlbridge.kernels.finite import check_finite
-from udlbridge.kernels.request import as_network, checked_device, checked_engine
+from udlbridge.kernels.request import as_network, check_curvature, checked_device, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count, checked_flag, checked_not_negative, thread_count
@@ -50,7 +51,7 @@ from udlbridge.training.probes import Callback
 from udlbridge.training.runs import TrainingRun
 from udlbridge.training.schedules import checked_schedule
 from udlbridge.training.trainer import Trainer
-from udlbridge.words import EngineWord, OptimizerWord
+from udlbridge.words import EngineName, EngineWord, OptimizerWord
 
 
 def loss_gradient(
@@ -84,7 +85,7 @@ def loss_gradient(
     if isinstance(model, ForeignNetwork):
         model.check_training()
     batch = checked_samples(model, x)
-    _check_followed(model, loss)
+    _check_followed(model, loss, name)
     computed = objective(model, checked_loss(loss), batch)
     targets = checked_targets(computed.loss, y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     slopes = checked_slopes(loss, targets, batch, model.dtype) if isinstance(loss, Sobolev) else None
@@ -141,7 +142,8 @@ def train(
 
     Args:
         model: where training starts; it is not changed. Of a `torch.nn.Module`, in evaluation mode, those parameters
-            are trained that require a gradient; the run's `model.module` is a trained copy.
+            are trained that require a gradient; the run's `model.module` is a trained copy. Of a `Graph` the parameters
+            are trained, and the buffers stay; one that several operations take is one parameter.
         x: samples (n, *D), of the model's dtype.
         y: class numbers (n,), or targets (n, O); see `udlbridge.training.objectives.checked_targets`.
         epochs: passes over the samples, counted from the start of the run (also of one that is resumed).
@@ -217,7 +219,7 @@ def train(
     if linearized:
         check_linear(model, job.loss, callbacks)
     data = checked_data(job, x, y)
-    _check_followed(model, loss)
+    _check_followed(model, loss, name)
     if isinstance(loss, Sobolev):
         job = replace(job, slopes=checked_slopes(loss, data.y, data.x, model.dtype))
     computed = objective(model, job.loss, data.x)
@@ -270,9 +272,10 @@ def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[C
     """Raise `OptionError` for what a linearised network does not have."""
     if isinstance(model, ForeignNetwork):
         raise OptionError(
-            f"linearized=True with a module ({model.name})",
+            f"linearized=True with {'a graph' if isinstance(model, Graph) else f'a module ({model.name})'}",
             allowed="linearized=True with a udlbridge.Model",
-            remedy="translate it: ub.from_torch(module); or take ub.predict.gradient_descent on ub.ntk(module, x)",
+            remedy="translate it, if it is a list of layers: ub.from_torch(module); or take "
+            "ub.predict.gradient_descent on its kernel",
         )
     if loss in ("sobolev", "nll"):
         raise OptionError(
@@ -288,9 +291,10 @@ def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[C
         )
 
 
-def _check_followed(model: Any, loss: Loss) -> None:
-    """Refuse somebody's own network that has no derivatives to train by. Raises `ConversionError`."""
+def _check_followed(model: Any, loss: Loss, engine: EngineName) -> None:
+    """Refuse somebody's own network that has no derivatives to train by. Raises `ConversionError`, `OptionError`."""
     if isinstance(model, ForeignNetwork):
         model.check_derivatives(model.param_shapes())
         if isinstance(loss, Sobolev):
             model.check_input_derivatives()
+            check_curvature(model, engine)

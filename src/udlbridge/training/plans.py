@@ -216,6 +216,9 @@ def take_over(
 def _layers(plan: Any) -> str:
     if "module" in plan["model"]:
         return f"{plan['model']['dtype']} {plan['model']['module']} with the parameters {plan['model']['params']}"
+    if "nodes" in plan["model"]:
+        nodes, params = plan["model"]["nodes"], plan["model"]["params"]
+        return f"{plan['model']['dtype']} graph of {len(nodes)} nodes with the parameters {', '.join(params)}"
     return f"{plan['model']['dtype']} " + ", ".join(
         f"{layer['kind']}({', '.join(str(v) for k, v in layer.items() if k != 'kind')})"
         for layer in plan["model"]["layers"]

@@ -18,6 +18,7 @@ from udlbridge.errors import RunFileError
 from udlbridge.kernels.request import as_network
 from udlbridge.networks.files import read_safetensors, write_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import layer_from_spec
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import require_buffers
@@ -116,7 +117,8 @@ class TrainingRun(Displayed):
         Args:
             path: the file.
             model: of a run of a PyTorch module: the module, in whatever state, since the file has its parameters alone.
-                Of a run of a `Model` the file has the layers too; a network that is given must have the same.
+                Of a run of a `Model` or a `Graph` the file has all of it; a network that is given must have the same
+                layers or nodes.
             output: of the module, as for `udlbridge.as_network`.
 
         Raises:
@@ -185,10 +187,11 @@ def _check_network(about: dict[str, Any], network: Any, path: Path) -> None:
         return  # said when the run is put together
     if "module" not in spec:
         if network is not None and json.loads(json.dumps(network.spec())) != spec:
-            given = "a Model of other layers" if isinstance(network, Model) else f"a {network.name}"
+            kind, parts = ("Graph", "nodes") if "nodes" in spec else ("Model", "layers")
+            given = "a Model" if isinstance(network, Model) else f"a {network.name}"
             raise RunFileError(
-                f"{path} is a run of a Model, and model= is {given}",
-                allowed="no network, since the file has its layers and its parameters; or a Model of the same layers",
+                f"{path} is a run of a {kind}, and model= is {given}{f' of other {parts}' * (given == f'a {kind}')}",
+                allowed=f"no network, since the file has {parts} and parameters; or a {kind} of the same {parts}",
                 remedy="leave out model=, or name the file of that network's run",
             )
         return
@@ -207,8 +210,8 @@ def _check_network(about: dict[str, Any], network: Any, path: Path) -> None:
 
 
 def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray], network: Any) -> TrainingRun:
-    foreign = "module" in about["model"]
-    layers = [] if foreign else [layer_from_spec(layer) for layer in about["model"]["layers"]]
+    foreign, graph = "module" in about["model"], "nodes" in about["model"]
+    layers = [] if foreign or graph else [layer_from_spec(layer) for layer in about["model"]["layers"]]
     dtype = about["model"]["dtype"]
 
     def part(prefix: str) -> dict[str, np.ndarray]:
@@ -218,6 +221,8 @@ def _assemble(about: dict[str, Any], tensors: dict[str, np.ndarray], network: An
         arrays = part(prefix)
         if foreign:
             return network.with_params(arrays)
+        if graph:
+            return Graph.from_spec(json.dumps(about["model"]), arrays, "the graph of the run")
         require_buffers(layers, arrays, prefix)
         return Model(layers, arrays, dtype=dtype)
 

@@ -17,7 +17,7 @@ from udlbridge.backends.julia.exchange import assembled, loss_arguments, program
 from udlbridge.backends.julia.networks import JuliaNetwork, Look
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
-from udlbridge.errors import BackendError, ConversionError, OptionError
+from udlbridge.errors import BackendError, ConversionError
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import output_size
 from udlbridge.networks.model import Model
@@ -66,17 +66,7 @@ class JuliaBackend(Backend[Any]):
         return self._assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
 
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
-        """A dual number through the Zygote pullback of every output, (n, O, D, D).
-
-        Raises:
-            OptionError: for a graph, of which Julia has first derivatives alone.
-        """
-        if isinstance(model, Graph):
-            raise OptionError(
-                "second derivatives of a graph on the backend julia",
-                allowed="torch, or a model of layers",
-                remedy='say backend="torch"',
-            )
+        """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
         chain = self._build(model)
         return self._assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
 
@@ -136,7 +126,7 @@ class JuliaBackend(Backend[Any]):
             )
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+        self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One `Flux.withgradient`; for slopes, a dual number through another one besides."""
         value, gradients = self.call(

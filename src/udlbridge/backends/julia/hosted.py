@@ -87,7 +87,7 @@ class HostedJulia(Backend[Held]):
         left.host.call_into(out, "fill", _sent(job), left.number, rows, right.number, cols, lower)
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+        self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """The loss of a batch and its gradients by name."""
         return self._host.call("loss_gradient", model, x, y, loss, slopes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -189,11 +190,14 @@ class TorchBackend(Backend[list[Summand]]):
         self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One backward pass; for slopes, one through the backward passes that they are."""
+        model = graphs.as_module_network(model, x) if isinstance(model, Graph) else model
         return training.loss_gradient(model, x, y, loss, slopes)
 
     @undisturbed()
     def training(self, job: TrainJob, x: np.ndarray, y: Float[np.ndarray, "n outputs"], state: TrainState) -> Training:
         """torch.optim."""
+        if isinstance(job.model, Graph):
+            job = replace(job, model=graphs.as_module_network(job.model, x))
         return training.TorchTraining(job, x, y, state)
 
     def blas_threads(self, count: int | None) -> AbstractContextManager[None]:

@@ -21,7 +21,6 @@ from udlbridge.backends.reference.graphs import derivatives as graphs
 from udlbridge.backends.reference.signals import signals
 from udlbridge.backends.reference.training import ReferenceTraining, loss_gradient
 from udlbridge.backends.threads import numpy_blas
-from udlbridge.errors import OptionError
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 
@@ -83,17 +82,7 @@ class ReferenceBackend(Backend[list[Summand]]):
         return input_jacobian(model, x)
 
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
-        """Second derivatives carried forward by hand, (n, O, D, D).
-
-        Raises:
-            OptionError: for a graph, of whose operations only first derivatives are written by hand.
-        """
-        if isinstance(model, Graph):
-            raise OptionError(
-                "second derivatives of a graph on the backend reference",
-                allowed="torch, or a model of layers",
-                remedy='say backend="torch"',
-            )
+        """Second derivatives carried forward by hand, (n, O, D, D)."""
         return curvature.input_hessian(model, x)
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -150,7 +139,7 @@ class ReferenceBackend(Backend[list[Summand]]):
                     out += product(job.reduction, one.factor, rows, other.factor, cols)
 
     def loss_gradient(
-        self, model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+        self, model: Any, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One backward pass, summed over the batch; for slopes, tangents forward and back besides."""
         return loss_gradient(model, x, y, loss, slopes)

@@ -11,10 +11,12 @@ from scipy.special import expit
 from udlbridge.backends.base import Training
 from udlbridge.backends.jobs import Slopes, TrainJob, TrainState
 from udlbridge.backends.reference.backpropagation import forward, input_jacobian, sites
+from udlbridge.backends.reference.graphs.network import evaluate, pull_back
 from udlbridge.backends.reference.linearized import linear_loss_gradient
 from udlbridge.backends.reference.sites import Elementwise, Lookup, Site
 from udlbridge.backends.reference.slopes import slope_gradient
 from udlbridge.backends.threads import numpy_blas
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -46,9 +48,15 @@ LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]] 
 
 
 def loss_gradient(
-    model: Model, x: np.ndarray, y: Float[np.ndarray, "n outputs"], loss: str, slopes: Slopes | None = None
+    model: Model | Graph,
+    x: np.ndarray,
+    y: Float[np.ndarray, "n outputs"],
+    loss: str,
+    slopes: Slopes | None = None,
 ) -> tuple[float, Arrays]:
     """The mean loss of a batch, and its gradient by name: backpropagation, summed over samples on the way."""
+    if isinstance(model, Graph):
+        return _of_graph(model, x, y, loss)
     f, saved = forward(model, x)
     value, dy = LOSSES[loss](f, y) if slopes is None else squares(f, y)
     _, found = sites(model, saved, dy)
@@ -60,6 +68,13 @@ def loss_gradient(
         for name, g in slope_gradient(model, x, slopes.weight * ds).items():
             grads[name] = grads[name] + g
     return value, {name: grads[name] for name in model.params}
+
+
+def _of_graph(graph: Graph, x: np.ndarray, y: np.ndarray, loss: str) -> tuple[float, Arrays]:
+    """The same for a graph: one pass forward, and one back from the derivative by the outputs."""
+    values = evaluate(graph, x)
+    value, dy = LOSSES[loss](values[graph.output].reshape(len(x), -1), y)
+    return value, pull_back(graph, values, dy, list(graph.params))
 
 
 def squares(found: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
@@ -126,7 +141,8 @@ class ReferenceTraining(Training):
         scale = self._clip_scale(grads)
         for name, p in self._params.items():
             slots = {slot: arrays[name] for slot, arrays in self._slots.items()}
-            update(self._job, p, grads[name] * scale, slots, self._job.rates[name] * factor, self._step)
+            # NumPy makes a number of an array without axes.
+            update(self._job, p, np.asarray(grads[name] * scale), slots, self._job.rates[name] * factor, self._step)
         return loss
 
     def state(self) -> TrainState:

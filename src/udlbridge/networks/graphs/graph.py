@@ -19,6 +19,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
 from udlbridge.networks.graphs.derivatives import check_followed
+from udlbridge.networks.graphs.endings import ending_of
 from udlbridge.networks.graphs.lookups import token_bounds
 from udlbridge.networks.graphs.node import Node, checked_nodes, checked_output, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
@@ -203,6 +204,13 @@ class Graph(FrozenNetwork, ForeignNetwork):
     def check_input_derivatives(self) -> None:
         """Raise `ConversionError` where no path of numbers leads from the samples to the output."""
         check_followed(self, (INPUT,), "the samples")
+
+    def check_training(self) -> None:
+        """A graph can be trained as it is: its numbers have one dtype."""
+
+    def ending(self) -> str | None:
+        """What makes the outputs (n, O) of logits: "Softmax", "LogSoftmax", "sigmoid", or None of these."""
+        return ending_of(self)
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Graph:
         """The same graph with other parameters, all of them.
