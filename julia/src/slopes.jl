@@ -49,7 +49,12 @@ gather(Y::Observed, batch) = Observed(gather(Y.values, batch), gather(Y.slopes, 
 
 # Derivatives with respect to the input are backward passes themselves; those with respect to parameters go through them by
 # dual numbers, since Zygote cannot differentiate itself.
-function value_and_gradient(loss::Sobolev, @nospecialize(chain::Chain), x::AbstractArray{T}, y::Observed; keep...) where {T}
+function value_and_gradient(loss::Sobolev, @nospecialize(chain::Chain), x::AbstractArray, y::Observed; keep...)
+    return of_slopes(loss, chain, x, y; keep...)
+end
+
+"the loss of a chain or a graph in inference mode, and its gradients"
+function of_slopes(loss::Sobolev, @nospecialize(chain), x::AbstractArray{T}, y::Observed; keep...) where {T}
     n, weight = size(x, ndims(x)), T(loss.weight)
     value, by_value = value_and_gradient((f, y) -> sum(abs2, gaps(f, y)) / n, chain, x, y.values; keep...)
     gap = gaps(input_jacobian(chain, x), y.slopes)

@@ -43,6 +43,18 @@ def test_julia_equals_torch(op: str, seed: int) -> None:
     assert_equals_torch("julia", op, seed)
 
 
+@pytest.mark.julia
+@pytest.mark.parametrize("op", CASES)
+@settings(max_examples=2)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_second_derivatives_in_julia_equal_those_of_torch(op: str, seed: int) -> None:
+    graph, x = one_operation(op, np.random.default_rng(seed))
+    if op == "stop_gradient":
+        return  # nothing follows it
+    found, expected = (ub.backends.get(engine).input_hessian(graph, x) for engine in ("julia", "torch"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max(initial=0)))
+
+
 @pytest.mark.parametrize("op", CASES)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_tangents_are_the_transpose_of_what_goes_back_and_finite_differences(op: str, seed: int) -> None:

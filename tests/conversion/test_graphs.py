@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from tests import modules
 from tests.helpers import assert_within_budget
-from tests.zoo import ZOO, build
+from tests.zoo import TEXT, ZOO, build
 from torch import Tensor, nn
 
 import udlbridge as ub
-from udlbridge.errors import ConversionError, InputError, OptionError, ShapeError
+from udlbridge.errors import ConversionError, InputError, ShapeError
 
 
 def assert_crosses(module: nn.Module, x: np.ndarray, backends: tuple[str, ...] = ("torch", "reference")) -> ub.Graph:
@@ -84,9 +84,16 @@ def test_products_with_the_jacobian_and_comparisons_in_julia() -> None:
     report = ub.check(graph, x, backends=["torch", "julia"])
     assert report.ok, report
     assert ub.spectrum(ub.ntk(graph, x, backend="julia")).verdict in ("PSD", "rounding")
-    with pytest.raises(OptionError, match="second derivatives of a graph"):
-        ub.input_hessian(graph, x, backend="julia")
     assert_within_budget(ub.ntk(graph, x, backend="julia", method="plain"), kernel)
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("name", [name for name, (_, shape) in ZOO.items() if shape != TEXT])
+def test_second_derivatives_in_julia_are_those_of_torch(name: str) -> None:
+    module, x = build(name, 2)
+    graph = ub.from_torch(module, x)
+    found, expected = (ub.input_hessian(graph, x, backend=engine) for engine in ("julia", "torch"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.costly("volume", "norms", "gru", "vision", "groups", "resnet")

@@ -370,6 +370,17 @@ def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
     assert table() in DOCS.read_text(encoding="utf-8")
 
 
+def test_the_documentation_says_what_each_engine_has() -> None:
+    def share(names: frozenset[str]) -> str:
+        return {0: "none", len(OPERATIONS): "all"}.get(len(names), ", ".join(sorted(names)))
+
+    for name in ("torch", "julia", "reference"):
+        engine = ub.backends.engine(name)
+        kernels = "structured" if engine.structured_graphs else "of per-sample Jacobians"
+        row = (f"`{name}`", share(engine.graph_operations), share(engine.curved_operations), kernels)
+        assert f"| {' | '.join(row)} |\n" in DOCS.read_text(encoding="utf-8")
+
+
 def test_every_engine_has_every_operation() -> None:
     from udlbridge.backends.pytorch.graphs import module
     from udlbridge.backends.reference.graphs import network

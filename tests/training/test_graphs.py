@@ -148,6 +148,15 @@ def test_probabilities_are_not_taken_for_logits() -> None:
     assert ends(nn.Softmax(dim=1), nn.Tanh()).ending() is None
 
 
+@pytest.mark.julia
+def test_slopes_are_fitted_in_julia_as_on_torch() -> None:
+    graph, slopes = ub.from_torch(net(), X), np.random.default_rng(2).normal(size=(N, 3, 4))
+    slopes[2] = np.nan
+    settings = {**SETTINGS, "loss": ub.losses.sobolev(slopes, weight=0.3)}
+    found, expected = (ub.train(graph, X, Y, backend=engine, **settings) for engine in ("julia", "torch"))
+    assert_same_run(found, expected)
+
+
 def test_what_cannot_be_trained() -> None:
     graph = ub.from_torch(net(), X)
     with pytest.raises(OptionError, match="linearized=True with a graph"):

@@ -1,7 +1,7 @@
 # Affine maps on the source's last axis, which is the first one here, products of matrices, sums by an equation, rows of tables.
 
 function operation(::Val{:linear}, ::Batch, a, x, weight, bias...)
-    y = reshape(transpose(weight) * reshape(x, size(x, 1), :), size(weight, 2), size(x)[2:end]...)
+    y = reshape(product(transpose(weight), reshape(x, size(x, 1), :)), size(weight, 2), size(x)[2:end]...)
     return isempty(bias) ? y : y .+ only(bias)
 end
 
@@ -11,14 +11,14 @@ operation(::Val{:matmul}, ::Batch, a, x, y) = batched_product(y, x)
 "products of matrices along the first two axes; the others broadcast"
 function batched_product(x::AbstractArray, y::AbstractArray)
     if ndims(x) == 2 # one matrix for all
-        return reshape(x * reshape(y, size(y, 1), :), size(x, 1), size(y)[2:end]...)
+        return reshape(product(x, reshape(y, size(y, 1), :)), size(x, 1), size(y)[2:end]...)
     end
     outer = Base.Broadcast.broadcast_shape(size(x)[3:end], size(y)[3:end])
     both = map((x, y)) do z
         whole = spread(z, (size(z, 1), size(z, 2), outer...))
         reshape(whole, size(z, 1), size(z, 2), :)
     end
-    return reshape(NNlib.batched_mul(both...), size(x, 1), size(y, 2), outer...)
+    return reshape(products_of(both...), size(x, 1), size(y, 2), outer...)
 end
 
 """
@@ -40,7 +40,7 @@ function operation(::Val{:einsum}, ::Batch, a, x, y)
     plan = EinsumPlan(a.equation, size(x), size(y))
     u = reshape(in_order(summed_over(x, plan.alone[1]), plan.orders[1]), Tuple(plan.sizes[1]))
     v = reshape(in_order(summed_over(y, plan.alone[2]), plan.orders[2]), Tuple(plan.sizes[2]))
-    return in_order(reshape(NNlib.batched_mul(u, v), Tuple(plan.sizes[3])), plan.orders[3])
+    return in_order(reshape(products_of(u, v), Tuple(plan.sizes[3])), plan.orders[3])
 end
 
 "the axes in another order; Julia has none for an array without axes"
@@ -87,7 +87,7 @@ operation(::Val{:embedding}, ::Batch, a, table, tokens) = NNlib.gather(table, to
 
 function node_pullback(kind::Val{:embedding}, batch::Batch, a, table, tokens)
     function back(d)
-        by_row = fill!(similar(table), 0)
+        by_row = fill!(similar(table, eltype(d)), 0)
         for (k, token) in enumerate(tokens)
             token == a.padding || (view(by_row, :, token + 1) .+= view(d, :, CartesianIndices(tokens)[k]))
         end

@@ -119,8 +119,17 @@ pairwise(::Val{:add}) = +
 pairwise(::Val{:subtract}) = -
 pairwise(::Val{:multiply}) = *
 pairwise(::Val{:divide}) = /
-pairwise(::Val{:maximum}) = max
-pairwise(::Val{:minimum}) = min
+pairwise(::Val{:maximum}) = larger
+pairwise(::Val{:minimum}) = smaller
+
+larger(x, y) = max(x, y)
+larger(x::Along, y::Real) = blend(wins(x, y), x, y)
+larger(x::Real, y::Along) = blend(wins(x, y), x, y)
+larger(x::Along, y::Along) = blend(wins(x, y), x, y)
+smaller(x, y) = -larger(-x, -y)
+
+"the share of the first, and of the second what is left"
+blend(share, x, y) = isnan(x) || isnan(y) ? x + y : share == 1 ? x + zero(y) : share == 0 ? y + zero(x) : (x + y) / 2
 
 "what comes back to both inputs"
 backs(::Val{:add}, d, x, y) = d, d
@@ -132,6 +141,7 @@ backs(::Val{:minimum}, d, x, y) = d .* wins.(y, x), d .* wins.(x, y)
 
 "1 where the first is larger, 1/2 where both are equal, else 0"
 wins(x::T, y::T) where {T<:AbstractFloat} = x == y ? T(0.5) : T(x > y)
+wins(x::Real, y::Real) = wins(at_value(x), at_value(y))
 
 operation(kind::Pairwise, ::Batch, a, x, y) = as_array(pairwise(kind).(x, y))
 
@@ -142,7 +152,10 @@ end
 
 # Choices.
 
-operation(::Val{:where}, ::Batch, a, holds, x, y) = as_array(ifelse.(holds, x, y))
+operation(::Val{:where}, ::Batch, a, holds, x, y) = as_array(chosen.(holds, x, y))
+
+"one of two numbers, in the type of both"
+chosen(holds, x, y) = ifelse(holds, promote(x, y)...)
 
 function node_pullback(kind::Val{:where}, batch::Batch, a, holds, x, y)
     function back(d)
@@ -153,13 +166,13 @@ function node_pullback(kind::Val{:where}, batch::Batch, a, holds, x, y)
     return operation(kind, batch, a, holds, x, y), back
 end
 
-operation(::Val{:prelu}, ::Batch, a, x, w) = as_array(ifelse.(x .> 0, x, w .* x))
+operation(::Val{:prelu}, ::Batch, a, x, w) = as_array(ifelse.(at_value.(x) .> 0, x, w .* x))
 
 function node_pullback(kind::Val{:prelu}, batch::Batch, a, x, w)
     function back(d)
-        above = x .> 0
-        by_slope = as_array(ifelse.(above, zero(eltype(d)), d .* x))
-        return as_array(ifelse.(above, d, d .* w)), unbroadcast(by_slope, size(w))
+        above = at_value.(x) .> 0
+        by_slope = as_array(chosen.(above, zero(eltype(d)), d .* x))
+        return as_array(chosen.(above, d, d .* w)), unbroadcast(by_slope, size(w))
     end
     return operation(kind, batch, a, x, w), back
 end
@@ -172,7 +185,7 @@ const LOGIC = (; :not => (!), :and => (&), :or => (|))
 const Constant = Union{Val{:fill},Val{:compare},Val{:logical},Val{:cast},Val{:stop_gradient}}
 
 operation(::Val{:fill}, batch::Batch{T}, a) where {T} = fill(T(a.value), extents(batch, a.shape))
-operation(::Val{:compare}, ::Batch, a, x, y) = as_array(RELATIONS[a.relation].(x, y))
+operation(::Val{:compare}, ::Batch, a, x, y) = as_array(RELATIONS[a.relation].(at_value(x), at_value(y)))
 operation(::Val{:logical}, ::Batch, a, xs...) = as_array(LOGIC[a.function].(xs...))
 operation(::Val{:cast}, ::Batch{T}, a, x) where {T} = as_array(T.(x))
 operation(::Val{:stop_gradient}, ::Batch, a, x) = x

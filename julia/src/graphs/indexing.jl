@@ -25,7 +25,8 @@ taken(x::AbstractArray, indices, axis::Integer) = copy(selectdim(x, axis, indice
 
 function ChainRulesCore.rrule(::typeof(taken), x::AbstractArray, indices, axis::Integer)
     function back(d)
-        whole, part = fill!(similar(x), 0), unthunk(d)
+        part = unthunk(d)
+        whole = fill!(similar(x, eltype(part)), 0)
         for (k, index) in enumerate(indices)
             selectdim(whole, axis, index) .+= selectdim(part, axis, k)
         end

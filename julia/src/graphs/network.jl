@@ -81,11 +81,6 @@ function input_jacobian(g::Graph, X::AbstractArray)
     return result
 end
 
-function input_hessian(::Graph, ::AbstractArray)
-    throw(ArgumentError("input_hessian of a Graph; allowed: a Chain. PyTorch has second derivatives of graphs: \
-        ub.input_hessian(graph, x) in Python"))
-end
-
 function pull(g::Graph, X::AbstractArray, C::AbstractMatrix)
     g, X = ready(g, X)
     found = pull_back(parameter_tape(g, X), C)

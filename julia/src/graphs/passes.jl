@@ -49,7 +49,7 @@ function Tape(g::Graph{T}, x::AbstractArray, wanted::Vector{Int}) where {T}
         place, inputs = given_values(g) + k, values[node.inputs]
         if any(view(moving, node.inputs))
             values[place], backs[k] = node_pullback(node.kind, batch, node.attributes, inputs...)
-            moving[place] = eltype(values[place]) <: AbstractFloat
+            moving[place] = is_smooth(eltype(values[place]))
         else
             values[place] = operation(node.kind, batch, node.attributes, inputs...)
         end

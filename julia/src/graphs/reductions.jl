@@ -43,17 +43,21 @@ kept_size(x, dims) = ntuple(k -> k in dims ? 1 : size(x, k), ndims(x))
 @non_differentiable kept_size(::Any, ::Any)
 
 "linear indices of the extremes of the columns"
-linear_indices(z, extreme_index) = vec(Int[LinearIndices(z)[at] for at in extreme_index(z; dims=1)])
+linear_indices(z, extreme_index) = vec(Int[LinearIndices(z)[at] for at in extreme_index(at_value(z); dims=1)])
 @non_differentiable linear_indices(::Any, ::Any)
 
 shared_extreme(z, value) = vec(value(z; dims=1))
+shared_extreme(z::DualArray, value) = vec(sum(shares(z, value) .* z; dims=1))
+
+"1 over the number of entries that are the extreme, at each of them"
+function shares(z, value)
+    hits = at_value(z) .== value(at_value(z); dims=1)
+    return hits ./ value_type(eltype(z)).(sum(hits; dims=1))
+end
+
 function ChainRulesCore.rrule(::typeof(shared_extreme), z, value)
-    y = value(z; dims=1)
-    function back(d)
-        hits = z .== y
-        return NoTangent(), hits .* (reshape(unthunk(d), 1, :) ./ sum(hits; dims=1)), NoTangent()
-    end
-    return vec(y), back
+    back(d) = (NoTangent(), shares(z, value) .* reshape(unthunk(d), 1, :), NoTangent())
+    return shared_extreme(z, value), back
 end
 
 operation(::Val{:softmax}, ::Batch, a, x) = NNlib.softmax(x; dims=axis(x, a.axis))

@@ -13,7 +13,7 @@ both_ends(padding) = map(p -> (p, p), reverse(padding))
 
 function operation(::Val{:conv}, ::Batch, a, x, weight, bias...)
     dims = conv_dims(size(x), size(weight), a, both_ends(a.padding); a.groups, a.dilation)
-    return with_bias(NNlib.conv(x, weight, dims), bias...)
+    return with_bias(convolved(x, weight, dims), bias...)
 end
 
 with_bias(y) = y
@@ -31,7 +31,7 @@ function operation(::Val{:conv_transpose}, ::Batch, a, x, weight, bias...)
     space = map((size, k, s, d) -> (size - 1) * s + d * (k - 1) + 1, size(x)[1:N], size(weight)[1:N], reverse(a.stride), reverse(a.dilation))
     whole = (space..., size(weight, N + 1) * a.groups, size(x, N + 2))
     dims = conv_dims(whole, size(weight), a, map(_ -> (0, 0), space); a.groups, a.dilation)
-    y = NNlib.∇conv_data(x, weight, dims)
+    y = by_input(x, weight, dims)
     for k in 1:N
         p, more = reverse(a.padding)[k], reverse(a.output_padding)[k]
         y = framed(y, k, -p, more - p, zero(eltype(y)))
@@ -59,7 +59,10 @@ function overlap(size::Integer, before::Integer, after::Integer)
 end
 
 function ChainRulesCore.rrule(::typeof(framed), x::AbstractArray, axis, before, after, value)
-    back(d) = (NoTangent(), framed(unthunk(d), axis, -before, -after, zero(eltype(x))), NoTangent(), NoTangent(), NoTangent(), NoTangent())
+    function back(d)
+        d = unthunk(d)
+        return (NoTangent(), framed(d, axis, -before, -after, zero(eltype(d))), NoTangent(), NoTangent(), NoTangent(), NoTangent())
+    end
     return framed(x, axis, before, after, value), back
 end
 
@@ -77,7 +80,7 @@ function window_counts(space::Dims{N}, a) where {N}
 end
 @non_differentiable window_counts(::Any, ::Any)
 
-operation(::Val{:max_pool}, ::Batch, a, x) = gather_windows(x, largest_indices(x, a))
+operation(::Val{:max_pool}, ::Batch, a, x) = gather_windows(x, largest_indices(at_value(x), a))
 
 "linear indices of the largest entry of every window, the first of several in the order of the source"
 function largest_indices(x::AbstractArray{T,D}, a) where {T,D}
@@ -117,8 +120,8 @@ function window_sums(x::AbstractArray{T}, a) where {T}
     _, over = window_counts(space, a)
     ends = map((p, more) -> (p, p + more), reverse(a.padding), over)
     channels = reshape(x, space..., 1, :)
-    ones_kernel = fill(one(T), reverse(a.kernel)..., 1, 1)
-    y = NNlib.conv(channels, ones_kernel, conv_dims(size(channels), size(ones_kernel), a, ends))
+    ones_kernel = fill(one(value_type(T)), reverse(a.kernel)..., 1, 1)
+    y = convolved(channels, ones_kernel, conv_dims(size(channels), size(ones_kernel), a, ends))
     return reshape(y, size(y)[1:N]..., size(x, N + 1), size(x, N + 2))
 end
 

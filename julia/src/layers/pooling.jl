@@ -44,7 +44,8 @@ gather_windows(x::AbstractArray, indices::Array{Int}) = x[indices]
 
 function ChainRulesCore.rrule(::typeof(gather_windows), x::AbstractArray, indices::Array{Int})
     function back(Δ)
-        d, dx = unthunk(Δ), fill!(similar(x), 0)
+        d = unthunk(Δ)
+        dx = fill!(similar(x, eltype(d)), 0)
         for (k, index) in enumerate(indices)
             dx[index] += d[k]
         end

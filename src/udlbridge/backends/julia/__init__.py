@@ -18,7 +18,7 @@ class JuliaEngine(Engine):
     # a few samples at a time, so that of a block there are these samples' parts, and the result.
     footprint = Footprint(fixed_bytes=250_000_000, factor_copies=2, forms_gradients=True)
     infinite_kernels = True
-    graph_operations = frozenset(OPERATIONS)
+    graph_operations = curved_operations = frozenset(OPERATIONS)
     structured_graphs = True
     # Before torch, which is the safer order in one process (PythonCall.jl issue 384).
     start_order = 10
