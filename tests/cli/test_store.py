@@ -66,7 +66,7 @@ def test_options_of_stores_are_not_for_arrays(run: Run) -> None:
         (("--threads", 0, "--out", "K.zarr"), "threads=0"),
         (("--threads", 0, "--plan"), "threads=0"),
         (("--verify", -1, "--out", "K.zarr"), "--verify"),
-        (("--out", "m.safetensors"), "ends in .safetensors"),
+        (("--out", "K.safetensors"), "ends in .safetensors"),
         (("--out", "m.safetensors/K.zarr"), "could not be made"),
         (("--out", "m.safetensors/K.npy"), "m.safetensors is not a folder"),
         (("--out", "folder.npy"), "it is a folder"),

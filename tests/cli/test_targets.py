@@ -174,3 +174,57 @@ def test_a_header_that_claims_what_the_file_does_not_have(tmp_path: Path) -> Non
     done = udlbridge("spectrum", tmp_path / "k.npy")
     assert done.returncode == 2
     assert "is not a .npy file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ((*KERNEL, "--out", "K.npy", "--json", "K.npy"), "--out and --json both write K.npy"),
+        ((*KERNEL, "--out", "K.npy", "--json", "./new/../K.npy"), "--out and --json both write"),
+        ((*KERNEL, "--json", "K.html", "--report", "K.html", "--plan"), "both write K.html"),
+        ((*KERNEL, "--out", "K.zarr", "--json", "K.zarr/k.json"), "both write K.zarr/k.json"),
+        (
+            (*KERNEL, "--samples", "x.npy", "--out", "x.npy", "--force"),
+            "--out would overwrite what --samples reads: x.npy",
+        ),
+        ((*KERNEL, "--out", "link.npy", "--samples", "x.npy", "--force"), "--out would overwrite what --samples reads"),
+        ((*KERNEL, "--model", "m.npz", "--out", "K.npy", "--json", "m.npz", "--force"), "what --model reads: m.npz"),
+        ((*KERNEL, "--model", "net.py:make", "--plan", "--json", "net.py", "--force"), "what --model reads: net.py"),
+        (("check", "--against", "m.npz", "--json", "m.npz", "--force"), "what --against reads: m.npz"),
+        (("convert", "m.npz", "new.npz", "--json", "new.npz"), "both write new.npz"),
+        (("convert", "m.npz", "m.npz", "--force"), "OUT would overwrite what IN reads: m.npz"),
+        (("spectrum", "x.npy", "--json", "x.npy", "--force"), "--json would overwrite what KERNEL_FILE reads: x.npy"),
+        (("predict", "--state", "s.json", "--json", "s.json"), "--state and --json both write s.json"),
+        (("align", "--json", "p/alignment.png", "--plot", "p"), "both write p/alignment.png"),
+        (("align", "--write", "page.html", "--report", "page.html"), "both write page.html"),
+    ],
+    ids=lambda part: " ".join(map(str, part)) if isinstance(part, tuple) else "",
+)
+def test_no_output_takes_the_place_of_another_or_of_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.eye(3))
+    os.symlink("x.npy", "link.npy")
+    MODEL.save("m.npz")
+    Path("net.py").write_text("def make():\n    raise AssertionError\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = udlbridge(*command)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_devices_are_no_files_to_lose() -> None:
+    done = udlbridge(*KERNEL, "--plan", "--json", os.devnull, "--report", os.devnull)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["page.txt", "page", "page.html.gz", "-"])
+def test_a_page_ends_in_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = udlbridge(*KERNEL, "--out", "K.npy", "--report", name)
+    assert done.returncode == 2
+    assert "--report" in done.stderr
+    assert "Allowed: .html" in done.stderr
+    assert os.listdir(tmp_path) == []

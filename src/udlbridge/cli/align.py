@@ -65,7 +65,7 @@ PICTURE = "alignment.png"
 @click.option(
     "--write",
     "page",
-    type=UserPath(path_type=Path),
+    type=UserPath(path_type=Path, written=True),
     metavar="FILE",
     help="Put what the notebook prints, after one batch, beside what is found here where its marks stand in this file.",
 )

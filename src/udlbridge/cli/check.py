@@ -12,6 +12,7 @@ from udlbridge.cli.networks import (
     dtype_option,
     load_model,
     model_option,
+    named_network,
     output_option,
     seed_option,
 )
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 @model_option
 @output_option
 @click.option(
-    "--against", "other_name", metavar="NETWORK", help="Another network: are the two the same, and where do they part?"
+    "--against",
+    "other_name",
+    metavar="NETWORK",
+    callback=named_network,
+    help="Another network: are the two the same, and where do they part?",
 )
 @backends_option
 @sample_options(10, of_file=10)

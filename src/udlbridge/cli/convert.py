@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     epilog="Example: udlbridge convert model.safetensors model.npz",
 )
 @click.argument("source", metavar="IN", type=UserPath(path_type=Path))
-@click.argument("target", metavar="OUT", type=UserPath(path_type=Path))
+@click.argument("target", metavar="OUT", type=UserPath(path_type=Path, written=True))
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Convert the numbers; without it they stay.")
 @click.option(
     "--spec",

@@ -72,7 +72,7 @@ SHOWN = 200
 @click.option(
     "--out",
     "target",
-    type=StorePath(path_type=Path),
+    type=StorePath(path_type=Path, written=True),
     metavar="FILE",
     help="A .npy file, or a .zarr store for any size, also as s3://bucket/K.zarr.  [required without --plan]",
 )

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from udlbridge.cli.targets import name_file
 from udlbridge.paths import user_path
 
 
@@ -23,6 +24,17 @@ def _completed(_context: click.Context, _option: click.Parameter, begun: str) ->
     return [CompletionItem(name) for name in BY_NAME if name.startswith(begun)] or [CompletionItem(begun, type="file")]
 
 
+def named_network(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """Callback of the options that name a network: where it is of a file, no result may take that one's place."""
+    source = name.rpartition(":")[0] if name is not None and re.search(FUNCTION, name) else name
+    if source is not None and os.path.isfile(user_path(source)):
+        name_file(context, option.opts[0], user_path(source), written=False)
+    return name
+
+
+FUNCTION = r":[A-Za-z_]\w*$"
+"""How a name ends that is of a function in a file or a module."""
+
 model_option = click.option(
     "--model",
     "model_name",
@@ -30,6 +42,7 @@ model_option = click.option(
     show_default=True,
     metavar="NETWORK",
     shell_complete=_completed,
+    callback=named_network,
     help="A name from udlbridge.models, as lenet5 or small_resnet; a file that a model was saved to; or a function "
     "that makes a network, a module of PyTorch or a model in Julia: package.module:function, file.py:function or "
     "file.jl:function.",
@@ -76,7 +89,7 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
     if name in BY_NAME:
         return as_network(BY_NAME[name](seed=seed, dtype=dtype or "float32"), output=output)
     choice = int(output) if output is not None and re.fullmatch(r"-?\d+", output) else output
-    if re.search(r":[A-Za-z_]\w*$", name):
+    if re.search(FUNCTION, name):
         source, _, function = name.rpartition(":")
         model = (
             _from_julia(source, function, choice)

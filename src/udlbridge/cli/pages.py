@@ -19,12 +19,27 @@ from udlbridge.cli.targets import UserPath, new_file, report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+def _new_page(context: click.Context, option: click.Parameter, target: Path | None) -> Path | None:
+    """Callback of --report: a page has the ending by which a browser knows it."""
+    file = target is not None and (target.is_file() or not target.exists())  # pipes and devices have no ending
+    if target is not None and file and target.suffix.lower() not in (".html", ".htm"):
+        from udlbridge.errors import OptionError
+
+        raise OptionError(
+            f"--report {target} ends in {target.suffix or 'nothing'}",
+            allowed=".html: it is a page, and a file",
+            remedy="name it so; --json - is for standard output",
+        )
+    return new_file(context, option, target)
+
+
 report_option = click.option(
     "--report",
     "html",
-    type=UserPath(path_type=Path),
+    type=UserPath(path_type=Path, written=True),
     metavar="FILE.html",
-    callback=new_file,
+    callback=_new_page,
     help="Write the result as a page of HTML with pictures, versions and options, that needs no other file.",
 )
 

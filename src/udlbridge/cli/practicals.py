@@ -135,7 +135,7 @@ def run(
 @click.option(
     "--write",
     "page",
-    type=UserPath(path_type=Path),
+    type=UserPath(path_type=Path, written=True),
     metavar="FILE",
     help="Put the tables where their marks stand in this file.",
 )

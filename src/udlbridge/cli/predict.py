@@ -88,14 +88,14 @@ USUAL = 1000
 @click.option(
     "--store",
     "target",
-    type=StorePath(path_type=Path),
+    type=StorePath(path_type=Path, written=True),
     metavar="FOLDER",
     help="A .zarr store for the kernel, or its URL: made or used.",
 )
 @executor_options
 @click.option(
     "--state",
-    type=UserPath(path_type=Path),
+    type=UserPath(path_type=Path, written=True),
     metavar="FILE",
     callback=old_or_new_file,
     help="A .safetensors file to resume the solver from.",

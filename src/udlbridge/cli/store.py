@@ -11,7 +11,7 @@ import click
 
 from udlbridge.cli.common import Command, backend_option, quiet_option, resumable
 from udlbridge.cli.executors import check_executor, executor_options, opened
-from udlbridge.cli.networks import load_model, output_option
+from udlbridge.cli.networks import load_model, named_network, output_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
 from udlbridge.cli.samples import cast_option, read
 from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
@@ -26,7 +26,9 @@ path_argument = click.argument("path", type=StorePath(path_type=Path))
 def network_options(command: Command) -> Command:
     """The module that a store is of, which it does not hold."""
     words = "The module that the store is of, which it does not hold: package.module:function or file.py:function."
-    return click.option("--model", "model_name", metavar="NETWORK", help=words)(output_option(command))
+    return click.option("--model", "model_name", metavar="NETWORK", callback=named_network, help=words)(
+        output_option(command)
+    )
 
 
 def engine_options(command: Command) -> Command:

@@ -14,8 +14,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FILES = "udlbridge.files"
+"""Where the context of a command keeps the files that its options name so far: path, option, whether it is written."""
+
+
+def name_file(context: click.Context | None, name: str, path: Path, *, written: bool) -> None:
+    """Note that the option or argument `name` reads or writes this file or folder.
+
+    Raises:
+        OptionError: another one writes it, or reads what would be written: one of the two would be lost.
+    """
+    if context is None or (path.exists() and not (path.is_file() or path.is_dir())):
+        return  # a pipe or a device loses nothing
+    from udlbridge.errors import OptionError
+
+    real = Path(os.path.realpath(path))
+    files: list[tuple[Path, str, bool]] = context.meta.setdefault(FILES, [])
+    for other, its, also in files:
+        if its == name or not (written or also) or not _collide(real, other):
+            continue
+        if written and also:
+            said, allowed = f"{its} and {name} both write {path}", "a file of its own for each result"
+        else:
+            reader, writer = (its, name) if written else (name, its)
+            said, allowed = f"{writer} would overwrite what {reader} reads: {path}", "another name for what is written"
+        raise OptionError(said, allowed=allowed, remedy="name another file")
+    files.append((real, name, written))
+
+
+def _collide(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, or one is inside of a store that the other is."""
+    if one == other or (one.exists() and other.exists() and one.samefile(other)):
+        return True
+    return any(outer.suffix == ".zarr" and outer in inner.parents for outer, inner in ((one, other), (other, one)))
+
+
 class UserPath(click.Path):
-    """A path as users type it: `~` is their home, also where the shell leaves it as it is (`--out=~/K.zarr`)."""
+    """A path as users type it: `~` is their home, also where the shell leaves it as it is (`--out=~/K.zarr`).
+
+    No option may write the file of another: those that write say so by `written`.
+    """
+
+    def __init__(self, *args: Any, written: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.written = written
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, expanded; a name that the system does not take is a usage error."""
@@ -28,6 +70,9 @@ class UserPath(click.Path):
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
             self.fail(f"{os.fspath(value)[:40]!r}... cannot be a path: {words}", param, ctx)
+        if param is not None and not (self.allow_dash and os.fspath(value) == "-"):
+            name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+            name_file(ctx, name, Path(os.fsdecode(found)), written=self.written)
         return found
 
 
@@ -122,13 +167,15 @@ def check_plots(folder: Path | None, names: Iterable[str]) -> None:
         OptionError: one would, and --force was not given.
     """
     for name in names if folder is not None else ():
-        check_new(Path(folder or "", name), "--plot")
+        path = Path(folder or "", name)
+        check_new(path, "--plot")
+        name_file(click.get_current_context(), "--plot", path, written=True)
 
 
 json_option = click.option(
     "--json",
     "json_file",
-    type=UserPath(path_type=Path, allow_dash=True),
+    type=UserPath(path_type=Path, allow_dash=True, written=True),
     is_flag=False,
     flag_value="-",
     metavar="FILE",
