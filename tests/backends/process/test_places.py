@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -54,6 +55,8 @@ def test_no_other_place(places: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_while_it_answers_nobody_looks_for_julia(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_STATE", runtime._State())
     monkeypatch.setattr(client, "SERVICE", "standin:Service")
+    for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
+        monkeypatch.setenv(name, "")  # so that it is undone afterwards
     monkeypatch.setenv("UDLBRIDGE_JULIA_EXE", "/nowhere/julia")
     monkeypatch.setenv("UDLBRIDGE_JULIA_PROJECT", "/nowhere")
     with apart():
@@ -61,6 +64,7 @@ def test_while_it_answers_nobody_looks_for_julia(monkeypatch: pytest.MonkeyPatch
         assert not runtime.availability().ok
         host.start()
         assert runtime.availability().ok
+        assert os.environ["PYTHON_JULIACALL_EXE"] == "/nowhere/julia"  # an import of juliacall finds the same
         with pytest.raises(BackendError):
             host.call("end")
         assert not runtime.availability().ok

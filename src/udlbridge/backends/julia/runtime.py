@@ -213,8 +213,11 @@ def start() -> Any:
 
 
 def set_apart(running: bool) -> None:
-    """Say whether a process of Julia's own computes for this one."""
+    """Say whether a process of Julia's own computes for this one; juliacall, imported later, finds the same Julia."""
     _STATE.apart = running
+    named = location() if running else None
+    if named is not None:
+        _name_to_juliacall(named)
 
 
 def in_first_thread() -> bool:
@@ -270,11 +273,15 @@ def julia_base() -> Any:
 def _set_defaults(named: Location | None) -> None:
     """juliacall reads these at import. The user's own settings win, but for the pair that has to go together."""
     if named is not None:
-        os.environ["PYTHON_JULIACALL_EXE"] = str(named.exe)
-        os.environ["PYTHON_JULIACALL_PROJECT"] = str(named.project)
+        _name_to_juliacall(named)
     os.environ.setdefault("PYTHON_JULIACALL_STARTUP_FILE", "no")
     os.environ.setdefault("PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION", "no")
     os.environ.setdefault("PYTHON_JULIACALL_THREADS", THREADS)
+
+
+def _name_to_juliacall(named: Location) -> None:
+    os.environ["PYTHON_JULIACALL_EXE"] = str(named.exe)
+    os.environ["PYTHON_JULIACALL_PROJECT"] = str(named.project)
 
 
 def _check_settings() -> None:
