@@ -41,6 +41,7 @@ class ObjectFiles:
     def __init__(self, url: Url) -> None:
         self._url, self._store = url, connected(url)
         self._lease: Lease | None = None
+        self._made: set[str] = set()
         self._marks: dict[str, Any] = {}
         self._grown: dict[str, bytes] = {}
 
@@ -175,11 +176,14 @@ class ObjectFiles:
         """
         with self.held() as lease:
             self._make_free(lease.inherited)
+            self._made.clear()
             try:
                 yield self
             except BaseException:
-                with suppress(OSError):  # so that nothing is left, where the lease and the line still hold
-                    self.clear()
+                with suppress(OSError):  # so that nothing of it is left, where the lease and the line still hold
+                    self._check_lease()
+                    delete(self._store, self._made & {METADATA})
+                    delete(self._store, self._made)
                 raise
 
     def _make_free(self, inherited: bool) -> None:
@@ -226,12 +230,17 @@ class ObjectFiles:
         """Put an object. Those in `GUARDED` are new, or as they were when they were read or written last."""
         self._check_lease()
         content = b"".join(pieces)
+        self._made.add(name)
         if name not in GUARDED:
             put(self._store, name, content)
             return
         known = self._marks.get(name, {})
         condition = {part: known[part] for part in ("e_tag", "version") if known.get(part) is not None}
-        self._marks[name] = put(self._store, name, content, condition or "create")
+        try:
+            self._marks[name] = put(self._store, name, content, condition or "create")
+        except FileExistsError:
+            self._made.discard(name)  # it is somebody else's
+            raise
 
     @contextmanager
     def saved(self, name: str) -> Iterator[Path]:
