@@ -15,6 +15,7 @@ JSON spec and do no computation of their own.
 """
 module UDLBridge
 
+using ADTypes: ADTypes, AbstractADType, AutoForwardDiff, AutoZygote
 using ChainRulesCore: ChainRulesCore, NoTangent, Tangent, ZeroTangent, @non_differentiable, unthunk
 using ConstructionBase: setproperties
 using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
@@ -56,6 +57,7 @@ include("samples.jl")
 include("known.jl")
 include("finite.jl")
 include("derivatives.jl")
+include("adtypes.jl")
 include("rules.jl")
 include("duals.jl")
 include("curvature.jl")

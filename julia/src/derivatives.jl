@@ -12,7 +12,7 @@ outputs(@nospecialize(model), X::AbstractArray) = by_layer(ready(model, X)...)
 sample(X::AbstractArray, i::Integer) = copy(selectdim(X, ndims(X), i:i))
 
 """
-    jacobian(model, X) -> Vector of name => block
+    jacobian(model, X; adtype) -> Vector of name => block
 
 Derivatives of every output of every sample with respect to every parameter: blocks of size
 `(size(parameter)..., O, n)` in Flux's layout, by the names of [`parameters`](@ref).
@@ -24,12 +24,13 @@ julia> UDLBridge.jacobian(Chain(Dense([1.0 2.0], [0.5])), [3.0, 4.0][:, :])
    "0.bias" => [1.0;;;]
 ```
 
-One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output).
+One Zygote pullback per sample, and one call of it per output (with mutable layers: one pullback per output); or what `adtype`
+says, as for [`ntk`](@ref).
 
 # Errors
 `ArgumentError` as for [`UDLBridge.outputs`](@ref), and for a chain whose outputs are not (O, n) or that mixes samples.
 """
-jacobian(model, X::AbstractArray) = blocks(model, X)::result_blocks(model)
+jacobian(model, X::AbstractArray; adtype=nothing) = blocks(model, X, adtype)::result_blocks(model)
 
 @generated function result_blocks(::M) where {M}
     T = numbers(M)
@@ -37,10 +38,12 @@ jacobian(model, X::AbstractArray) = blocks(model, X)::result_blocks(model)
 end
 
 "the [`jacobian`](@ref), behind a function barrier"
-function blocks(@nospecialize(model), @nospecialize(X))
+function blocks(@nospecialize(model), @nospecialize(X), @nospecialize(adtype))
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    return per_sample(chain, X, cotangents(Full(), by_layer(chain, X)))
+    found = per_sample_by(adtype, chain, X, cotangents(Full(), by_layer(chain, X)))
+    # Of one type, whatever the axes of a model's parameters are.
+    return Pair{String,Array{eltype(last(first(found)))}}[name => block for (name, block) in found]
 end
 
 "blocks (size(parameter)..., K, n) for the K cotangents of the batch, of a chain or of one layer in inference mode"

@@ -1,5 +1,5 @@
 """
-    ntk(model, X, X2 = nothing; outputs = :trace, method = :structured, params, threads)
+    ntk(model, X, X2 = nothing; outputs = :trace, method = :structured, params, threads, adtype)
 
 The empirical neural tangent kernel of a Flux chain, or of a single layer, in inference mode,
 `Theta[i, j, a, b] = sum_p (d f_a(x_i) / d theta_p) (d f_b(x_j) / d theta_p)`, reduced over outputs.
@@ -9,6 +9,9 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
   `:diagonal` (n, m, O); `:full` (n, m, O, O).
 - `method`: `:structured` never forms the Jacobian: each layer multiplies Gram matrices of its inputs and errors, or its
   per-sample gradients, whichever costs less; `:plain` multiplies per-sample gradients.
+- `adtype`: what differentiates for the plain method, which is then the default: `AutoZygote()`, as without it, or
+  `AutoForwardDiff()`, of ADTypes; any other that DifferentiationInterface knows where that is loaded. They see the whole model as
+  a function of all its parameters, so it is compiled for each network.
 - `params`: names of the [`parameters`](@ref) that the kernel sums over; all of them by default.
 - `threads`: how many threads BLAS uses for it, here and nowhere else. By default as many as `BLAS.set_num_threads` or the
   environment say, and this package changes nothing: Julia's own start is half of the machine's logical cores, which are its
@@ -42,9 +45,9 @@ julia> ntk(chain, [1.0 0.0; 0.0 1.0]; params=["1.bias"])
 
 Source: Jacot, Gabriel, Hongler (2018); Novak, Sohl-Dickstein, Schoenholz (2022) for the structured form.
 """
-function ntk(model, X::AbstractArray, X2=nothing; outputs=:trace, method=:structured, params=nothing,
-    threads::Union{Nothing,Integer}=nothing)
-    return kernel(model, X, X2, outputs, method, params, threads)::kernel_type(model, outputs)
+function ntk(model, X::AbstractArray, X2=nothing; outputs=:trace, method=nothing, params=nothing,
+    threads::Union{Nothing,Integer}=nothing, adtype=nothing)
+    return kernel(model, X, X2, outputs, method, params, threads, adtype)::kernel_type(model, outputs)
 end
 
 "the type of a kernel, as far as it is known without computing it"
@@ -55,18 +58,19 @@ end
 end
 
 function kernel(@nospecialize(model), @nospecialize(X), @nospecialize(X2), @nospecialize(outputs), @nospecialize(method),
-    @nospecialize(params), threads)
-    threads === nothing || return with_threads(() -> kernel(model, X, X2, outputs, method, params, nothing), threads)
+    @nospecialize(params), threads, @nospecialize(adtype))
+    threads === nothing || return with_threads(() -> kernel(model, X, X2, outputs, method, params, nothing, adtype), threads)
     chain, X = ready(model, X)
     names = something(params, first.(parameters(chain)))
     y = check_outputs(chain, X)
     r = reduction(outputs, size(y, 1))
-    left = factors(chain, X, r, method, names)
+    method = something(method, adtype === nothing ? :structured : :plain)
+    left = factors(chain, X, r, method, names, adtype)
     # What follows is compiled for the type of the numbers and the reduction, and these are known from here on.
     X2 === nothing && return finite(kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X))))
     size(X2)[1:(end - 1)] == size(X)[1:(end - 1)] || throw(ArgumentError("X has samples of size \
         $(size(X)[1:(end - 1)]), X2 of size $(size(X2)[1:(end - 1)]); allowed: the same, with samples last"))
-    right = factors(chain, X2, r, method, names)
+    right = factors(chain, X2, r, method, names, adtype)
     return finite(kernel_array(eltype(y), r, size(y, 1), left, size(X, ndims(X)), right, size(X2, ndims(X2))))
 end
 
@@ -107,25 +111,28 @@ function kernel_array(::Type{T}, r::Reduction, O::Integer, left, n::Integer) whe
 end
 
 """
-    factors(chain, X, reduction, method, params) -> Vector{Summand}
+    factors(chain, X, reduction, method, params, adtype) -> Vector{Summand}
 
 What a kernel needs of the samples `X`: one forward pass and K backward passes for `:structured`, per-sample gradients
-for `:plain`. `params` are the names of the parameters that count.
+for `:plain`. `params` are the names of the parameters that count. `adtype` is for `:plain` alone.
 """
-function factors(@nospecialize(model), X::AbstractArray, r::Reduction, method, params=first.(parameters(model)))
+function factors(@nospecialize(model), X::AbstractArray, r::Reduction, method, params=first.(parameters(model)), adtype=nothing)
     chain, X = ready(model, X)
     check_names(chain, params)
     method in (:structured, :plain) ||
         throw(ArgumentError("method = $(repr(method)); allowed: :structured, :plain"))
     check_outputs(chain, X)
-    return method === :structured ? structured_factors(chain, X, r, params) : plain_factors(chain, X, r, params)
+    method === :plain && return plain_factors(chain, X, r, params, adtype)
+    adtype === nothing || throw(ArgumentError("adtype = $(repr(adtype)) with method = :structured, which knows the derivatives of \
+        each layer; allowed: method = :plain"))
+    return structured_factors(chain, X, r, params)
 end
 
-"per-sample gradients from Zygote, of the parameters in `names`"
-function plain_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names)
+"per-sample gradients, from Zygote or what `adtype` says, of the parameters in `names`"
+function plain_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names, adtype=nothing)
     seeds = cotangents(r, by_layer(chain, X))
     return Summand[
         Summand([name], Factor(nothing, reshape(block, :, length(seeds), size(X, ndims(X))))) for
-        (name, block) in per_sample(chain, X, seeds) if name in names
+        (name, block) in per_sample_by(adtype, chain, X, seeds) if name in names
     ]
 end

@@ -209,6 +209,7 @@
         @test_throws "no nodes" graph("""{"params": [], "buffers": []}""", Dict())
         @test_throws "no array w" graph("""{"params": ["w"], "buffers": []}""", Dict())
         @test_throws "(3, n)" outputs(tied, randn(4, 2))
+        @test_throws "adtype" ntk(tied, X; adtype=UDLBridge.AutoForwardDiff())
         @test_throws "no parameters nothing" ntk(tied, X; params=["nothing"])
         @test_throws "outputs = 4" ntk(tied, X; outputs=4)
     end

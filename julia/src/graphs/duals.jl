@@ -68,7 +68,7 @@ by_kernel(x, d, dims) = bilinear((x, d) -> NNlib.∇conv_filter(x, d, dims), x, 
 
 function ChainRulesCore.rrule(::typeof(convolved), x, w, dims)
     function back(d)
-        d = dense(unthunk(d))
+        d = whole_array(unthunk(d))
         return NoTangent(), by_input(d, w, dims), by_kernel(x, d, dims), NoTangent()
     end
     return convolved(x, w, dims), back
@@ -76,12 +76,12 @@ end
 
 function ChainRulesCore.rrule(::typeof(by_input), x, w, dims)
     function back(d)
-        d = dense(unthunk(d))
+        d = whole_array(unthunk(d))
         return NoTangent(), convolved(d, w, dims), by_kernel(d, x, dims), NoTangent()
     end
     return by_input(x, w, dims), back
 end
 
 "as NNlib's convolutions want it"
-dense(d::Array) = d
-dense(d::AbstractArray) = collect(d)
+whole_array(d::Array) = d
+whole_array(d::AbstractArray) = collect(d)

@@ -59,7 +59,8 @@ function per_sample(g::Graph{T}, X::AbstractArray, seeds, names::Vector{String}=
     return Pair{String,Array{T}}[name => block for (name, block) in zip(names, blocks)]
 end
 
-function jacobian(g::Graph, X::AbstractArray)
+function jacobian(g::Graph, X::AbstractArray; adtype=nothing)
+    own_rules(adtype)
     g, X = ready(g, X)
     return per_sample(g, X, cotangents(Full(), check_outputs(g, X, size(X, ndims(X)))))
 end
@@ -93,7 +94,14 @@ function push(g::Graph{T}, X::AbstractArray, direction::AbstractVector, C::Abstr
     return push_by_sample(g, X, direction, C)
 end
 
-function factors(g::Graph, X::AbstractArray, r::Reduction, method, params=g.names)
+"a graph has rules of its own, of every operation"
+function own_rules(adtype)
+    adtype isa Union{Nothing,AutoZygote} ||
+        throw(ArgumentError("adtype = $(repr(adtype)) with a Graph, whose operations have pullbacks of their own; allowed: AutoZygote()"))
+end
+
+function factors(g::Graph, X::AbstractArray, r::Reduction, method, params=g.names, adtype=nothing)
+    own_rules(adtype)
     g, X = ready(g, X)
     check_names(g, params)
     method in (:structured, :plain) ||
