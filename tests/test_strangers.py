@@ -170,6 +170,57 @@ def test_predict_gives_images_to_a_module_as_it_takes_them(
     assert 0 <= json.loads(figures.read_text())["test_error"] <= 1
 
 
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n"
+        "def make():\n    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))\n\n"
+        "def tokens():\n    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 2))\n"
+    )
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("net.py:make", "--shape", "5"), "a linear layer takes 4 numbers and gets 5"),
+        (("net.py:tokens", "--shape", "4"), "a linear layer takes 20 numbers and gets 16"),
+        (("net.py:make", "--samples", "narrow.npy"), "a linear layer takes 4 numbers and gets 3"),
+        (("net.py:make", "--samples", "narrow.npy", "--cast"), "a linear layer takes 4 numbers and gets 3"),
+        (("net.py:make", "--samples", "int.npy"), "int.npy has dtype int64, the network takes float32"),
+        (("net.py:make", "--samples", "int.npy"), "add --cast, which converts the samples"),
+        (("net.py:make", "--samples", "two.npz"), "name the one that is meant, as two.npz:a"),
+    ],
+)
+def test_samples_that_a_module_does_not_take_are_said_to_be_wrong_as_they_are(
+    words: tuple[str, ...], said: str
+) -> None:
+    np.save("int.npy", np.arange(12).reshape(3, 4))
+    np.save("narrow.npy", np.arange(12).reshape(4, 3))
+    np.savez("two.npz", a=np.ones((3, 4), np.float32), b=np.ones((3, 4), np.float32))
+    done = udlbridge("kernel", "--model", *words, "--out", "k.npy")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Long" not in done.stderr
+
+
+@pytest.mark.usefixtures("small")
+def test_integers_are_converted_for_a_module_and_tokens_are_not() -> None:
+    x = np.arange(12).reshape(3, 4)
+    np.save("int.npy", x)
+    np.savez("one.npz", a=x.astype(np.float32))
+    for name, more in (("int.npy", ["--cast"]), ("one.npz", [])):
+        done = udlbridge("kernel", "--model", "net.py:make", "--samples", name, *more, "--out", "k.npy", "--force")
+        assert done.returncode == 0, done.stderr
+        assert np.load("k.npy").shape == (3, 3)
+    np.save("tokens.npy", np.arange(10).reshape(2, 5) % 9)
+    for more in ([], ["--cast"]):
+        words = ("--model", "net.py:tokens", "--samples", "tokens.npy", *more)
+        done = udlbridge("kernel", *words, "--out", "k.npy", "--force")
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_function_finds_what_lies_beside_its_file(tmp_path: Path) -> None:
     (tmp_path / "beside_it.py").write_text("import torch\n\nclass Net(torch.nn.Linear):\n    pass\n")
     (tmp_path / "mine.py").write_text("from beside_it import Net\n\ndef net():\n    return Net(3, 2)\n")

@@ -62,8 +62,8 @@ def test_a_parquet_file_is_a_table() -> None:
         assert done.returncode == 0, done.stderr
         assert (json.loads(done.stdout)["train"], json.loads(done.stdout)["test"]) == (9, 3)
     for words, said in (
-        (("words.parquet",), "column 4 is no column of numbers"),
-        (("words.parquet:kin",), "has no 'kin'.*kind"),
+        (("words.parquet",), "column 'kind' is no column of numbers"),
+        (("words.parquet:kin",), "has no column 'kin'.*kind"),
     ):
         done = run("kernel", "--samples", *words, "--out", "other.npy")
         assert done.returncode == 2
@@ -98,12 +98,17 @@ def test_a_cross_kernel() -> None:
     ("args", "words"),
     [
         (("--samples", "x.npz"), "name one after a colon, as x.npz:x"),
-        (("--samples", "x.npz:z"), "has no 'z'"),
-        (("--samples", "flowers.csv"), "column 4 is no column of numbers"),
+        (("--samples", "x.npz:z"), "has no array 'z'"),
+        (("--samples", "flowers.csv"), "leave it out, as labels are: --labels flowers.csv:kind"),
         (("--samples", "x.npy", "--dtype", "float32"), "add --dtype float64, which converts the network, or --cast"),
         (("--samples", "x.npy", "--n", "13"), "at most the 12 that it has"),
         ((), "no samples for a network that takes (4,), which MNIST's images are not"),
         (("--samples", "absent.npy"), "does not exist"),
+        (("--samples", "x.npy:foo"), "x.npy holds one array, which has no name: leave out ':foo'"),
+        (("--samples", "flowers.csv", "--labels", "flowers.csv:knd"), "has no column 'knd'. Allowed: a, b, c, d, kind"),
+        (("--samples", "flowers.csv", "--labels", "flowers.csv"), "holds 5 columns"),
+        (("--samples", "flowers.csv", "--labels", "x.npz:y"), "no classes are needed here"),
+        (("--labels", "flowers.csv:kind"), "what is left out of --samples FILE"),
     ],
 )
 def test_what_is_refused(args: tuple[str, ...], words: str) -> None:
@@ -147,6 +152,83 @@ def test_labels_in_a_column_of_the_same_table() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["digits"] == [0, 1, 2]
+
+
+ALIGN = ("align", "--backend", "reference", "--epochs", 1, "--width", 8, "--batch-size", 4, "--quiet", "--cast")
+
+
+def test_alignment_of_their_own_classes_has_their_names() -> None:
+    own = (*ALIGN, "--samples", "flowers.csv", "--labels", "flowers.csv:kind")
+    done = udlbridge(*own, "--digits", "virginica,setosa", "--json", "a.json", "--plot", "p", "--report", "a.html")
+    assert done.returncode == 0, done.stderr
+    assert "setosa against virginica: 6 samples to learn, 2 to test" in done.stdout
+    assert "MNIST" not in done.stdout + Path("a.html").read_text()
+    assert json.loads(Path("a.json").read_text())["names"] == ["setosa", "virginica"]
+    for words, said in (
+        (("--digits", "8,9"), "--digits 8,9: flowers.csv:kind has no class '8'. Allowed: at least two of setosa"),
+        (("--digits", "setosa,virginca"), "perhaps 'virginica'"),
+        (("--digits", "setosa"), "at least two of"),
+        (("--write", "page.md"), "leave --samples out"),
+    ):
+        done = udlbridge(*own, *words)
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
+def test_the_digits_of_numbers_are_chosen_too() -> None:
+    np.save("y.npy", np.array([7.0, 8, 9] * 4))
+    done = udlbridge(*ALIGN, "--samples", "x.npy", "--labels", "y.npy", "--digits", "7,9")
+    assert done.returncode == 0, done.stderr
+    assert "7 against 9: 6 samples" in done.stdout
+    np.save("y.npy", np.repeat([7, 8, 9], 4))
+    done = udlbridge(*ALIGN, "--samples", "x.npy", "--labels", "y.npy")
+    assert done.returncode == 2
+    assert "among the last quarter of the samples are 9" in done.stderr
+    assert "shuffle the samples" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--labels", "y.npy"), "--labels wants --samples"),
+        (("--samples", "x.npy"), "--samples wants --labels"),
+        (("--samples", "x.npy", "--labels", "y.npy", "--labels2", "y.npy"), "--labels2 wants --samples2"),
+        (("--samples2", "x.npy", "--labels2", "y.npy"), "--samples2 wants --samples"),
+        (("--samples", "x.npy", "--labels", "nan.npy"), "nan.npy: label 1 is nan"),
+        (("--samples", "x.npy", "--labels", "objects.npy"), "numpy.save(path, y.astype(str))"),
+        (("--samples", "x.npy", "--labels", "objects.npz:y"), "numpy.save(path, y.astype(str))"),
+        (("--samples", "flowers.csv", "--labels", "flowers.csv:knd"), "choose one of them, perhaps 'kind'"),
+        (("--samples", "flowers.csv", "--labels", "flowers.csv"), "name one after a colon, as flowers.csv:kind"),
+        (("--samples", "x.npy", "--labels", "y.npy:y"), "y.npy holds one array"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_labels_that_are_refused(words: tuple[str, ...], said: str) -> None:
+    np.save("y.npy", np.arange(12) % 3)
+    np.save("nan.npy", np.array([0, np.nan, 1.0] * 4))
+    np.save("objects.npy", WORDS.astype(object))
+    np.savez("objects.npz", y=WORDS.astype(object))
+    done = run("predict", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("command", ["kernel", "spectrum", "check"])
+def test_a_column_with_labels_is_left_out(command: str) -> None:
+    out = ("--out", "k.npy") if command == "kernel" else ()
+    words = ("--model", "m.safetensors", "--backend", "torch,reference" if command == "check" else "reference")
+    done = udlbridge(command, "--samples", "flowers.csv", "--labels", "flowers.csv:kind", *words, *out)
+    assert done.returncode == 0, done.stderr
+
+
+def test_labels_are_left_out_of_what_is_appended_and_of_a_cross_kernel() -> None:
+    own = ("--samples", "flowers.csv", "--labels", "flowers.csv:kind")
+    assert run("kernel", *own, "--samples2", "flowers.csv", "--out", "k.npy").returncode == 0
+    assert run("kernel", *own, "--out", "k.zarr").returncode == 0
+    done = udlbridge("store", "append", "k.zarr", *own)
+    assert done.returncode == 0, done.stderr
+    assert ub.KernelStore("k.zarr").shape == (24, 24)
+    assert run("kernel", "--samples", "x.npz", "--labels", "x.npz:y", "--out", "left.npy").returncode == 0
 
 
 def test_check_and_spectrum_of_a_file() -> None:

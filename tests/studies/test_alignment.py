@@ -258,7 +258,7 @@ def test_the_command_prints_writes_and_draws(backend: str, tmp_path: Path) -> No
     words = ["align", "--n", "120", "--width", "20", "--epochs", "2", "--batch-size", "30", "--backend", backend]
     done = CliRunner().invoke(group, [*words, "--json", str(target), "--plot", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "MNIST 8 against 9: 90 images to learn, 30 to test; 784-20-2 ReLU" in done.output
+    assert "MNIST 8 against 9: 90 samples to learn, 30 to test; 784-20-2 ReLU" in done.output
     found = json.loads(target.read_text())
     assert [(run["backend"], run["model"]) for run in found["runs"]] == [(backend, "regular"), (backend, "slow")]
     for run in found["runs"]:
@@ -365,7 +365,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(path), "--n", "120", "--backends", "torch"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "MNIST 8 against 9: 90 images to learn, 30 to test" in done.stdout
+    assert "MNIST 8 against 9: 90 samples to learn, 30 to test" in done.stdout
     assert "layer 0: alignment with the labels 0." in done.stdout
     assert (tmp_path / "alignment.png").stat().st_size > 20_000
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from udlbridge.cli.common import backends_option, data_option, device_option, engines, quiet_option
+from udlbridge.cli.labels import check_together, chosen_classes, classes_of, labels_option, read_labels
 from udlbridge.cli.pages import report_option
-from udlbridge.cli.sample_files import Named, NamedArray, read_array, read_labels
-from udlbridge.cli.samples import cast_option, fitted, halves, labels_option
+from udlbridge.cli.sample_files import Named, NamedArray, read_array
+from udlbridge.cli.samples import cast_option, fitted, halves
 from udlbridge.cli.targets import (
     UserPath,
     check_plots,
@@ -38,18 +39,48 @@ PICTURE = "alignment.png"
     short_help="Run the kernel alignment study.",
     epilog="Example: udlbridge align --digits 8,9 --epochs 6 --plot pictures",
 )
-@click.option("--digits", metavar="DIGITS", default="8,9", show_default=True, help="Digits to tell apart, with commas.")
-@click.option("--width", type=click.IntRange(min=1), default=2000, show_default=True, help="Width of the hidden layer.")
-@click.option("--epochs", type=click.IntRange(min=0), default=6, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option(
-    "--batches", type=click.IntRange(min=1), help="Stop after so many batches; 1 is where the notebook stops."
+    "--digits",
+    metavar="CLASSES",
+    help="What to tell apart, with commas: digits, or with --samples classes by their numbers or words.  "
+    "[default: 8,9; with --samples all]",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="NUMBER",
+    help="Width of the hidden layer.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    metavar="NUMBER",
+    help="How often all samples are learned from.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="NUMBER",
+    help="Samples of a step.",
+)
+@click.option(
+    "--batches",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Stop after so many batches; 1 is where the notebook stops.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
+    metavar="NUMBER",
     help="Of the initial weights and of the batches.",
 )
 @click.option(
@@ -61,7 +92,13 @@ PICTURE = "alignment.png"
 )
 @backends_option
 @device_option
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Of the network and the samples.",
+)
 @click.option(
     "--write",
     "page",
@@ -91,7 +128,7 @@ PICTURE = "alignment.png"
 @plot_option
 @force_option
 def command(
-    digits: str,
+    digits: str | None,
     width: int,
     epochs: int,
     batch_size: int,
@@ -121,17 +158,20 @@ def command(
     from udlbridge.studies.alignment import study_alignment
 
     check_plots(plots, [PICTURE])
-    model = None
-    if x_file is None:
-        learn, test = _images(_parsed(digits), n, folder, dtype)
-    elif y_file is None:
-        raise click.UsageError("--samples wants --labels")
+    check_together(x_file, y_file)
+    model, classes = None, None
+    if x_file is None or y_file is None:
+        learn, test = _images(_parsed("8,9" if digits is None else digits), n, folder, dtype)
     else:
-        learn, test, model = _own(x_file, y_file, n, dtype, cast, width, seed, init)
+        if page is not None:
+            raise click.UsageError("--write puts what the notebook prints of MNIST beside it: leave --samples out")
+        learn, test, classes = _own(x_file, y_file, digits, n, dtype, cast)
+        model = _network(learn[0].shape[1], width, len(classes), seed, init, dtype)
     names, skipped = engines(backend)
     settings: dict[str, Any] = {
         "width": width, "batch_size": batch_size, "seed": seed, "init": init, "model": model,
         "progress": False if quiet else None, "device": device,
+        "classes": classes, "source": "MNIST" if classes is None else "",
     }  # fmt: skip
     study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
     report(str(study), json_file)
@@ -159,21 +199,42 @@ def command(
 
 
 def _own(
-    x_file: Named, y_file: Named, n: int | None, dtype: DtypeWord, cast: bool, width: int, seed: int, init: str
-) -> tuple[Labelled, Labelled, Model]:
-    """Samples of a file to learn from and to test on, as rows, and the network of the study for them."""
+    x_file: Named, y_file: Named, chosen: str | None, n: int | None, dtype: DtypeWord, cast: bool
+) -> tuple[Labelled, Labelled, list[str]]:
+    """Samples of a file to learn from and to test on, as rows, and what their classes are called."""
     import numpy as np
 
+    from udlbridge.errors import DataError
+
+    labels = read_labels(y_file)
+    found = read_array(x_file, without=y_file)
+    found = fitted(found.reshape(len(found), -1), np.dtype(dtype), x_file, cast=cast)
+    classes, names = classes_of(labels, y_file, len(found))
+    kept = np.arange(len(found))
+    if chosen is not None:
+        kept = np.flatnonzero(np.isin(classes, chosen_classes(chosen, names, y_file)))
+    kept = kept[:n]
+    numbers, y = np.unique(classes[kept], return_inverse=True)
+    names = [names[number] for number in numbers]
+    x, y, x_test, y_test, _ = halves((found[kept], y, names), None, None, None)
+    for part, present in (("first three quarters", y), ("last quarter", y_test)):
+        if len(np.unique(present)) < 2 or not np.isin(y_test, present).all():
+            raise DataError(
+                f"{y_file}: among the {part} of the samples are {', '.join(names[i] for i in np.unique(present))}",
+                allowed="all classes to learn from, at least two of them to test on",
+                remedy="shuffle the samples and their labels: the last quarter is held out",
+            )
+    return (x, y), (x_test, y_test), names
+
+
+def _network(inputs: int, width: int, classes: int, seed: int, init: str, dtype: DtypeWord) -> Model:
+    """The network of the study, for samples of other sizes than MNIST's."""
     from udlbridge.networks.init import torch_default
     from udlbridge.networks.layers import Dense
     from udlbridge.networks.model import Model
 
-    found = read_array(x_file, without=y_file)
-    found = fitted(found.reshape(len(found), -1), np.dtype(dtype), x_file, cast=cast)[:n]
-    classes, names = read_labels(y_file, len(found))
-    model = Model([Dense(found.shape[1], width, "relu"), Dense(width, len(names))], seed=seed, dtype=dtype)
-    x, y, x_test, y_test, _ = halves((found, classes, names), None, None, None)
-    return (x, y), (x_test, y_test), torch_default(model, seed) if init == "torch" else model
+    model = Model([Dense(inputs, width, "relu"), Dense(width, classes)], seed=seed, dtype=dtype)
+    return torch_default(model, seed) if init == "torch" else model
 
 
 def _parsed(digits: str) -> list[int]:

@@ -193,7 +193,10 @@ def command(
         x = checked_samples(model, sample_options.of(model))
         options = {**shared, "progress": progress}
         if columns is not None:
-            options["x2"] = checked_samples(model, read(columns, model, cast=sample_options.cast), "x2")
+            labels = sample_options.labels
+            without = None if labels is None else replace(labels, path=columns.path)  # a column of the same name
+            other = read(columns, model, cast=sample_options.cast, without=without)
+            options["x2"] = checked_samples(model, other, "x2")
         check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)
         figures = write_array(model, x, target, options)
         report(

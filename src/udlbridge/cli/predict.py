@@ -17,10 +17,11 @@ from udlbridge.cli.common import (
     resumable,
 )
 from udlbridge.cli.executors import check_executor_of_store, executor_options, opened
+from udlbridge.cli.labels import check_together, labels_option
 from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
-from udlbridge.cli.samples import as_images, cast_option, halves, labelled, labels_option
+from udlbridge.cli.samples import as_images, cast_option, halves, labelled
 from udlbridge.cli.targets import StorePath, UserPath, force_option, json_option, old_or_new_file, report, write_json
 
 if TYPE_CHECKING:
@@ -148,9 +149,13 @@ def command(
     from udlbridge.store.computing import compute_kernel
     from udlbridge.store.kernel_store import KernelStore
 
+    check_together(x_file, y_file)
+    check_together(x2_file, y2_file, "2")
+    if x_file is None and x2_file is not None:
+        raise click.UsageError("--samples2 wants --samples and --labels: classes are learned from them")
     check_executor_of_store(executor_name, dask, target is not None, "name one with --store")
     model = load_model(model_name, dtype, output, seed)
-    if x_file is None:
+    if x_file is None or y_file is None:
         n, m = n or USUAL, m or USUAL
         x, labels = data.mnist("train", n=n, folder=folder, dtype=model.dtype.name)
         x = as_images(model, x)
@@ -158,8 +163,6 @@ def command(
         x_test = x_test.reshape(-1, *x.shape[1:])
         classes = 10
     else:
-        if y_file is None or (x2_file is None) != (y2_file is None):
-            raise click.UsageError("--samples wants --labels, and --samples2 wants --labels2")
         x, labels, x_test, test_labels, classes = halves(
             labelled(x_file, y_file, model, cast=cast),
             None if x2_file is None or y2_file is None else labelled(x2_file, y2_file, model, cast=cast),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -42,18 +43,21 @@ class NamedArray(UserPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The file, which is there, and the key."""
         path, colon, key = str(value).rpartition(":")
+        if colon and path.lower().endswith(".npy") and not os.path.lexists(value):
+            self.fail(f"{path} holds one array, which has no name: leave out {colon + key!r}", param, ctx)
         if colon and path.lower().endswith(ENDINGS[1:]) and key:
             return Named(super().convert(path, param, ctx), key)
         return Named(super().convert(value, param, ctx))
 
 
-def read_array(named: Named, *, several: bool = False, without: Named | None = None) -> Any:
+def read_array(named: Named, *, several: bool = False, without: Named | None = None, labels: bool = False) -> Any:
     """The array that is named; for `several` inputs those of a .npz or .safetensors file by name.
 
     Args:
         named: the file, and a key where it holds several arrays or is a table.
         several: whether a mapping of arrays will do.
-        without: labels, whose column is left out where they are in the same table.
+        without: labels, whose column or array is left out where they are in the same file.
+        labels: whether it is these that are read: a single column of a table.
 
     Raises:
         DataError: it is not of one of the formats, holds several arrays, has no such key, or cannot be read.
@@ -61,23 +65,22 @@ def read_array(named: Named, *, several: bool = False, without: Named | None = N
     from udlbridge.errors import DataError
 
     kind = named.path.suffix.lower()
+    left = without.key if without is not None and without.path.resolve() == named.path.resolve() else None
     if kind == ".npy":
         return load_array(named.path, "samples as numpy.save writes them")
     if kind in (".npz", ".safetensors"):
         found = _archive(named.path, kind)
-        if named.key is None and several:
-            return found
-        return _entry(named, found)
+        if named.key is None:
+            found = {name: value for name, value in found.items() if name != left}
+        return found if named.key is None and several and len(found) > 1 else _entry(named, found)
     if kind not in ENDINGS:
         raise DataError(
             f"{named.path} ends in {kind or 'nothing'!r}", allowed=", ".join(ENDINGS), remedy="name the format so"
         )
     table = _csv(named.path) if kind == ".csv" else _parquet(named.path)
-    if named.key is not None:
-        return _entry(named, table)
-    same = without is not None and without.path.resolve() == named.path.resolve()
-    left = [column for name, column in table.items() if not (same and without is not None and name == without.key)]
-    return _numbers(named.path, left)
+    if named.key is not None or labels:
+        return _entry(named, table, "column")
+    return _numbers(named.path, {name: column for name, column in table.items() if name != left})
 
 
 def _archive(path: Path, kind: str) -> Mapping[str, np.ndarray]:
@@ -89,8 +92,8 @@ def _archive(path: Path, kind: str) -> Mapping[str, np.ndarray]:
     return read_safetensors(path, "data", DataError)[1]
 
 
-def _entry(named: Named, found: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array of that key, or the only one."""
+def _entry(named: Named, found: Mapping[str, np.ndarray], kind: str = "array") -> np.ndarray:
+    """The array or column of that key, or the only one."""
     from udlbridge.errors import DataError
     from udlbridge.texts import nearest
 
@@ -100,10 +103,14 @@ def _entry(named: Named, found: Mapping[str, np.ndarray]) -> np.ndarray:
         return next(iter(found.values()))
     names = ", ".join(found)
     if named.key is None:
-        remedy = f"name one after a colon, as {named.path}:{next(iter(found), 'name')}"
-        raise DataError(f"{named.path} holds {len(found)} arrays", allowed=names, remedy=remedy)
+        keys = list(found) or ["name"]
+        shown = keys[-1 if kind == "column" else 0]  # tables often have labels at their end
+        remedy = f"name one after a colon, as {named.path}:{shown}"
+        raise DataError(f"{named.path} holds {len(found)} {kind}s", allowed=names, remedy=remedy)
     raise DataError(
-        f"{named.path} has no {named.key!r}", allowed=names, remedy=f"choose one of them{nearest(named.key, found)}"
+        f"{named.path} has no {kind} {named.key!r}",
+        allowed=names,
+        remedy=f"choose one of them{nearest(named.key, found)}",
     )
 
 
@@ -175,20 +182,32 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     return {str(name): table[name].to_numpy() for name in table.columns}
 
 
-def _numbers(path: Path, columns: list[np.ndarray]) -> np.ndarray:
+def _numbers(path: Path, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Columns side by side (n, d), of numbers alone."""
     import numpy as np
 
     from udlbridge.errors import DataError
 
-    words = [index for index, column in enumerate(columns) if column.dtype.kind not in "iufb"]
+    words = [name for name, column in columns.items() if column.dtype.kind not in "iufb"]
     if words or not columns:
         raise DataError(
-            f"{path}: column {words[0]} is no column of numbers" if words else f"{path} has no other column",
+            f"{path}: column {words[0]!r} is no column of numbers" if words else f"{path} has no other column",
             allowed="numbers in every column of samples",
-            remedy="leave it out; a column with labels is named by --labels FILE:COLUMN",
+            remedy=f"leave it out, as labels are: --labels {path}:{words[0]}" if words else "name a table with numbers",
         )
-    return np.stack(columns, axis=1)
+    return np.stack(list(columns.values()), axis=1)
+
+
+def _check_objects(path: Path, error: Exception) -> None:
+    """Raise `DataError` where the error is NumPy's of a whole file of Python objects, as words often are."""
+    from udlbridge.errors import DataError
+
+    if re.search("Python objects|Object arrays", str(error)):
+        raise DataError(
+            f"{path} holds Python objects, which could execute code",
+            allowed="numbers, or words as text of NumPy's",
+            remedy="save them as such, words by numpy.save(path, y.astype(str))",
+        ) from error
 
 
 def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
@@ -210,6 +229,7 @@ def load_array(path: Path, allowed: str, *, mapped: bool = False) -> np.ndarray:
         if isinstance(found, np.ndarray) and not mapped:
             found = np.array(found)
     except Exception as error:  # NumPy reads the header as Python's text: a damaged one raises whatever that does
+        _check_objects(path, error)
         raise DataError(
             f"{path} is not a .npy file ({error})", allowed=allowed, remedy="write it again: it may be truncated"
         ) from error
@@ -236,33 +256,10 @@ def load_arrays(path: Path, allowed: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except Exception as error:  # as of a .npy file
+        _check_objects(path, error)
         raise DataError(
             f"{path} is not a .npz file ({error})", allowed=allowed, remedy="write it again, with numpy.savez"
         ) from error
-
-
-def read_labels(named: Named, n: int) -> tuple[np.ndarray, list[str]]:
-    """The class of each of the first `n` samples as a number from 0 on (n,), and what the classes are called.
-
-    Raises:
-        DataError: as `read_array`.
-        ShapeError: not one label for each sample, or a single class.
-    """
-    import numpy as np
-
-    from udlbridge.errors import ShapeError
-
-    found = np.squeeze(read_array(named))
-    if found.ndim != 1 or len(found) < n:
-        raise ShapeError(
-            f"{named} has labels of shape {found.shape} for {n} samples",
-            allowed="one for each sample, (n,)",
-            remedy="name the array or the column after a colon, as --labels FILE:KEY",
-        )
-    names, classes = np.unique(found[:n], return_inverse=True)
-    if len(names) < 2:
-        raise ShapeError(f"{named} has a single class, {names[0]}", allowed="at least two", remedy="take other samples")
-    return classes, [str(name) for name in names]
 
 
 def parsed_shape(text: str) -> tuple[int, ...]:

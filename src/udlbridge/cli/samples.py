@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from udlbridge.cli.common import Command, data_option
-from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape, read_array, read_labels
+from udlbridge.cli.labels import LEFT_OUT, check_left_out, classes_of, read_labels
+from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape, read_array
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from udlbridge.networks.foreign import ForeignNetwork
 
 RANDOM = "random"
 """What --samples says for random ones."""
@@ -39,6 +43,7 @@ class Samples:
     cast: bool
     folder: Path | None
     seed: int = 0
+    labels: Named | None = None
 
     @property
     def count(self) -> int:
@@ -49,17 +54,19 @@ class Samples:
         """The shape of one sample as far as it is known without samples."""
         return None if self.shape is None else parsed_shape(self.shape)
 
-    def of(self, model: Any, *, without: Named | None = None) -> Any:
+    def of(self, model: Any) -> Any:
         """Samples that the model can take: of the file, the notebook's points, MNIST images, or random ones.
 
         Raises:
+            UsageError: labels that are not of the file.
             OptionError: none are named, and it does not take MNIST's images.
             ShapeError: `shape` is not a list of sizes, or does not fit the layers; or the layers do not say one.
             DataError: the file has no arrays; or MNIST images are wanted, and no source has them.
             DTypeError: samples of a file have another dtype than the network, and --cast was not given.
         """
+        check_left_out(self.source, self.labels)
         if isinstance(self.source, Named):
-            return self._first(self.source, read(self.source, model, cast=self.cast, without=without))
+            return self._first(self.source, read(self.source, model, cast=self.cast, without=self.labels))
         return self._drawn(model)
 
     def check_count(self, model: Any) -> None:
@@ -136,12 +143,59 @@ def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) 
     """
     from udlbridge.networks.foreign import ForeignNetwork
 
-    found = read_array(named, several=isinstance(model, ForeignNetwork), without=without)
-    if isinstance(found, dict) or found.dtype == model.dtype:
+    foreign = isinstance(model, ForeignNetwork)
+    found = read_array(named, several=foreign, without=without)
+    if isinstance(found, dict):
+        if cast:
+            floats = {name: value.astype(model.dtype) for name, value in found.items() if value.dtype.kind == "f"}
+            found = {**found, **floats}
+        return _inputs(found, model, named)
+    if found.dtype == model.dtype or model.takes_tokens:
         return found
-    if model.takes_tokens or (isinstance(model, ForeignNetwork) and found.dtype.kind != "f"):
-        return found
+    if isinstance(model, ForeignNetwork) and found.dtype.kind in "iub":
+        return _integers(found, model, named, cast=cast)
     return fitted(found, model.dtype, named, cast=cast)
+
+
+def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named) -> dict[str, np.ndarray]:
+    """The arrays of a file, where they have the names of what the module takes."""
+    from udlbridge.errors import DataError, InputError
+
+    try:
+        model.checked_batch(found, "x")
+    except InputError as error:
+        if not re.search(r"unexpected keyword argument|required positional argument", error.given):
+            raise
+        names = ", ".join(found)
+        raise DataError(
+            f"{named} holds {names}, and {error.given}",
+            allowed="arrays that are called as the arguments of forward, or one array",
+            remedy=f"name the one that is meant, as {named}:{next(iter(found))}",
+        ) from error
+    return found
+
+
+def _integers(found: np.ndarray, model: ForeignNetwork, named: Named, *, cast: bool) -> np.ndarray:
+    """Integers as they are where the module takes them, tokens say; else as numbers of its dtype, if `cast`."""
+    from udlbridge.errors import DTypeError, UDLBridgeError
+    from udlbridge.networks.foreign import wants_tokens
+
+    try:
+        model.checked_batch(found, "x")
+        return found
+    except UDLBridgeError as error:
+        numbers = found.astype(model.dtype)
+        try:
+            model.checked_batch(numbers, "x")
+        except UDLBridgeError as other:
+            raise (error if wants_tokens(other) else other) from None
+        if cast:
+            return numbers
+        raise DTypeError(
+            f"{named} has dtype {found.dtype}, the network takes {model.dtype}",
+            allowed="one dtype for both: it is never changed silently",
+            remedy="add --cast, which converts the samples",
+        ) from error
 
 
 def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool) -> np.ndarray:
@@ -166,9 +220,6 @@ def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool)
     )
 
 
-labels_option = click.option(
-    "--labels", "y_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes, numbers or words."
-)
 cast_option = click.option("--cast", is_flag=True, help="Convert the samples of a file to the dtype of the network.")
 
 
@@ -184,10 +235,18 @@ def sample_options(usual: int, of_file: int | None = None) -> Callable[[Command]
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def packed(
-            *, n: int | None, samples: Any, shape: str | None, cast: bool, folder: Path | None, **others: Any
+            *,
+            n: int | None,
+            samples: Any,
+            shape: str | None,
+            cast: bool,
+            folder: Path | None,
+            labels: Named | None,
+            **others: Any,
         ) -> Any:
             seed = others.get("seed") or 0
-            return command(sample_options=Samples(n, usual, of_file, samples, shape, cast, folder, seed), **others)
+            given = Samples(n, usual, of_file, samples, shape, cast, folder, seed, labels)
+            return command(sample_options=given, **others)
 
         options = (
             click.option(
@@ -203,6 +262,7 @@ def sample_options(usual: int, of_file: int | None = None) -> Callable[[Command]
                 help="Samples: .npy, .npz, .csv, .parquet or .safetensors, with the name of an array after a colon; "
                 "or the word random.  [default: MNIST, where the network takes it]",
             ),
+            click.option("--labels", type=NamedArray(), metavar="FILE:KEY", help=LEFT_OUT),
             click.option("--shape", metavar="SIZES", help="Random samples of this shape, as 3,32,32."),
             cast_option,
             data_option,
@@ -219,10 +279,11 @@ Labelled = tuple[Any, "np.ndarray", list[str]]
 
 
 def labelled(samples: Named, labels: Named, model: Any, *, cast: bool) -> Labelled:
-    """Samples of a file and their classes. Raises as `read` and `read_labels`."""
+    """Samples of a file and their classes. Raises as `read`, `read_labels` and `classes_of`."""
+    found = read_labels(labels)  # before the samples, which a wrong name of a column would be in the way of
     x = read(samples, model, cast=cast, without=labels)
     length = len(next(iter(x.values()))) if isinstance(x, dict) else len(x)
-    return x, *read_labels(labels, length)
+    return x, *classes_of(found, labels, length)
 
 
 def halves(learn: Labelled, test: Labelled | None, n: int | None, m: int | None) -> tuple[Any, ...]:

@@ -11,8 +11,9 @@ import click
 
 from udlbridge.cli.common import Command, backend_option, quiet_option, resumable
 from udlbridge.cli.executors import check_executor, executor_options, opened
+from udlbridge.cli.labels import LEFT_OUT, check_left_out
 from udlbridge.cli.networks import load_model, named_network, output_option
-from udlbridge.cli.sample_files import Named, NamedArray, read_array
+from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import cast_option, read
 from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
 
@@ -151,6 +152,7 @@ def _verified(
 @path_argument
 @click.argument("samples", type=NamedArray(), metavar="FILE[:KEY]", required=False)
 @click.option("--samples", "named", type=NamedArray(), metavar="FILE[:KEY]", help="The same as the argument FILE.")
+@click.option("--labels", type=NamedArray(), metavar="FILE:KEY", help=LEFT_OUT)
 @cast_option
 @network_options
 @engine_options
@@ -161,6 +163,7 @@ def append(
     path: Path | Url,
     samples: Named | None,
     named: Named | None,
+    labels: Named | None,
     cast: bool,
     model_name: str | None,
     output: str | None,
@@ -172,8 +175,9 @@ def append(
     source = samples or named
     if source is None or (samples is not None and named is not None):
         raise click.UsageError("name one file with samples")
+    check_left_out(source, labels)
     with _working(path, model_name, output, engine) as (store, options):
-        x = read_array(source, several=True) if "module" in store.manifest else read(source, store.model(), cast=cast)
+        x = read(source, store.model(), cast=cast, without=labels)
         with resumable(f"finish it with `udlbridge store repair {path}`"):
             store.append(x, **options, progress=False if quiet else None)
     report(f"{path} is now {store.shape}", json_file)

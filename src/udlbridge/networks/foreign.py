@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +11,14 @@ import numpy as np
 
 from udlbridge.errors import ConversionError
 from udlbridge.words import DtypeWord
+
+
+def wants_tokens(error: Exception) -> bool:
+    """Whether a network that was given numbers says by its error that it looks integers up in a table.
+
+    Torch has no error of its own for this, so its words are read.
+    """
+    return re.search(r"\bLong\b|LongTensor|index tensor|integer", str(error)) is not None
 
 
 class ForeignNetwork(ABC):

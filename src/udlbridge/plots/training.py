@@ -102,5 +102,4 @@ def _draw_study(figure: Figure, study: AlignmentStudy) -> None:
     axes[1, 2].set_title(f"loss ({first}); dots: mean of the epoch")
     # One legend for all panels, outside of them: with three engines it would cover the lines of one.
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    digits = " against ".join(map(str, study.digits))
-    figure.suptitle(f"MNIST {digits}, {study.architecture}: regular and slow features")
+    figure.suptitle(f"{study.subject}, {study.architecture}: regular and slow features")

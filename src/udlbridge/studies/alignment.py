@@ -59,6 +59,8 @@ def study_alignment(
     progress: bool | None = None,
     threads: int | None = None,
     device: Any = None,
+    classes: Sequence[str] | None = None,
+    source: str = "",
 ) -> AlignmentStudy:
     """Train the regular and the slow model on every engine, and measure both after every epoch.
 
@@ -75,6 +77,8 @@ def study_alignment(
             slow model is slow in layer 0. None takes `models.hidden_relu(width)` with weights as `init` says.
         progress, threads: as for `udlbridge.train`.
         device: where the engines compute that know such devices, as "cuda" in torch; the others stay on the CPU.
+        classes: what these are called in titles, smallest number first; None takes the numbers.
+        source: what the data are called in titles, as "MNIST".
 
     Returns:
         The runs, with tables for people and for JSON.
@@ -83,7 +87,7 @@ def study_alignment(
         InputError: no images, training or test images of one digit alone, or test images of a digit not learned.
         ShapeError: digits that are not one whole number for each image.
         OptionError: no engine was named, an impossible number, a device that no engine named knows or that is not
-            here, or a model with another readout, a single layer or a Softmax at its end.
+            here, or a model with another readout, a single layer or a Softmax at its end; not a name for each class.
         As `udlbridge.train`.
 
     Source: Cortes, Mohri, Rostamizadeh (2012), for the alignment.
@@ -107,6 +111,10 @@ def study_alignment(
     if len(unknown):
         raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
     y_test = np.searchsorted(digits, y_test)
+    if classes is not None and len(classes) != len(digits):
+        raise OptionError(
+            f"{len(classes)} names for {len(digits)} classes", allowed="one for each", remedy=f"name {digits.tolist()}"
+        )
     start = _start(width, len(digits), seed, init, x.dtype) if model is None else model
     shapes = _shapes(start, x, x_test, len(digits))
     indices = np.arange(len(x))
@@ -146,7 +154,14 @@ def study_alignment(
     if batches is not None:
         runs = {key: _over_all(run, start, x, y) for key, run in runs.items()}
     return AlignmentStudy(
-        tuple(map(int, digits)), len(x), len(x_test), _architecture(start, shapes), math.prod(shapes[-2]), runs
+        tuple(map(int, digits)),
+        len(x),
+        len(x_test),
+        _architecture(start, shapes),
+        math.prod(shapes[-2]),
+        runs,
+        tuple(map(str, classes or ())),
+        source,
     )
 
 

@@ -45,7 +45,7 @@ class AlignmentStudy(Displayed):
     """The runs of the study by (engine, model), and what they show.
 
     `architecture`: the network in words, as "784-2000-2 ReLU"; `width`: d, the number of features of an image, those
-    that the readout sees.
+    that the readout sees; `names`: what the classes are called, in the order of `digits`; `source`: of what data.
 
     Examples:
         >>> data = np.eye(784, dtype="float32")[:8], np.tile([8, 9], 4)
@@ -60,6 +60,13 @@ class AlignmentStudy(Displayed):
     architecture: str
     width: int
     runs: Mapping[tuple[str, str], TrainingRun]
+    names: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What is told apart, in words: "MNIST 8 against 9", "setosa against virginica"."""
+        return f"{self.source} {' against '.join(self.names or map(str, self.digits))}".strip()
 
     def table(self, backend: str, variant: str) -> list[dict[str, float | int | None]]:
         """One row for each epoch, 0 being the start."""
@@ -88,6 +95,7 @@ class AlignmentStudy(Displayed):
         """JSON-ready."""
         found = {
             "digits": list(self.digits),
+            "names": list(self.names or map(str, self.digits)),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "architecture": self.architecture,
@@ -110,10 +118,9 @@ class AlignmentStudy(Displayed):
 
     def __str__(self) -> str:
         """A table for each model and engine, and the drift between engines."""
-        words = " against ".join(map(str, self.digits))
         lines = [
-            f"MNIST {words}: {self.n_train:,} images to learn, {self.n_test:,} to test; "
-            f"{self.architecture}; alignments with the label kernel on the test images"
+            f"{self.subject}: {self.n_train:,} samples to learn, {self.n_test:,} to test; "
+            f"{self.architecture}; alignments with the label kernel on the test samples"
         ]
         head = f"{'epoch':>5} {'train error':>12} {'test error':>12} {'features':>10} {'NTK':>10} {'NTK change':>11}"
         for (backend, variant), run in self.runs.items():

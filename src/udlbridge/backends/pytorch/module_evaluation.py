@@ -21,6 +21,7 @@ from udlbridge.backends.pytorch.module_trials import Trial, check_evaluation, ch
 from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.errors import ConversionError, InputError
+from udlbridge.networks.foreign import wants_tokens
 
 
 class ModuleEvaluation:
@@ -148,8 +149,11 @@ class ModuleEvaluation:
         numbers = generator.standard_normal((n, *shape)).astype(self.dtype)
         try:
             return self.checked_batch(numbers, "x")
-        except InputError:
-            zeros = self.checked_batch(np.zeros((n, *shape), dtype=np.int64), "x")
+        except InputError as error:
+            try:
+                zeros = self.checked_batch(np.zeros((n, *shape), dtype=np.int64), "x")
+            except InputError as other:  # of two errors, the one of what it takes
+                raise (other if wants_tokens(error) else error) from None
         if "" not in self._tables:
             return zeros
         self._examples = None  # samples that are all equal say little
