@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import udlbridge as ub
-from udlbridge import options
+from udlbridge import options, texts
 from udlbridge.errors import OptionError
 
 MODEL = ub.Model([ub.Dense(3, 2)])
@@ -48,6 +48,54 @@ def test_truth_values_become_bools_and_are_no_numbers(value: object) -> None:
 @pytest.mark.parametrize("value", [None, "3", [3], np.array([3]), 3j, np.datetime64(3, "s"), ...], ids=repr)
 def test_what_is_no_number(value: object) -> None:
     assert options.whole(value) is options.real(value) is options.flag(value) is None
+
+
+class Broken(str):
+    """Somebody's own words, whose text fails."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3, "3"), (np.float64(0.5), "0.5"), ("a" * 200, "a str"), (np.zeros(200), "an ndarray"), (Broken(), "a Broken"),
+     (list(range(200)), "a list")],
+)  # fmt: skip
+def test_what_was_given_in_a_few_words(value: object, text: str) -> None:
+    assert options.brief(value) == text
+
+
+def test_an_option_whose_text_fails_is_refused_as_others_are() -> None:
+    x = np.zeros((1, 3), np.float32)
+    for call in (
+        lambda: ub.models.lenet5(dtype=Broken()),  # type: ignore[arg-type]
+        lambda: ub.practicals.run(Broken()),  # type: ignore[arg-type]
+        lambda: ub.Dense(Broken(), 2),  # type: ignore[arg-type]
+        lambda: ub.Dense(2, 2, Broken()),  # type: ignore[arg-type]
+        lambda: ub.spectrum(Broken()),
+        *(lambda word=word: ub.ntk(MODEL, x, **{word: Broken()}) for word in
+          ("method", "outputs", "backend", "params", "device")),
+        *(lambda word=word: ub.train(MODEL, x, [0], **{word: Broken()}) for word in
+          ("loss", "optimizer")),
+    ):  # fmt: skip
+        with pytest.raises(ub.UDLBridgeError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    {
+        "int": "an int", "ndarray": "an ndarray", "Model": "a Model", "Estimate": "an Estimate", "uint8": "a uint8",
+        "UserDict": "a UserDict", "udlbridge.Graph": "a udlbridge.Graph", "Unit": "a Unit", "Unpicklable":
+        "an Unpicklable", "LSTM": "an LSTM", "MLP": "an MLP", "NTKOperator": "an NTKOperator", "GPT2": "a GPT2",
+        "UNet": "a UNet", "_Own": "an _Own", "OneHot": "a OneHot", "": "a ",
+    }.items(),
+)  # fmt: skip
+def test_articles(word: str, said: str) -> None:
+    assert texts.with_article(word) == said
 
 
 def test_zero_dimensional_tensors() -> None:

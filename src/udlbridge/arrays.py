@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Int
 
 from udlbridge.errors import DTypeError, InputError, ShapeError, UDLBridgeError
+from udlbridge.texts import kind_of
 
 NUMBERS = "biufc"
 """Kinds of dtypes that are numbers: truth values, integers, floats, complex numbers."""
@@ -270,7 +271,7 @@ def _read(value: object, name: str) -> np.ndarray:
         raise
     except Exception as error:  # an array of another library: it may refuse in any way
         raise InputError(
-            f"{name} is a {type(value).__name__} that NumPy cannot read ({type(error).__name__}: {error})",
+            f"{name} is {kind_of(value)} that NumPy cannot read ({type(error).__name__}: {error})",
             allowed="arrays of numbers",
             remedy="convert it to a NumPy array first",
         ) from error
@@ -284,7 +285,7 @@ def _refuse_kind(array: np.ndarray, value: object, name: str, wanted: Wanted) ->
     """
     target = np.dtype(wanted or np.float64)
     if array.ndim == 0 and array.dtype.kind == "O":
-        found = "None" if value is None else f"a {type(value).__name__}"
+        found = "None" if value is None else f"{kind_of(value)}"
         raise DTypeError(f"{name} is {found}", allowed=f"an array of numbers, as of {target}", remedy="give one")
     remedies = {"O": f"np.stack(rows).astype(np.{target})", "U": WORDS, "S": WORDS}
     raise DTypeError(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from udlbridge.texts import kind_of
+
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
@@ -65,7 +67,7 @@ class Displayed:
 
         rows = self.as_rows()
         if not rows:
-            raise OptionError(f"a {type(self).__name__} has no table", allowed="results with rows", remedy="print it")
+            raise OptionError(f"{kind_of(self)} has no table", allowed="results with rows", remedy="print it")
         try:
             frames = import_module("pandas")
         except ImportError as error:

@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any
 
 from udlbridge.errors import OptionError
-from udlbridge.texts import nearest
+from udlbridge.texts import kind_of, nearest
 
 LONGEST = 100
 """Characters of a value in an error, at most."""
@@ -27,10 +27,13 @@ def _scalar(value: object) -> object:
 
 
 def brief(value: object) -> str:
-    """`value` for an error: its repr, or where that is long, as of an array or a network, what it is."""
-    value = _scalar(value)
-    text = repr(value)
-    return text if len(text) <= LONGEST and "\n" not in text else f"a {type(value).__name__}"
+    """`value` for an error: its repr, or where that is long or fails, as of an array or a network, what it is."""
+    try:
+        value = _scalar(value)
+        text = repr(value)
+    except Exception:  # somebody's own class: the error to come is about the option, not about its text
+        return kind_of(value)
+    return text if len(text) <= LONGEST and "\n" not in text else kind_of(value)
 
 
 def whole(value: object) -> int | None:
@@ -188,7 +191,7 @@ def parse_bytes(size: int | str) -> int:
     if number is not None and 1 <= number < MOST_BYTES:
         return int(number)
     raise OptionError(
-        f"an amount of memory {size!r}", allowed='a number and a unit, as "2GB" or "500MB"', remedy="correct it"
+        f"an amount of memory {brief(size)}", allowed='a number and a unit, as "2GB" or "500MB"', remedy="correct it"
     )
 
 

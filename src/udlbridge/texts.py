@@ -21,6 +21,23 @@ def read_text(path: Path) -> str:
         raise OSError(errno.EILSEQ, f"{path.name} is not text in UTF-8") from error
 
 
+def with_article(word: str) -> str:
+    """The name of a class or an option after "a" or "an", as it is spoken: an ndarray, a uint8, an LSTM, a Graph."""
+    bare = word.lstrip("_")
+    if bare[:2].isupper():  # letters, each by its name
+        return f"{'an' if bare[0] in 'AEFHILMNORSX' else 'a'} {word}"
+    lower = bare.lower()
+    vowel = lower.startswith(("a", "e", "i", "o", "u", "nd")) and not lower.startswith(
+        ("eu", "one", "udl", "uint", "uni", "use")
+    )
+    return f"{'an' if vowel else 'a'} {word}"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for an error: "an int", "a Graph"."""
+    return with_article(type(value).__name__)
+
+
 def nearest(word: object, choices: Iterable[str]) -> str:
     """What to add to "choose one of them": ", perhaps 'sigmoid'" for "sigmod", and nothing where none is near.
 

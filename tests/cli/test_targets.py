@@ -46,6 +46,23 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir(tmp_path)) == ["K.zarr", "k.json", "k.npy"]
 
 
+def test_convert_says_what_it_can_do_with_a_graph(tmp_path: Path) -> None:
+    GRAPH.save(tmp_path / "g.safetensors")
+    done = udlbridge("convert", tmp_path / "g.safetensors", tmp_path / "h.safetensors", "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    assert "nodes" in done.stdout
+    assert ub.Graph.load(tmp_path / "h.safetensors") == GRAPH.astype("float32")
+    for words, said in {
+        (tmp_path / "g.npz",): "a Graph as .npz",
+        (tmp_path / "i.safetensors", "--strip", "auto"): "holds a graph",
+    }.items():
+        done = udlbridge("convert", tmp_path / "g.safetensors", *words)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "ub." not in done.stderr
+        assert not words[0].exists()
+
+
 def test_home_of_networks_runs_and_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -178,7 +178,7 @@ def test_what_juliacall_made() -> None:
     assert ub.compare_models(chain, model, x, backend="reference").ok
     assert ub.spectrum(chain, x=x).eigenvalues.shape == (len(x),)
     assert ub.compare_models(chain, module.seval("Dense(3 => 2)"), x).ok is False
-    with pytest.raises(errors.OptionError, match=r"output='y' with a AnyValue"):
+    with pytest.raises(errors.OptionError, match=r"output='y' with an AnyValue"):
         ub.ntk(chain, x, output="y")
 
 

@@ -55,6 +55,40 @@ def test_a_network_of_ones_own() -> None:
     np.testing.assert_allclose(fitted.predict(x), found, rtol=1e-12)
 
 
+def test_graphs_and_modules_are_networks() -> None:
+    nn = pytest.importorskip("torch.nn")
+    x, y = make_regression(20, 5, random_state=1)
+    module = nn.Linear(5, 2, bias=False).double()
+    node = ub.Node("y", "linear", ("x", "weight"))
+    graph = ub.Graph([node], "y", params={"weight": module.weight}, sample_shape=(5,))
+    found = [
+        NTKRidge(alpha=0.1, network=network).fit(x, y).predict(x)
+        for network in (ub.from_torch(module), graph, module, lambda _: module)
+    ]
+    for one in found[1:]:
+        np.testing.assert_allclose(one, found[0], rtol=1e-8)
+
+
+@pytest.mark.parametrize("alpha", ["1", None, -1.0, float("nan")], ids=repr)
+def test_alpha_is_checked_before_the_kernel(alpha: Any) -> None:
+    def network(_: int) -> ub.Model:
+        raise AssertionError("the kernel is begun")
+
+    x, y = make_regression(10, 3, random_state=2)
+    with pytest.raises(OptionError, match="alpha="):
+        NTKRidge(network=network).set_params(alpha=alpha).fit(x, y)
+
+
+def test_a_network_in_the_place_of_alpha_says_so() -> None:
+    nn = pytest.importorskip("torch.nn")
+    x, y = make_regression(10, 3, random_state=2)
+    module = nn.Linear(3, 2)
+    graph = ub.Graph([], "x", params={}, sample_shape=(2,))
+    for network in (graph, module, lambda d: module):
+        with pytest.raises(OptionError, match=r"alpha=.* say network=\."):
+            NTKRidge().set_params(alpha=network).fit(x, y)
+
+
 def test_digits_are_classified_searched_for_and_pickled() -> None:
     x, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x[:600] / 16, y[:600], random_state=0)
@@ -113,7 +147,7 @@ def test_what_cannot_be_is_refused() -> None:
         NTKRidge().set_params(alpha=ub.Model([ub.Dense(3, 2)])).fit(x, y)
     with pytest.raises(OptionError, match="network"):
         NTKRidge(network="resnet").fit(x, y)
-    with pytest.raises(OptionError, match="returned a int"):
+    with pytest.raises(OptionError, match="returned an int"):
         NTKRidge(network=lambda d: d).fit(x, y)
     with pytest.raises(OptionError, match="depth"):
         NTKRidge(depth=-1).fit(x, y)

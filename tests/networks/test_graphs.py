@@ -105,11 +105,16 @@ def test_a_file_gives_the_graph_back(tmp_path: Path) -> None:
     assert again.aliases == graph.aliases
     assert again.nodes[0].source == "body"
     assert graph != graph.with_params({name: value + 1 for name, value in graph.params.items()})
-    with pytest.raises(ModelFileError, match=r"ub\.Graph\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a graph\. Allowed: a model of layers.*ub\.Graph\.load"):
         ub.Model.load(tmp_path / "graph.safetensors")
     ub.Model([ub.Dense(3, 2)]).save(tmp_path / "layers.safetensors")
     with pytest.raises(ModelFileError, match=r"ub\.Model\.load"):
         ub.Graph.load(tmp_path / "layers.safetensors")
+
+
+def test_a_graph_says_who_evaluates_it() -> None:
+    with pytest.raises(OptionError, match=r"a Graph called as a function.*ub\.outputs\(network, x"):
+        small()(np.zeros((1, 3)))
 
 
 def test_the_spec_is_json_where_a_number_is_infinite() -> None:

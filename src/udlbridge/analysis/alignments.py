@@ -18,7 +18,7 @@ from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_choice, checked_count, checked_flag
+from udlbridge.options import brief, checked_choice, checked_count, checked_flag
 from udlbridge.words import EngineWord
 
 ESTIMATORS = ("biased", "unbiased")
@@ -153,7 +153,7 @@ def checked_estimator(estimator: object, centred: object = True, batch: object =
     word, centred = checked_choice("estimator", estimator, ESTIMATORS), checked_flag("centred", centred)
     if word == "biased" and batch is not None:
         raise OptionError(
-            f"batch={batch!r} with the biased estimator",
+            f"batch={brief(batch)} with the biased estimator",
             allowed='batch= with estimator="unbiased": the bias of small batches would be that of the result',
             remedy='say estimator="unbiased", or leave batch out',
         )

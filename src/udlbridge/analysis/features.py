@@ -16,7 +16,7 @@ from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
-from udlbridge.options import whole
+from udlbridge.options import brief, whole
 from udlbridge.words import EngineWord
 
 CHUNK = 4096
@@ -72,7 +72,7 @@ def _index(layer: object, count: int) -> int:
     index = whole(layer)
     if index is None or not -count <= index < count:
         raise OptionError(
-            f"layer={layer!r} of a model with {count} layers",
+            f"layer={brief(layer)} of a model with {count} layers",
             allowed=f"{-count} to {count - 1}",
             remedy="layers count from 0; -1 is the last",
         )

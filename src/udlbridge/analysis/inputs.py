@@ -10,6 +10,7 @@ import numpy as np
 
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.kernels.tiling import Grid, Tile
+from udlbridge.texts import kind_of
 
 BLOCK = 1024
 """Rows and columns that are looked through at a time."""
@@ -61,7 +62,7 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
     for kernel in kernels:
         if not isinstance(kernel, KernelLike):
             raise InputError(
-                f"a {type(kernel).__name__} in the place of a kernel",
+                f"{kind_of(kernel)} in the place of a kernel",
                 allowed="an array (n, n), or anything with `shape` and two-dimensional slicing",
                 remedy="np.asarray(k), if it holds the numbers",
             )

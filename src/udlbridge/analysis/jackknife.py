@@ -18,7 +18,7 @@ from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import Unit, units_of
 from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError
-from udlbridge.options import checked_positive
+from udlbridge.options import brief, checked_positive
 from udlbridge.reports import json_ready
 
 NAMES = ("the first kernel", "the second kernel")
@@ -93,7 +93,7 @@ def alignment_interval(
 
     level = checked_positive("level", level)
     if level >= 1:
-        raise OptionError(f"level={level!r}", allowed="a share between 0 and 1", remedy="0.95 is usual")
+        raise OptionError(f"level={brief(level)}", allowed="a share between 0 and 1", remedy="0.95 is usual")
     checked_estimator(estimator)
     kernels, n = checked_kernels([k1, k2], NAMES, "unbiased", LEAST + 1)
     sums = statistics(kernels, tile=tile, symmetric=True)

@@ -10,6 +10,7 @@ import numpy as np
 from udlbridge.analysis.scaling import peak_of, scale_exponent
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, ShapeError
+from udlbridge.texts import kind_of
 from udlbridge.tolerances import rounding_unit
 
 BLOCK_BYTES = 1 << 26
@@ -31,7 +32,7 @@ class SlicedMatrix:
     def __init__(self, source: Any) -> None:
         if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
             raise InputError(
-                f"a {type(source).__name__} in the place of a kernel",
+                f"{kind_of(source)} in the place of a kernel",
                 allowed="an array (n, n), or anything with `shape`, `dtype` and two-dimensional slicing",
                 remedy="np.asarray(k), if it holds the numbers",
             )

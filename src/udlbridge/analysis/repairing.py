@@ -12,6 +12,7 @@ from udlbridge.analysis.spectra import LAPACK_ORDER
 from udlbridge.arrays import as_kernel
 from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError
+from udlbridge.options import brief
 from udlbridge.reports import same_fields
 from udlbridge.tolerances import relative_difference
 
@@ -157,7 +158,7 @@ def repair(k: object, method: str = "threshold") -> Repair:
         'PSD'
     """
     if method not in METHODS:
-        raise OptionError(f"method={method!r}", allowed=", ".join(METHODS), remedy="choose one of them")
+        raise OptionError(f"method={brief(method)}", allowed=", ".join(METHODS), remedy="choose one of them")
     source = SlicedMatrix(as_kernel(k))
     if len(source) > LAPACK_ORDER:
         raise OptionError(

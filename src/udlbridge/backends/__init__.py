@@ -20,7 +20,8 @@ from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.texts import nearest
+from udlbridge.options import brief
+from udlbridge.texts import kind_of, nearest
 from udlbridge.words import EngineName
 
 GROUP = "udlbridge.backends"
@@ -74,7 +75,7 @@ def _named(point: EntryPoint) -> Engine:
     except Exception as error:  # anyone's package may fail in any way, and must not take the others along
         return _Broken(point, f"cannot be loaded ({type(error).__name__}: {error})")
     if not isinstance(named, Engine):
-        return _Broken(point, f"names a {type(named).__name__}, which is no Engine")
+        return _Broken(point, f"names {kind_of(named)}, which is no Engine")
     if named.name != point.name:
         return _Broken(point, f"names an engine that calls itself {named.name!r}")
     return named
@@ -105,7 +106,7 @@ def checked_name(name: object) -> EngineName:
     remedy = f"use one of these names{nearest(name, engines())}"
     if name in SHIPPED:
         remedy = f"install udlbridge again (pip install): it is installed without its entry points {GROUP}"
-    raise UnknownBackend(f"unknown backend {name!r}", allowed=", ".join(engines()), remedy=remedy)
+    raise UnknownBackend(f"unknown backend {brief(name)}", allowed=", ".join(engines()), remedy=remedy)
 
 
 def default_name(among: Collection[str] | None = None) -> EngineName:
@@ -194,7 +195,7 @@ def checked_device(name: str, device: object) -> str:
         return device
     others = [f"backend={other.name!r}" for other in engines().values() if kind in other.devices]
     raise OptionError(
-        f"device={device!r} with backend={name!r}",
+        f"device={brief(device)} with backend={name!r}",
         allowed=", ".join(kinds),
         remedy="use " + " or ".join(others) if others else "choose one of these",
     )

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from udlbridge.errors import OptionError
-from udlbridge.options import checked_not_negative
+from udlbridge.options import brief, checked_not_negative
 from udlbridge.texts import nearest
 
 
@@ -107,7 +107,7 @@ def checked_optimizer(optimizer: object) -> Optimiser:
     if "betas" in values and "beta1" in defaults:
         betas = values.pop("betas")
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise OptionError(f"betas={betas!r}", allowed="two numbers", remedy="betas=(0.9, 0.999)")
+            raise OptionError(f"betas={brief(betas)}", allowed="two numbers", remedy="betas=(0.9, 0.999)")
         values |= {"beta1": betas[0], "beta2": betas[1]}
     unknown = [key for key in values if key not in defaults]
     if unknown:
@@ -131,7 +131,7 @@ def _pair(optimizer: object) -> tuple[str, Mapping[str, Any]]:
         if isinstance(name, str) and isinstance(settings, Mapping):
             return name, settings
     raise OptionError(
-        f"optimizer={optimizer!r}",
+        f"optimizer={brief(optimizer)}",
         allowed="a name, or a pair of a name and a dict of settings",
         remedy='as optimizer=("adam", {"lr": 0.01})',
     )

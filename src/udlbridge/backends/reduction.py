@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from udlbridge.errors import OutputsError
-from udlbridge.options import whole
+from udlbridge.options import brief, whole
 from udlbridge.words import OutputsWord
 
 REDUCTIONS: dict[str, str] = {
@@ -83,4 +83,4 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
             f'take outputs="diagonal")[..., {shown}] for the kernel of each, .sum(-1) of that for their trace, or '
             f'outputs="full")[..., {shown}, :][..., {shown}] for the block of Theta'
         )
-    raise OutputsError(f"outputs={outputs!r}", allowed=allowed, remedy=remedy)
+    raise OutputsError(f"outputs={brief(outputs)}", allowed=allowed, remedy=remedy)

@@ -18,6 +18,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.layers import Conv1d, Conv2d, Dense, Embedding, Layer, Residual, SelfAttention, Shape
 from udlbridge.networks.model import Model
+from udlbridge.texts import kind_of
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def sites(model: Any, sample_shape: Shape, params: Collection[str] | None = None
     Raises:
         TypeError: no engine has said so of such a network.
     """
-    raise TypeError(f"no sites are known of a {type(model).__name__}")
+    raise TypeError(f"no sites are known of {kind_of(model)}")
 
 
 @sites.register
@@ -237,7 +238,7 @@ def activation_numbers(model: Any, sample_shape: Shape, params: Collection[str] 
     Raises:
         TypeError: no engine has said so of such a network.
     """
-    raise TypeError(f"no activations are known of a {type(model).__name__}")
+    raise TypeError(f"no activations are known of {kind_of(model)}")
 
 
 @activation_numbers.register

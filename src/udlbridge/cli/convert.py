@@ -38,18 +38,22 @@ def command(
 ) -> None:
     """Convert a network from one file format to another, by the endings of the names.
 
-    .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load).
+    .safetensors: a model file of udlbridge, in Python and in Julia (UDLBridge.save, UDLBridge.load). A graph, as
+    ub.from_torch(module, x) gives it, has no other format: of such a file --dtype converts the numbers.
     .npz: NumPy arrays by name, and the layers as JSON under "spec".
     .pt, .pth: a state dict of PyTorch, that of ub.to_torch(model), or a checkpoint that has one; it has no layers, so
     reading it needs --spec. Half precision needs --dtype.
     .json: the layers alone; only as OUT.
     """
-    from udlbridge.conversion.formats import read_network, write_network
+    from udlbridge.conversion.formats import read_either, write_network
+    from udlbridge.networks.graphs.graph import Graph
 
     check_new(target, "")
-    model = read_network(source, spec, strip, dtype)
-    write_network(model, target)
-    report(f"{target}: {len(model.layers)} layers, {model.n_params:,} parameters, {model.dtype}", json_file)
+    network = read_either(source, spec, strip, dtype)
+    write_network(network, target)
+    parts = {"nodes": len(network.nodes)} if isinstance(network, Graph) else {"layers": len(network.layers)}
+    said = ", ".join(f"{count:,} {part}" for part, count in parts.items())
+    report(f"{target}: {said}, {network.n_params:,} parameters, {network.dtype}", json_file)
     if json_file is not None:
-        figures = {"layers": len(model.layers), "parameters": model.n_params, "dtype": model.dtype.name}
-        write_json({"path": str(target), **figures, "hash": model.hash()}, json_file)
+        figures = {**parts, "parameters": network.n_params, "dtype": network.dtype.name}
+        write_json({"path": str(target), **figures, "hash": network.hash()}, json_file)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.errors import ModelFileError, OptionError
+from udlbridge.options import brief
 
 WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 """What stands before the names of a module that was wrapped, by what wrapped it."""
@@ -55,12 +56,14 @@ def stripped(
     if strip is None:
         return dict(arrays)
     if not isinstance(strip, str) or not strip:
-        raise OptionError(f"strip={strip!r}", allowed='None, "auto", or a prefix, as "model."', remedy='say "auto"')
+        raise OptionError(
+            f"strip={brief(strip)}", allowed='None, "auto", or a prefix, as "model."', remedy='say "auto"'
+        )
     prefix = prefixes_of(list(arrays), lightning) if strip == "auto" else strip
     other = next((name for name in arrays if not name.startswith(prefix)), None)
     if other is not None:
         raise OptionError(
-            f"strip={strip!r}, and {source} has {other}", allowed="what all names begin with", remedy='say "auto"'
+            f"strip={brief(strip)}, and {source} has {other}", allowed="what all names begin with", remedy='say "auto"'
         )
     # torch.compile of a part of a module leaves its name in the middle.
     parts = ("_orig_mod.",) if strip == "auto" else ()

@@ -9,6 +9,7 @@ from udlbridge.backends.julia.hosts import in_process
 from udlbridge.backends.julia.networks import JuliaNetwork
 from udlbridge.errors import ConversionError
 from udlbridge.networks.model import Model
+from udlbridge.texts import with_article
 
 
 def from_flux(source: str | os.PathLike[str] | Any) -> Model:
@@ -37,7 +38,7 @@ def from_flux(source: str | os.PathLike[str] | Any) -> Model:
         return source.translated()
     if type(source).__module__.partition(".")[0] != "juliacall":
         raise ConversionError(
-            f"from_flux of a {type(source).__qualname__}",
+            f"from_flux of {with_article(type(source).__qualname__)}",
             allowed="the path of a file that UDLBridge.save(chain, path) wrote in Julia, or a Flux chain of juliacall",
         )
     return in_process().call("translated", source)

@@ -17,7 +17,7 @@ from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
 from udlbridge.networks.archives import check_archive
 from udlbridge.networks.files import read_safetensors
-from udlbridge.networks.graphs.files import load_network
+from udlbridge.networks.graphs.files import is_graph, load_network
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 from udlbridge.networks.parameters import checked_dtype
@@ -25,7 +25,7 @@ from udlbridge.networks.specs import parsed_spec, require_buffers
 from udlbridge.paths import user_path
 from udlbridge.regular import check_readable
 from udlbridge.texts import read_text
-from udlbridge.words import DtypeWord
+from udlbridge.words import DtypeWord, FloatWord
 
 Read = tuple[str | None, dict[str, np.ndarray], bool]
 """The layers as JSON text, if a file has them, the arrays by name, and whether Lightning wrote it."""
@@ -54,7 +54,33 @@ def read_network(
         TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
     name = None if dtype is None else checked_dtype(dtype)
-    found, arrays, lightning = _read(path, name)
+    return _layered(path, _read(path, name), spec, strip, name)
+
+
+def read_either(
+    path: Path, spec: Path | None = None, strip: str | None = None, dtype: DtypeWord | None = None
+) -> Model | Graph:
+    """As `read_network`, and the graph of a .safetensors file too, which has neither a `spec` nor a `strip`.
+
+    Raises:
+        As `read_network` and `Graph.load`.
+    """
+    name = None if dtype is None else checked_dtype(dtype)
+    read = _read(path, name)
+    if not is_graph(read[0]):
+        return _layered(path, read, spec, strip, name)
+    if spec is not None or strip is not None:
+        raise ModelFileError(
+            f"{path} holds a graph, whose operations and names are its own",
+            allowed="layers, or names to strip, for arrays alone", remedy="leave both out",
+        )  # fmt: skip
+    graph = Graph.from_spec(read[0] or "", read[1], str(path))
+    return graph if name is None else graph.astype(name)
+
+
+def _layered(path: Path, read: Read, spec: Path | None, strip: str | None, name: FloatWord | None) -> Model:
+    """The model of layers that a file has, as `read_network` says."""
+    found, arrays, lightning = read
     if spec is not None:
         found = _read_spec(spec)
     if found is None:
@@ -138,16 +164,19 @@ def _read_spec(path: Path) -> str:
         ) from error
 
 
-def write_network(model: Model, path: Path) -> None:
+def write_network(model: Model | Graph, path: Path) -> None:
     """Write a network; the ending is .safetensors, .npz, .pt (a state dict, no layers) or .json (layers, no arrays).
 
-    A .pt file is the state dict of `ub.to_torch(model)`.
+    A .pt file is the state dict of `ub.to_torch(model)`. A graph has .safetensors alone.
 
     Raises:
         ModelFileError: an unknown ending, a missing folder, or a disk that refuses.
         TorchUnavailable: a .pt file, and PyTorch is not installed.
     """
     writer = _checked_ending(path, WRITERS)
+    if isinstance(model, Graph):
+        model.save(path)
+        return
     with writing(path, ModelFileError) as partial:
         writer(model, partial)
 

@@ -9,6 +9,7 @@ import numpy as np
 from udlbridge.errors import ConversionError
 from udlbridge.networks.model import Model
 from udlbridge.networks.models import gpt2
+from udlbridge.texts import kind_of
 
 NEEDED: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -43,7 +44,7 @@ def from_gpt2(module: Any) -> Model:
     config: Any = getattr(module, "config", None)
     if getattr(config, "model_type", None) != "gpt2" or not hasattr(module, "lm_head"):
         raise ConversionError(
-            f"a {type(module).__name__} in the place of GPT-2",
+            f"{kind_of(module)} in the place of GPT-2",
             allowed="a transformers.GPT2LMHeadModel",
             remedy='GPT2LMHeadModel.from_pretrained("gpt2")',
         )

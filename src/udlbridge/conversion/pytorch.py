@@ -10,6 +10,7 @@ from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_model, is_module
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_flag
+from udlbridge.texts import kind_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +63,7 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
     if x is not None:
         if not is_module(module):
             raise ConversionError(
-                f"from_torch got a {type(module).__name__}",
+                f"from_torch got {kind_of(module)}",
                 allowed="a torch.nn.Module",
                 remedy="pass the network itself",
             )

@@ -32,6 +32,7 @@ from udlbridge.networks.layers import (
 )
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
+from udlbridge.texts import kind_of
 
 Translated = tuple[Layer, dict[str, Tensor]]
 
@@ -52,7 +53,7 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
     """
     if not isinstance(module, nn.Module):
         raise ConversionError(
-            f"from_torch got a {type(module).__name__}", allowed="a torch.nn.Module", remedy="pass the network itself"
+            f"from_torch got {kind_of(module)}", allowed="a torch.nn.Module", remedy="pass the network itself"
         )
     if not inference:
         check_inference(module)

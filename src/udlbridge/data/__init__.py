@@ -20,6 +20,7 @@ from udlbridge.data import idx, sources
 from udlbridge.data.mnist1d import MNIST1D as MNIST1D
 from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import InputError
+from udlbridge.options import brief
 from udlbridge.words import DtypeWord
 
 SPLITS = {"train": "train", "test": "t10k"}
@@ -54,14 +55,14 @@ def mnist(
         InputError: a split, a count or a digit that does not exist.
     """
     if split not in SPLITS:
-        raise InputError(f"split={split!r}", allowed="train, test", remedy="choose one of them")
+        raise InputError(f"split={brief(split)}", allowed="train, test", remedy="choose one of them")
     if n is not None and n < 1:
         raise InputError(f"n={n}", allowed="at least 1, or None for all", remedy="ask for at least one image")
     wanted = None if digits is None else np.unique(as_array(digits, "digits"))
     if wanted is not None and (
         wanted.size == 0 or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() > 9
     ):
-        raise InputError(f"digits={digits!r}", allowed="whole numbers from 0 to 9", remedy="as digits=[8, 9]")
+        raise InputError(f"digits={brief(digits)}", allowed="whole numbers from 0 to 9", remedy="as digits=[8, 9]")
     named = sources.named_folder(folder)
 
     def wanted_rows(labels: np.ndarray) -> np.ndarray:

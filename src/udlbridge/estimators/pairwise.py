@@ -13,14 +13,18 @@ from udlbridge.arrays import as_array
 from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels
 from udlbridge.kernels.ntk import ntk
+from udlbridge.kernels.request import as_network
+from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.inputs import is_julia, is_module
 from udlbridge.networks.layers import Activation, Dense, Layer
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count
+from udlbridge.options import brief, checked_count
+from udlbridge.texts import kind_of
 from udlbridge.words import EngineWord
 
-Network = str | Model | Callable[[int], Model]
-"""What an estimator takes for its network: "infinite", a Model, or a function of the number of features."""
+Network = str | Any | Callable[[int], Any]
+"""What an estimator takes for its network: "infinite", a network, or a function of the number of features."""
 
 
 def network_kernel(
@@ -38,16 +42,17 @@ def network_kernel(
 
     Args:
         x1, x2: samples (n, features) and (m, features), or what the network takes; None means `x1`.
-        network: "infinite", the NTK of `depth` infinitely wide hidden layers; a Model, the mean over outputs of its
-            empirical NTK; or a function that makes a Model for a number of features.
+        network: "infinite", the NTK of `depth` infinitely wide hidden layers; a network, as a Model or a
+            `torch.nn.Module`, the mean over outputs of its empirical NTK; or a function that makes one for a number of
+            features.
         depth, activation, w_std, b_std: of the infinite network, as for `udlbridge.infinite.kernels`.
-        backend: the engine for a Model.
+        backend: the engine for a network.
 
     Returns:
         (n, m), float64.
 
     Raises:
-        OptionError: what is wrong with the network or its options.
+        OptionError, ConversionError: what is wrong with the network or its options.
         InputError: what is wrong with the samples.
 
     Example: `SVC(kernel=functools.partial(network_kernel, depth=3))`.
@@ -67,18 +72,25 @@ def network_kernel(
     return ntk(model, own[0], own[1], outputs="mean", backend=backend).astype(np.float64)
 
 
-def network_for(network: Any, features: int) -> Model:
-    """The Model that `network` is, or makes for so many features.
+def is_network(value: object) -> bool:
+    """Whether every function that takes a `Model` takes this; functions that make one are none."""
+    return isinstance(value, Model | ForeignNetwork) or is_module(value) or is_julia(value)
+
+
+def network_for(network: Any, features: int) -> Model | ForeignNetwork:
+    """The network that `network` is, or makes for so many features.
 
     Raises:
-        OptionError: it is neither a Model nor makes one.
+        OptionError: it is neither a network nor makes one.
+        ConversionError: as `udlbridge.as_network`.
     """
-    model = network(features) if callable(network) and not isinstance(network, Model) else network
-    if isinstance(model, Model):
-        return model
+    model = network(features) if callable(network) and not is_network(network) else network
+    if is_network(model):
+        found: Model | ForeignNetwork = as_network(model)
+        return found
     raise OptionError(
-        f"network={network!r}" if model is network else f"a network function that returned a {type(model).__name__}",
-        allowed='"infinite", a Model, or a function of the number of features that returns one',
+        f"network={brief(network)}" if model is network else f"a network function that returned {kind_of(model)}",
+        allowed='"infinite", a network (Model, Graph, torch.nn.Module), or a function of the features that returns one',
         remedy="as network=lambda d: ub.Model([ub.Dense(d, 64, 'relu'), ub.Dense(64, 1)])",
     )
 

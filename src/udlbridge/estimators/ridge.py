@@ -11,8 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from udlbridge.errors import OptionError
-from udlbridge.estimators.pairwise import Network, network_kernel
-from udlbridge.networks.model import Model
+from udlbridge.estimators.pairwise import Network, is_network, network_kernel
 from udlbridge.options import brief, checked_positive
 from udlbridge.predict.systems import training_system
 from udlbridge.words import EngineWord
@@ -54,11 +53,12 @@ class _KernelRidge(BaseEstimator):  # type: ignore[misc]
 
     def _solve(self, x: np.ndarray, targets: np.ndarray) -> None:
         alpha: Any = self.alpha
-        if isinstance(alpha, Model) or callable(alpha):
+        if is_network(alpha) or callable(alpha):
             raise OptionError(
                 f"alpha={brief(alpha)}", allowed="a number; a network has a place of its own", remedy="say network="
             )
-        system = training_system(self._kernel(x), targets, checked_positive("alpha", alpha))
+        alpha = checked_positive("alpha", alpha)  # before the kernel, which may take long
+        system = training_system(self._kernel(x), targets, alpha)
         self.dual_coef_ = system.solve(system.columns(system.y))
         self.X_fit_ = x
 

@@ -22,8 +22,9 @@ from udlbridge.kernels.finite import check_finite
 from udlbridge.networks.inputs import checked_batch
 from udlbridge.networks.layers import GlobalMeanPool, Layer, MeanPool, Residual
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_choice, checked_not_negative, checked_positive, parse_bytes, thread_count
+from udlbridge.options import brief, checked_choice, checked_not_negative, checked_positive, parse_bytes, thread_count
 from udlbridge.progress import kernel_progress
+from udlbridge.texts import kind_of
 from udlbridge.words import EngineWord
 
 COPIES = 12
@@ -170,7 +171,7 @@ def _results(
             or not array.flags.writeable
         ):
             raise OptionError(
-                f"out[{name!r}] is a {type(array).__name__} that kernels cannot be written to",
+                f"out[{name!r}] is {kind_of(array)} that kernels cannot be written to",
                 allowed="arrays of float32 or float64, also memory maps, that are writeable",
                 remedy='np.lib.format.open_memmap("ntk.npy", "w+", np.float32, (n, m))',
             )
@@ -248,5 +249,5 @@ def _samples(model: Model, x: np.ndarray, name: str) -> np.ndarray:
 def _checked_names(get: str | Sequence[str]) -> tuple[str, ...]:
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or any(name not in ("nngp", "ntk") for name in names):
-        raise OptionError(f"get={get!r}", allowed='"nngp", "ntk", or both', remedy="choose among these")
+        raise OptionError(f"get={brief(get)}", allowed='"nngp", "ntk", or both', remedy="choose among these")
     return names

@@ -30,6 +30,7 @@ from udlbridge.networks.layers import (
     MeanPool,
     Residual,
 )
+from udlbridge.texts import kind_of
 
 
 def through(layers: Iterable[Layer], states: States, setting: Setting, where: str = "layer ") -> States:
@@ -62,7 +63,7 @@ def _behind(layer: Layer, states: States, setting: Setting, name: str) -> States
     if isinstance(layer, Dropout):
         return states
     raise LayerError(
-        f"{name} is a {type(layer).__name__}, which has no kernel at infinite width here",
+        f"{name} is {kind_of(layer)}, which has no kernel at infinite width here",
         allowed="Dense, Conv1d, Conv2d, activations, Flatten, MeanPool, GlobalMeanPool, LayerNorm, Residual, Dropout",
         remedy="leave it out, or compute the kernel of a finite network, ub.ntk",
     )
@@ -217,7 +218,7 @@ def _added(layer: Residual, states: States, setting: Setting, name: str) -> Stat
     """Kernels add up, since the branch ends in weights of its own: what it adds is independent of the shortcut."""
     if not _ends_in_weights(layer.layers):
         raise LayerError(
-            f"{name} is a Residual whose branch ends in a {type(layer.layers[-1]).__name__}",
+            f"{name} is a Residual whose branch ends in {kind_of(layer.layers[-1])}",
             allowed="a branch that ends in a Dense layer or a convolution, without an activation",
             remedy="end the branch so: what it adds must be independent of the shortcut",
         )

@@ -14,7 +14,8 @@ from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_model, is_julia, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection, selected_parameters
-from udlbridge.options import parse_bytes, thread_count
+from udlbridge.options import brief, parse_bytes, thread_count
+from udlbridge.texts import kind_of
 from udlbridge.words import EngineName
 
 DEFAULT_MEMORY = "2GB"
@@ -103,7 +104,7 @@ def as_network(model: Any, *, output: Any = None) -> Any:
     if isinstance(model, Model | ForeignNetwork):
         if output is not None:
             raise OptionError(
-                f"output={output!r} with a {type(model).__name__}",
+                f"output={brief(output)} with {kind_of(model)}",
                 allowed="output= with a torch.nn.Module, whose forward may give several",
                 remedy="leave it out" if isinstance(model, Model) else "say it once, to as_network",
             )
@@ -113,9 +114,9 @@ def as_network(model: Any, *, output: Any = None) -> Any:
 
         return adopted(model)
     if not is_module(model):
-        given = f"output={output!r} with " if is_julia(model) else ""
+        given = f"output={brief(output)} with " if is_julia(model) else ""
         raise OptionError(
-            f"{given}a {type(model).__name__} in the place of the model",
+            f"{given}{kind_of(model)} in the place of the model",
             allowed="a udlbridge.Model, a torch.nn.Module or a model in Julia, and output= with a module alone",
             remedy="describe the network with ub.Model([...])",
         )
@@ -139,7 +140,7 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> Engine
     lacking = sorted(model.operations - backends.engine(name).graph_operations) if isinstance(model, Graph) else []
     shown = f" that has {', '.join(lacking[:5])}" if graph else ""
     raise OptionError(
-        f"backend={backend!r} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}{shown}",
+        f"backend={brief(backend)} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}{shown}",
         allowed=" or ".join(f"backend={engine!r}" for engine in names) or "none of the engines that are installed",
         remedy="name one of these"
         if graph
@@ -182,7 +183,7 @@ def checked_method(method: str, model: Any, backend: str) -> Method:
         OptionError: unknown, or the engine has no structured kernels of such a network.
     """
     if method not in ("auto", "structured", "plain"):
-        raise OptionError(f"method={method!r}", allowed="auto, structured, plain", remedy='leave it at "auto"')
+        raise OptionError(f"method={brief(method)}", allowed="auto, structured, plain", remedy='leave it at "auto"')
     if method == "structured" and isinstance(model, Graph):
         backends.check_ability("structured kernels of graphs", backend, lambda engine: engine.structured_graphs)
     if method == "auto" and isinstance(model, Graph) and not backends.engine(backend).structured_graphs:

@@ -7,18 +7,22 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from udlbridge.errors import ModelFileError
+from udlbridge.errors import ModelFileError, OptionError
 from udlbridge.networks.files import write_safetensors
 from udlbridge.networks.init import FLOATS
 from udlbridge.paths import user_path
+from udlbridge.texts import kind_of
 from udlbridge.words import FloatWord
 
 FOREIGN = (".npz", ".pt", ".pth", ".json")
 """Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
+
+
+CALLED = 'say which engine evaluates it: ub.outputs(network, x, backend="torch")'
 
 
 def other_formats() -> Any:
@@ -61,6 +65,16 @@ class FrozenNetwork:
         """P, the number of parameters."""
         return sum(value.size for value in self._params.values())
 
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to compute: engines do.
+
+        Raises:
+            OptionError: always; it names the function that evaluates a network.
+        """
+        raise OptionError(
+            f"{kind_of(self)} called as a function", allowed="data, which computes nothing", remedy=CALLED
+        )
+
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """The architecture as JSON-ready data, without arrays."""
@@ -89,7 +103,7 @@ class FrozenNetwork:
         target = user_path(path)
         if target.suffix in FOREIGN:
             raise ModelFileError(
-                f"a {type(self).__name__} as {target.suffix}",
+                f"{kind_of(self)} as {target.suffix}",
                 allowed="a name that ends in .safetensors",
                 remedy=f"name it {target.with_suffix('.safetensors').name}",
             )

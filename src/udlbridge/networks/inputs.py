@@ -13,6 +13,7 @@ from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import Layer, LayerNorm, Residual
 from udlbridge.networks.model import Model
+from udlbridge.texts import kind_of
 
 
 def is_module(value: object) -> bool:
@@ -31,7 +32,7 @@ def check_model(model: object) -> None:
     """Raise `OptionError` for anything but a `Model`, saying how a module of PyTorch becomes one."""
     if not isinstance(model, Model):
         raise OptionError(
-            f"a {type(model).__name__} in the place of the model",
+            f"{kind_of(model)} in the place of the model",
             allowed="a udlbridge.Model",
             remedy="translate a torch.nn.Module by ub.from_torch(module), or describe the network with ub.Model([...])",
         )

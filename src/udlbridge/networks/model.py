@@ -7,14 +7,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from udlbridge.arrays import as_array, has_dtype
 from udlbridge.calls import explained
 from udlbridge.displays import COLUMNS, Displayed
-from udlbridge.errors import LayerError, ModelFileError, OptionError
+from udlbridge.errors import LayerError, ModelFileError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.frozen import FOREIGN, FrozenNetwork, other_formats
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
@@ -23,15 +23,13 @@ from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 from udlbridge.networks.summaries import Summary
 from udlbridge.paths import user_path
+from udlbridge.texts import kind_of
 from udlbridge.words import DtypeWord, FloatWord
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
-
-
-CALLED = 'say which engine evaluates it: ub.outputs(model, x, backend="torch")'
 
 
 class Model(FrozenNetwork, Displayed):
@@ -86,7 +84,7 @@ class Model(FrozenNetwork, Displayed):
         for index, layer in enumerate(self._layers):
             if not isinstance(layer, Layer):
                 raise LayerError(
-                    f"item {index} of the layers is a {type(layer).__name__}",
+                    f"item {index} of the layers is {kind_of(layer)}",
                     allowed="layers of udlbridge, as ub.Dense(784, 60, 'sigmoid')",
                     remedy="describe the network with them",
                 )
@@ -251,14 +249,6 @@ class Model(FrozenNetwork, Displayed):
     def __setstate__(self, state: tuple[tuple[Layer, ...], dict[str, np.ndarray], FloatWord]) -> None:
         layers, arrays, dtype = state
         Model.__init__(self, layers, arrays, dtype=dtype)
-
-    def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Refuse to compute: engines do.
-
-        Raises:
-            OptionError: always; it names the function that evaluates a network.
-        """
-        raise OptionError("a Model called as a function", allowed="data, which computes nothing", remedy=CALLED)
 
     def summary(self, x: Any = None) -> Summary:
         """A table of the layers: what each is, the shape of one sample after it, and its parameters.

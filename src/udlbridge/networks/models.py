@@ -33,6 +33,7 @@ from udlbridge.networks.layers import (
     Take,
 )
 from udlbridge.networks.model import Model
+from udlbridge.options import brief
 from udlbridge.words import DtypeWord
 
 NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)
@@ -84,7 +85,7 @@ def small_resnet(norm: str = "group", blocks: int = 1, seed: int = 0, dtype: Dty
     Source: He, Zhang, Ren, Sun (2016), section 4.2, with projections where the shape changes.
     """
     if norm not in ("group", "batch"):
-        raise OptionError(f"norm={norm!r}", allowed="group, batch", remedy="choose one")
+        raise OptionError(f"norm={brief(norm)}", allowed="group, batch", remedy="choose one")
 
     def normalised(channels: int) -> Layer:
         return GroupNorm(channels // 8, channels) if norm == "group" else BatchNorm(channels)

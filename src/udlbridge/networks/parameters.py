@@ -11,6 +11,8 @@ from udlbridge.arrays import as_array, has_dtype
 from udlbridge.errors import DTypeError, InputError, ParameterError
 from udlbridge.networks.init import FLOATS
 from udlbridge.networks.layers import Shape
+from udlbridge.options import brief
+from udlbridge.texts import kind_of
 from udlbridge.words import FloatWord
 
 
@@ -23,7 +25,7 @@ def checked_dtype(dtype: object) -> FloatWord:
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except Exception:  # NumPy reads words as Python's own text, and raises whatever that does
-        name = str(dtype)[:80]
+        name = dtype[:80] if isinstance(dtype, str) else brief(dtype)
     if name not in FLOATS:
         raise DTypeError(
             f"a model of dtype {name}",
@@ -58,7 +60,7 @@ def checked_arrays(
     """
     if not isinstance(params, Mapping):
         raise ParameterError(
-            f"a {type(params).__name__} in the place of the parameters",
+            f"{kind_of(params)} in the place of the parameters",
             allowed="arrays by name, in a dict",
             remedy='as params={"0.weight": weight, "0.bias": bias}',
         )

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from udlbridge.errors import ParameterError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.model import Model
+from udlbridge.options import brief
 
 Selection = str | Sequence[str] | None
 
@@ -36,7 +37,7 @@ def selected_names(
             own = [name for name in names if fnmatchcase(name, pattern)]
         if not own:
             raise ParameterError(
-                f"params={pattern!r} matches no parameter",
+                f"params={brief(pattern)} matches no parameter",
                 allowed=", ".join(names) or "nothing: the model has no parameters",
                 remedy=", ".join(
                     ["use names", 'patterns like "*.bias"', *(f'"{word}"' for word in known), "one or a list of them"]
@@ -44,7 +45,9 @@ def selected_names(
             )
         found.update(own)
     if not found:
-        raise ParameterError(f"params={params!r} is empty", allowed=", ".join(names), remedy="leave it out for all")
+        raise ParameterError(
+            f"params={brief(params)} is empty", allowed=", ".join(names), remedy="leave it out for all"
+        )
     return tuple(name for name in names if name in found)
 
 

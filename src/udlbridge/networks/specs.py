@@ -40,10 +40,12 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], FloatWord]:
             allowed="a file written by model.save or UDLBridge.save",
             remedy="build the Model from its layers and pass the tensors as params=",
         ) from None
+    if version == GRAPH_FORMAT:
+        raise ModelFileError(
+            f"{source} holds a graph", allowed="a model of layers", remedy="read it with ub.Graph.load(path)"
+        )
     if version != FORMAT_VERSION:
         remedy = "update udlbridge" if isinstance(version, int) and version > FORMAT_VERSION else "save it again"
-        if version == GRAPH_FORMAT:
-            remedy = "it holds a graph: read it with ub.Graph.load"
         raise ModelFileError(
             f"{source} has format version {version}",
             allowed=f"version {FORMAT_VERSION}",

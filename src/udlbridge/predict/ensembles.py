@@ -10,6 +10,7 @@ import numpy as np
 
 from udlbridge.displays import Displayed
 from udlbridge.errors import OptionError, ShapeError
+from udlbridge.options import brief
 from udlbridge.predict.flows import checked_times, relaxation
 from udlbridge.predict.systems import System, check_symmetric, checked_kernel, training_system
 
@@ -56,7 +57,9 @@ def infinite_ensemble(
     if (ntk_train is None) != (ntk_test is None):
         raise OptionError("one of ntk_train and ntk_test", allowed="both or neither", remedy="give the other one too")
     if np.ndim(t) != 0:
-        raise OptionError(f"t={t!r}", allowed="one number of at least 0", remedy="ask for one time after the other")
+        raise OptionError(
+            f"t={brief(t)}", allowed="one number of at least 0", remedy="ask for one time after the other"
+        )
     time = float(checked_times(t))
     nngp = training_system(nngp_train, y, diag_reg if ntk_train is None else 0.0)
     trained = nngp if ntk_train is None else training_system(ntk_train, y, diag_reg)

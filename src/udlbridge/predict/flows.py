@@ -15,7 +15,7 @@ from scipy.special import softmax
 from udlbridge.arrays import as_array
 from udlbridge.displays import Displayed
 from udlbridge.errors import NumericalError, OptionError, ShapeError
-from udlbridge.options import checked_not_negative
+from udlbridge.options import brief, checked_not_negative
 from udlbridge.predict.systems import System, checked_numbers, training_system
 
 Slope = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -172,7 +172,9 @@ def gradient_flow(
     """
     momentum = None if momentum is None else checked_not_negative("momentum", momentum)
     if momentum is not None and momentum >= 1:
-        raise OptionError(f"momentum={momentum!r}", allowed="None, or a number from 0 to below 1", remedy="correct it")
+        raise OptionError(
+            f"momentum={brief(momentum)}", allowed="None, or a number from 0 to below 1", remedy="correct it"
+        )
     slope: Slope | None
     if callable(loss):
         slope = loss
@@ -180,7 +182,7 @@ def gradient_flow(
         slope = SLOPES[loss]
     else:
         raise OptionError(
-            f"loss={loss!r}", allowed=f"{', '.join(SLOPES)}, or a function", remedy="use one of these names"
+            f"loss={brief(loss)}", allowed=f"{', '.join(SLOPES)}, or a function", remedy="use one of these names"
         )
     return GradientFlow(training_system(k_train, y, diag_reg), slope, momentum)
 
@@ -211,7 +213,9 @@ def checked_times(t: object) -> np.ndarray:
     """Times of at least 0, infinity too, as float64. Raises `OptionError` for anything else."""
     times = as_array(t, "t")
     if times.dtype.kind not in "iuf" or times.ndim > 1 or times.size == 0 or not (times >= 0).all():
-        raise OptionError(f"t={t!r}", allowed="a number of at least 0, or an array (T,) of them", remedy="correct t")
+        raise OptionError(
+            f"t={brief(t)}", allowed="a number of at least 0, or an array (T,) of them", remedy="correct t"
+        )
     return times.astype(np.float64)
 
 

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from udlbridge.arrays import as_kernel
 from udlbridge.errors import OptionError, ShapeError
-from udlbridge.options import checked_count, checked_not_negative
+from udlbridge.options import brief, checked_count, checked_not_negative
 from udlbridge.predict.systems import as_matrix, check_semidefinite, check_symmetric, checked_kernel
 
 DENSE = 500
@@ -32,7 +32,7 @@ def max_learning_rate(kernel: Any, size: int | None = None, momentum: float = 0.
     Source: Lee et al. (2019), section 2.2; Goh (2017) for momentum.
     """
     if checked_not_negative("momentum", momentum) >= 1:
-        raise OptionError(f"momentum={momentum!r}", allowed="a number from 0 to below 1", remedy="correct it")
+        raise OptionError(f"momentum={brief(momentum)}", allowed="a number from 0 to below 1", remedy="correct it")
     largest, order = _largest_eigenvalue(kernel)
     count = order if size is None else checked_count("size", size, 1)
     return 2.0 * (1.0 + float(momentum)) * count / largest if largest > 0 else float("inf")

@@ -17,6 +17,7 @@ from udlbridge.kernels.request import KernelRequest
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork
 from udlbridge.networks.model import Model
+from udlbridge.options import brief
 from udlbridge.store.arrays import make_arrays
 from udlbridge.store.files import Files, Url, files_of
 from udlbridge.store.manifest import FORMAT, KEY, signed
@@ -107,7 +108,7 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
     name = dtype.name if storage is None else storage
     if name not in STORAGE or (name == "float64" and dtype == np.float32):
         raise OptionError(
-            f"storage={storage!r} for a {dtype} kernel",
+            f"storage={brief(storage)} for a {dtype} kernel",
             allowed=", ".join(k for k in STORAGE if k != "float64" or dtype == np.float64),
             remedy="leave it out to store the kernel's own dtype",
         )

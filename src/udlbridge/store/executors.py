@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolEx
 from typing import Any
 
 from udlbridge.errors import OptionError
+from udlbridge.options import brief
 
 ANSWER = 10.0
 """Seconds in which a Dask scheduler answers, or counts as silent."""
@@ -21,7 +22,7 @@ def checked_executor(executor: Any) -> Any:
     """
     if not callable(getattr(executor, "submit", None)):
         raise OptionError(
-            f"executor={executor!r}",
+            f"executor={brief(executor)}",
             allowed="concurrent.futures.ProcessPoolExecutor, ThreadPoolExecutor, or anything else with their submit",
             remedy="leave it out to compute in this process",
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.errors import StoreError
+from udlbridge.texts import kind_of
 
 
 def rectangle(key: Any, n: int) -> tuple[slice, slice, tuple[Any, ...]]:
@@ -57,7 +58,7 @@ def _index(part: object, n: int) -> int:
         return range(n)[operator.index(part)]  # type: ignore[arg-type]
     except TypeError:
         raise StoreError(
-            f"an index that is a {type(part).__name__}",
+            f"an index that is {kind_of(part)}",
             allowed="integers and slices, as store[i], store[i:j, k:l]",
             remedy="read a rectangle, and index the array that it gives",
         ) from None

@@ -30,6 +30,7 @@ from udlbridge.networks.layers import (
     shape_after,
 )
 from udlbridge.networks.model import Model
+from udlbridge.options import brief
 
 OF_LOGITS = {"Softmax": "cross_entropy", "LogSoftmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
 """What makes probabilities, or their logarithms, of logits; and the loss of these logits that is "nll" of them."""
@@ -98,7 +99,7 @@ def _check_once(loss: str, kind: str, where: str) -> None:
         own = "softmax" if loss == "cross_entropy" else "sigmoid"
         what = "log-probabilities" if kind == "LogSoftmax" else "probabilities"
         raise OptionError(
-            f"loss={loss!r} applies {own} to outputs that are {what} already: {where} ends in {kind}",
+            f"loss={brief(loss)} applies {own} to outputs that are {what} already: {where} ends in {kind}",
             allowed='logits; or loss="nll", the negative log likelihood of probabilities',
             remedy=f'leave the {kind} out and train the logits, or use loss="nll"',
         )

@@ -11,6 +11,7 @@ import numpy as np
 from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import TrainState
 from udlbridge.errors import DTypeError, OptionError
+from udlbridge.texts import kind_of
 from udlbridge.training.probes import Measurement
 from udlbridge.training.runs import EpochErrors, TrainingRun
 
@@ -125,7 +126,7 @@ def _as_arrays(callback: str, measured: object) -> dict[str, np.ndarray]:
     """
     if not isinstance(measured, Mapping) or not all(isinstance(key, str) for key in measured):
         raise OptionError(
-            f"callback {callback!r} gives a {type(measured).__name__}",
+            f"callback {callback!r} gives {kind_of(measured)}",
             allowed="arrays and numbers by name, in a dict",
             remedy='as {"loss": 0.5}',
         )

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
-from udlbridge.options import checked_positive
+from udlbridge.options import brief, checked_positive
 from udlbridge.texts import nearest
 from udlbridge.words import LossWord
 
@@ -69,7 +69,7 @@ def checked_loss(loss: object) -> str:
         remedy = "it has targets of its own: loss=ub.losses.sobolev(slopes)"
     if name in ("logitcrossentropy", "logitbinarycrossentropy"):
         remedy = f'use "{"binary_" if "binary" in str(name) else ""}cross_entropy": it takes logits'
-    raise OptionError(f"unknown loss {name!r}", allowed=", ".join(LOSSES), remedy=remedy)
+    raise OptionError(f"unknown loss {brief(name)}", allowed=", ".join(LOSSES), remedy=remedy)
 
 
 def checked_targets(

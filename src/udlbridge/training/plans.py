@@ -16,7 +16,8 @@ from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count, whole
+from udlbridge.options import brief, checked_count, whole
+from udlbridge.texts import kind_of
 from udlbridge.training.checksums import checksum
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -69,7 +70,7 @@ def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise OptionError(
-                f"a {type(callback).__name__} among the callbacks",
+                f"{kind_of(callback)} among the callbacks",
                 allowed="objects with `name`, `every` and `begin`",
                 remedy="use ub.Probe(x, every=10), or write such a class: udlbridge.training.probes.Callback",
             )
@@ -109,7 +110,9 @@ def checked_checkpoints(checkpoints: object) -> tuple[int, ...]:
         OptionError: not whole numbers from 0 on.
     """
     if not isinstance(checkpoints, (tuple, list, range, set, frozenset, np.ndarray)):
-        raise OptionError(f"checkpoints={checkpoints!r}", allowed="a list of epochs", remedy="as checkpoints=[0, 5]")
+        raise OptionError(
+            f"checkpoints={brief(checkpoints)}", allowed="a list of epochs", remedy="as checkpoints=[0, 5]"
+        )
     return tuple(sorted({checked_count("an epoch of checkpoints", epoch, 0) for epoch in checkpoints}))
 
 

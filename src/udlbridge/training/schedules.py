@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from udlbridge.errors import OptionError
-from udlbridge.options import checked_not_negative
+from udlbridge.options import brief, checked_not_negative
 
 SCHEDULES: dict[str, Mapping[str, float]] = {
     "constant": {},
@@ -53,13 +53,13 @@ def checked_schedule(schedule: object) -> Schedule:
         return Schedule("constant", {})
     if not (isinstance(schedule, (tuple, list)) and len(schedule) == 2 and isinstance(schedule[1], Mapping)):
         raise OptionError(
-            f"schedule={schedule!r}",
+            f"schedule={brief(schedule)}",
             allowed="None, or a pair of a name and a dict of settings",
             remedy='as schedule=("step", {"every": 2, "factor": 0.5})',
         )
     name, given = schedule
     if not isinstance(name, str) or name not in SCHEDULES:
-        raise OptionError(f"unknown schedule {name!r}", allowed=", ".join(SCHEDULES), remedy="choose one of them")
+        raise OptionError(f"unknown schedule {brief(name)}", allowed=", ".join(SCHEDULES), remedy="choose one of them")
     defaults = SCHEDULES[name]
     unknown = [key for key in given if key not in defaults]
     if unknown:

@@ -25,6 +25,7 @@ from scipy.special import log_softmax, softmax
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError
 from udlbridge.options import checked_count, checked_positive
+from udlbridge.texts import kind_of
 
 Draws = np.random.Generator | np.random.RandomState
 """Where random numbers come from."""
@@ -128,7 +129,7 @@ def _draw(tokens: np.ndarray, logits: np.ndarray, generator: Draws) -> int:
         return _drawn_as_choice(tokens, logits, generator)
     if not isinstance(generator, np.random.Generator):
         raise OptionError(
-            f"a {type(generator).__name__} as the generator",
+            f"{kind_of(generator)} as the generator",
             allowed="a numpy.random.Generator, or a RandomState to follow programs that use np.random.choice",
             remedy="np.random.default_rng(0)",
         )

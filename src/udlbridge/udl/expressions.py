@@ -22,6 +22,7 @@ from udlbridge import options
 from udlbridge.arrays import as_array
 from udlbridge.backends.programs import Program, Step
 from udlbridge.errors import InputError, OptionError, ShapeError
+from udlbridge.texts import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,9 @@ class Expression:
     def __pow__(self, exponent: float) -> Expression:
         number = options.real(exponent)
         if number is None or not math.isfinite(number):
-            raise OptionError(f"a power with exponent {exponent!r}", allowed="a number", remedy="use exp(p * log(a))")
+            raise OptionError(
+                f"a power with exponent {options.brief(exponent)}", allowed="a number", remedy="use exp(p * log(a))"
+            )
         return Expression("power", (self,), setting=float(number))
 
     def __getitem__(self, index: int) -> Expression:
@@ -92,7 +95,9 @@ def _checked_index(index: object) -> int:
     number = options.whole(index)
     if number is None or number < 0:
         raise OptionError(
-            f"index {index!r} of an expression", allowed="a whole number from 0 on", remedy="count from the front"
+            f"index {options.brief(index)} of an expression",
+            allowed="a whole number from 0 on",
+            remedy="count from the front",
         )
     return number
 
@@ -109,7 +114,7 @@ def constant(value: Any) -> Expression:
     array = np.array(given, dtype=np.float64, order="C") if given.dtype.kind in "biuf" else np.array(np.nan)
     if not np.isfinite(array).all():
         raise InputError(
-            f"a {type(value).__name__} in a formula that is not made of finite numbers",
+            f"{kind_of(value)} in a formula that is not made of finite numbers",
             allowed="expressions, numbers, arrays of numbers",
             remedy="convert or clean it",
         )

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge.errors import NumericalError, OptionError
-from udlbridge.options import checked_count, checked_positive
+from udlbridge.options import brief, checked_count, checked_positive
 
 Rule = Literal["lowest", "source"]
 
@@ -118,7 +118,7 @@ def checked_limits(rule: object, threshold: object = None, iterations: object = 
         OptionError: another rule, or limits that are not positive.
     """
     if not isinstance(rule, str) or rule not in RULES:
-        raise OptionError(f"rule={rule!r}", allowed=", ".join(RULES), remedy="use one of them")
+        raise OptionError(f"rule={brief(rule)}", allowed=", ".join(RULES), remedy="use one of them")
     limits = RULES[rule]
     return Limits(
         limits.threshold if threshold is None else checked_positive("threshold", threshold),

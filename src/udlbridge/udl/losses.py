@@ -21,7 +21,7 @@ import numpy as np
 
 from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError, UDLBridgeWarning
-from udlbridge.options import checked_positive
+from udlbridge.options import brief, checked_positive
 from udlbridge.training.objectives import Sobolev
 from udlbridge.udl.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.udl.function import Function, checked_argument
@@ -240,7 +240,7 @@ def sobolev(slopes: np.ndarray, *, weight: float = 1.0) -> Sobolev:
 def _checked(distribution: Distribution, f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(distribution, Distribution):
         raise OptionError(
-            f"{distribution!r} in the place of the distribution",
+            f"{brief(distribution)} in the place of the distribution",
             allowed="Gaussian(sigma), Gaussian(None), Bernoulli(), Categorical()",
             remedy="make one, with parentheses",
         )

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import checked_count, checked_positive
+from udlbridge.texts import kind_of
 from udlbridge.training.schedules import Schedule, checked_schedule
 from udlbridge.udl.function import checked_argument
 from udlbridge.udl.linesearch import LineSearch as LineSearch
@@ -229,7 +230,7 @@ def _checked_function(function: Differentiable) -> Differentiable:
     if callable(getattr(function, "value", None)) and callable(getattr(function, "gradient", None)):
         return function
     raise OptionError(
-        f"a {type(function).__name__} without value(x) and gradient(x)",
+        f"{kind_of(function)} without value(x) and gradient(x)",
         allowed="a udlbridge.Function, ModelFunction or LossFunction",
         remedy="ub.Function(lambda p: ...), with the functions of ub.expressions",
     )

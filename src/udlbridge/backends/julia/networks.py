@@ -20,6 +20,7 @@ from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, c
 from udlbridge.networks.model import Model
 from udlbridge.networks.parameters import checked_arrays, checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.options import brief
 from udlbridge.words import DtypeWord
 
 
@@ -262,7 +263,9 @@ class JuliaNetwork(ForeignNetwork):
         if layer is None:
             return found
         if layer not in found:
-            raise OptionError(f"layer={layer!r} of {self.name}", allowed=", ".join(found), remedy="name one of these")
+            raise OptionError(
+                f"layer={brief(layer)} of {self.name}", allowed=", ".join(found), remedy="name one of these"
+            )
         return {layer: found[layer]}
 
     def _layers(self, x: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.errors import ConversionError
+from udlbridge.texts import kind_of
 
 PLAIN = (str, bytes, bool, int, float, complex, type(None), type(...), torch.dtype)
 """What its repr says all of."""
@@ -95,7 +96,7 @@ class _Description:
             return self.of(value.__reduce_ex__(4))
         except (TypeError, RecursionError) as error:
             raise ConversionError(
-                f"a function for output= that computes with a {type(value).__name__}, which nothing tells from others",
+                f"a function for output= that computes with {kind_of(value)}, which nothing tells from others",
                 allowed="functions of numbers, words, arrays and other functions, where a kernel or a run is kept",
                 remedy="name the output by a key or a position, or leave that out of the function",
             ) from error

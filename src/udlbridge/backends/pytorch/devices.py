@@ -9,6 +9,7 @@ import torch
 
 from udlbridge.backends.threads import Pool, ThreadLimit
 from udlbridge.errors import OptionError
+from udlbridge.options import brief
 
 
 def checked_device(device: str) -> str:
@@ -23,7 +24,9 @@ def checked_device(device: str) -> str:
     if torch.backends.mps.is_available():
         present.append("mps")
     if device.split(":")[0] not in present:
-        raise OptionError(f"device={device!r}", allowed=", ".join(present) + " on this machine", remedy="choose one")
+        raise OptionError(
+            f"device={brief(device)}", allowed=", ".join(present) + " on this machine", remedy="choose one"
+        )
     return device
 
 

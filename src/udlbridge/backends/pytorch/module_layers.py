@@ -18,6 +18,7 @@ from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candida
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.errors import ConversionError, OptionError
+from udlbridge.options import brief
 
 Evaluate = Callable[[Inputs, Callable[[nn.Module], None]], Tensor]
 """Inputs to outputs (n, O), with parameters that are followed, of a copy that the function was shown before."""
@@ -132,7 +133,7 @@ class ModuleLayers:
         """
         if layer is not None and layer not in self._layouts:
             raise OptionError(
-                f"layer={layer!r} of {self._name}",
+                f"layer={brief(layer)} of {self._name}",
                 allowed=", ".join(map(repr, self._layouts)),
                 remedy="name a module that is called with samples by its path, or a number of a layer",
             )

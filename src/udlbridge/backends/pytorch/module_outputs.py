@@ -9,6 +9,8 @@ from torch import Tensor
 
 from udlbridge.backends.pytorch.tracing import REORDERINGS, shape_of
 from udlbridge.errors import ConversionError, DTypeError, ShapeError
+from udlbridge.options import brief
+from udlbridge.texts import kind_of
 
 Choice = str | int | Callable[[Any], Any] | None
 """Which of several outputs counts: a key or attribute, a position, or a function of what forward returns."""
@@ -38,7 +40,7 @@ def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
     if not isinstance(y, Tensor):
         keys = f", with {', '.join(map(repr, y))}" if isinstance(y, Mapping) else ""
         raise ConversionError(
-            f"{name} gives a {type(y).__name__}{keys}",
+            f"{name} gives {kind_of(y)}{keys}",
             allowed="one tensor (n, O)",
             remedy="say which of its outputs counts, as ub.as_network(module, output='logits') or output=0, or "
             "wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
@@ -71,7 +73,7 @@ def _requested(y: Any, output: Choice, name: str) -> Any:
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         known = list(y) if isinstance(y, Mapping) else list(vars(y)) if hasattr(y, "__dict__") else []
         raise ConversionError(
-            f"output={output!r} of a {type(y).__name__}, which {name} gives",
+            f"output={brief(output)} of {kind_of(y)}, which {name} gives",
             allowed=", ".join(map(repr, known)) or "a position, or a function of what forward returns",
             remedy="correct output",
         ) from error

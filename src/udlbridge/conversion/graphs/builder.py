@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from udlbridge.errors import ConversionError
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import Extent, PerSample
+from udlbridge.texts import kind_of
 
 
 class Unfit(Exception):  # noqa: N818 - it becomes a ConversionError where the operation is known
@@ -146,7 +147,7 @@ class Builder:
             return self._numbers[number]
         if isinstance(of, Tensor):
             return self._buffer(of)
-        raise Unfit(f"an argument is a {type(of).__name__}")
+        raise Unfit(f"an argument is {kind_of(of)}")
 
     def _buffer(self, tensor: Tensor) -> Value:
         """A constant under the name that it has in the module, or under a new one."""

@@ -21,8 +21,12 @@ def load_network(path: str | os.PathLike[str]) -> Model | Graph:
     """
     metadata, arrays = read_safetensors(user_path(path), "model", ModelFileError)
     spec = metadata.get("udlbridge", "")
+    return (Graph if is_graph(spec) else Model).from_spec(spec, arrays, str(path))
+
+
+def is_graph(spec: str | None) -> bool:
+    """Whether the JSON text that a file has for its network is that of a graph."""
     try:
-        graph = json.loads(spec)["format"] == GRAPH_FORMAT
+        return bool(json.loads(spec or "")["format"] == GRAPH_FORMAT)
     except (KeyError, TypeError, ValueError, RecursionError):
-        graph = False  # and no model either, which its own reader says
-    return Graph.from_spec(spec, arrays, str(path)) if graph else Model.from_spec(spec, arrays, str(path))
+        return False  # and no model either, which its own reader says

@@ -9,6 +9,8 @@ import attrs
 
 from udlbridge.errors import LayerError, ShapeError
 from udlbridge.networks.layers.base import Layer, Shape, Start, check_chain, shape_after
+from udlbridge.options import brief
+from udlbridge.texts import kind_of
 
 
 def chain(layers: Layer | Iterable[Layer]) -> tuple[Layer, ...]:
@@ -23,7 +25,9 @@ def chain(layers: Layer | Iterable[Layer]) -> tuple[Layer, ...]:
         return tuple(layers)
     except TypeError:
         raise LayerError(
-            f"{layers!r} in the place of layers", allowed="a list of layers", remedy="give one, as [ub.Dense(2, 2)]"
+            f"{brief(layers)} in the place of layers",
+            allowed="a list of layers",
+            remedy="give one, as [ub.Dense(2, 2)]",
         ) from None
 
 
@@ -37,7 +41,7 @@ def check_inside(_block: Any, setting: attrs.Attribute[Any], layers: tuple[Layer
     for layer in layers:
         if not isinstance(layer, Layer):
             raise LayerError(
-                f"Residual has a {type(layer).__name__} among its {setting.name}",
+                f"Residual has {kind_of(layer)} among its {setting.name}",
                 allowed="layers of udlbridge",
                 remedy="describe the block with them",
             )

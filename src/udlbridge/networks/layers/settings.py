@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 
 from udlbridge.errors import LayerError
+from udlbridge.options import brief
 from udlbridge.texts import nearest
 
 ACTIVATIONS: dict[str, str] = {
@@ -86,7 +87,7 @@ def _allow(
     def validate(layer: Any, setting: attrs.Attribute[Any], value: Any) -> None:
         if not test(value):
             raise LayerError(
-                f"{type(layer).__name__} has {setting.name}={value!r}",
+                f"{type(layer).__name__} has {setting.name}={brief(value)}",
                 allowed=allowed,
                 remedy=remedy or f"correct {setting.name}",
             )
@@ -101,7 +102,7 @@ def _known_activation(layer: Any, setting: attrs.Attribute[Any], value: Any) -> 
     if value == "gelu":
         remedy = 'say which form: "gelu_tanh" is Flux\'s gelu, "gelu_erf" is PyTorch\'s'
     raise LayerError(
-        f"{type(layer).__name__} has {setting.name}={value!r}", allowed=", ".join(ACTIVATIONS), remedy=remedy
+        f"{type(layer).__name__} has {setting.name}={brief(value)}", allowed=", ".join(ACTIVATIONS), remedy=remedy
     )
 
 
@@ -172,7 +173,7 @@ def spread_sides(layer: Any, name: str, axes: int) -> None:
     sides = [value if isinstance(value, tuple) else (value, value) for value in values]
     if len(sides) != axes or not all(len(side) == 2 and all(_is_whole(zeros, 0) for zeros in side) for side in sides):
         raise LayerError(
-            f"{type(layer).__name__} has {name}={given!r}",
+            f"{type(layer).__name__} has {name}={brief(given)}",
             allowed=f"an integer of at least 0, {axes} of them, or {axes} pairs (before, after)",
             remedy=f"correct {name}",
         )
@@ -190,7 +191,7 @@ def spread(layer: Any, name: str, axes: int, least: int = 1) -> None:
     values = several(given, axes)
     if len(values) != axes or not all(_is_whole(value, least) for value in values):
         raise LayerError(
-            f"{type(layer).__name__} has {name}={given!r}",
+            f"{type(layer).__name__} has {name}={brief(given)}",
             allowed=f"an integer of at least {least}, or {axes} of them",
             remedy=f"correct {name}",
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.texts import kind_of
 from udlbridge.tolerances import budget
 
 
@@ -23,7 +24,7 @@ def near(
     `factor`: for what is computed from other results, or known less exactly itself. `size`: what errors are relative to
     where `expected` is a part of something, or a sum in which much may cancel.
     """
-    assert isinstance(found, np.ndarray), f"{what} is a {type(found).__name__}, and not an array of NumPy"
+    assert isinstance(found, np.ndarray), f"{what} is {kind_of(found)}, and not an array of NumPy"
     assert found.shape == expected.shape, f"{what} has shape {found.shape}, and not {expected.shape}"
     assert found.dtype == dtype, f"{what} is {found.dtype}, and not {dtype}"
     gap = np.abs(found.astype(np.float64) - expected)

@@ -40,6 +40,7 @@ from udlbridge.networks.layers import (
     Take,
 )
 from udlbridge.networks.model import Model
+from udlbridge.texts import kind_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -223,7 +224,7 @@ def apply(layer: Layer, arrays: Arrays, x: np.ndarray) -> np.ndarray:
             return x[:, layer.index]
         case Residual():
             return chain(layer.layers, arrays, x) + chain(layer.shortcut, inside(arrays, "shortcut"), x)
-    raise TypeError(f"no formula for a {type(layer).__name__}")
+    raise TypeError(f"no formula for {kind_of(layer)}")
 
 
 def chain(layers: Sequence[Layer], arrays: Arrays, x: np.ndarray, start: int = 0) -> np.ndarray:

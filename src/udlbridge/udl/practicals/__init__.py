@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from udlbridge.atomic import writing
 from udlbridge.errors import OptionError, UDLBridgeError
+from udlbridge.options import brief
 from udlbridge.texts import nearest
 from udlbridge.udl.practicals.rows import BELOW as BELOW
 from udlbridge.udl.practicals.rows import CLOSED_FORM as CLOSED_FORM
@@ -77,7 +78,7 @@ def full_name(name: str) -> str:
         if name in (full, full[3:], full[:2], full[:2].lstrip("0")):
             return full
     raise OptionError(
-        f"no practical is called {name!r}",
+        f"no practical is called {brief(name)}",
         allowed=", ".join(names()),
         remedy=f"use one of them{nearest(name, names())}",
     )
