@@ -51,6 +51,22 @@ def test_what_counts_is_whole(name: str) -> None:
     assert all(float(tick).is_integer() for axis in counted for tick in axis.get_ticklocs())
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 12, 300])
+def test_ranks_count_from_one(size: int) -> None:
+    drawn = spectrum_figure({"a": ub.spectrum(np.diag(np.arange(1.0, size + 1)))}, "a kernel")
+    drawn.draw_without_rendering()
+    low, high = drawn.axes[0].get_xlim()
+    ticks = [tick for tick in drawn.axes[0].get_xticks() if low <= tick <= high]
+    assert ticks[0] == 1
+    assert len(ticks) >= min(size, 4)
+    assert max(ticks) <= size
+
+
+def test_the_axis_of_a_spectrum_says_what_crosses_are() -> None:
+    for label, kernel in {"eigenvalue": K, "|eigenvalue|": K - 6.5 * np.eye(12)}.items():
+        assert spectrum_figure({"a": ub.spectrum(kernel)}, "a kernel").axes[0].get_ylabel() == label
+
+
 def test_zero_is_the_middle_of_a_signed_map() -> None:
     with figure(5, 4) as (_, ax):
         draw_kernel(ax, np.array([[1.0, -0.2], [-0.2, 3.0]]), "signed")

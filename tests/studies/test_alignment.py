@@ -321,8 +321,13 @@ def test_the_figure_shows_every_model_and_engine() -> None:
             if factor == 100:
                 assert [row["train_error"] for row in rows] != [row["test_error"] for row in rows]
     titles = [ax.get_title().split(",")[0] for ax in figure.axes[:5]]
-    assert titles == ["test error (%)", *(f"alignment of {what} and labels" for what in ("features", "NTK")),
-                      "training error (%)", "change of the NTK"]  # fmt: skip
+    assert titles == ["test error", *(f"alignment of {what} and labels" for what in ("features", "NTK")),
+                      "training error", "change of the NTK"]  # fmt: skip
+    assert [figure.axes[index].get_ylabel() for index in (0, 3)] == ["error (%)"] * 2
+    figure.draw_without_rendering()
+    for index in (1, 2, 4):  # a quantity that hardly changes has few labels, which differ in their last digit alone
+        low, high = figure.axes[index].get_ylim()
+        assert sum(low <= tick <= high for tick in figure.axes[index].get_yticks()) <= 5
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from udlbridge.analysis.densities import SpectralDensity
 from udlbridge.analysis.verdicts import Spectrum
-from udlbridge.plots.style import POSITIVE, SIGNED, SIZE, canvas, figure, line
+from udlbridge.plots.style import POSITIVE, SIGNED, SIZE, Places, canvas, figure, line
 
 
 def draw_kernel(
@@ -81,9 +81,10 @@ def draw_spectrum(ax: Axes, spectra: Mapping[str, Spectrum], title: str) -> Axes
     tolerance = max(result.tolerance for result in spectra.values())
     ax.axhline(tolerance, color="grey", ls="--", lw=1, label="tolerance of the PSD verdict")
     ax.set_yscale("log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(Places())
     ax.set_xlabel("rank")
-    ax.set_ylabel("eigenvalue")
+    crosses = any((result.eigenvalues < 0).any() for result in spectra.values())
+    ax.set_ylabel("|eigenvalue|" if crosses else "eigenvalue")
     ax.set_title(title)
     ax.legend()
     return ax

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from udlbridge.udl.practicals import SIGNED as SIGNED
 from udlbridge.udl.practicals import style
@@ -59,6 +61,21 @@ def line(index: int) -> dict[str, Any]:
         "marker": MARKERS[index % len(MARKERS)],
         "markerfacecolor": "none",
     }
+
+
+class Places(MaxNLocator):
+    """Ticks of an axis that counts from one, as ranks do: whole numbers, 1 among them, and no 0."""
+
+    def __init__(self) -> None:
+        super().__init__(integer=True)
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        """The places of the ticks; matplotlib asks for them."""
+        ticks = np.asarray(super().tick_values(vmin, vmax))
+        later = ticks[(ticks > 1) & (ticks == np.rint(ticks))]
+        # A tick that would stand in the label of the first one is left out.
+        later = later[1:] if len(later) > 1 and later[0] - 1 < (later[1] - later[0]) / 2 else later
+        return np.concatenate([[1.0], later]) if vmin <= 1 else later
 
 
 SIZE = (7.0, 4.6)

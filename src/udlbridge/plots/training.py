@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from udlbridge.plots.style import LINES, MARKERS, canvas, colour
+from udlbridge.plots.style import LINES, MARKERS, Places, canvas, colour
 from udlbridge.studies.alignment_results import VARIANTS, AlignmentStudy
 from udlbridge.training.runs import TrainingRun
 
@@ -23,7 +23,7 @@ def draw_losses(ax: Axes, run: TrainingRun, label: str) -> Axes:
     means = run.losses.reshape(run.epochs, steps).mean(axis=1)
     centres = np.arange(run.epochs) * steps + (1 + steps) / 2  # steps count from 1
     ax.plot(centres, means, "o", linestyle=line.get_linestyle(), color=line.get_color(), label=label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(Places())
     ax.set_xlabel("step")
     ax.set_ylabel("loss of the batch")
     return ax
@@ -51,6 +51,8 @@ def draw_series(ax: Axes, study: AlignmentStudy, quantity: str, title: str, *, p
         )
     if percent:
         _scale_by_decades(ax)
+    else:  # where a quantity hardly changes, more labels would differ in their last digit alone
+        ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(title)
     ax.set_xlabel("epoch")
@@ -87,11 +89,11 @@ def study_figure(study: AlignmentStudy) -> Figure:
 
 def _draw_study(figure: Figure, study: AlignmentStudy) -> None:
     axes = figure.subplots(2, 3)
-    draw_series(axes[0, 0], study, "test_error", "test error (%)", percent=True)
+    draw_series(axes[0, 0], study, "test_error", "test error", percent=True)
     # Not from 0 to 1: what tells the two models apart is a small part of that.
     draw_series(axes[0, 1], study, "feature_alignment", "alignment of features and labels")
     draw_series(axes[0, 2], study, "ntk_alignment", "alignment of NTK and labels")
-    draw_series(axes[1, 0], study, "train_error", "training error (%)", percent=True)
+    draw_series(axes[1, 0], study, "train_error", "training error", percent=True)
     draw_series(axes[1, 1], study, "ntk_change", "change of the NTK, |K - K0| / |K0|")
     labels = ("error (%)", "centred alignment", "centred alignment", "error (%)", "relative change")
     for ax, label in zip(axes.flat, labels, strict=False):
