@@ -499,7 +499,6 @@ NO_ARRAYS = {
     "plan",  # a network and shapes
     "generate",  # functions of tokens
     *("check_backend", "InfiniteStore"),  # an engine, an executor
-    *("initial_buffers", "initial_parameters"),  # layers
 }
 """Public functions whose types admit anything, but none of whose arguments is an array."""
 

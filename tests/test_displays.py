@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.displays import COLUMNS, LINES, html_table, shown
+from udlbridge.displays import COLUMNS, LINES, Displayed, html_table, shown
 from udlbridge.errors import OptionError
 
 X = np.random.default_rng(0).normal(size=(12, 4))
@@ -43,6 +45,22 @@ PICTURES = ("CheckReport", "PortReport", "Spectrum", "TrainingRun", "SimilarityM
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {name: make(tmp_path_factory.mktemp(name)) for name, make in RESULTS.items()}
+
+
+def test_results_can_be_named_in_annotations() -> None:
+    """What public functions give, by their types, is public where they are."""
+    modules = [ub, ub.predict, ub.infinite]
+    public = {getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
+    for module in modules:
+        for name in module.__all__:
+            function = getattr(module, name)
+            if not inspect.isfunction(function):
+                continue
+            home = vars(inspect.getmodule(function))
+            for word in re.findall(r"\w+", str(inspect.signature(function).return_annotation)):
+                found = home.get(word)
+                if isinstance(found, type) and issubclass(found, Displayed):
+                    assert found in public, f"{name} gives a {word}"
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -12,6 +12,7 @@ from .analysis.alignments import layer_alignments as layer_alignments
 from .analysis.centring import centre as centre
 from .analysis.checking import CheckReport as CheckReport
 from .analysis.checking import check as check
+from .analysis.comparing import PortReport as PortReport
 from .analysis.comparing import compare_models as compare_models
 from .analysis.densities import SpectralDensity as SpectralDensity
 from .analysis.densities import spectral_density as spectral_density
@@ -58,6 +59,7 @@ from .kernels.ntk import ntk as ntk
 from .kernels.operators import NTKOperator as NTKOperator
 from .kernels.operators import ntk_operator as ntk_operator
 from .kernels.planning import plan as plan
+from .kernels.plans import Plan as Plan
 from .kernels.request import as_network as as_network
 from .networks import init as init
 from .networks import models as models
@@ -84,6 +86,7 @@ from .networks.layers import SinusoidalPositions as SinusoidalPositions
 from .networks.layers import Softmax as Softmax
 from .networks.layers import Take as Take
 from .networks.model import Model as Model
+from .networks.summaries import Summary as Summary
 from .store.computing import compute_kernel as compute_kernel
 from .store.kernel_store import KernelStore as KernelStore
 from .studies.alignment import study_alignment as study_alignment

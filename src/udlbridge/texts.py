@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 
@@ -36,6 +37,11 @@ def with_article(word: str) -> str:
 def kind_of(value: object) -> str:
     """What a value is, for an error: "an int", "a Graph"."""
     return with_article(type(value).__name__)
+
+
+def completion(names: Iterable[str]) -> Callable[[], list[str]]:
+    """The `__dir__` of a public module: its names for users alone, and not what it imports."""
+    return partial(sorted, names)
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:

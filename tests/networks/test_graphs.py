@@ -113,7 +113,7 @@ def test_a_file_gives_the_graph_back(tmp_path: Path) -> None:
 
 
 def test_a_graph_says_who_evaluates_it() -> None:
-    with pytest.raises(OptionError, match=r"a Graph called as a function.*ub\.outputs\(network, x"):
+    with pytest.raises(OptionError, match=r"a Graph called as a function.*ub\.outputs\(model, x"):
         small()(np.zeros((1, 3)))
 
 

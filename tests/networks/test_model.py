@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_flatten_is_advised_where_it_helps() -> None:
 def test_samples_in_the_place_of_their_number() -> None:
     with pytest.raises(errors.OptionError, match=r"plan\(model, 5, sample_shape=\(2,\)\)"):
         ub.plan(ub.Model([ub.Dense(2, 3)]), np.zeros((5, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name in dir(ub) if isinstance(getattr(ub, name), ModuleType)])
+def test_public_modules_show_their_own_names_alone(name: str) -> None:
+    module = getattr(ub, name)
+    shown = dir(module)
+    assert shown == sorted(module.__all__)
+    for one in shown:
+        value = getattr(module, one)  # which is there
+        assert not one.startswith("_")
+        assert not isinstance(value, ModuleType)
+        assert getattr(value, "__module__", "udlbridge").partition(".")[0] == "udlbridge", one
 
 
 def test_completion_shows_networks_alone() -> None:

@@ -21,8 +21,11 @@ from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.options import brief
-from udlbridge.texts import kind_of, nearest
+from udlbridge.texts import completion, kind_of, nearest
 from udlbridge.words import EngineName
+
+__all__ = ["Availability", "Backend", "Engine", "availability", "engines", "get", "usable"]
+__dir__ = completion(__all__)
 
 GROUP = "udlbridge.backends"
 """The group of entry points that engines are found by."""

@@ -21,7 +21,11 @@ from udlbridge.data.mnist1d import MNIST1D as MNIST1D
 from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import InputError
 from udlbridge.options import brief
+from udlbridge.texts import completion
 from udlbridge.words import DtypeWord
+
+__all__ = ["MNIST1D", "mnist", "mnist1d"]
+__dir__ = completion(__all__)
 
 SPLITS = {"train": "train", "test": "t10k"}
 

@@ -20,6 +20,11 @@ class Plan(Displayed):
     those that do so again since the factors of their block were not kept; each takes `sample_flops`. `ram_bytes` is the
     predicted peak over what the process holds already (without the data, and without the result where that is an
     array). `seconds` and `gflops` come from a calibration of about two seconds; they are None without one.
+
+    Examples:
+        >>> plan = ub.plan(ub.models.lenet5(), 60_000, sample_shape=(1, 28, 28), calibrate=False)
+        >>> isinstance(plan, ub.Plan), plan.n, plan.symmetric
+        (True, 60000, True)
     """
 
     n: int

@@ -22,7 +22,7 @@ FOREIGN = (".npz", ".pt", ".pth", ".json")
 """Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
 
 
-CALLED = 'say which engine evaluates it: ub.outputs(network, x, backend="torch")'
+CALLED = 'say which engine evaluates it: ub.outputs(model, x, backend="torch")'
 
 
 def other_formats() -> Any:

@@ -20,6 +20,10 @@ from udlbridge.errors import OptionError
 from udlbridge.networks.layers import Layer, Shape, Start
 from udlbridge.networks.torch_draws import TorchGenerator as TorchGenerator
 from udlbridge.options import checked_choice, checked_count, checked_positive
+from udlbridge.texts import completion
+
+__all__ = ["glorot", "he", "normal", "torch_default"]
+__dir__ = completion(__all__)
 
 FLOATS: dict[str, np.dtype[np.floating]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 

@@ -34,7 +34,21 @@ from udlbridge.networks.layers import (
 )
 from udlbridge.networks.model import Model
 from udlbridge.options import brief
+from udlbridge.texts import completion
 from udlbridge.words import DtypeWord
+
+__all__ = [
+    "BY_NAME",
+    "NOTEBOOK_POINTS",
+    "gpt2",
+    "hidden_relu",
+    "lenet5",
+    "notebook_method1",
+    "small_resnet",
+    "small_transformer",
+    "three_layer_sigmoid",
+]
+__dir__ = completion(__all__)
 
 NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)
 """The two fixed data points of the notebook's first method, (2, 2)."""
@@ -150,11 +164,6 @@ def _causal_blocks(vocabulary: int, length: int, width: int, heads: int, blocks:
             Residual([LayerNorm(width), Dense(width, inner, "gelu_tanh"), Dense(inner, width)]),
         ]
     return [*layers, LayerNorm(width)]
-
-
-def __dir__() -> list[str]:
-    """The networks, for completion: not what this module imports."""
-    return [*dict.fromkeys(make.__name__ for make in BY_NAME.values()), "BY_NAME", "NOTEBOOK_POINTS"]
 
 
 BY_NAME: dict[str, Callable[..., Model]] = {

@@ -28,7 +28,13 @@ class _Layered(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Summary(Displayed):
-    """The layers of a network as rows, `layer`, `output` (the shape of one sample, if known) and `parameters`."""
+    """The layers of a network as rows, `layer`, `output` (the shape of one sample, if known) and `parameters`.
+
+    Examples:
+        >>> found = ub.Model([ub.Dense(2, 3), ub.Dense(3, 1)]).summary()
+        >>> [row["parameters"] for row in found.as_rows()]
+        [9, 4]
+    """
 
     layers: tuple[Mapping[str, Any], ...]
     n_params: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,13 +69,13 @@ class Places(MaxNLocator):
     def __init__(self) -> None:
         super().__init__(integer=True)
 
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         """The places of the ticks; matplotlib asks for them."""
         ticks = np.asarray(super().tick_values(vmin, vmax))
         later = ticks[(ticks > 1) & (ticks == np.rint(ticks))]
         # A tick that would stand in the label of the first one is left out.
         later = later[1:] if len(later) > 1 and later[0] - 1 < (later[1] - later[0]) / 2 else later
-        return np.concatenate([[1.0], later]) if vmin <= 1 else later
+        return [1.0, *later] if vmin <= 1 else [*later]
 
 
 SIZE = (7.0, 4.6)

@@ -23,8 +23,12 @@ from udlbridge.backends.reduction import Outputs
 from udlbridge.networks.model import Model
 from udlbridge.testing.conformance import CHECKS as CHECKS
 from udlbridge.testing.conformance import check_backend as check_backend
+from udlbridge.texts import completion
 from udlbridge.tolerances import budget
 from udlbridge.words import EngineWord
+
+__all__ = ["CHECKS", "assert_consistent", "assert_kernels_close", "assert_psd", "check_backend"]
+__dir__ = completion(__all__)
 
 
 def assert_consistent(

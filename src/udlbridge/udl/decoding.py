@@ -25,7 +25,22 @@ from scipy.special import log_softmax, softmax
 from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, OptionError
 from udlbridge.options import checked_count, checked_positive
-from udlbridge.texts import kind_of
+from udlbridge.texts import completion, kind_of
+
+__all__ = [
+    "Beam",
+    "beam_search",
+    "beam_steps",
+    "generate",
+    "greedy",
+    "kth_most_likely",
+    "nucleus",
+    "nucleus_tokens",
+    "ranking",
+    "sample",
+    "top_k",
+]
+__dir__ = completion(__all__)
 
 Draws = np.random.Generator | np.random.RandomState
 """Where random numbers come from."""

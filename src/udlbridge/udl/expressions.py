@@ -22,7 +22,10 @@ from udlbridge import options
 from udlbridge.arrays import as_array
 from udlbridge.backends.programs import Program, Step
 from udlbridge.errors import InputError, OptionError, ShapeError
-from udlbridge.texts import kind_of
+from udlbridge.texts import completion, kind_of
+
+__all__ = ["Expression", "column", "constant", "cos", "exp", "log", "logsumexp", "sigmoid", "sin", "softplus", "total"]
+__dir__ = completion(__all__)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,25 @@ import numpy as np
 from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError, UDLBridgeWarning
 from udlbridge.options import brief, checked_positive
+from udlbridge.texts import completion
 from udlbridge.training.objectives import Sobolev
 from udlbridge.udl.expressions import Expression, column, exp, logsumexp, softplus, total
 from udlbridge.udl.function import Function, checked_argument
 from udlbridge.words import EngineWord
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Distribution",
+    "Gaussian",
+    "Sobolev",
+    "likelihood",
+    "negative_log_likelihood",
+    "negative_log_likelihood_gradient",
+    "sobolev",
+    "sum_of_squares",
+]
+__dir__ = completion(__all__)
 
 
 class Distribution(ABC):

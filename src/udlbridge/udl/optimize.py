@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import checked_count, checked_positive
-from udlbridge.texts import kind_of
+from udlbridge.texts import completion, kind_of
 from udlbridge.training.schedules import Schedule, checked_schedule
 from udlbridge.udl.function import checked_argument
 from udlbridge.udl.linesearch import LineSearch as LineSearch
@@ -29,6 +29,19 @@ from udlbridge.udl.linesearch import line_search as line_search
 from udlbridge.udl.parameters import LossFunction as LossFunction
 from udlbridge.udl.parameters import ModelFunction as ModelFunction
 from udlbridge.udl.parameters import ParameterVector as ParameterVector
+
+__all__ = [
+    "Descent",
+    "LineSearch",
+    "LossFunction",
+    "ModelFunction",
+    "ParameterVector",
+    "descend",
+    "descend_by_line_search",
+    "descend_stochastically",
+    "line_search",
+]
+__dir__ = completion(__all__)
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from udlbridge.atomic import writing
 from udlbridge.errors import OptionError, UDLBridgeError
 from udlbridge.options import brief
-from udlbridge.texts import nearest
+from udlbridge.texts import completion, nearest
 from udlbridge.udl.practicals.rows import BELOW as BELOW
 from udlbridge.udl.practicals.rows import CLOSED_FORM as CLOSED_FORM
 from udlbridge.udl.practicals.rows import DIFFERENCES as DIFFERENCES
@@ -45,6 +45,22 @@ from udlbridge.words import EngineWord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = [
+    "Row",
+    "check_pictures",
+    "drawn",
+    "folder",
+    "full_name",
+    "load",
+    "names",
+    "report",
+    "run",
+    "save_pictures",
+    "table",
+    "title",
+]
+__dir__ = completion(__all__)
 
 WIDTH = 1320
 """Pixels of a picture, before its margins are cut."""
