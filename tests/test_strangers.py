@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 import strangers
 import udlbridge as ub
@@ -227,3 +228,8 @@ def test_a_function_finds_what_lies_beside_its_file(tmp_path: Path) -> None:
     target = tmp_path / "k.npy"
     done = udlbridge("kernel", "--model", f"{tmp_path}/mine.py:net", "--shape", 3, "--n", 4, "--out", target)
     assert done.returncode == 0, done.stderr
+
+
+def test_samples_in_the_second_place_of_spectrum_are_told_where_they_belong() -> None:
+    with pytest.raises(errors.OptionError, match=r"array in the place of k.*spectrum\(model, x=samples\)"):
+        ub.spectrum(nn.Linear(3, 2), np.ones((4, 3), np.float32))  # type: ignore[arg-type]

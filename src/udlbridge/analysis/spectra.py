@@ -107,6 +107,8 @@ def spectrum(
         >>> ub.spectrum(np.array([[1.0, 2.0], [2.0, 1.0]])).verdict
         'not PSD'
     """
+    if hasattr(k, "shape") and np.ndim(k):
+        raise OptionError("an array in the place of k", allowed="spectrum(model, x=samples)", remedy="give it as x=")
     k, dense_limit = checked_count("k", k, 1), checked_count("dense_limit", dense_limit, 0)
     max_products, seed = checked_count("max_products", max_products, 1), checked_seed(seed)
     rank = None if rank is None else checked_count("rank", rank, 0)
