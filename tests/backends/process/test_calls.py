@@ -136,6 +136,13 @@ def test_what_cannot_cross_is_an_error_of_ours(shared: ProcessHost) -> None:
 def test_what_cannot_be_sent_leaves_the_connection_whole(shared: ProcessHost) -> None:
     with pytest.raises((AttributeError, TypeError, Exception), match="pickle"):
         shared.call("echo", (ARRAYS["float32"], lambda: None))
+    out = np.zeros((400, 400))
+    with pytest.raises((AttributeError, TypeError, Exception), match="pickle"):
+        shared.call_into(out, "echo", lambda: None)
+    number = shared.call("prepare", None, np.eye(400))
+    shared.call_into(out, "fill", None, number, slice(0, 400), number, slice(0, 400), False)
+    np.testing.assert_array_equal(out, np.eye(400))
+    shared.call("release", number)
     np.testing.assert_array_equal(shared.call("echo", ARRAYS["float32"]), ARRAYS["float32"])
 
 
@@ -166,23 +173,23 @@ def test_calls_from_four_threads_and_from_asyncio(shared: ProcessHost) -> None:
 
 def test_a_call_goes_on_while_another_thread_calls(shared: ProcessHost, tmp_path: Path) -> None:
     """By turns: the second waits, and both get what is theirs."""
-    found: list[Any] = []
+    found: dict[str, Any] = {}
     begun, end = tmp_path / "begun", tmp_path / "end"
-    first = threading.Thread(target=lambda: found.append(shared.call("wait", str(begun), str(end))))
+    first = threading.Thread(target=lambda: found.update(first=shared.call("wait", str(begun), str(end))))
     first.start()
     while not begun.exists():
         pass
-    second = threading.Thread(target=lambda: found.append(shared.call("echo", 2)))
+    second = threading.Thread(target=lambda: found.update(second=shared.call("echo", 2)))
     second.start()
     end.touch()
     first.join(60)
     second.join(60)
-    assert found == [None, 2]
+    assert found == {"first": None, "second": 2}
 
 
 def test_its_memory_counts_as_this_processs_own(shared: ProcessHost) -> None:
     shared.call("start")
     with PeakMemory() as memory:
-        number = shared.call("prepare", None, np.broadcast_to(1.0, (10_000, 1_000)))
+        number = shared.call("grow", 100_000_000)
     assert memory.over_baseline > 80e6
     shared.forget(number)

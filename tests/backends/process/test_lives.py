@@ -24,6 +24,7 @@ from processes import ONE_CLIENT, eventually, gone, run
 from udlbridge.backends import companions
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.julia.hosted import HostedJulia
+from udlbridge.backends.julia.networks import JuliaNetwork
 from udlbridge.backends.julia.process import folders, starting
 from udlbridge.backends.julia.process.client import ProcessHost
 from udlbridge.backends.reduction import checked_reduction
@@ -62,6 +63,15 @@ def test_a_process_that_dies_in_a_call(host: ProcessHost, call: tuple[Any, ...],
     assert companions.companions() == (host.call("pid"),)
     with pytest.raises(BackendError, match="that held this has ended"):
         engine.fill(JOB, factors, slice(0, 3), factors, slice(0, 3), out)
+
+
+def test_a_process_that_fails_itself_says_why_and_leaves_nothing(host: ProcessHost, home: Path) -> None:
+    before = host.call("pid")
+    network = JuliaNetwork.at(host, host.call("prepare", None, np.eye(2)), {}, None)
+    with pytest.raises(BackendError, match=r"with code 1; it said:\n(.*\n)*.*cannot be read"):
+        host.call("echo", network)
+    assert gone(before)
+    assert folders.members(home) == []
 
 
 def test_threads_that_were_set_are_not_put_back_in_a_new_process(host: ProcessHost) -> None:
@@ -309,7 +319,7 @@ def test_a_folder_that_others_can_open_is_refused(home: Path, kind: str, tmp_pat
     elif kind == "link":
         home.symlink_to(tmp_path)
     else:
-        home.touch()
+        home.touch(0o600)
     with pytest.raises(BackendError, match=r"cannot have its socket in .*UDLBRIDGE_JULIA=inprocess"):
         ProcessHost("standin:Service").call("pid")
     home.rmdir() if kind == "open" else home.unlink()

@@ -44,7 +44,6 @@ LOOK_SECONDS = 0.1
 KEEPING = ("training", "with_arrays")
 """Methods after which the process may look at arrays that it was given; all others are done with them."""
 
-
 HOLDING = ("prepare", "training", "include", "converted", "with_arrays")
 """Methods that give the number of what the process holds from then on."""
 
@@ -65,7 +64,8 @@ class ProcessHost(Host):
         runtime.after_fork(self._forked)
 
     def _forget(self) -> None:
-        self._line = _Line(self)
+        self._line: _Line | None = None
+        self._starting = threading.Lock()
         self._session: _Session | None = None
         self._unused: deque[int] = deque()
         self._writing = threading.Lock()
@@ -86,11 +86,11 @@ class ProcessHost(Host):
 
     def call(self, method: str, *args: Any) -> Any:
         """See `Host`."""
-        return self._line.run(lambda: self._call(method, args, None))
+        return self._run(lambda: self._call(method, args, None))
 
     def call_into(self, out: np.ndarray, method: str, *args: Any) -> None:
         """See `Host`."""
-        self._line.run(lambda: self._call(method, args, out))
+        self._run(lambda: self._call(method, args, out))
 
     def forget(self, number: int) -> None:
         """See `Host`. What is not used any more goes with the next call."""
@@ -98,30 +98,39 @@ class ProcessHost(Host):
 
     def rest(self) -> None:
         """See `Host`."""
-        self._line.run(self._rest)
+        self._run(self._rest)
 
     def close(self) -> None:
         """See `Host`. Where the process does not linger, this waits until it has ended."""
-        self._line.run(self._close)
+        self._run(self._close)
 
     def left(self) -> None:
         """A caller has stopped waiting: from now on nothing is written into what belongs to it."""
         with self._writing:
             pass
 
+    def _run(self, function: Callable[[], Any]) -> Any:
+        with self._starting:
+            self._line = self._line or _Line(self)
+        return self._line.run(function)
+
+    def _cancelled(self) -> bool:
+        """Whether the caller has left, asked in the thread that talks to the process."""
+        return self._line is not None and self._line.cancelled()
+
     def _call(self, method: str, args: tuple[Any, ...], out: np.ndarray | None) -> Any:
         if self._session is not None and self._session.ended():
             self._drop()  # between two calls: nothing of this one is lost
         if self._session is None:
-            self._session = _Session(found_or_started(self._service))
+            self._session = _begun(found_or_started(self._service))
             self._tell()
         session = self._session
         unused = [self._unused.popleft() for _ in range(len(self._unused))]
         try:
             session.forget([number for number in unused if self.has(number)])
-            if self._line.cancelled():
+            if self._cancelled():
                 raise KeyboardInterrupt
-            good, value = session.call(method, args, out, self._line.cancelled)
+            good, value = session.call(method, args, out, self._cancelled)
         except (EOFError, OSError):
             said = self._drop()
             raise BackendError(
@@ -132,7 +141,7 @@ class ProcessHost(Host):
         if not good:
             raise value
         with self._writing:
-            if self._line.cancelled():
+            if self._cancelled():
                 if method in HOLDING:
                     self.forget(value)  # whoever asked for it has left
                 raise KeyboardInterrupt
@@ -206,7 +215,11 @@ class _Session:
                 self._tile, fresh = Block(max(out.nbytes, 1)), max(out.nbytes, 1)
             into = (out.shape, out.dtype.str, fresh)
         message = ("call", number, _folder(), method, args, into)
-        self._channel.send(message, self._naming, brief=method not in KEEPING)
+        try:
+            self._channel.send(message, self._naming, brief=method not in KEEPING)
+        except BaseException:
+            self._tile = None if fresh else self._tile  # the process has not got it
+            raise
         if fresh:
             assert self._tile is not None
             self._tile.give(self._found.connection)
@@ -299,9 +312,18 @@ class _Session:
     def _show(self) -> None:
         """What the process has printed meanwhile, as it would have in this one."""
         said = self._log.read()
-        if said:
+        if said and sys.stderr is not None:
             sys.stderr.write(said.decode(errors="replace"))
             sys.stderr.flush()
+
+
+def _begun(found: Found) -> _Session:
+    try:
+        return _Session(found)
+    except (OSError, psutil.Error) as error:
+        found.connection.close()
+        found.lock.release()
+        raise BackendError(f"the process of Julia ended at once ({error})", remedy=f"call again; {INPROCESS}") from None
 
 
 def _folder() -> str:

@@ -67,10 +67,14 @@ class Worker:
     def work(self) -> None:
         """Serve one client after the other; it does not return."""
         while True:
-            with contextlib.suppress(OSError, EOFError, AuthenticationError):
-                connection = self._listener.accept()
-                with connection:
+            try:
+                with self._listener.accept() as connection:
                     self._serve(connection)
+            except (OSError, EOFError, AuthenticationError):
+                continue  # who went, or did not know the key
+            except BaseException:
+                traceback.print_exc()
+                self._leave(1)
 
     def _serve(self, connection: Connection) -> None:
         greeting = json.loads(connection.recv_bytes())
@@ -84,11 +88,10 @@ class Worker:
         self._ends = None
         folders.write_until(self._folder, None)
         self._session = Session(connection, self._made)
-        try:
+        with contextlib.suppress(EOFError, OSError):
             self._session.serve()
-        finally:
-            self._session = self._client = None
-            self._rest(float(greeting["linger"]))
+        self._session = self._client = None
+        self._rest(float(greeting["linger"]))
 
     def _made(self) -> Any:
         if self._service is None:
@@ -121,9 +124,10 @@ class Worker:
             if ends is not None and time.monotonic() >= ends and folders.held(self._folder, "client") is not None:
                 self._leave()
 
-    def _leave(self) -> None:
+    def _leave(self, code: int = 0) -> None:
+        sys.stderr.flush()
         folders.clear(self._folder)
-        os._exit(0)  # without Julia's own goodbyes, which wait for what it does
+        os._exit(code)  # without Julia's own goodbyes, which wait for what it does
 
 
 class Session:
