@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.displays import COLUMNS, LINES, Displayed, html_table, shown
+from udlbridge.displays import COLUMNS, LINES, Displayed, Lines, html_table, shown
 from udlbridge.errors import OptionError
 
 X = np.random.default_rng(0).normal(size=(12, 4))
 MODEL = ub.Model([ub.Dense(4, 6, "tanh"), ub.Dense(6, 3)], dtype="float64")
 K = ub.ntk(MODEL, X, backend="reference")
 Y = np.arange(12) % 3
+GRAPH = ub.Graph(
+    [ub.Node("z", "linear", ("x", "w"), source="body"), ub.Node("y", "linear", ("z", "w"))],
+    "y", params={"w": np.ones((4, 4))}, sample_shape=(4,),
+)  # fmt: skip
 
 RESULTS: dict[str, Callable[[Path], Any]] = {
     "Model": lambda folder: ub.models.small_resnet(),
@@ -32,6 +36,17 @@ RESULTS: dict[str, Callable[[Path], Any]] = {
     "KernelStore": lambda folder: ub.compute_kernel(MODEL, X, folder / "k.zarr", backend="reference"),
     "SimilarityMap": lambda folder: ub.similarity_map(MODEL, MODEL, X, backend="reference"),
     "Solution": lambda folder: ub.predict.solve(K, np.eye(3)[Y], diag_reg=0.1),
+    "Graph": lambda folder: GRAPH,
+    "Estimate": lambda folder: ub.trace(K),
+    "GradientFlow": lambda folder: ub.predict.gradient_flow(K + np.eye(12), np.eye(3)[Y]),
+    "GradientDescent": lambda folder: ub.predict.gradient_descent(K, np.eye(3)[Y], learning_rate=0.1),
+    "Prediction": lambda folder: ub.predict.gradient_flow(K + np.eye(12), np.eye(3)[Y]).at(1.0, k_test=K[:4]),
+    "Prediction over time": lambda folder: ub.predict.gradient_flow(K + np.eye(12), np.eye(3)[Y]).at(
+        [0.0, 2.0, 1.0, np.inf]
+    ),
+    "AlignmentTest": lambda folder: ub.alignment_test(K, K, permutations=99, seed=0),
+    "AlignmentInterval": lambda folder: ub.alignment_interval(K, K[::-1, ::-1]),
+    "SignalReport": lambda folder: ub.signal_report(MODEL, X, backend="reference"),
     "Posterior": lambda folder: ub.predict.posterior(K, K, K, np.eye(3)[Y], diag_reg=0.1),
     "AlignmentStudy": lambda folder: ub.study_alignment(
         (X, Y), (X, Y), backends="reference", epochs=8, batch_size=12, width=3, progress=False,
@@ -39,7 +54,10 @@ RESULTS: dict[str, Callable[[Path], Any]] = {
     ),
 }  # fmt: skip
 TABLES = [name for name in RESULTS if name != "Posterior"]
-PICTURES = ("CheckReport", "PortReport", "Spectrum", "TrainingRun", "SimilarityMap", "AlignmentStudy")
+PICTURES = (
+    "CheckReport", "PortReport", "Spectrum", "TrainingRun", "SimilarityMap", "AlignmentStudy", "KernelStore",
+    "SignalReport", "AlignmentTest", "Prediction", "Prediction over time",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +102,11 @@ def test_a_notebook_shows_a_table(name: str, results: dict[str, Any]) -> None:
         "PortReport": "PortReport: the same network: budget 1e-12",
         "Spectrum": "Spectrum: PSD: 1000 eigenvalues",
         "Solution": "<p>Solution</p>",
+        "Graph": "<p>Graph(2 nodes, (4,) -&gt; (4,)",
+        "Estimate": "(exact)</p>",
+        "Prediction": "Prediction: 3 outputs of 12 training samples and 4 test samples at t = 1<",
+        "SignalReport": "<p>SignalReport: standard deviations in 2 layers: outputs from ",
+        "AlignmentInterval": "<p>AlignmentInterval: alignment ",
     }.items(),
 )
 def test_a_notebook_says_first_what_was_found(name: str, said: str, results: dict[str, Any]) -> None:
@@ -94,6 +117,66 @@ def test_the_table_of_a_port_ends_in_the_whole_networks(results: dict[str, Any])
     assert [row["first"] for row in results["PortReport"].as_rows()[-4:]] == [
         "outputs", "kernel", "eigenvalues", "d f / d x",
     ]  # fmt: skip
+
+
+def test_a_graph_has_a_row_for_each_node_and_counts_what_is_shared_once() -> None:
+    rows = GRAPH.as_rows()
+    assert [(row["node"], row["operation"], row["inputs"], row["shape"]) for row in rows] == [
+        ("z", "linear", "x, w", (1, 4)), ("y", "linear", "z, w", (1, 4)),
+    ]  # fmt: skip
+    assert [row["parameters"] for row in rows] == [16, 0]
+    assert rows[0]["of"] == "body"
+
+
+def test_a_prediction_has_a_row_for_each_sample_and_time(results: dict[str, Any]) -> None:
+    found = results["Prediction"]
+    assert found.test is not None
+    rows = list(found.as_rows())
+    assert [(row["samples"], row["sample"]) for row in rows] == [
+        *(("test", index) for index in range(4)), *(("train", index) for index in range(12)),
+    ]  # fmt: skip
+    assert [rows[5][f"output {output}"] for output in range(3)] == found.train[1].tolist()
+    over = results["Prediction over time"]
+    rows = list(over.as_rows())
+    assert len(rows) == 4 * 12
+    assert (rows[25]["time"], rows[25]["sample"]) == (1.0, 1)
+    assert rows[25]["output 2"] == over.train[2, 1, 2]
+
+
+def test_a_table_makes_the_rows_that_it_shows_alone() -> None:
+    made = []
+
+    def row(index: int) -> dict[str, int]:
+        made.append(index)
+        return {"index": index}
+
+    class Long(Displayed):
+        def __str__(self) -> str:
+            return "long"
+
+        def as_rows(self) -> Lines:
+            return Lines(10**9, row)
+
+    page = Long()._repr_html_()
+    assert "and 999,999,940 rows more" in page
+    assert len(made) < 200
+
+
+def test_what_has_no_picture_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="permutations=1000"):
+        ub.alignment_test(K, K, permutations=0).plot()
+    store = ub.compute_kernel(MODEL, X, tmp_path / "k.zarr", backend="reference", outputs="full", progress=False)
+    with pytest.raises(OptionError, match=r"imshow\(store\[:100, :100, 0, 0\]\)"):
+        store.plot()
+
+
+def test_times_are_drawn_in_order_and_infinity_is_not(results: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    results["Prediction over time"].plot(ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), results["Prediction over time"].train[[0, 2, 1], 0, 0])
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 from importlib import import_module
@@ -75,6 +75,47 @@ class Displayed:
                 "pandas is not installed", allowed="an installation with it", remedy="pip install pandas"
             ) from error
         return frames.DataFrame(list(rows))
+
+
+class Lines(Sequence[Row]):
+    """Rows of a long table, each made when it is asked for: a notebook shows the first ones alone."""
+
+    def __init__(self, count: int, row: Callable[[int], Row]) -> None:
+        self._count, self._row = count, row
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = range(self._count)[index]
+        return [self._row(one) for one in chosen] if isinstance(chosen, range) else self._row(chosen)
+
+
+def output_lines(outputs: Mapping[str, np.ndarray], **shared: np.ndarray) -> Lines:
+    """Outputs (n, O), or (T, n, O), as a row for each sample and place in T, a column for each of the O.
+
+    Args:
+        outputs: by the name of their samples, as "test".
+        shared: a column of its own each, (T,).
+    """
+    tables = {name: values.reshape(-1, *values.shape[-2:]) for name, values in outputs.items()}
+    ends = np.cumsum([len(table) * table.shape[1] for table in tables.values()])
+
+    def row(index: int) -> Row:
+        which = int(np.searchsorted(ends, index, side="right"))
+        name = list(tables)[which]
+        table = tables[name]
+        place, sample = divmod(index - (int(ends[which - 1]) if which else 0), table.shape[1])
+        heads = {"samples": name, **{head: column[place] for head, column in shared.items()}, "sample": sample}
+        return {**heads, **{f"output {number}": value for number, value in enumerate(table[place, sample])}}
+
+    return Lines(int(ends[-1]), row)
+
+
+def scalars(value: Any) -> dict[str, Any]:
+    """The numbers and words among the fields of a result, as a row: those of several results make a table."""
+    found = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: one for name, one in found.items() if one is None or isinstance(one, bool | int | float | str)}
 
 
 def html_table(rows: Sequence[Row], *, caption: str = "") -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.displays import Displayed
 from udlbridge.reports import json_ready
 
 LEVEL = 0.95
@@ -17,8 +18,8 @@ CONFIDENCE = 0.99
 """What bars are made for: few probes, and quantities that are not normal, may take four of 100 seeds from it."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Displayed):
     """A number, and how far it may be off: |`value` - truth| <= `error` for at least 95 of 100 seeds.
 
     `error` is 0 where the number was computed from all entries, and not estimated. `products` counts the products of
@@ -52,6 +53,11 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         return dict(json_ready(self))
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        ends = {"low": self.low, "high": self.high}
+        return [{"value": self.value, "error": self.error, **ends, "products": self.products, "seed": self.seed}]
 
     def __str__(self) -> str:
         if self.seed is None:

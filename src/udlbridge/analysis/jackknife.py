@@ -16,7 +16,7 @@ from udlbridge.analysis.hsic import LEAST
 from udlbridge.analysis.inputs import KernelLike
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import Unit, units_of
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, scalars
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.options import brief, checked_positive
 from udlbridge.reports import json_ready
@@ -48,6 +48,10 @@ class AlignmentInterval(Displayed):
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         return dict(json_ready(self))
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        return [scalars(self)]
 
     def __str__(self) -> str:
         return (

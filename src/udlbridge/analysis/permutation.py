@@ -14,7 +14,8 @@ from udlbridge.analysis.inputs import KernelLike
 from udlbridge.analysis.permuted import PermutedProducts
 from udlbridge.analysis.sums import Statistics, statistics
 from udlbridge.analysis.units import units_of
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, draw, scalars
+from udlbridge.errors import OptionError
 from udlbridge.options import checked_count, checked_seed
 from udlbridge.reports import frozen_array, json_ready, same_fields
 
@@ -59,6 +60,20 @@ class AlignmentTest(Displayed):
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         return dict(json_ready(self))
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        return [scalars(self)]
+
+    def plot(self, ax: Any = None) -> Any:
+        """A histogram of the permuted alignments, and where the alignment is; returns the Axes.
+
+        Raises:
+            OptionError: no permutations were drawn.
+        """
+        if not len(self.null):
+            raise OptionError("a test without permutations has no picture", allowed="some", remedy="permutations=1000")
+        return draw("alignments:draw_test", ax, self)
 
     def __str__(self) -> str:
         lines = [f"alignment {self.alignment:.4f} ({self.estimator}) of {self.n} samples"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import DTypeError, InputError, ShapeError
 from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
@@ -65,6 +65,17 @@ class SignalReport(Displayed):
             {"layer": row.layer, "kind": row.kind, "of outputs": row.activation_std, "of gradients": row.gradient_std}
             for row in self.rows
         ]
+
+    def headline(self) -> str:
+        """The line over the table in a notebook: between which sizes the signals are."""
+        parts = []
+        for what, sizes in (("outputs", self.activation_std), ("gradients", self.gradient_std)):
+            parts.append(f"{what} from {min(sizes):.3g} to {max(sizes):.3g}" if sizes else f"no {what}")
+        return f"standard deviations in {len(self.rows)} layers: {', '.join(parts)}"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Sizes by layer on a logarithmic scale, on `ax` or a new figure; returns the Axes."""
+        return draw("signals:draw_signals", ax, self)
 
     def __str__(self) -> str:
         width = max((len(str(row.layer)) for row in self.rows), default=0)

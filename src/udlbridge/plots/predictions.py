@@ -6,7 +6,44 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from udlbridge.plots.style import POSITIVE
+from udlbridge.plots.style import MARKERS, POSITIVE, line
+from udlbridge.predict.flows import Prediction
+
+SHOWN = len(MARKERS)
+"""Outputs that are drawn: as many as there are markers that tell them apart."""
+
+FOLLOWED = 20
+"""Samples that are followed over time, a line each."""
+
+
+def draw_outputs(ax: Axes, found: Prediction) -> Axes:
+    """Outputs of the test samples, or of the training samples, by sample; by time where there are several times."""
+    kind, values = ("training", found.train) if found.test is None else ("test", found.test)
+    several = values.ndim == 3
+    count = values.shape[-1]
+    of = f"outputs of the {kind} samples" + (f", the first {SHOWN} of {count}" if count > SHOWN else "")
+    if several:
+        times = np.arange(len(values), dtype=np.float64) if found.times is None else np.asarray(found.times)
+        finite = np.isfinite(times)  # infinity has no place on an axis
+        order = np.argsort(times[finite])
+        drawn = values[finite][order][:, :FOLLOWED]
+        for output in range(min(count, SHOWN)):
+            curves = ax.plot(times[finite][order], drawn[:, :, output], **{**line(output), "markersize": 4}, lw=1)
+            curves[0].set_label(f"output {output}")
+        if values.shape[1] > FOLLOWED:
+            of += f"; of {FOLLOWED} samples"
+        ax.set_xlabel("time")
+    else:
+        for output in range(min(count, SHOWN)):
+            style = {**line(output), "linestyle": ""}
+            ax.plot(np.arange(len(values)), values[:, output], **style, label=f"output {output}")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel(f"{kind} sample")
+    ax.set_ylabel("output")
+    ax.set_title(of)
+    if count > 1:
+        ax.legend()
+    return ax
 
 
 def draw_confusion(ax: Axes, predicted: np.ndarray, labels: np.ndarray, classes: int) -> Axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
 from udlbridge.arrays import as_array
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, draw, output_lines
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import brief, checked_not_negative
 from udlbridge.predict.systems import System, checked_numbers, training_system
@@ -27,10 +27,37 @@ ACCURACY = 1e-10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(Displayed):
-    """Outputs of training samples, and of test samples where `k_test` was given: (n, O), or (T, n, O) for T times."""
+    """Outputs of training samples, and of test samples where `k_test` was given: (n, O), or (T, n, O) for T times.
+
+    `times`: the time of the flow, or the steps of the descent, that they are at: a number, or (T,).
+    """
 
     train: np.ndarray
     test: np.ndarray | None
+    times: np.ndarray | None = None
+
+    def as_rows(self) -> Sequence[Mapping[str, Any]]:
+        """What the table in a notebook shows: a row for each sample and time, test samples first."""
+        outputs = {} if self.test is None else {"test": self.test}
+        times = None if self.times is None else np.atleast_1d(self.times)
+        return output_lines({**outputs, "train": self.train}, **({} if times is None else {"time": times}))
+
+    def headline(self) -> str:
+        """The line over the table in a notebook: of how many samples, and when."""
+        count = self.train.shape[-2]
+        parts = [f"{count} training samples"] + ([] if self.test is None else [f"{self.test.shape[-2]} test samples"])
+        said = f"{self.train.shape[-1]} outputs of {' and '.join(parts)}"
+        if self.times is None:
+            return said
+        times = [f"{time:g}" for time in np.ravel(self.times)]
+        return f"{said} at t = {', '.join(times if len(times) < 6 else [*times[:4], '...', times[-1]])}"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Outputs by sample, or by time where there are several, on `ax` or a new figure; returns the Axes.
+
+        Of the test samples, where there are any.
+        """
+        return draw("predictions:draw_outputs", ax, self)
 
 
 class _Path(NamedTuple):
@@ -43,13 +70,19 @@ class _Path(NamedTuple):
     weights: np.ndarray
 
 
-class GradientFlow:
+class GradientFlow(Displayed):
     """The path of outputs under gradient flow; `gradient_flow` makes it."""
 
     def __init__(self, system: System, slope: Slope | None, momentum: float | None) -> None:
         self._system = system
         self._slope = slope
         self._momentum = momentum
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        n, outputs = self._system.y.shape
+        solved = "in closed form" if self._slope is None and self._momentum is None else "as a differential equation"
+        return [{"training samples": n, "outputs": outputs, "momentum": self._momentum, "solved": solved}]
 
     def __repr__(self) -> str:
         n, outputs = self._system.y.shape
@@ -85,10 +118,10 @@ class GradientFlow:
 
         train = outputs(start, [path.moved for path in paths])
         if k_test is None:
-            return Prediction(train, None)
+            return Prediction(train, None, times)
         matrix, count = system.test_matrix(k_test)
         test = outputs(system.initial("f_test", f_test, count), [matrix @ path.weights for path in paths])
-        return Prediction(train, test)
+        return Prediction(train, test, times)
 
     def _paths(self, times: np.ndarray, start: np.ndarray) -> list[_Path]:
         if self._slope is None and (self._momentum is None or np.isinf(times).all()):

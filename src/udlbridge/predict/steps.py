@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.displays import Displayed
 from udlbridge.errors import UDLBridgeWarning
 from udlbridge.options import checked_count, checked_positive
 from udlbridge.predict.flows import Prediction
 from udlbridge.predict.systems import System, training_system
 
 
-class GradientDescent:
+class GradientDescent(Displayed):
     """The path of outputs under full-batch gradient descent; `gradient_descent` makes it."""
 
     def __init__(self, system: System, rate: float) -> None:
         self._system = system
         self._rate = rate
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        n, outputs = self._system.y.shape
+        return [{"training samples": n, "outputs": outputs, "learning rate": self._rate}]
 
     def __repr__(self) -> str:
         n, outputs = self._system.y.shape
@@ -41,11 +47,11 @@ class GradientDescent:
             start + system.outputs(system.filtered(lambda values: progress(share * values, count), rest))
         )
         if k_test is None:
-            return Prediction(train, None)
+            return Prediction(train, None, np.array(count))
         matrix, samples = system.test_matrix(k_test)
         weights = system.filtered(lambda values: _progress_by(values, share, count), rest)
         test = system.initial("f_test", f_test, samples) + system.outputs(matrix @ weights)
-        return Prediction(train, system.shown(test))
+        return Prediction(train, system.shown(test), np.array(count))
 
 
 def progress(step: Float[np.ndarray, " size"], count: int) -> Float[np.ndarray, " size"]:

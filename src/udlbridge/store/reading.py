@@ -20,8 +20,8 @@ import numpy as np
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import transposed
 from udlbridge.backends.threads import numpy_blas
-from udlbridge.displays import Displayed
-from udlbridge.errors import StoreError
+from udlbridge.displays import Displayed, draw
+from udlbridge.errors import OptionError, StoreError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import show_bytes
 from udlbridge.store.chunks import chunk_bytes, chunk_strips, read_chunk
@@ -52,6 +52,10 @@ class Handle:
             StoreError: there is none, or another one.
         """
         return _opened(self)
+
+
+MAPPED = 500
+"""Samples up to which a store draws its kernel: a picture has no more pixels for it."""
 
 
 class StoredKernel(StoreFolder, Displayed):
@@ -88,6 +92,22 @@ class StoredKernel(StoreFolder, Displayed):
             **{name: self.manifest.get(name) for name in ("outputs", "backend", "created")},
         }
         return [{"": name, str(self.path): value} for name, value in facts.items() if value is not None]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The kernel of few samples as a map, on `ax` or a new figure; returns the Axes.
+
+        Raises:
+            OptionError: more than `MAPPED` samples, or a kernel that keeps the outputs apart.
+            StoreError: a tile was not computed yet, or is damaged.
+        """
+        if len(self.shape) > 2 or max(self.shape) > MAPPED:
+            part = ", ".join([":100", ":100", *("0" for _ in self.shape[2:])])
+            raise OptionError(
+                f"a picture of a kernel of shape {self.shape}",
+                allowed=f"a matrix of up to {MAPPED} samples",
+                remedy=f"draw a part: matplotlib's imshow(store[{part}])",
+            )
+        return draw("kernels:draw_kernel", ax, self[:, :], f"kernel, {self.manifest.get('outputs', '')}".rstrip(", "))
 
     def read_tile(self, tile: Tile) -> np.ndarray:
         """One stored tile (r, c, *trailing), its checksum and its place verified.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from udlbridge.arrays import as_array
+from udlbridge.displays import Displayed
 from udlbridge.errors import ModelFileError, ParameterError, ShapeError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
@@ -35,7 +36,7 @@ KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
 """Kinds of values by the kind of a NumPy dtype."""
 
 
-class Graph(FrozenNetwork, ForeignNetwork):
+class Graph(FrozenNetwork, ForeignNetwork, Displayed):
     """A network as a graph: nodes, each an operation of `udlbridge.networks.graphs.operations` on named values.
 
     Values are the samples ("x"), parameters, buffers, and what the nodes before give, each by the name of its node. The
@@ -315,6 +316,21 @@ class Graph(FrozenNetwork, ForeignNetwork):
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[str, dict[str, np.ndarray]]]:
         """What pickle keeps: neither read-only mappings nor the flag of read-only arrays survive it."""
         return Graph.from_spec, (json.dumps(self.spec()), self.arrays)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a row for each node; shapes are those of one sample, with its axis."""
+        values, found = self.values(1), []
+        counted: set[str] = set()
+        for node in self._nodes:
+            own = [name for name in dict.fromkeys(node.inputs) if name in self._params]
+            new = [name for name in own if name not in counted]  # a shared parameter counts where it is first
+            counted.update(new)
+            found.append({
+                "node": node.name, "operation": node.op, "inputs": ", ".join(node.inputs),
+                "shape": values[node.name].shape, "parameters": sum(self._params[name].size for name in new),
+                "of": node.source,
+            })  # fmt: skip
+        return found
 
     def __repr__(self) -> str:
         shapes = f"{self.sample_shape} -> {self._output_shape}"
