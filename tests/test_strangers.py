@@ -191,14 +191,14 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("net.py:make", "--samples", "narrow.npy", "--cast"), "a linear layer takes 4 numbers and gets 3"),
         (("net.py:make", "--samples", "int.npy"), "int.npy has dtype int64, the network takes float32"),
         (("net.py:make", "--samples", "int.npy"), "add --cast, which converts the samples"),
+        (("net.py:make", "--samples", "double.npz"), "add --cast, which converts the samples"),
         (("net.py:make", "--samples", "two.npz"), "name the one that is meant, as two.npz:a"),
     ],
 )
-def test_samples_that_a_module_does_not_take_are_said_to_be_wrong_as_they_are(
-    words: tuple[str, ...], said: str
-) -> None:
+def test_what_is_wrong_with_samples_for_a_module(words: tuple[str, ...], said: str) -> None:
     np.save("int.npy", np.arange(12).reshape(3, 4))
     np.save("narrow.npy", np.arange(12).reshape(4, 3))
+    np.savez("double.npz", input=np.ones((3, 4)))
     np.savez("two.npz", a=np.ones((3, 4), np.float32), b=np.ones((3, 4), np.float32))
     done = udlbridge("kernel", "--model", *words, "--out", "k.npy")
     assert done.returncode == 2
@@ -207,11 +207,39 @@ def test_samples_that_a_module_does_not_take_are_said_to_be_wrong_as_they_are(
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("net.py", "make, tokens. What to do: name it: net.py:make"),
+        ("net.py:mak", "net.py has no function 'mak'. Allowed: make, tokens. What to do: choose one of them, perhaps"),
+        (
+            "layers.json",
+            "layers.json ends in '.json'. Allowed: .safetensors, .npz, .pt, .pth. What to do: it",
+        ),
+        ("net.foo", "net.foo ends in '.foo'. Allowed: .safetensors, .npz"),
+        ("whole.pt", "whole.pt holds a torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_networks_that_are_named_wrongly(name: str, said: str) -> None:
+    import torch
+
+    ub.Model([ub.Dense(4, 3)]).save("layers.json")
+    Path("net.foo").touch()
+    torch.save(torch.nn.Linear(4, 3), "whole.pt")
+    done = udlbridge("kernel", "--model", name, "--samples", "random", "--out", "k.npy")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.usefixtures("small")
 def test_integers_are_converted_for_a_module_and_tokens_are_not() -> None:
     x = np.arange(12).reshape(3, 4)
     np.save("int.npy", x)
     np.savez("one.npz", a=x.astype(np.float32))
-    for name, more in (("int.npy", ["--cast"]), ("one.npz", [])):
+    np.savez("named.npz", input=x.astype(np.float64))
+    for name, more in (("int.npy", ["--cast"]), ("one.npz", []), ("named.npz", ["--cast"])):
         done = udlbridge("kernel", "--model", "net.py:make", "--samples", name, *more, "--out", "k.npy", "--force")
         assert done.returncode == 0, done.stderr
         assert np.load("k.npy").shape == (3, 3)

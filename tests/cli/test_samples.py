@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 import udlbridge as ub
 from helpers import Done, udlbridge
+from udlbridge.backends.reduction import checked_reduction
 from udlbridge.cli import COMMANDS, group
 
 X = np.random.default_rng(0).normal(size=(12, 4))
@@ -313,6 +314,43 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatc
     assert "--resume" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("function", "words", "said"),
+    [
+        ("store.array_files.ntk", ("kernel", "--samples", "x.npy", "--out", "k.npy"), "and resumes: --out k.zarr"),
+        ("analysis.spectra.spectrum", ("spectrum", "--samples", "x.npy"), "`udlbridge kernel --out K.zarr` resumes"),
+    ],
+)
+def test_what_is_not_kept_is_said(
+    monkeypatch: pytest.MonkeyPatch, function: str, words: tuple[str, ...], said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"udlbridge.{function}", interrupted)
+    done = run(*words)
+    assert done.returncode == 130
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"), [("fulll", "perhaps 'full'"), ("0,1", "compute diagonal, and take [..., [0,1]] of the array")]
+)
+def test_outputs_that_are_none(outputs: str, said: str) -> None:
+    done = run("kernel", "--samples", "x.npy", "--outputs", outputs, "--out", "k.npy")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_the_remedy_for_several_outputs_is_python() -> None:
+    with pytest.raises(ub.errors.OutputsError) as refused:
+        checked_reduction([0, 2], 3)
+    each, block = re.findall(r"ub\.ntk\(model, x, .*?(?= for )", refused.value.remedy)
+    names = {"ub": ub, "model": MODEL, "x": X}
+    assert eval(each, names).shape == (12, 12, 2)
+    assert eval(block, names).shape == (12, 12, 2, 2)
+
+
 def _commands() -> Iterator[tuple[str, ...]]:
     for name in COMMANDS:
         found = group.get_command(click.Context(group), name)
@@ -324,7 +362,15 @@ def _commands() -> Iterator[tuple[str, ...]]:
 def test_every_help_text_has_an_example_and_says_what_values_are(words: tuple[str, ...]) -> None:
     said = udlbridge(*words, "--help").stdout
     assert f"Example: udlbridge {' '.join(words)}" in said
-    assert not re.search(r"--[\w-]+ (TEXT|PATH|FILE\.\.\.)\b", said)
+    assert not re.search(r"--[\w-]+ (TEXT|PATH|FILE\.\.\.|INTEGER|FLOAT)\b", said)
+    found = group.get_command(click.Context(group), words[0])
+    found = found.commands[words[1]] if isinstance(found, click.Group) else found
+    assert found is not None
+    assert [option.opts for option in found.params if isinstance(option, click.Option) and not option.help] == []
+
+
+def test_what_is_not_required_is_in_brackets() -> None:
+    assert "PATH [FILE[:KEY]]" in udlbridge("store", "append", "--help").stdout
 
 
 def test_summaries_are_whole() -> None:

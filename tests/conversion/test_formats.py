@@ -11,6 +11,7 @@ import torch
 
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, shaken
+from faults.readers import GRAPH
 from helpers import assert_within_budget, udlbridge
 from udlbridge import backends, errors
 from udlbridge.analysis.first_differences import first_difference
@@ -237,14 +238,14 @@ def test_what_is_no_network_file(tmp_path: Path) -> None:
         bad("empty.safetensors", b""): r"empty\.safetensors is not a readable safetensors file",
         bad("garbage.safetensors", b"garbage" * 9): r"garbage\.safetensors is not a readable safetensors file",
         tmp_path / "no_state.pt": r"not a state dict.*state_dict\(\)",
-        tmp_path / "pickled.pt": r"cannot be read",
+        tmp_path / "pickled.pt": r"holds a torch\.nn\.modules\.linear\.Linear.*torch\.save\(module\.state_dict\(\)",
         tmp_path / "half.pt": r"weight has dtype bfloat16.*float32, float64.*module\.float\(\)",
         tmp_path / "half.safetensors": r"(bias|weight) has dtype BF16.*float\(\)",
         tmp_path / "quarter.safetensors": r"weight has dtype F8_E5M2",
         tmp_path / "alone.npz": r"arrays and no layers.*--spec",
         tmp_path / "objects.npz": r"cannot be read",
         tmp_path / "renamed.npz": r"renamed\.npz cannot be read.*a single array",
-        tmp_path: r"ends in 'nothing'",
+        tmp_path: r"ends in nothing",
     }
     for spec in (None, bad("model.json", json.dumps(RESIDUAL.spec()).encode())):
         for path, words in cases.items():
@@ -260,7 +261,7 @@ def test_what_is_no_network_file(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(errors.ModelFileError, match=words):
             read_network(tmp_path / "good.safetensors", spec)
-    for path, words in {tmp_path / "half.safetensors": "BF16", tmp_path: "is not a readable"}.items():
+    for path, words in {tmp_path / "half.safetensors": "BF16", tmp_path: "ends in nothing"}.items():
         with pytest.raises(errors.ModelFileError, match=words):
             ub.Model.load(path)
     newer = {**RESIDUAL.spec(), "format": 3}
@@ -395,3 +396,15 @@ def test_files_go_to_julia_and_back(name: str, tmp_path: Path) -> None:
     assert again == model
     x = batch(model, shape, 2)
     assert_within_budget(ub.outputs(again, x, backend="julia"), ub.outputs(model, x, backend="reference"))
+
+
+@pytest.mark.parametrize("name", ["m.foo", "m", "m.safetensor", "m.py"])
+def test_endings_that_no_format_has(tmp_path: Path, name: str) -> None:
+    for network, kind in ((RESIDUAL, ub.Model), (GRAPH, ub.Graph)):
+        with pytest.raises(errors.ModelFileError, match=r"Allowed: .*\.safetensors"):
+            network.save(tmp_path / name)
+        network.save(tmp_path / "m.safetensors")
+        (tmp_path / "m.safetensors").rename(tmp_path / name)
+        with pytest.raises(errors.ModelFileError, match=r"Allowed: .*\.safetensors"):
+            kind.load(tmp_path / name)
+        (tmp_path / name).unlink()

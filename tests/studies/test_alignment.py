@@ -360,7 +360,7 @@ def test_a_study_without_epochs_is_drawn() -> None:
 
     figure = study_figure(ub.study_alignment(*halves(40), backends=["reference"], width=8, epochs=0))
     figure.draw_without_rendering()
-    assert [text.get_text() for text in figure.axes[5].get_legend().get_texts()] == ["regular", "slow"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["regular, reference", "slow, reference"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from udlbridge.errors import OutputsError
 from udlbridge.options import brief, whole
+from udlbridge.texts import nearest
 from udlbridge.words import OutputsWord
 
 REDUCTIONS: dict[str, str] = {
@@ -75,12 +76,17 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
             allowed=allowed,
             remedy="count from 0: the Flux notebook's model(x)[1] is outputs=0",
         )
-    remedy = 'the default is "trace"'
+    remedy = f'choose one of them{nearest(outputs, REDUCTIONS)}; the default is "trace"'
+    # Several outputs have as many meanings as all of them have: one of these has to be said.
     if isinstance(outputs, list | tuple | range):
-        # Several outputs have as many meanings as all of them have: one of these has to be said.
         shown = list(outputs)
         remedy = (
-            f'take outputs="diagonal")[..., {shown}] for the kernel of each, .sum(-1) of that for their trace, or '
-            f'outputs="full")[..., {shown}, :][..., {shown}] for the block of Theta'
+            f'take ub.ntk(model, x, outputs="diagonal")[..., {shown}] for the kernel of each, .sum(-1) of that for '
+            f'their trace, or ub.ntk(model, x, outputs="full")[..., {shown}, :][..., {shown}] for the block of Theta'
+        )
+    elif isinstance(outputs, str) and re.fullmatch("[0-9]+( *, *[0-9]+)+", outputs):
+        remedy = (
+            f"choose one of them; or compute diagonal, and take [..., [{outputs}]] of the array for the kernel of "
+            "each, .sum(-1) of that for their trace"
         )
     raise OutputsError(f"outputs={brief(outputs)}", allowed=allowed, remedy=remedy)

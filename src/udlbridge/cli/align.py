@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import backends_option, data_option, device_option, engines, quiet_option
+from udlbridge.cli.common import backends_option, data_option, device_option, engines, quiet_option, resumable
 from udlbridge.cli.labels import check_together, chosen_classes, classes_of, labels_option, read_labels
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
@@ -173,7 +173,8 @@ def command(
         "progress": False if quiet else None, "device": device,
         "classes": classes, "source": "MNIST" if classes is None else "",
     }  # fmt: skip
-    study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
+    with resumable("nothing of it is kept; --epochs, --batches and --n make it shorter"):
+        study = study_alignment(learn, test, backends=names, epochs=epochs, batches=batches, **settings)
     report(str(study), json_file)
     for name, reason in skipped.items():
         report(f"{name} was left out: {reason}", json_file)

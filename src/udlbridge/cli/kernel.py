@@ -198,7 +198,9 @@ def command(
             other = read(columns, model, cast=sample_options.cast, without=without)
             options["x2"] = checked_samples(model, other, "x2")
         check_fits(model, x.shape[1:], (len(x), len(options.get("x2", x))), outputs, target)
-        figures = write_array(model, x, target, options)
+        whole = "a .npy file is written when all of it is computed; a store keeps what is finished, and resumes"
+        with resumable(f"{whole}: --out {target.with_suffix('.zarr')}"):
+            figures = write_array(model, x, target, options)
         report(
             f"wrote {target}: {tuple(figures['shape'])} {figures['dtype']}, {figures['bytes']:,} bytes\n"
             f"{figures['seconds']:.1f} s",

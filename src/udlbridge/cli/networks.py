@@ -84,7 +84,7 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
     from udlbridge.errors import ModelFileError
     from udlbridge.kernels.request import as_network
     from udlbridge.networks.models import BY_NAME
-    from udlbridge.texts import nearest
+    from udlbridge.texts import nearest, read_text
 
     if name in BY_NAME:
         return as_network(BY_NAME[name](seed=seed, dtype=dtype or "float32"), output=output)
@@ -95,6 +95,13 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
             _from_julia(source, function, choice)
             if source.endswith(".jl")
             else _from_function(source, function, choice)
+        )
+    elif name.endswith((".py", ".jl")) and os.path.isfile(user_path(name)):
+        found = re.findall(r"^(?:def|function) (\w+)", read_text(user_path(name)), re.MULTILINE)
+        raise ModelFileError(
+            f"{name} is a file of functions",
+            allowed="one of them, which makes a network" + (f": {', '.join(found)}" if found else ""),
+            remedy=f"name it: {name}:{next(iter(found), 'make')}",
         )
     elif KEPT.search(name) or os.path.lexists(name):
         model = as_network(read_any(Path(name)), output=choice)
@@ -119,16 +126,27 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
     """What `function` of a module, or of a file that ends in .py, makes."""
     from udlbridge.errors import ModelFileError, UDLBridgeError
     from udlbridge.kernels.request import as_network
+    from udlbridge.texts import nearest
 
     try:
         if source.endswith(".py"):
             file = user_path(source)
             sys.path.insert(0, str(file.absolute().parent))  # as `python file.py` does
-            found: Any = runpy.run_path(str(file), run_name=file.stem)[function]
+            names = runpy.run_path(str(file), run_name=file.stem)
         else:
             sys.path.insert(0, "")  # as `python -m` does
-            found = getattr(importlib.import_module(source), function)
-        network = found()
+            names = vars(importlib.import_module(source))
+        if function not in names:
+            own = [name for name, value in names.items() if callable(value) and not name.startswith("_")]
+            own = [name for name in own if getattr(names[name], "__module__", None) == names["__name__"]]
+            raise ModelFileError(
+                f"{source} has no function {function!r}",
+                allowed=", ".join(own) or "one that makes a network",
+                remedy=f"choose one of them{nearest(function, own)}" if own else "write one",
+            )
+        network: Any = names[function]()
+    except ModelFileError:
+        raise
     except Exception as error:  # it is the caller's code, which may raise anything
         raise ModelFileError(
             f"{source}:{function} gives no network ({type(error).__name__}: {error})",

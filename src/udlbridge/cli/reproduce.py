@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 @data_option
 @plot_option
 @json_option
-@click.option("--seed", default=0, show_default=True, help="Of the weights of method 2.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="NUMBER",
+    help="Of the weights of method 2.",
+)
 @no_install_option
 @force_option
 def command(

@@ -72,7 +72,7 @@ def read_array(named: Named, *, several: bool = False, without: Named | None = N
         found = _archive(named.path, kind)
         if named.key is None:
             found = {name: value for name, value in found.items() if name != left}
-        return found if named.key is None and several and len(found) > 1 else _entry(named, found)
+        return found if named.key is None and several else _entry(named, found)
     if kind not in ENDINGS:
         raise DataError(
             f"{named.path} ends in {kind or 'nothing'!r}", allowed=", ".join(ENDINGS), remedy="name the format so"

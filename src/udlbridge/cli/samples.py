@@ -146,10 +146,9 @@ def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) 
     foreign = isinstance(model, ForeignNetwork)
     found = read_array(named, several=foreign, without=without)
     if isinstance(found, dict):
-        if cast:
-            floats = {name: value.astype(model.dtype) for name, value in found.items() if value.dtype.kind == "f"}
-            found = {**found, **floats}
-        return _inputs(found, model, named)
+        found = _inputs(found, model, named, cast=cast)
+    if isinstance(found, dict):
+        return found
     if found.dtype == model.dtype or model.takes_tokens:
         return found
     if isinstance(model, ForeignNetwork) and found.dtype.kind in "iub":
@@ -157,13 +156,20 @@ def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) 
     return fitted(found, model.dtype, named, cast=cast)
 
 
-def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named) -> dict[str, np.ndarray]:
-    """The arrays of a file, where they have the names of what the module takes."""
-    from udlbridge.errors import DataError, InputError
+def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *, cast: bool) -> Any:
+    """The arrays of a file, where they have the names of what the module takes; a single one may have any."""
+    from udlbridge.errors import DataError, DTypeError, InputError
 
+    floats = {name: value.astype(model.dtype) for name, value in found.items() if value.dtype.kind == "f"}
     try:
-        model.checked_batch(found, "x")
+        model.checked_batch({**found, **floats} if cast else found, "x")
+    except DTypeError as error:
+        raise DTypeError(
+            error.given, allowed=error.allowed, remedy="add --cast, which converts the samples, or --dtype"
+        ) from error
     except InputError as error:
+        if len(found) == 1:
+            return next(iter(found.values()))
         if not re.search(r"unexpected keyword argument|required positional argument", error.given):
             raise
         names = ", ".join(found)
@@ -172,7 +178,7 @@ def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named) -
             allowed="arrays that are called as the arguments of forward, or one array",
             remedy=f"name the one that is meant, as {named}:{next(iter(found))}",
         ) from error
-    return found
+    return {**found, **floats} if cast else found
 
 
 def _integers(found: np.ndarray, model: ForeignNetwork, named: Named, *, cast: bool) -> np.ndarray:

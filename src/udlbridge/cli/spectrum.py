@@ -14,6 +14,7 @@ from udlbridge.cli.common import (
     outputs_option,
     params_option,
     quiet_option,
+    resumable,
     selection,
 )
 from udlbridge.cli.executors import check_executor_of_store, executor_options, opened
@@ -124,15 +125,20 @@ def command(
     check_executor_of_store(executor_name, dask, kernel_file is not None and not in_a_file, "name one as KERNEL_FILE")
     if kernel_file is None:
         model = load_model(model_name, dtype, output, seed or 0)
-        result = spectrum(
-            model,
-            x=sample_options.of(model),
-            outputs=outputs,
-            params=selection(params),
-            backend=backend,
-            device=device,
-            **options,
+        x = sample_options.of(model)
+        kept = (
+            "nothing of it is kept; `udlbridge kernel --out K.zarr` resumes, and `udlbridge spectrum K.zarr` reads it"
         )
+        with resumable(kept):
+            result = spectrum(
+                model,
+                x=x,
+                outputs=outputs,
+                params=selection(params),
+                backend=backend,
+                device=device,
+                **options,
+            )
     elif not in_a_file:
         from udlbridge.store.kernel_store import KernelStore
 

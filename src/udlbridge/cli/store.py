@@ -150,7 +150,7 @@ def _verified(
     short_help="Append the samples of a file.", epilog="Example: udlbridge store append K.zarr more.npz:images"
 )
 @path_argument
-@click.argument("samples", type=NamedArray(), metavar="FILE[:KEY]", required=False)
+@click.argument("samples", type=NamedArray(), metavar="[FILE[:KEY]]", required=False)
 @click.option("--samples", "named", type=NamedArray(), metavar="FILE[:KEY]", help="The same as the argument FILE.")
 @click.option("--labels", type=NamedArray(), metavar="FILE:KEY", help=LEFT_OUT)
 @cast_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from udlbridge.conversion.state_names import by_own_names
 from udlbridge.errors import ModelFileError, UDLBridgeError
 from udlbridge.networks.archives import check_archive
 from udlbridge.networks.files import read_safetensors
+from udlbridge.networks.frozen import OWN
 from udlbridge.networks.graphs.files import is_graph, load_network
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
@@ -37,7 +39,7 @@ def read_any(path: Path) -> Model | Graph:
     Raises:
         As `read_network` and `Graph.load`.
     """
-    return read_network(path) if path.suffix in READERS and path.suffix != ".safetensors" else load_network(path)
+    return load_network(path) if path.suffix == OWN else read_network(path)
 
 
 def read_network(
@@ -145,10 +147,15 @@ def _read(path: Path, dtype: str | None) -> Read:
         raise ModelFileError(f"there is no file {path}", remedy="check the path") from None
     except Exception as error:  # a foreign reader may raise anything when a file is damaged
         raise ModelFileError(
-            f"{path} cannot be read ({type(error).__name__}: {error})",
+            f"{path} cannot be read ({type(error).__name__}: {_first_line(error)})",
             allowed="a whole file of arrays alone",
             remedy="save it again: for PyTorch, torch.save(module.state_dict(), path)",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the colours and the advice that some libraries add."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]
 
 
 def _read_spec(path: Path) -> str:
@@ -184,9 +191,20 @@ def write_network(model: Model | Graph, path: Path) -> None:
 def _checked_ending(path: Path, choices: dict[str, Any]) -> Any:
     if path.suffix not in choices:
         raise ModelFileError(
-            f"{path} ends in {path.suffix or 'nothing'!r}", allowed=", ".join(choices), remedy="name the format so"
+            f"{path} ends in {repr(path.suffix) if path.suffix else 'nothing'}",
+            allowed=", ".join(choices),
+            remedy=OTHERS.get(path.suffix, "name the format so"),
         )
     return choices[path.suffix]
+
+
+OTHERS = {
+    ".json": "it has layers alone: name it beside a file of arrays, as --spec FILE.json of `udlbridge convert`, or "
+    "Model.load(path, spec=FILE)",
+    ".py": "name a function that makes the network, as --model net.py:make, or import it",
+    ".jl": "name a function that makes the model, as --model net.jl:make, or ub.julia_model(path, name)",
+}
+"""What to do with files of other endings that may be meant."""
 
 
 def _read_safetensors(path: Path, dtype: str | None) -> Read:
@@ -231,7 +249,7 @@ def _write_json(model: Model, path: Path) -> None:
 
 
 READERS: dict[str, Callable[[Path, str | None], Read]] = {
-    ".safetensors": _read_safetensors,
+    OWN: _read_safetensors,
     ".npz": _read_npz,
     ".pt": _read_pt,
     ".pth": _read_pt,
@@ -239,7 +257,7 @@ READERS: dict[str, Callable[[Path, str | None], Read]] = {
 """What reads a file, by its ending, with half precision in a dtype."""
 
 WRITERS: dict[str, Callable[[Model, Path], None]] = {
-    ".safetensors": lambda model, path: model.save(path),
+    OWN: lambda model, path: model.write(path),
     ".npz": _write_npz,
     ".pt": _write_pt,
     ".pth": _write_pt,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,23 @@ def read_state(path: Path, dtype: str | None = None) -> tuple[dict[str, np.ndarr
 
     Raises:
         ValueError: the file holds something else.
-        ModelFileError: numbers of a dtype that NumPy does not have.
+        ModelFileError: more than arrays; numbers of a dtype that NumPy does not have.
     """
     size = check_readable(path, links=True)
     check_archive(path, 1)  # PyTorch packs nothing, and its reader would unpack all the same
-    state, lightning = unwrapped(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if kind is None:
+            raise
+        raise ModelFileError(
+            f"{path} holds a {kind[1]}, as torch.save(module, path) writes it, and not arrays alone: it could execute "
+            "code",
+            allowed="a state dict, or a checkpoint that has one",
+            remedy="where the module can be loaded, save its arrays: torch.save(module.state_dict(), path)",
+        ) from error
+    state, lightning = unwrapped(found)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it is not a state dict")
     claimed = sum(value.numel() * value.element_size() for value in state.values())

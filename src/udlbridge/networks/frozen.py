@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,8 +19,18 @@ from udlbridge.paths import user_path
 from udlbridge.texts import kind_of
 from udlbridge.words import FloatWord
 
-FOREIGN = (".npz", ".pt", ".pth", ".json")
-"""Endings of the formats that are not our own, which are read and written by `udlbridge.conversion.formats`."""
+OWN = ".safetensors"
+"""The ending of our own files; other formats are read and written by `udlbridge.conversion.formats`."""
+
+
+def check_own_ending(path: Path, what: str) -> None:
+    """Raise `ModelFileError` for another ending than that of our own files, for `what` has no other format."""
+    if path.suffix != OWN:
+        raise ModelFileError(
+            f"{what} as {path.suffix or 'a name without an ending'}: {path}",
+            allowed=f"a name that ends in {OWN}",
+            remedy=f"name it {path.with_suffix(OWN).name}" if path.name else "name a file",
+        )
 
 
 CALLED = 'say which engine evaluates it: ub.outputs(model, x, backend="torch")'
@@ -98,15 +109,14 @@ class FrozenNetwork:
         layers, which UDLBridge in Julia writes and reads too, and 2 for graphs.
 
         Raises:
-            ModelFileError: the disk refuses, or the name is that of another format.
+            ModelFileError: the disk refuses, or the name has another ending than .safetensors.
         """
         target = user_path(path)
-        if target.suffix in FOREIGN:
-            raise ModelFileError(
-                f"{kind_of(self)} as {target.suffix}",
-                allowed="a name that ends in .safetensors",
-                remedy=f"name it {target.with_suffix('.safetensors').name}",
-            )
+        check_own_ending(target, kind_of(self))
+        self.write(target)
+
+    def write(self, target: Path) -> None:
+        """`save`, to a file of any name: one that another takes the place of, say. Raises as `save`."""
         write_safetensors(target, self.arrays, {"udlbridge": json.dumps(self.spec())}, ModelFileError)
 
     def __eq__(self, other: object) -> bool:

@@ -16,7 +16,7 @@ from udlbridge.calls import explained
 from udlbridge.displays import COLUMNS, Displayed
 from udlbridge.errors import LayerError, ModelFileError
 from udlbridge.networks.files import read_safetensors
-from udlbridge.networks.frozen import FOREIGN, FrozenNetwork, other_formats
+from udlbridge.networks.frozen import OWN, FrozenNetwork, other_formats
 from udlbridge.networks.init import FLOATS, initial_buffers, initial_parameters
 from udlbridge.networks.layers import Layer, Shape, chain, check_chain, shape_after
 from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_dtype
@@ -187,17 +187,17 @@ class Model(FrozenNetwork, Displayed):
         """Write the model, by the ending of the name: .safetensors, .npz, .pt and .pth (a state dict), .json (layers).
 
         .pt and .pth hold the state dict of `udlbridge.to_torch(model)`, without the layers; .json holds the layers
-        alone; any other name is a safetensors file, as UDLBridge in Julia writes and reads it.
+        alone; UDLBridge in Julia writes and reads .safetensors.
 
         Raises:
-            ModelFileError: the disk refuses.
+            ModelFileError: another ending, or the disk refuses.
             TorchUnavailable: .pt, and PyTorch is not installed.
         """
         target = user_path(path)
-        if target.suffix in FOREIGN:
-            other_formats().write_network(self, target)
-        else:
+        if target.suffix == OWN:
             super().save(path)
+        else:
+            other_formats().write_network(self, target)
 
     @staticmethod
     def load(
@@ -223,7 +223,7 @@ class Model(FrozenNetwork, Displayed):
             OptionError: a `strip` that does not fit.
         """
         source = user_path(path)
-        if source.suffix in FOREIGN or spec is not None or strip is not None or dtype is not None:
+        if source.suffix != OWN or spec is not None or strip is not None or dtype is not None:
             layers = None if spec is None else user_path(spec)
             found: Model = other_formats().read_network(source, layers, strip, dtype)
             return found

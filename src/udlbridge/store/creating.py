@@ -127,7 +127,7 @@ def write_inputs(files: Files, model: Model | ForeignNetwork, x: np.ndarray) -> 
         return
     try:
         with files.saved(MODEL) as path:
-            model.save(path)
+            model.write(path)
     except (ModelFileError, SafetensorError) as failure:  # what these say of a full disk
         raise OSError(str(failure)) from failure
 

@@ -17,7 +17,7 @@ from udlbridge.displays import Displayed
 from udlbridge.errors import ModelFileError, ParameterError, ShapeError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.networks.frozen import FrozenNetwork
+from udlbridge.networks.frozen import FrozenNetwork, check_own_ending
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
 from udlbridge.networks.graphs.derivatives import check_followed
 from udlbridge.networks.graphs.endings import ending_of
@@ -280,10 +280,13 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         """Read a graph that `save` wrote. Nothing in the file can execute code.
 
         Raises:
-            ModelFileError: the file is missing, truncated, of another program, of another format, or too large.
+            ModelFileError: another ending than .safetensors; the file is missing, truncated, of another program, of
+                another format, or too large.
             GraphError, ParameterError: its contents are not a valid graph.
         """
-        metadata, arrays = read_safetensors(user_path(path), "model", ModelFileError)
+        source = user_path(path)
+        check_own_ending(source, "a Graph")
+        metadata, arrays = read_safetensors(source, "model", ModelFileError)
         return Graph.from_spec(metadata.get("udlbridge", ""), arrays, str(path))
 
     @staticmethod
