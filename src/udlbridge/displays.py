@@ -112,6 +112,29 @@ def output_lines(outputs: Mapping[str, np.ndarray], **shared: np.ndarray) -> Lin
     return Lines(int(ends[-1]), row)
 
 
+def mean_lines(mean: np.ndarray, covariance: np.ndarray | None) -> Lines:
+    """A row for each test sample: the mean (m, O) of each output, and the standard deviation.
+
+    Args:
+        covariance: (m, m), the same for every output, or (m, O, m, O); None leaves it out.
+    """
+    samples, outputs = mean.shape
+    spread = None
+    if covariance is not None:
+        size = samples * (outputs if covariance.ndim == 4 else 1)
+        variances = np.diagonal(covariance.reshape(size, size)).reshape(samples, -1)
+        spread = np.sqrt(np.maximum(variances, 0))  # which rounding may take below zero
+
+    def row(index: int) -> Row:
+        found = {"sample": index, **{f"output {number}": value for number, value in enumerate(mean[index])}}
+        if spread is not None:
+            one = spread.shape[1] == 1
+            found |= {"+-" if one else f"+- {number}": value for number, value in enumerate(spread[index])}
+        return found
+
+    return Lines(samples, row)
+
+
 def scalars(value: Any) -> dict[str, Any]:
     """The numbers and words among the fields of a result, as a row: those of several results make a table."""
     found = {field.name: getattr(value, field.name) for field in fields(value)}

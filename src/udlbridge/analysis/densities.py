@@ -83,6 +83,11 @@ class SpectralDensity(Displayed):
         """All of it as JSON-ready data."""
         return dict(json_ready(self))
 
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each point."""
+        found = zip(self.eigenvalues, self.density, self.error, strict=True)
+        return [{"eigenvalue": float(at), "density": float(d), "error": float(e)} for at, d, e in found]
+
     def __str__(self) -> str:
         peak = int(self.density.argmax())
         unit = "decade" if self.scale == "log" else "unit"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from udlbridge.analysis.matrices import SlicedMatrix
 from udlbridge.analysis.spectra import LAPACK_ORDER
 from udlbridge.arrays import as_kernel
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, scalars
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.options import brief
 from udlbridge.reports import same_fields
@@ -44,6 +45,10 @@ class Repair(Displayed):
 
     def __hash__(self) -> int:
         return hash((self.method, self.smallest, self.change))
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: one row."""
+        return [scalars(self)]
 
     def __str__(self) -> str:
         return (

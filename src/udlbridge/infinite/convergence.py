@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from udlbridge import backends
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, draw
 from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels, own_samples
 from udlbridge.infinite.widening import widened
@@ -61,6 +61,25 @@ class Convergence(Displayed):
             "nngp": {name: values.tolist() for name, values in self.nngp.items()},
             "single": {name: values.tolist() for name, values in self.single.items()},
         }
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, a mapping for each width and engine."""
+        return [
+            {
+                "width": width, "engine": name, "one draw": float(self.single[name][index]),
+                "NTK": float(self.ntk[name][index]), "NNGP": float(self.nngp[name][index]),
+            }
+            for index, width in enumerate(self.widths) for name in self.ntk
+        ]  # fmt: skip
+
+    def headline(self) -> str:
+        """The line over the table in a notebook: how distances fall with the width."""
+        slopes = ", ".join(f"{name} {self.slope(name):.2f}" for name in self.ntk) if len(self.widths) > 1 else "unknown"
+        return f"{self.draws} draws; slope of the log distance of one by log width: {slopes} (-0.5 in the limit)"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Distances by width on logarithmic axes, on `ax` or a new figure; returns the Axes."""
+        return draw("infinite:draw_convergence", ax, self, "finite networks and the infinite one")
 
     def __str__(self) -> str:
         lines = [f"{'width':>8}  {'engine':<10}  {'one draw':>9}  {'NTK':>9}  {'NNGP':>9}  NTK x sqrt(width x draws)"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, mean_lines
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.options import brief
 from udlbridge.predict.flows import checked_times, relaxation
@@ -21,6 +22,14 @@ class Ensemble(Displayed):
 
     mean: np.ndarray
     covariance: np.ndarray
+
+    def as_rows(self) -> Sequence[Mapping[str, Any]]:
+        """What the table in a notebook shows: means and standard deviations by test sample."""
+        return mean_lines(self.mean, self.covariance)
+
+    def headline(self) -> str:
+        """The line over the table in a notebook."""
+        return f"{self.mean.shape[0]} test samples"
 
 
 def infinite_ensemble(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, mean_lines
 from udlbridge.errors import ShapeError
 from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel, training_system
 
@@ -23,6 +25,14 @@ class Posterior(Displayed):
     mean: np.ndarray
     covariance: np.ndarray | None
     log_marginal_likelihood: float
+
+    def as_rows(self) -> Sequence[Mapping[str, Any]]:
+        """What the table in a notebook shows: means and standard deviations by test sample."""
+        return mean_lines(self.mean, self.covariance)
+
+    def headline(self) -> str:
+        """The line over the table in a notebook."""
+        return f"{self.mean.shape[0]} test samples; log p(y) = {self.log_marginal_likelihood:.6g}"
 
 
 def posterior(k_train: object, k_test: object, k_test_test: object, y: object, *, diag_reg: float = 0.0) -> Posterior:
