@@ -147,6 +147,7 @@ def test_labels_in_a_column_of_the_same_table() -> None:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert (result["train"], result["test"]) == (9, 3)
+    assert result["classes"] == ["setosa", "versicolor", "virginica"]
     done = udlbridge(
         "align", "--samples", "flowers.csv", "--labels", "flowers.csv:kind", "--backend", "reference", "--epochs", 1,
         "--width", 8, "--batch-size", 4, "--quiet", "--json", "-",

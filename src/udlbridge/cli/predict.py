@@ -161,7 +161,7 @@ def command(
         x = as_images(model, x)
         x_test, test_labels = data.mnist("test", n=m, folder=folder, dtype=model.dtype.name)
         x_test = x_test.reshape(-1, *x.shape[1:])
-        classes = 10
+        classes = [str(digit) for digit in range(10)]
     else:
         x, labels, x_test, test_labels, classes = halves(
             labelled(x_file, y_file, model, cast=cast),
@@ -188,7 +188,7 @@ def command(
         advice = "add --state FILE to be able to go on" if state is None else "go on with the same command"
         with resumable(advice):
             found = solve(
-                kernel, centred_targets(labels, classes), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
+                kernel, centred_targets(labels, len(classes)), diag_reg=diag_reg, tolerance=tolerance, memory=memory,
                 state=state, progress=progress,
             )  # fmt: skip
     solved = time.perf_counter() - start - prepared
@@ -211,6 +211,13 @@ def command(
             draw_confusion(ax, scores.argmax(axis=1), test_labels, classes)
         write_page(html, text, {"Residuals": found.as_rows()}, {"Which class is taken for which": drawn}, json_file)
     if json_file is not None:
-        figures = {"train": n, "test": m, "outputs": outputs, "test_error": wrong, "seconds": seconds}
+        figures = {
+            "train": n,
+            "test": m,
+            "classes": classes,
+            "outputs": outputs,
+            "test_error": wrong,
+            "seconds": seconds,
+        }
         write_json({**figures, "kernel_seconds": prepared, "solver_seconds": solved, **found.to_dict()}, json_file)
     return 0

@@ -293,7 +293,7 @@ def labelled(samples: Named, labels: Named, model: Any, *, cast: bool) -> Labell
 
 
 def halves(learn: Labelled, test: Labelled | None, n: int | None, m: int | None) -> tuple[Any, ...]:
-    """Samples and classes to learn from and to test on, and the number of classes.
+    """Samples and classes to learn from and to test on, and what the classes are called.
 
     Without samples to test on, those after the first `n` (three quarters where it is None) are taken.
 
@@ -319,7 +319,7 @@ def halves(learn: Labelled, test: Labelled | None, n: int | None, m: int | None)
     if unknown:
         raise DataError(f"test samples of class {unknown[0]}", allowed=", ".join(names), remedy="leave them out")
     order = np.array([names.index(name) for name in test_names])
-    return taken(x, 0, n), y[:n], taken(x_test, 0, m), order[y_test[:m]], len(names)
+    return taken(x, 0, n), y[:n], taken(x_test, 0, m), order[y_test[:m]], names
 
 
 def taken(x: Any, start: int, stop: int | None) -> Any:

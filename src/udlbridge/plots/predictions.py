@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -46,15 +48,30 @@ def draw_outputs(ax: Axes, found: Prediction) -> Axes:
     return ax
 
 
-def draw_confusion(ax: Axes, predicted: np.ndarray, labels: np.ndarray, classes: int) -> Axes:
-    """How many test samples of each class, down, are taken for each class, across; (m,) numbers of classes each."""
-    counts = np.zeros((classes, classes), dtype=np.int64)
+NAMED = 12
+"""Classes whose names find place at an axis; of more, numbers are shown."""
+
+
+def draw_confusion(ax: Axes, predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Axes:
+    """How many test samples of each class, down, are taken for each class, across.
+
+    Args:
+        ax: where it is drawn.
+        predicted, labels: numbers of classes (m,) each.
+        classes: what they are called.
+    """
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (labels, predicted), 1)
     image = ax.imshow(counts, cmap=POSITIVE, interpolation="nearest")
     ax.set_xlabel("class predicted")
     ax.set_ylabel("class of the label")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        if len(classes) > NAMED:
+            axis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            axis.set_ticks(range(len(classes)), labels=list(classes))
+    if len(classes) <= NAMED and max(map(len, classes)) > 3:
+        ax.tick_params("x", labelrotation=30)
     parent = ax.get_figure()
     assert parent is not None
     parent.colorbar(image, ax=ax, label="test samples", ticks=MaxNLocator(integer=True))
