@@ -42,6 +42,7 @@ function blocks(@nospecialize(model), @nospecialize(X), @nospecialize(adtype))
     chain, X = ready(model, X)
     check_outputs(chain, X)
     found = per_sample_by(adtype, chain, X, cotangents(Full(), by_layer(chain, X)))
+    isempty(found) && return found
     # Of one type, whatever the axes of a model's parameters are.
     return Pair{String,Array{eltype(last(first(found)))}}[name => block for (name, block) in found]
 end

@@ -339,7 +339,7 @@ def test_one_of_several_outputs() -> None:
     ):
         module.form = form
         assert_within_budget(ub.ntk(ub.as_network(module, output=output), FLAT), expected)
-        with pytest.raises(errors.ConversionError, match=r"gives a .*as_network"):
+        with pytest.raises(errors.ConversionError, match=r"gives an? .*as_network"):
             ub.ntk(module, FLAT)
     with pytest.raises(errors.ConversionError, match=r"output='loss' of a list"):
         ub.ntk(ub.as_network(module, output="loss"), FLAT)
@@ -591,7 +591,7 @@ def test_a_module_on_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert np.load(target).shape == (4, 4)
     assert udlbridge("spectrum", "--model", f"{file}:net", "--shape", "3", "--n", 4).returncode == 0
-    for name, words in ((f"{file}:none", "KeyError"), ("no.such:net", "ModuleNotFoundError")):
+    for name, words in ((f"{file}:none", "has no function 'none'. Allowed: net"), ("no.such:net", "ModuleNotFoundError")):
         done = udlbridge("kernel", "--model", name, "--shape", "3", "--n", 4, "--out", target)
         assert done.returncode != 0
         assert words in done.stderr
