@@ -51,7 +51,7 @@ if given.n is None:
 else:
     cut = given.n * 3 // 4
     learn, test = (images[:cut], digits[:cut]), (images[cut:], digits[cut:])
-study = ub.study_alignment(learn, test, backends=backends)
+study = ub.study_alignment(learn, test, backends=backends, source="MNIST")
 print(study)
 study_figure(study).savefig("alignment.png")
 print("wrote alignment.png")
