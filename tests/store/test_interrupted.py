@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 # --- making a store ---
 
 
-@pytest.mark.parametrize("step", ["zarr.create_group", "creating.write_samples", "Model.save", "Path.rename"])
+@pytest.mark.parametrize("step", ["zarr.create_group", "creating.write_samples", "Model.write", "Path.rename"])
 def test_killed_while_a_store_is_made(tmp_path: Path, step: str) -> None:
     """A real process that kills itself: the next one finds nothing that is in its way."""
     target = tmp_path / "K.zarr"
@@ -49,7 +49,7 @@ def test_killed_while_a_store_is_made(tmp_path: Path, step: str) -> None:
 
 def test_ctrl_c_while_a_store_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ub.Model, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(ub.Model, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             store_of(tmp_path / "K.zarr")
     assert os.listdir(tmp_path) == []
