@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import backends_option, data_option, device_option, engines, quiet_option, resumable
+from udlbridge.cli.common import (
+    backends_option,
+    data_option,
+    device_option,
+    engines,
+    number_option,
+    quiet_option,
+    resumable,
+)
+from udlbridge.cli.labelled import halves
 from udlbridge.cli.labels import check_together, chosen_classes, classes_of, labels_option, read_labels
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
-from udlbridge.cli.samples import cast_option, fitted, halves
+from udlbridge.cli.samples import cast_option, fitted
 from udlbridge.cli.targets import (
     UserPath,
     check_plots,
@@ -45,44 +54,11 @@ PICTURE = "alignment.png"
     help="What to tell apart, with commas: digits, or with --samples classes by their numbers or words.  "
     "[default: 8,9; with --samples all]",
 )
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    metavar="NUMBER",
-    help="Width of the hidden layer.",
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=0),
-    default=6,
-    show_default=True,
-    metavar="NUMBER",
-    help="How often all samples are learned from.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    metavar="NUMBER",
-    help="Samples of a step.",
-)
-@click.option(
-    "--batches",
-    type=click.IntRange(min=1),
-    metavar="NUMBER",
-    help="Stop after so many batches; 1 is where the notebook stops.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="NUMBER",
-    help="Of the initial weights and of the batches.",
-)
+@number_option("--width", 1, 2000, "Width of the hidden layer.")
+@number_option("--epochs", 0, 6, "How often all samples are learned from.")
+@number_option("--batch-size", 1, 200, "Samples of a step.")
+@number_option("--batches", 1, None, "Stop after so many batches; 1 is where the notebook stops.")
+@number_option("--seed", 0, 0, "Of the initial weights and of the batches.")
 @click.option(
     "--init",
     type=click.Choice(["torch", "glorot"]),

@@ -27,6 +27,18 @@ data_option = click.option(
 )
 
 
+def number_option(name: str, least: int, default: int | None, text: str) -> Callable[[Command], Command]:
+    """An option that is a whole number of at least `least`."""
+    return click.option(
+        name,
+        type=click.IntRange(min=least),
+        default=default,
+        show_default=default is not None,
+        metavar="NUMBER",
+        help=text,
+    )
+
+
 outputs_option = click.option(
     "--outputs",
     default="trace",

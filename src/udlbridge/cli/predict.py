@@ -17,11 +17,12 @@ from udlbridge.cli.common import (
     resumable,
 )
 from udlbridge.cli.executors import check_executor_of_store, executor_options, opened
+from udlbridge.cli.labelled import halves, labelled
 from udlbridge.cli.labels import check_together, labels_option
 from udlbridge.cli.networks import dtype_option, load_model, model_option, output_option, seed_option
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
-from udlbridge.cli.samples import as_images, cast_option, halves, labelled
+from udlbridge.cli.samples import as_images, cast_option
 from udlbridge.cli.targets import StorePath, UserPath, force_option, json_option, old_or_new_file, report, write_json
 
 if TYPE_CHECKING:

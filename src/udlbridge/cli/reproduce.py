@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import backends_option, data_option, engines, no_install_option
+from udlbridge.cli.common import backends_option, data_option, engines, no_install_option, number_option
 from udlbridge.cli.targets import check_plots, force_option, json_option, plot_option, report, save_figure, write_json
 
 if TYPE_CHECKING:
@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 @data_option
 @plot_option
 @json_option
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="NUMBER",
-    help="Of the weights of method 2.",
-)
+@number_option("--seed", 0, 0, "Of the weights of method 2.")
 @no_install_option
 @force_option
 def command(

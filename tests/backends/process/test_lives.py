@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -89,9 +91,9 @@ def test_a_process_that_dies_between_calls_is_replaced(host: ProcessHost) -> Non
     assert host.call("pid") != before
 
 
-@POSIX
-def test_ctrl_c_stops_the_work_and_keeps_the_process(host: ProcessHost, tmp_path: Path) -> None:
-    before, begun = host.call("pid"), tmp_path / "begun"
+@contextmanager
+def interrupted_after(begun: Path) -> Iterator[None]:
+    """Ctrl-C as soon as that file is there; what is called within has to end in KeyboardInterrupt."""
 
     def interrupt() -> None:
         eventually(begun.exists)
@@ -100,8 +102,15 @@ def test_ctrl_c_stops_the_work_and_keeps_the_process(host: ProcessHost, tmp_path
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        host.call("work", str(begun))  # it would never end
+        yield
     thread.join()
+
+
+@POSIX
+def test_ctrl_c_stops_the_work_and_keeps_the_process(host: ProcessHost, tmp_path: Path) -> None:
+    before, begun = host.call("pid"), tmp_path / "begun"
+    with interrupted_after(begun):
+        host.call("work", str(begun))  # it would never end
     assert host.call("pid") == before
 
 
@@ -110,16 +119,8 @@ def test_ctrl_c_leaves_at_once_what_looks_for_nothing(host: ProcessHost, tmp_pat
     """The next call waits for it, and nothing is written any more into what was the caller's."""
     before, begun, end = host.call("pid"), tmp_path / "begun", tmp_path / "end"
     out = np.zeros((200, 200))
-
-    def interrupt() -> None:
-        eventually(begun.exists)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(begun):
         host.call_into(out, "wait", str(begun), str(end))
-    thread.join()
     end.touch()
     assert host.call("pid") == before
     assert not out.any()
@@ -180,11 +181,13 @@ def test_a_child_that_lives_on_does_not_keep_the_process_of_its_parent(home: Pat
     code = (
         "import os, time, sys\n" + ONE_CLIENT + f"if os.fork() == 0:\n"
         "    os.close(1), os.close(2)\n"
-        f"    while not os.path.exists({str(end)!r}): time.sleep(0.01)\n"
+        f"    while os.path.isdir({str(tmp_path)!r}) and not os.path.exists({str(end)!r}): time.sleep(0.01)\n"
         "os._exit(0)"
     )
     pid = int(run(code)[0])
     eventually(lambda: gone(pid))
+    assert gone(pid)
+    assert folders.members(home) == []
     end.touch()
 
 
@@ -212,6 +215,8 @@ def test_a_process_ends_by_itself_when_nobody_comes(home: Path) -> None:
     pid = int(run(ONE_CLIENT, UDLBRIDGE_JULIA_LINGER="0.2")[0])
     eventually(lambda: gone(pid))
     eventually(lambda: not folders.members(home))
+    assert gone(pid)
+    assert folders.members(home) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""Samples with their classes, from files: to learn from, and to test on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from udlbridge.cli.labels import classes_of, read_labels
+from udlbridge.cli.sample_files import Named
+from udlbridge.cli.samples import read, taken
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Labelled = tuple[Any, "np.ndarray", list[str]]
+"""Samples, the class of each as a number from 0 on, and what the classes are called."""
+
+
+def labelled(samples: Named, labels: Named, model: Any, *, cast: bool) -> Labelled:
+    """Samples of a file and their classes. Raises as `read`, `read_labels` and `classes_of`."""
+    found = read_labels(labels)  # before the samples, which a wrong name of a column would be in the way of
+    x = read(samples, model, cast=cast, without=labels)
+    length = len(next(iter(x.values()))) if isinstance(x, dict) else len(x)
+    return x, *classes_of(found, labels, length)
+
+
+def halves(learn: Labelled, test: Labelled | None, n: int | None, m: int | None) -> tuple[Any, ...]:
+    """Samples and classes to learn from and to test on, and what the classes are called.
+
+    Without samples to test on, those after the first `n` (three quarters where it is None) are taken.
+
+    Raises:
+        InputError: more samples than there are, or none left to test on.
+        DataError: test samples of a class that no sample to learn from has.
+    """
+    import numpy as np
+
+    from udlbridge.errors import DataError, InputError
+
+    x, y, names = learn
+    n = (len(y) if test is not None else len(y) - len(y) // 4) if n is None else n
+    x_test, y_test, test_names = (taken(x, n, None), y[n:], names) if test is None else test
+    m = len(y_test) if m is None else m
+    if n > len(y) or m > len(y_test) or m < 1:
+        raise InputError(
+            f"{n} samples to learn from and {m} to test on",
+            allowed=f"at most {len(y)} in all" if test is None else f"at most {len(y)} and {len(y_test)}",
+            remedy="ask for fewer: --train N --test M",
+        )
+    unknown = [name for name in test_names if name not in names]
+    if unknown:
+        raise DataError(f"test samples of class {unknown[0]}", allowed=", ".join(names), remedy="leave them out")
+    order = np.array([names.index(name) for name in test_names])
+    return taken(x, 0, n), y[:n], taken(x_test, 0, m), order[y_test[:m]], names
