@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ os.environ.setdefault("PYTHON_JULIACALL_OPTIMIZE", "1")
 os.environ.setdefault("UDLBRIDGE_JULIA", "inprocess")
 # No process of Julia outlives a test run, also where tests run commands, which let it wait for the next one.
 os.environ.setdefault("UDLBRIDGE_JULIA_LINGER", "0")
+# A shell has what it starts in the background ignore Ctrl-C: tests that press it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def modules_with_shapes() -> list[str]:
