@@ -68,6 +68,8 @@ model = ub.Model([ub.Dense(2, 3, "silu"), ub.Dense(3, 3, "LeakyReLU"), ub.Dense(
 ub.Model([ub.Dense(2, 2)], dtype=np.float64).astype("float32")
 ub.ntk(model, x, outputs="mean", backend="reference", method="plain")
 ub.ntk(model, x, outputs=1)
+ub.ntk(model, x, outputs=[1, 0])
+ub.ntk(model, x, outputs=range(2))
 ub.compute_kernel(model, x, "K.zarr", storage="bfloat16")
 ub.train(model, x, [0, 1], epochs=1, loss="mse", optimizer="Adam", backend="torch")
 ub.train(model, x, [0, 1], epochs=1, loss="CrossEntropyLoss", optimizer=("sgd", {"lr": 0.1}))

@@ -72,15 +72,20 @@ function bridge_own(@nospecialize(model), arrays)
     return [from_canonical(type(p.leaf), Val(p.leaf.field), array) for (p, array) in zip(trained(as_chain(model)), arrays)]
 end
 
+"`outputs` as this package writes it"
+bridge_choice(outputs::Integer) = outputs
+bridge_choice(outputs::AbstractString) = Symbol(outputs)
+bridge_choice(outputs) = Int.(outputs)
+
 "factors, with the reduction that they were made for: one value for Python to hold"
 struct Prepared{R<:Reduction}
     reduction::R
     summands::Vector{Summand}
 end
 
-"`outputs` is a name, or an output counted from 1; `params` are the names of the parameters that count"
+"`outputs` is a name, an output counted from 1, or a list of them; `params` are the names of the parameters that count"
 function bridge_prepare(@nospecialize(network), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
-    r = reduction(outputs isa Integer ? outputs : Symbol(outputs), n_outputs)
+    r = reduction(bridge_choice(outputs), n_outputs)
     return Prepared(r, factors(network, received(X), r, Symbol(method), Set{String}(String.(params))))
 end
 

@@ -6,7 +6,8 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
 
 - `X` (D..., n) and `X2` (D..., m): samples last. `X2 = nothing` means `X`.
 - `outputs`: a number from 1 to O for one output, `:trace` (default), `:mean` (trace / O), `:sum`, all (n, m);
-  `:diagonal` (n, m, O); `:full` (n, m, O, O).
+  `:diagonal` (n, m, O), the kernel of each output, or a vector or range of K numbers, (n, m, K), for some of them in that
+  order, of which alone the derivatives are taken; `:full` (n, m, O, O).
 - `method`: `:structured` never forms the Jacobian: each layer multiplies Gram matrices of its inputs and errors, or its
   per-sample gradients, whichever costs less; `:plain` multiplies per-sample gradients.
 - `adtype`: what differentiates for the plain method, which is then the default: `AutoZygote()`, as without it, or
@@ -53,7 +54,7 @@ end
 "the type of a kernel, as far as it is known without computing it"
 @inline function kernel_type(model, outputs)
     outputs === :full && return result(model, Val(4))
-    outputs === :diagonal && return result(model, Val(3))
+    (outputs === :diagonal || outputs isa AbstractVector) && return result(model, Val(3))
     return result(model, Val(2))
 end
 

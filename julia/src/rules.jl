@@ -28,5 +28,5 @@ end
 "inner products and entries per pair of samples, for O outputs"
 products(::Reduction, O::Integer) = (O, 1)
 products(::Union{One,Summed}, ::Integer) = (1, 1)
-products(::PerOutput, O::Integer) = (O, O)
+products(r::PerOutput, ::Integer) = (length(r.indices), length(r.indices))
 products(::Full, O::Integer) = (O^2, O^2)

@@ -212,5 +212,7 @@
         @test_throws "adtype" ntk(tied, X; adtype=UDLBridge.AutoForwardDiff())
         @test_throws "no parameters nothing" ntk(tied, X; params=["nothing"])
         @test_throws "outputs = 4" ntk(tied, X; outputs=4)
+        @test ntk(tied, X; outputs=[3, 1]) ≈ ntk(tied, X; outputs=:diagonal)[:, :, [3, 1]]
+        @test ntk(tied, X; outputs=3:-2:1, method=:plain) ≈ ntk(tied, X; outputs=:diagonal)[:, :, [3, 1]]
     end
 end

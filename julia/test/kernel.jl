@@ -25,6 +25,10 @@
             :mean => dropdims(sum(diagonal; dims=3); dims=3) ./ 3,
             :sum => dropdims(sum(full; dims=(3, 4)); dims=(3, 4)),
             2 => full[:, :, 2, 2],
+            [3, 1] => diagonal[:, :, [3, 1]],
+            2:3 => diagonal[:, :, 2:3],
+            [2] => diagonal[:, :, [2]],
+            Any[3, 0x01] => diagonal[:, :, [3, 1]],
         ]
         for (reduction, value) in expected, method in (:structured, :plain)
             @test maximum(abs, ntk(chain, X, X2; outputs=reduction, method) .- value) < 1e-12scale
@@ -53,7 +57,7 @@
     end
 
     @testset "a square in tiles up to its diagonal, outputs = $reduction, $method" for reduction in
-                                                                                 (:full, :diagonal, :trace, :mean, :sum, 2),
+                                                                                 (:full, :diagonal, [2, 1], :trace, :mean, :sum, 2),
         method in (:structured, :plain)
 
         chain = random_chain(rng, (3, 4, 2), tanh)
@@ -120,6 +124,8 @@
             @test (@inferred input_jacobian(chain, X)) isa Array{T,ndims(X) + 1}
             @test (@inferred input_hessian(chain, X)) isa Array{T,4}
             @test (@inferred jacobian(chain, X)) isa Vector{Pair{String,Array{T}}}
+            @test (@inferred ntk(chain, X; outputs=[2, 1])) isa Array{T,3}
+            @test (@inferred ntk(chain, X; outputs=1:2)) isa Array{T,3}
             full(c, x) = ntk(c, x; outputs=:full)
             @test (@inferred full(chain, X)) isa Array{T,4}
             @test only(Base.return_types(ntk, Tuple{typeof(chain),typeof(X)})) === Matrix{T}
@@ -145,6 +151,10 @@
         chain = random_chain(rng, (3, 2), tanh)
         X = randn(rng, 3, 2)
         @test_throws ArgumentError ntk(chain, X; outputs=3)
+        for outputs in (Int[], 1:0, [1, 1], [0, 1], 1:3, [1.0], [:trace], (1, 2), [1 2])
+            @test_throws "allowed: an output's number from 1 to 2, a vector of some, each once" ntk(chain, X; outputs)
+        end
+        @test_throws "a mask is findall(mask)" ntk(chain, X; outputs=[true, false])
         @test_throws ArgumentError ntk(chain, X; outputs=:largest)
         @test_throws ArgumentError ntk(chain, X; method=:fast)
     end

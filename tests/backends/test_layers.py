@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import udlbridge as ub
 from architectures import EVERY_LAYER, TOKENS, batch, image_networks, sequence_networks, shaken, wide_networks
 from helpers import AGAINST_REFERENCE, assert_within_budget, load_golden
-from udlbridge.backends.reduction import checked_reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.backends.sites import sites
 from udlbridge.networks.layers import LAYERS, Layer, layer_from_spec
 
 ALL = EVERY_LAYER | TOKENS
-REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
+REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", (1, 0), "full"]
 
 
 def kinds(layers: list[Layer]) -> set[str]:
@@ -103,7 +103,7 @@ class ByHand:
     outputs: np.ndarray
     jacobian: dict[str, np.ndarray]
     input_jacobian: np.ndarray | None
-    kernels: dict[int | str, np.ndarray]
+    kernels: dict[Any, np.ndarray]
 
 
 @cache
@@ -146,7 +146,7 @@ def test_engines_agree(name: str, dtype: str, backend: str) -> None:
 @pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["torch", "reference"])
 @given(network=st.one_of(image_networks(), sequence_networks(), wide_networks()), choice=st.sampled_from(REDUCTIONS))
-def test_structured_equals_plain_on_random_networks(engine: str, network, choice: int | str) -> None:
+def test_structured_equals_plain_on_random_networks(engine: str, network, choice: Outputs) -> None:
     model, shape = network
     x, x2 = batch(model, shape, 3), batch(model, shape, 2, seed=5)
     structured = ub.ntk(model, x, x2, outputs=choice, backend=engine, method="structured")

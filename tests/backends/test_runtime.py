@@ -230,7 +230,7 @@ def test_both_engines_in_one_process_in_either_order(order: tuple[str, str]) -> 
 
 @pytest.mark.julia
 def test_errors_of_julia_come_as_errors_of_ours() -> None:
-    job = KernelJob(ub.models.notebook_method1(), Reduction("one", 7, 1), "structured")
+    job = KernelJob(ub.models.notebook_method1(), Reduction("one", (7,), 8), "structured")
     with pytest.raises(errors.BackendError, match=r"UDLBridge.bridge_prepare.*outputs = 8"):
         backends.get("julia").prepare(job, ub.models.NOTEBOOK_POINTS)
 

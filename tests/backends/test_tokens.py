@@ -10,9 +10,9 @@ from architectures import shaken
 from helpers import assert_within_budget
 from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import checked_reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 
-REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
+REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", (1, 0), "full"]
 KNOWN = 50_000
 
 
@@ -29,7 +29,7 @@ def large_and_small(positions: int, n: int, distinct: int) -> tuple[ub.Model, np
 
 
 @pytest.mark.parametrize("outputs", REDUCTIONS)
-def test_a_large_table_is_a_small_one_of_the_tokens_that_occur(outputs: int | str, backend: str) -> None:
+def test_a_large_table_is_a_small_one_of_the_tokens_that_occur(outputs: Outputs, backend: str) -> None:
     large, x, small, tokens = large_and_small(6, 7, 20)
     for params in (None, "0.weight", "1.*"):
         found = ub.ntk(large, x[:4], x[4:], outputs=outputs, params=params, backend=backend)

@@ -21,10 +21,10 @@ from udlbridge import backends
 from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch.factors import Gradients, Pairs
 from udlbridge.backends.pytorch.windows import Windows
-from udlbridge.backends.reduction import checked_reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.backends.symmetry import symmetrise
 
-REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", "full"]
+REDUCTIONS = [0, "trace", "mean", "sum", "diagonal", (1, 0), "full"]
 LATER = [ub.Conv2d(8, 9, 3, "tanh", padding=1), ub.GlobalMeanPool(), ub.Flatten(), ub.Dense(9, 3)]
 """Its weight has more entries than its input and errors on 4 x 4 places: gradients are formed when multiplied."""
 
@@ -46,7 +46,7 @@ def test_wide_convolutions_reach_the_gradient_of_a_batch(network, choice: str) -
 
 @pytest.mark.parametrize("outputs", REDUCTIONS)
 @pytest.mark.parametrize("block", [1, 300, 2**24])
-def test_gradients_that_are_formed_in_parts(outputs: int | str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_that_are_formed_in_parts(outputs: Outputs, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udlbridge.backends.pytorch.factors.BLOCK", block)
     monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
     model = shaken(LATER)
@@ -62,7 +62,7 @@ def test_gradients_that_are_formed_in_parts(outputs: int | str, block: int, monk
 
 @pytest.mark.parametrize("outputs", REDUCTIONS)
 @pytest.mark.parametrize("cached", [1, 100, 2**19])
-def test_pairs_of_positions_in_parts(outputs: int | str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_of_positions_in_parts(outputs: Outputs, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udlbridge.backends.pytorch.factors.CACHED", cached)
     monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
     model = shaken([ub.Dense(12, 13, "tanh"), ub.Flatten(), ub.Dense(26, 3)])
@@ -77,7 +77,7 @@ def test_pairs_of_positions_in_parts(outputs: int | str, cached: int, monkeypatc
 
 
 @pytest.mark.parametrize("outputs", REDUCTIONS)
-def test_strips_up_to_the_diagonal(outputs: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_up_to_the_diagonal(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
     model = shaken([ub.Dense(3, 4, "tanh"), ub.LayerNorm(4), ub.Dense(4, 3)])
     x = batch(model, (3,), 7)

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 import udlbridge as ub
 from helpers import Done, udlbridge
-from udlbridge.backends.reduction import checked_reduction
 from udlbridge.cli import COMMANDS, group
 
 X = np.random.default_rng(0).normal(size=(12, 4))
@@ -335,7 +334,13 @@ def test_what_is_not_kept_is_said(
 
 
 @pytest.mark.parametrize(
-    ("outputs", "said"), [("fulll", "perhaps 'full'"), ("0,1", "compute diagonal, and take [..., [0,1]] of the array")]
+    ("outputs", "said"),
+    [
+        ("fulll", "perhaps 'full'"),
+        ("0,0", "outputs='0,0' names output 0 twice"),
+        ("0,7", "with 3 outputs"),
+        (",", "','"),
+    ],
 )
 def test_outputs_that_are_none(outputs: str, said: str) -> None:
     done = run("kernel", "--samples", "x.npy", "--outputs", outputs, "--out", "k.npy")
@@ -343,13 +348,11 @@ def test_outputs_that_are_none(outputs: str, said: str) -> None:
     assert said in done.stderr
 
 
-def test_the_remedy_for_several_outputs_is_python() -> None:
-    with pytest.raises(ub.errors.OutputsError) as refused:
-        checked_reduction([0, 2], 3)
-    each, block = re.findall(r"ub\.ntk\(model, x, .*?(?= for )", refused.value.remedy)
-    names = {"ub": ub, "model": MODEL, "x": X}
-    assert eval(each, names).shape == (12, 12, 2)
-    assert eval(block, names).shape == (12, 12, 2, 2)
+@pytest.mark.parametrize(("outputs", "indices"), [("2,0", [2, 0]), ("2, 0", [2, 0]), ("1,", [1])])
+def test_some_outputs(outputs: str, indices: list[int]) -> None:
+    done = run("kernel", "--samples", "x.npy", "--outputs", outputs, "--out", "some.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load("some.npy"), ub.ntk(MODEL, X, outputs=indices, backend="reference"))
 
 
 def _commands() -> Iterator[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import udlbridge as ub
 from udlbridge import errors
+from udlbridge.backends.reduction import Outputs
 
 pytestmark = pytest.mark.usefixtures("untyped")
 
@@ -63,7 +65,8 @@ def test_bad_second_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    "outputs", [2, -1, "largest", 1.5, None, True, "²", "--1", "-1", "2", np.True_, np.array(1.5), np.array([1]), "١"]
+    "outputs",
+    [2, -1, "largest", 1.5, None, True, "²", "--1", "-1", "2", np.True_, np.array(1.5), np.eye(2, dtype=int), "١"],
 )
 def test_outputs_out_of_range(outputs: object) -> None:
     with pytest.raises(errors.OutputsError, match=r"from 0 to 1, or one of trace, mean, sum, diagonal, full"):
@@ -224,9 +227,9 @@ def test_bad_options_of_a_spectrum() -> None:
         ub.spectrum(MODEL, x=GOOD.astype(np.float64), backend="reference")
 
 
-@pytest.mark.parametrize("outputs", ["full", "diagonal"])
-def test_operators_are_matrices(outputs: str) -> None:
-    with pytest.raises(errors.OutputsError, match=rf"{outputs}.*keeps the outputs apart.*trace"):
+@pytest.mark.parametrize("outputs", ["full", "diagonal", [1, 0]])
+def test_operators_are_matrices(outputs: Outputs) -> None:
+    with pytest.raises(errors.OutputsError, match=rf"{re.escape(str(outputs))}.*keeps the outputs apart.*trace"):
         ub.ntk_operator(MODEL, GOOD, outputs=outputs, backend="reference")
     with pytest.raises(errors.OutputsError, match=r"keeps the outputs apart"):
         ub.spectrum(MODEL, x=GOOD, outputs=outputs, backend="reference")

@@ -22,13 +22,13 @@ from helpers import assert_within_budget, random_model, samples, udlbridge
 from small_stores import MODEL, store_of, tile_path
 from udlbridge import backends, errors
 from udlbridge.backends.jobs import KernelJob
-from udlbridge.backends.reduction import checked_reduction
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.kernels import planning, tiling
 from udlbridge.store import products
 from udlbridge.store import writing as storing
 from udlbridge.store.tile_files import DirectWriter
 
-REDUCTIONS = (0, "trace", "mean", "sum", "diagonal", "full")
+REDUCTIONS = (0, "trace", "mean", "sum", "diagonal", (2, 0), "full")
 
 
 # --- tiles ---
@@ -53,7 +53,7 @@ def test_tiles_cover_every_entry_once(n: int, m: int, tile: int, symmetric: bool
 @given(n=st.integers(1, 30), tile=st.integers(1, 33), cached=st.integers(2, 6), outputs=st.sampled_from(REDUCTIONS))
 @pytest.mark.parametrize(("engine", "strip"), [("torch", None), ("torch", 3), ("reference", None)])
 def test_nothing_depends_on_the_tile_size(
-    engine: str, strip: int | None, n: int, tile: int, cached: int, outputs: int | str
+    engine: str, strip: int | None, n: int, tile: int, cached: int, outputs: Outputs
 ) -> None:
     x = samples(MODEL, n)
     reduction = checked_reduction(outputs, 3)
@@ -119,7 +119,7 @@ def test_plan_of_the_notebook() -> None:
 
 
 @given(memory=st.integers(80, 4000), n=st.integers(1, 100_000), outputs=st.sampled_from(REDUCTIONS))
-def test_plans_stay_within_the_memory(memory: int, n: int, outputs: int | str) -> None:
+def test_plans_stay_within_the_memory(memory: int, n: int, outputs: Outputs) -> None:
     model = ub.models.three_layer_sigmoid()
     try:
         plan = ub.plan(model, n, outputs=outputs, backend="torch", memory=f"{memory}MB", calibrate=False)
@@ -169,7 +169,7 @@ def test_memory_bound_holds(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("outputs", REDUCTIONS)
-def test_a_store_reads_like_the_kernel(tmp_path: Path, outputs: int | str) -> None:
+def test_a_store_reads_like_the_kernel(tmp_path: Path, outputs: Outputs) -> None:
     store = store_of(tmp_path / "K.zarr", outputs=outputs)
     kernel = ub.ntk(MODEL, samples(MODEL, 21), outputs=outputs, backend="reference")
     assert store.shape == kernel.shape
@@ -499,7 +499,7 @@ def test_julia_writes_the_same_store(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("outputs", [0, "trace"])
-def test_spectrum_of_a_store_by_products(tmp_path: Path, outputs: int | str) -> None:
+def test_spectrum_of_a_store_by_products(tmp_path: Path, outputs: Outputs) -> None:
     """Both ends of the spectrum from the store's own products, against LAPACK on the whole matrix."""
     store = store_of(tmp_path / "K.zarr", n=60, outputs=outputs)
     assert store.rank_bound == MODEL.n_params * (1 if outputs == 0 else 3)

@@ -39,13 +39,13 @@ def number_option(name: str, least: int, default: int | None, text: str) -> Call
     )
 
 
-outputs_option = click.option(
-    "--outputs",
-    default="trace",
-    show_default=True,
-    metavar="OUTPUTS",
-    help="An output from 0 on, or trace, mean, sum, diagonal, full.",
-)
+def outputs_option(choices: str) -> Callable[[Command], Command]:
+    """--outputs, with what a command takes, in words."""
+    return click.option("--outputs", default="trace", show_default=True, metavar="OUTPUTS", help=choices)
+
+
+every_outputs_option = outputs_option("An output from 0 on, some as 0,2, or trace, mean, sum, diagonal, full.")
+one_outputs_option = outputs_option("An output from 0 on, or trace, mean, sum.")
 
 params_option = click.option(
     "--params",

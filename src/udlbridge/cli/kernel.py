@@ -12,7 +12,7 @@ import click
 from udlbridge.cli.common import (
     backend_option,
     device_option,
-    outputs_option,
+    every_outputs_option,
     params_option,
     quiet_option,
     resumable,
@@ -57,7 +57,7 @@ SHOWN = 200
     help="Other samples, for a cross kernel (n, m) in a .npy file.",
 )
 @seed_option
-@outputs_option
+@every_outputs_option
 @params_option
 @backend_option()
 @dtype_option
@@ -257,7 +257,7 @@ def command(
 def _write_kernel(
     html: Path, target: Path | Url, kernel: np.ndarray, facts: Mapping[str, Any], json_file: Path | None
 ) -> None:
-    """The page of a kernel: its figures, and a picture of its first samples, of output 0 where it has several."""
+    """The page of a kernel: its figures, and a picture of its first samples, of the first output if it has several."""
     from udlbridge.plots.kernels import draw_kernel
     from udlbridge.plots.style import figure
 

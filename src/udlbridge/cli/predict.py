@@ -12,7 +12,7 @@ from udlbridge.cli.common import (
     backend_option,
     data_option,
     device_option,
-    outputs_option,
+    one_outputs_option,
     quiet_option,
     resumable,
 )
@@ -68,7 +68,7 @@ USUAL = 1000
 @click.option("--labels2", "y2_file", type=NamedArray(), metavar="FILE[:KEY]", help="Their classes.")
 @cast_option
 @seed_option
-@outputs_option
+@one_outputs_option
 @backend_option()
 @device_option
 @dtype_option

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from udlbridge.cli.common import (
     backend_option,
     device_option,
-    outputs_option,
+    one_outputs_option,
     params_option,
     quiet_option,
     resumable,
@@ -49,7 +49,7 @@ OF_A_KERNEL = {
 @model_option
 @output_option
 @sample_options(1000)
-@outputs_option
+@one_outputs_option
 @params_option
 @backend_option()
 @device_option

@@ -50,7 +50,8 @@ def ntk(
             or a dict of arrays by name, with the samples first in each.
         x2: samples (m, *D) for a cross kernel; None means `x`.
         outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of
-            the summed output), "diagonal" or "full".
+            the summed output), "diagonal" or "full"; or a list of outputs, as [2, 0]: the diagonal of these alone, in
+            this order.
         params: which parameters the kernel sums over: None for all, names or glob patterns ("3.*", "*.bias"), "readout"
             (the last layer with parameters) or "hidden" (all before it). Of a module, its last module with parameters,
             and all others.
@@ -67,13 +68,15 @@ def ntk(
         output: which of the outputs of a module counts, where it gives several, as for `udlbridge.as_network`.
 
     Returns:
-        (n, m), (n, m, O) for "diagonal" or (n, m, O, O) for "full", of the model's dtype.
+        (n, m), (n, m, O) for "diagonal", (n, m, K) for a list of K outputs, or (n, m, O, O) for "full", of the model's
+        dtype.
 
     Raises:
-        As `udlbridge.outputs`; OutputsError for a reduction that does not exist; ParameterError for a pattern that
-        matches nothing; ConversionError for a module whose outputs are random, depend on the batch, or are not a
-        tensor; OptionError for a method that does not exist, too little memory, threads below 1; NumericalError for an
-        entry that is not finite, since a number on the way to it left the range of the dtype.
+        As `udlbridge.outputs`; OutputsError for a reduction or an output that does not exist, or one twice in a list;
+        ParameterError for a pattern that matches nothing; ConversionError for a module whose outputs are random, depend
+        on the batch, or are not a tensor; OptionError for a method that does not exist, too little memory, threads
+        below 1; NumericalError for an entry that is not finite, since a number on the way to it left the range of the
+        dtype.
 
     Source: Jacot, Gabriel, Hongler (2018); structured form: Novak, Sohl-Dickstein, Schoenholz (2022).
 

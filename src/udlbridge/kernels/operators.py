@@ -173,10 +173,8 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
         eye = np.eye(self.reduction.n_outputs, dtype=self.dtype)
         if self.reduction.name == "sum":
             yield eye.sum(axis=0)
-        elif self.reduction.name == "one":
-            yield eye[self.reduction.index]
         else:
-            yield from eye
+            yield from eye[list(self.reduction.indices)]
 
     def _batches(self) -> Iterator[slice]:
         for start in range(0, len(self._x), self._batch):
@@ -218,7 +216,7 @@ def ntk_operator(
         are in float64.
 
     Raises:
-        As `udlbridge.ntk`; OutputsError for "diagonal" and "full"; OptionError for a batch below 1.
+        As `udlbridge.ntk`; OutputsError for "diagonal", a list, and "full"; OptionError for a batch below 1.
 
     Source: Pearlmutter (1994) for the product along a direction; Baydin et al. (2018) for both modes.
 
@@ -258,7 +256,7 @@ def check_matrix(reduction: Reduction) -> None:
     """
     if reduction.trailing:
         raise OutputsError(
-            f"outputs={reduction.name!r} keeps the outputs apart",
+            f"outputs={reduction.outputs!r} keeps the outputs apart",
             allowed="an output, trace, mean, sum: those that give an (n, n) matrix",
             remedy='take "trace", or one output after the other',
         )

@@ -102,7 +102,7 @@ class StoreFolder:
 
     @property
     def ndim(self) -> int:
-        """2, 3 for "diagonal", 4 for "full"."""
+        """2, 3 for "diagonal" and lists of outputs, 4 for "full"."""
         return len(self.shape)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from udlbridge.analysis.alignments import alignment
 from udlbridge.analysis.features import feature_kernel
 from udlbridge.arrays import as_array
-from udlbridge.backends.reduction import Outputs
+from udlbridge.backends.reduction import Outputs, is_list
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.ntk import ntk
@@ -65,7 +65,7 @@ class Probe:
         quantities: some of `QUANTITIES`.
         target: (n, n), what the alignments are taken with, as `label_kernel(y)`.
         layer: whose features; -2 is what a linear readout sees.
-        outputs: the reduction of the neural tangent kernel; one that gives (n, n).
+        outputs: the reduction of the neural tangent kernel; for alignments one that gives (n, n).
         name: the key in `TrainingRun.records`.
         device: where torch computes the neural tangent kernel, as for `udlbridge.ntk`.
 
@@ -94,11 +94,11 @@ class Probe:
     def __post_init__(self) -> None:
         # A file of the run holds these as JSON, which knows Python's numbers alone.
         object.__setattr__(self, "every", checked_count("every", self.every, 1))
-        layer, output = whole(self.layer), whole(self.outputs)
+        layer = whole(self.layer)
         if layer is None:
             raise OptionError(f"layer={self.layer!r}", allowed="a whole number", remedy="layers count from 0")
         object.__setattr__(self, "layer", layer)
-        object.__setattr__(self, "outputs", self.outputs if output is None else output)
+        object.__setattr__(self, "outputs", _plain(self.outputs))
         given: Any = self.quantities
         named = [given] if isinstance(given, str) else list(given)
         if not named or not all(isinstance(quantity, str) and quantity in QUANTITIES for quantity in named):
@@ -163,3 +163,11 @@ class Probe:
 
     def _ntk(self, model: Model, backend: EngineWord) -> np.ndarray:
         return ntk(model, self.x, outputs=self.outputs, backend=backend, device=self.device)
+
+
+def _plain(outputs: Any) -> Any:
+    """`outputs` in Python's own numbers where it has any; whether there are such outputs is known with the network."""
+    if is_list(outputs):
+        return [_plain(output) for output in outputs]
+    number = whole(outputs)
+    return outputs if number is None else number

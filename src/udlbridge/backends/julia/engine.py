@@ -86,9 +86,7 @@ class JuliaBackend(Backend[Any]):
 
     def prepare(self, job: KernelJob, x: np.ndarray) -> Any:
         """Factors, computed by Zygote and kept in Julia."""
-        outputs = job.reduction.outputs
-        if isinstance(outputs, int):
-            outputs += 1  # Julia counts from 1
+        outputs = _counted_from_one(job.reduction.outputs)
         n_outputs = output_size(job.model, x.shape[1:])
         with self.blas_threads(job.threads):
             return self.call(
@@ -282,6 +280,13 @@ class JuliaTraining(Training):
             return {name: to_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
         return TrainState(named(params), {slot: named(by_slot[slot]) for slot in self._job.optimizer.slots}, int(step))
+
+
+def _counted_from_one(outputs: int | str | list[int]) -> int | str | list[int]:
+    """`outputs` as Julia counts them."""
+    if isinstance(outputs, list):
+        return [index + 1 for index in outputs]
+    return outputs + 1 if isinstance(outputs, int) else outputs
 
 
 def _of_julia(error: Exception) -> bool:

@@ -269,9 +269,7 @@ def _per_sample_jacobian(
         y = evaluate(model, {**rest, **values}, sample[None])[0]
         if reduction is not None and reduction.name == "sum":
             return y.sum(0, keepdim=True)
-        if reduction is not None and reduction.name == "one":
-            return y[reduction.index : reduction.index + 1]
-        return y
+        return y if reduction is None else y[list(reduction.indices)]
 
     if not counted:
         return {}

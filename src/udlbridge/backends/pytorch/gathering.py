@@ -76,4 +76,4 @@ def _pulled(reduction: Reduction, y: Tensor) -> list[Tensor]:
     """The K sums over samples whose derivatives are the errors of each sample."""
     if reduction.name == "sum":
         return [y.sum()]
-    return [y[:, k].sum() for k in ([reduction.index] if reduction.name == "one" else range(y.shape[1]))]
+    return [y[:, k].sum() for k in reduction.indices]

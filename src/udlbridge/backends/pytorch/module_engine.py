@@ -46,7 +46,7 @@ def jacobian(
         y = network.evaluate({**params, **values}, sample)[0][0]
         if reduction is not None and reduction.name == "sum":
             return y.sum(0, keepdim=True)
-        return y[reduction.index : reduction.index + 1] if reduction is not None and reduction.name == "one" else y
+        return y if reduction is None else y[list(reduction.indices)]
 
     return blocks(run, counted, inputs, network.dtypes.kernel)
 

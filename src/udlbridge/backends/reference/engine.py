@@ -13,7 +13,7 @@ from jaxtyping import Float
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.programs import Program
-from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.reduction import Reduction, checked_reduction
 from udlbridge.backends.reference import curvature, operator, programs
 from udlbridge.backends.reference.backpropagation import backward, forward, input_jacobian, sites
 from udlbridge.backends.reference.factors import Gradients, Summand, joined, product, summand
@@ -30,7 +30,7 @@ def cotangents(reduction: Reduction, like: np.ndarray) -> Iterator[np.ndarray]:
     if reduction.name == "sum":
         yield np.ones_like(like)
         return
-    for k in [reduction.index] if reduction.name == "one" else range(reduction.n_outputs):
+    for k in reduction.indices:
         e = np.zeros_like(like)
         e[:, k] = 1
         yield e
@@ -72,7 +72,7 @@ class ReferenceBackend(Backend[list[Summand]]):
         if isinstance(model, Graph):
             return graphs.jacobian(model, x, list(np.eye(model.n_outputs, dtype=model.dtype)), tuple(model.params))
         y, saved = forward(model, x)
-        passes = [backward(model, saved, e)[1] for e in cotangents(Reduction("full", -1, y.shape[1]), y)]
+        passes = [backward(model, saved, e)[1] for e in cotangents(checked_reduction("full", y.shape[1]), y)]
         return {name: np.stack([grads[name] for grads in passes], axis=1) for name in model.params}
 
     def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:

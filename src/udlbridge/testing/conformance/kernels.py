@@ -17,7 +17,7 @@ from udlbridge.testing.conformance.held import near
 from udlbridge.testing.conformance.networks import LAYERS, SMALL, batch, network
 
 N, M = 5, 4
-EVERY: tuple[Outputs, ...] = (1, "trace", "mean", "sum", "diagonal", "full")
+EVERY: tuple[Outputs, ...] = (1, "trace", "mean", "sum", "diagonal", [1, 0], "full")
 METHODS: tuple[Method, ...] = ("structured", "plain")
 SEVERAL = ("dense", "conv2d of every window", "transformer")
 """Networks for what is the same for every layer: affine maps at one place and at several, tables, norms."""
@@ -40,6 +40,8 @@ def reduced(whole: np.ndarray, outputs: Outputs) -> np.ndarray:
     if isinstance(outputs, int):
         return whole[:, :, outputs, outputs]
     diagonal = np.einsum("ijaa->ija", whole)
+    if not isinstance(outputs, str):
+        return diagonal[..., np.asarray(outputs)]
     forms = {
         "trace": diagonal.sum(axis=2), "mean": diagonal.mean(axis=2), "sum": whole.sum(axis=(2, 3)),
         "diagonal": diagonal, "full": whole,
