@@ -82,6 +82,21 @@ def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, fl
 
 
 @contextmanager
+def step_progress(name: str, *, show: bool | None) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done. `show` None means: if standard error is a terminal."""
+    if not is_shown(show):
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(name + ": {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as line:
+        task = line.add_task("", total=None)
+        yield lambda step: line.update(task, description=step)
+
+
+@contextmanager
 def solver_progress(*, show: bool | None) -> Iterator[Callable[[int, float, float], None]]:
     """A line on standard error with the iterations and the residual. `show` None means: if it is a terminal."""
     if not is_shown(show):

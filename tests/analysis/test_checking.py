@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import udlbridge as ub
 from helpers import random_model, samples
@@ -103,3 +104,45 @@ def test_not_a_number_is_never_within_budget() -> None:
     assert relative_difference(np.array([1.0]), np.array([np.inf])) == np.inf
     assert relative_difference(np.array([1e-300]), np.array([0.0])) == np.inf
     assert relative_difference(np.zeros(2), np.zeros(2)) == 0
+
+
+@pytest.mark.parametrize("network", [MODEL, "module"])
+def test_where_kernels_are_computed(network: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    if network == "module":
+        network = torch.nn.Linear(4, 3).double()
+    asked: list[object] = []
+    engine = type(backends.get("torch"))
+    prepare = engine.prepare
+    monkeypatch.setattr(engine, "prepare", lambda self, job, x: asked.append(job.device) or prepare(self, job, x))
+    for device in ("cpu", torch.device("cpu")):
+        report = ub.check(network, X, backends="torch,reference", device=device)
+        assert report.ok
+        assert report.device == "cpu"
+        assert "kernels on cpu" in str(report)
+    assert set(asked) == {"cpu"}
+    asked.clear()
+    for device, words in (("gpu", "cpu, cuda, mps"), (3, "device=3"), ("cuda:77", "on this machine")):
+        with pytest.raises(errors.OptionError, match=words):
+            ub.check(network, X, backends="torch,reference", device=device)
+    assert not asked  # before anything was computed
+
+
+def test_a_device_that_no_engine_knows() -> None:
+    with pytest.raises(errors.OptionError, match="use backend='torch'"):
+        ub.check(MODEL, X, backends="julia,reference", device="cuda")
+
+
+@pytest.mark.parametrize("network", [MODEL, "module"])
+def test_a_line_says_what_is_computed(network: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    if network == "module":
+        network = pytest.importorskip("torch").nn.Linear(4, 3).double()
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "update", lambda self, task, description: said.append(description))
+    ub.check(network, X, backends="torch,reference")
+    assert not said
+    ub.check(network, X, backends="torch,reference", progress=True)
+    assert any("reference" in step for step in said)
+    assert any("kernels" in step for step in said)
+    with pytest.raises(errors.OptionError, match="progress='yes'"):
+        ub.check(network, X, backends="torch,reference", progress="yes")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from udlbridge.cli import COMMANDS, group
 
 WANTED = {
     "reproduce": "json force no-install plot seed data",
-    "check": "json force report seed data samples labels cast",
+    "check": "json force quiet device report seed data samples labels cast",
     "kernel": "json force quiet device report seed data samples labels cast",
     "store info": "json force",
     "store verify": "json force quiet device",
@@ -65,7 +65,6 @@ def test_every_command_has_the_options_that_apply_to_it() -> None:
 
 ON_THE_CPU = {
     "reproduce": "compares engines on the same machine with what was recorded there",
-    "check": "compares engines with one another; a module computes where its function puts it",
     "practicals run": "figures are those of the CPU",
     "practicals table": "figures are those of the CPU",
 }

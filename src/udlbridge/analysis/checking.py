@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -20,11 +20,12 @@ from udlbridge.errors import OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
-from udlbridge.kernels.request import as_network, checked_engine
+from udlbridge.kernels.request import as_network, checked_engine, device_name
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
+from udlbridge.progress import step_progress
 from udlbridge.reports import json_ready
 from udlbridge.tolerances import budget, relative_difference
 from udlbridge.words import EngineName, EngineWord
@@ -54,7 +55,7 @@ class CheckReport(Displayed):
 
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
     all others while those agree among themselves. `parted` says, for each pair whose outputs differ, after which
-    layer they first do.
+    layer they first do. `device`: what was asked for.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
@@ -71,6 +72,7 @@ class CheckReport(Displayed):
     dtype: str
     n: int
     parted: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -106,10 +108,11 @@ class CheckReport(Displayed):
         return "; ".join(self._findings())
 
     def _findings(self) -> list[str]:
+        place = "" if self.device is None else f", kernels on {self.device}"
         verdict = "agree" if self.ok else "DISAGREE" if self.comparisons else "nothing to compare"
         lines = [
             f"{', '.join(self.engines)}: {verdict}; worst {self.worst:.2e} of the largest entry, "
-            f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n})"
+            f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n}{place})"
         ]
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
         lines += [f"{pair} first differ after {layer}" for pair, layer in self.parted.items()]
@@ -138,6 +141,8 @@ def check(
     backends: str | Sequence[EngineWord] | None = None,  # shadows the module, as the public name should
     outputs: Outputs = "trace",
     output: Any = None,
+    device: Any = None,
+    progress: bool | None = False,
 ) -> CheckReport:
     """Compare outputs, Jacobian blocks, the full NTK, its eigenvalues and input Jacobians between engines.
 
@@ -156,12 +161,16 @@ def check(
             what computes a module itself.
         outputs: the reduction whose eigenvalues are compared (one of those that give an (n, n) matrix).
         output: of a module, as for `udlbridge.as_network`.
+        device: where kernels are computed by the engines that know devices of that kind, as "cuda" for torch; the
+            others compute on the CPU. None means where a module is, or the CPU.
+        progress: a line that says what is being computed; None means if standard error is a terminal.
 
     Returns:
         A frozen report: `.ok`, `.worst`, `.to_dict()`, and a table when printed.
 
     Raises:
-        OptionError: fewer than two backends were named, for a `Model`.
+        OptionError: fewer than two backends were named, for a `Model`; a device that none of them knows, or that is
+            not there.
         ConversionError: other backends were named for a module that has no translation.
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
@@ -174,20 +183,26 @@ def check(
     backends = None if isinstance(backends, str) and backends.strip() == "all" else backends
     network = as_network(model, output=output)
     batch = checked_samples(network, x)
+    wanted = None if device is None else str(device_name(device))
     if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
         output_size(network, batch.shape[1:])
-        results, skipped = module_results(network, batch, backends, outputs)
+        _places([checked_engine(network, None)], device)
+        with step_progress("check", show=progress) as told:
+            results, skipped = module_results(network, batch, backends, outputs, device, told)
         engines = [checked_engine(network, None), *(name for name in results if name not in METHODS)]
-        return _report(results, skipped, engines, network.dtype, len(batch))
+        report = _report(results, skipped, engines, network.dtype, len(batch))
+        return replace(report, device=wanted)
     names, skipped = _engines(backends, network if isinstance(network, Graph) else None)
-    results = {name: _everything(network, batch, name, outputs) for name in names}
+    places = _places(names, device)
+    with step_progress("check", show=progress) as told:
+        results = {name: _everything(network, batch, name, outputs, places[name], told) for name in names}
     report = _report(results, skipped, names, network.dtype, len(batch))
     parted = {
         f"{row.first} and {row.second}": first_difference(network, batch, row.first, row.second)
         for row in report.comparisons
         if row.quantity == "outputs" and not row.ok
     }
-    return replace(report, parted=parted)
+    return replace(report, parted=parted, device=wanted)
 
 
 def _report(
@@ -236,13 +251,49 @@ def _engines(asked: str | Sequence[str] | None, graph: Graph | None) -> tuple[li
     return names, {name: backends.availability(name).reason or "it does not compute such a graph" for name in left_out}
 
 
-def _everything(model: Model | Graph, x: np.ndarray, backend: EngineWord, reduction: Outputs) -> dict[str, np.ndarray]:
+def _places(names: Sequence[EngineName], device: Any) -> dict[EngineName, str | None]:
+    """Where each engine computes kernels: on the device if it knows such; None where it does anyway.
+
+    Raises:
+        OptionError: no engine of these knows such a device, or it is not there.
+    """
+    places: dict[EngineName, str | None] = dict.fromkeys(names)
+    if device is None:
+        return places
+    wanted, refusals = device_name(device), []
+    for name in names:
+        try:
+            places[name] = backends.checked_device(name, wanted)
+        except OptionError as refusal:
+            refusals.append(refusal)
+        else:
+            backends.get(name).check_device(wanted)
+    if len(refusals) == len(names):
+        raise refusals[0]
+    return places
+
+
+def _everything(
+    model: Model | Graph,
+    x: np.ndarray,
+    backend: EngineWord,
+    reduction: Outputs,
+    device: str | None,
+    told: Callable[[str], None],
+) -> dict[str, np.ndarray]:
+    told(f"{backend}, outputs and Jacobian")
     blocks = jacobian(model, x, backend=backend)
+    values = evaluate(model, x, backend=backend)
+    told(f"{backend}, kernels")
+    kernels = {
+        "full NTK": ntk(model, x, outputs="full", backend=backend, device=device),
+        "eigenvalues": spectrum(ntk(model, x, outputs=reduction, backend=backend, device=device)).eigenvalues,
+    }
+    told(f"{backend}, derivatives by the input")
     return {
-        "outputs": evaluate(model, x, backend=backend),
+        "outputs": values,
         **{f"jacobian {name}": block for name, block in blocks.items()},
-        "full NTK": ntk(model, x, outputs="full", backend=backend),
-        "eigenvalues": spectrum(ntk(model, x, outputs=reduction, backend=backend)).eigenvalues,
+        **kernels,
         # Tokens have no derivative.
         **({} if model.takes_tokens else {"input jacobian": input_jacobian(model, x, backend=backend)}),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,27 +43,37 @@ Results = dict[str, dict[str, np.ndarray]]
 
 
 def module_results(
-    network: ForeignNetwork, x: np.ndarray, engines: str | Sequence[str] | None, reduction: Outputs
+    network: ForeignNetwork,
+    x: np.ndarray,
+    engines: str | Sequence[str] | None,
+    reduction: Outputs,
+    device: Any,
+    told: Callable[[str], None],
 ) -> tuple[Results, dict[str, str]]:
     """What all methods and engines found, and why some were left out.
 
     `engines`: names of engines, of which the others than the module's own compute a translation; None means all that
-    are usable, where there is a translation.
+    are usable, where there is a translation. `device`: where the module's own kernels are computed. `told` hears what
+    is done next.
 
     Raises:
         ConversionError: engines were named, and the module has no translation.
     """
     others = None if engines is None else [name for name in backends.selected(engines) if name != network.engine]
     skipped: dict[str, str] = {}
+    told("outputs and derivatives by the input")
     numbers: dict[str, np.ndarray] = {}
     try:
         numbers = {} if network.takes_tokens else {INPUTS: input_jacobian(network, x)}
     except ConversionError as error:  # it may be a readout of features that were computed without gradients
         skipped[INPUTS] = error.given
-    results: Results = {
-        STRUCTURED: {"outputs": evaluate(network, x), **_kernels(network, x, reduction, method="structured")},
-        PLAIN: {**_kernels(network, x, reduction, method="plain"), **numbers},
-    }
+    values = evaluate(network, x)
+    told("structured kernels")
+    own = {"outputs": values, **_kernels(network, x, reduction, method="structured", device=device)}
+    told("kernels of per-sample Jacobians")
+    plain = {**_kernels(network, x, reduction, method="plain", device=device), **numbers}
+    results: Results = {STRUCTURED: own, PLAIN: plain}
+    told("differences")
     try:
         exact, along, uncertain = _along(network, x)
         if DIFFERENCES_BUDGET < relative_difference(along, exact) <= MARGIN * uncertain:
@@ -76,6 +86,7 @@ def module_results(
         skipped[DIFFERENCES] = f"a copy in float64 fails: {error.given}"
     if others == []:
         return results, skipped
+    told("translation")
     try:
         model = translation(network, x)
     except UDLBridgeError as error:
@@ -86,6 +97,7 @@ def module_results(
     computing = backends.computing(model)
     usable = [name for name in backends.usable() if name in computing and name != network.engine]
     for name in usable if others is None else others:
+        told(name)
         results[name] = {
             "outputs": evaluate(model, x, backend=name),
             **_kernels(model, x, reduction, backend=name),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from udlbridge.cli.common import backends_option, engines
+from udlbridge.cli.common import backends_option, device_option, engines, quiet_option
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 @sample_options(10, of_file=10)
 @dtype_option
 @seed_option
+@device_option
+@quiet_option
 @json_option
 @report_option
 @force_option
@@ -53,6 +55,8 @@ def command(
     sample_options: Samples,
     dtype: str | None,
     seed: int,
+    device: str | None,
+    quiet: bool,
     json_file: Path | None,
     html: Path | None,
 ) -> int:
@@ -81,6 +85,8 @@ def command(
         )
     x = sample_options.of(model)
     if other is not None:
+        if device is not None:
+            raise click.UsageError("--device is for one network on several engines, without --against")
         engine = None if backend == "all" else engines(backend)[0][0]
         port = compare_models(model, other, x, backend=engine)
         report(str(port), json_file)
@@ -89,12 +95,14 @@ def command(
         if json_file is not None:
             write_json(port.to_dict(), json_file)
         return 0 if port.ok else 1
+    progress = False if quiet else None
     if isinstance(model, ForeignNetwork):
         # Whether other engines are asked at all is a matter of its translation.
-        result = check(model, x, backends=None if backend == "all" else engines(backend)[0])
+        named = None if backend == "all" else engines(backend)[0]
+        result = check(model, x, backends=named, device=device, progress=progress)
     else:
         names, skipped = engines(backend)
-        result = replace(check(model, x, backends=names), skipped=skipped)
+        result = replace(check(model, x, backends=names, device=device, progress=progress), skipped=skipped)
     report(str(result), json_file)
     if html is not None:
         _write("Comparisons", result, html, json_file)
