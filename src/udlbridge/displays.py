@@ -112,18 +112,23 @@ def output_lines(outputs: Mapping[str, np.ndarray], **shared: np.ndarray) -> Lin
     return Lines(int(ends[-1]), row)
 
 
+def deviations(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard deviations (m, O), or (m, 1) where outputs have the same, from what `mean_lines` takes."""
+    samples, outputs = len(mean), mean[0].size if len(mean) else 1
+    size = samples * (outputs if covariance.ndim == 4 else 1)
+    variances = np.diagonal(covariance.reshape(size, size)).reshape(samples, -1)
+    return np.sqrt(np.maximum(variances, 0))  # which rounding may take below zero
+
+
 def mean_lines(mean: np.ndarray, covariance: np.ndarray | None) -> Lines:
     """A row for each test sample: the mean (m, O) of each output, and the standard deviation.
 
     Args:
+        mean: (m, O), or (m,) where the targets came without an axis of outputs.
         covariance: (m, m), the same for every output, or (m, O, m, O); None leaves it out.
     """
-    samples, outputs = mean.shape
-    spread = None
-    if covariance is not None:
-        size = samples * (outputs if covariance.ndim == 4 else 1)
-        variances = np.diagonal(covariance.reshape(size, size)).reshape(samples, -1)
-        spread = np.sqrt(np.maximum(variances, 0))  # which rounding may take below zero
+    mean = mean.reshape(len(mean), -1)
+    spread = None if covariance is None else deviations(mean, covariance)
 
     def row(index: int) -> Row:
         found = {"sample": index, **{f"output {number}": value for number, value in enumerate(mean[index])}}
@@ -132,7 +137,7 @@ def mean_lines(mean: np.ndarray, covariance: np.ndarray | None) -> Lines:
             found |= {"+-" if one else f"+- {number}": value for number, value in enumerate(spread[index])}
         return found
 
-    return Lines(samples, row)
+    return Lines(len(mean), row)
 
 
 def scalars(value: Any) -> dict[str, Any]:
@@ -206,6 +211,7 @@ def draw(drawer: str, ax: Axes | None, *what: Any, **options: Any) -> Axes:
 
         style = import_module("udlbridge.plots.style")
         with pyplot.rc_context(style.settings()):
-            _, ax = pyplot.subplots(figsize=style.SIZE, dpi=style.resolution(style.SIZE[0]), layout="constrained")
+            # As "constrained", but that a square map stands in the middle.
+            _, ax = pyplot.subplots(figsize=style.SIZE, dpi=style.resolution(style.SIZE[0]), layout="compressed")
             return getattr(plots, function)(ax, *what, **options)
     return getattr(plots, function)(ax, *what, **options)

@@ -16,13 +16,9 @@ NAMES: list[str] = re.findall(r" as (\w+)$", STUB.read_text(encoding="utf-8"), r
 SLOW = {"study_alignment", "AlignmentStudy", "study_linearization", "LinearizationStudy", "converges", "Convergence"}
 
 
-GIVEN_BY = {"PortReport": "compare_models"}
-"""Results whose example is that of the function that gives them."""
-
-
 def test_every_public_name_has_an_example() -> None:
     assert len(NAMES) > 90
-    shown = {name: getattr(ub, GIVEN_BY.get(name, name)).__doc__ or "" for name in NAMES}
+    shown = {name: getattr(ub, name).__doc__ or "" for name in NAMES}
     assert [name for name, text in shown.items() if ">>> " not in text] == []
 
 

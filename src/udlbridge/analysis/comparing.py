@@ -46,6 +46,12 @@ class PortReport(Displayed):
     which the two differ by more than `budget`, else None. `outputs`, `kernel`, its
     `eigenvalues` and `input_jacobian`: how far these are apart; None where shapes differ, and of Jacobians where
     samples are tokens. `hints`: what is known of the reason.
+
+    Examples:
+        >>> first, second = (ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], seed=seed) for seed in (0, 1))
+        >>> report = ub.compare_models(first, second, np.eye(2, dtype=np.float32))
+        >>> report.ok, report.parted, report.as_rows()[0]["first"]
+        (False, 0, 'dense(2, 3)')
     """
 
     steps: tuple[StepComparison, ...]

@@ -61,6 +61,17 @@ class InfiniteStore(WritableStore):
                 remedy="open it as ub.KernelStore(path)",
             )
 
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows, with the options of the limit in the place of an engine."""
+        own = {"outputs", "backend"}
+        return [row for row in super().as_rows() if row[""] not in own] + [
+            {"": name, str(self.path): value} for name, value in self.manifest["infinite"].items()
+        ]
+
+    @property
+    def _title(self) -> str:
+        return f"{self.manifest['infinite']['get'].upper()} at infinite width"
+
     @property
     def _resumption(self) -> str:
         return "ub.infinite.compute_kernel(..., resume=True)"

@@ -13,7 +13,7 @@ from udlbridge.studies.linearization import LinearizationStudy
 STYLES = LINES
 
 
-def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
+def draw_departures(ax: Axes, study: LinearizationStudy, *, legend: bool = True) -> Axes:
     """Departures by step, a colour and a line style for each width, and a marker for each engine."""
     for index, (name, values) in enumerate(study.network.items()):
         for row, width in enumerate(study.widths):
@@ -34,6 +34,8 @@ def draw_departures(ax: Axes, study: LinearizationStudy) -> Axes:
     ax.set_xlabel("step")
     ax.set_ylabel("|f - f_lin| / |y - f_0|")
     ax.set_title("the network against its linearisation")
+    if legend:  # beside the lines, which take all of the panel
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -68,7 +70,7 @@ def linearization_figure(study: LinearizationStudy) -> Figure:
     """Departures by step and by width, of all engines."""
     with canvas(11.0, 5.0) as drawn:
         left, right = drawn.subplots(1, 2)
-        draw_departures(left, study)
+        draw_departures(left, study, legend=False)
         draw_widths(right, study)
         # Columns are filled downwards, so that each engine has one.
         drawn.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(study.network))

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from udlbridge.displays import deviations
 from udlbridge.plots.style import MARKERS, POSITIVE, line
 from udlbridge.predict.flows import Prediction
 
@@ -20,7 +21,8 @@ FOLLOWED = 20
 
 def draw_outputs(ax: Axes, found: Prediction) -> Axes:
     """Outputs of the test samples, or of the training samples, by sample; by time where there are several times."""
-    kind, values = ("training", found.train) if found.test is None else ("test", found.test)
+    name, values = next(iter(found.by_samples().items()))
+    kind = {"train": "training"}.get(name, name)
     several = values.ndim == 3
     count = values.shape[-1]
     of = f"outputs of the {kind} samples" + (f", the first {SHOWN} of {count}" if count > SHOWN else "")
@@ -44,6 +46,33 @@ def draw_outputs(ax: Axes, found: Prediction) -> Axes:
     ax.set_ylabel("output")
     ax.set_title(of)
     if count > 1:
+        ax.legend()
+    return ax
+
+
+def draw_means(ax: Axes, mean: np.ndarray, covariance: np.ndarray | None, title: str) -> Axes:
+    """Means by test sample, with bars of two standard deviations where there is a covariance.
+
+    Args:
+        ax: where it is drawn.
+        mean, covariance: as a `Posterior` has them.
+        title: what it is.
+    """
+    spread = None if covariance is None else 2 * deviations(mean, covariance)
+    mean = mean.reshape(len(mean), -1)
+    samples, outputs = mean.shape
+    drawn = min(outputs, SHOWN)
+    for output in range(drawn):
+        # Side by side, so that bars of several outputs do not hide each other.
+        places = np.arange(samples) + 0.5 * ((output + 0.5) / drawn - 0.5)
+        bars = None if spread is None else spread[:, min(output, spread.shape[1] - 1)]
+        style = {**line(output), "linestyle": ""}
+        ax.errorbar(places, mean[:, output], bars, **style, lw=1, ms=5, label=f"output {output}")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("test sample")
+    ax.set_ylabel("mean" if spread is None else "mean, and two standard deviations")
+    ax.set_title(f"{title}, the first {SHOWN} of {outputs} outputs" if outputs > SHOWN else title)
+    if drawn > 1:
         ax.legend()
     return ax
 

@@ -7,23 +7,28 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from udlbridge.analysis.checking import CheckReport
+from udlbridge.analysis.checking import CheckReport, Comparison
 from udlbridge.analysis.comparing import PortReport
 from udlbridge.plots.style import line
 
 
 def draw_check(ax: Axes, report: CheckReport) -> Axes:
     """The difference of each quantity, a marker for each pair of engines, and the budget as a line."""
-    pairs = list(dict.fromkeys((row.first, row.second) for row in report.comparisons))
-    quantities = list(dict.fromkeys(row.quantity for row in report.comparisons))
+    return draw_comparisons(ax, report.comparisons)
+
+
+def draw_comparisons(ax: Axes, comparisons: Sequence[Comparison]) -> Axes:
+    """As `draw_check`, of any comparisons."""
+    pairs = list(dict.fromkeys((row.first, row.second) for row in comparisons))
+    quantities = list(dict.fromkeys(row.quantity for row in comparisons))
     for index, pair in enumerate(pairs):
-        rows = [row for row in report.comparisons if (row.first, row.second) == pair]
+        rows = [row for row in comparisons if (row.first, row.second) == pair]
         heights = [quantities.index(row.quantity) for row in rows]
         values = [row.difference for row in rows]
         ax.plot(values, heights, **{**line(index), "linestyle": ""}, label=f"{pair[0]} and {pair[1]}")
-    for limit in sorted({row.budget for row in report.comparisons}):
+    for limit in sorted({row.budget for row in comparisons}):
         ax.axvline(limit, color="black", ls="--", lw=1, label=f"budget {limit:.0e}")
-    _logarithmic(ax, [row.difference for row in report.comparisons], [row.budget for row in report.comparisons])
+    _logarithmic(ax, [row.difference for row in comparisons], [row.budget for row in comparisons])
     ax.set_yticks(range(len(quantities)), quantities)
     ax.invert_yaxis()
     ax.set_xlabel("difference, relative to the largest entry")

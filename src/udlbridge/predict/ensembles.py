@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.displays import Displayed, mean_lines
+from udlbridge.displays import Displayed, draw, mean_lines
 from udlbridge.errors import OptionError, ShapeError
 from udlbridge.options import brief
 from udlbridge.predict.flows import checked_times, relaxation
@@ -18,7 +18,10 @@ from udlbridge.predict.systems import System, check_symmetric, checked_kernel, t
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ensemble(Displayed):
-    """Mean (m, O) of the outputs at test samples, and their covariance (m, m), the same for every output."""
+    """Mean (m, O) of the outputs at test samples, and their covariance (m, m), the same for every output.
+
+    The mean is (m,) where the targets came as (n,).
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -26,6 +29,10 @@ class Ensemble(Displayed):
     def as_rows(self) -> Sequence[Mapping[str, Any]]:
         """What the table in a notebook shows: means and standard deviations by test sample."""
         return mean_lines(self.mean, self.covariance)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Means with two standard deviations by test sample, on `ax` or a new figure; returns the Axes."""
+        return draw("predictions:draw_means", ax, self.mean, self.covariance, "ensemble")
 
     def headline(self) -> str:
         """The line over the table in a notebook."""

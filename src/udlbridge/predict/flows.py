@@ -29,6 +29,8 @@ ACCURACY = 1e-10
 class Prediction(Displayed):
     """Outputs of training samples, and of test samples where `k_test` was given: (n, O), or (T, n, O) for T times.
 
+    Where the targets came as (n,), there is no axis O.
+
     `times`: the time of the flow, or the steps of the descent, that they are at: a number, or (T,).
     """
 
@@ -38,15 +40,21 @@ class Prediction(Displayed):
 
     def as_rows(self) -> Sequence[Mapping[str, Any]]:
         """What the table in a notebook shows: a row for each sample and time, test samples first."""
-        outputs = {} if self.test is None else {"test": self.test}
         times = None if self.times is None else np.atleast_1d(self.times)
-        return output_lines({**outputs, "train": self.train}, **({} if times is None else {"time": times}))
+        return output_lines(self.by_samples(), **({} if times is None else {"time": times}))
+
+    def by_samples(self) -> dict[str, Float[np.ndarray, "*times samples outputs"]]:
+        """Outputs by the name of their samples, "test" first; with an axis O also where the targets had none."""
+        found = {"test": self.test, "train": self.train}
+        flat = self.train.ndim - np.ndim(0 if self.times is None else self.times) == 1
+        return {name: values[..., None] if flat else values for name, values in found.items() if values is not None}
 
     def headline(self) -> str:
         """The line over the table in a notebook: of how many samples, and when."""
-        count = self.train.shape[-2]
-        parts = [f"{count} training samples"] + ([] if self.test is None else [f"{self.test.shape[-2]} test samples"])
-        said = f"{self.train.shape[-1]} outputs of {' and '.join(parts)}"
+        counts = {name: values.shape[-2:] for name, values in self.by_samples().items()}
+        samples, outputs = counts["train"]
+        said = f"{outputs} output{'' if outputs == 1 else 's'} of {samples} training samples"
+        said += f" and {counts['test'][0]} test samples" if "test" in counts else ""
         if self.times is None:
             return said
         times = [f"{time:g}" for time in np.ravel(self.times)]

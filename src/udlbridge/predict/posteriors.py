@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.displays import Displayed, mean_lines
+from udlbridge.displays import Displayed, draw, mean_lines
 from udlbridge.errors import ShapeError
 from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel, training_system
 
@@ -17,6 +17,7 @@ from udlbridge.predict.systems import as_matrix, check_symmetric, checked_kernel
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior(Displayed):
     """Mean (m, O) and covariance (m, m), the same for every output, or (m, O, m, O) where outputs are coupled.
+    The mean is (m,) where the targets came as (n,).
 
     `log_marginal_likelihood` is log p(y), summed over outputs. `covariance` is None unless the kernel of the test
     samples was given.
@@ -29,6 +30,10 @@ class Posterior(Displayed):
     def as_rows(self) -> Sequence[Mapping[str, Any]]:
         """What the table in a notebook shows: means and standard deviations by test sample."""
         return mean_lines(self.mean, self.covariance)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Means with two standard deviations by test sample, on `ax` or a new figure; returns the Axes."""
+        return draw("predictions:draw_means", ax, self.mean, self.covariance, "posterior")
 
     def headline(self) -> str:
         """The line over the table in a notebook."""

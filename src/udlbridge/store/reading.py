@@ -107,7 +107,12 @@ class StoredKernel(StoreFolder, Displayed):
                 allowed=f"a matrix of up to {MAPPED} samples",
                 remedy=f"draw a part: matplotlib's imshow(store[{part}])",
             )
-        return draw("kernels:draw_kernel", ax, self[:, :], f"kernel, {self.manifest.get('outputs', '')}".rstrip(", "))
+        return draw("kernels:draw_kernel", ax, self[:, :], self._title)
+
+    @property
+    def _title(self) -> str:
+        """What stands over a picture."""
+        return f"kernel, {self.manifest.get('outputs', '')}".rstrip(", ")
 
     def read_tile(self, tile: Tile) -> np.ndarray:
         """One stored tile (r, c, *trailing), its checksum and its place verified.

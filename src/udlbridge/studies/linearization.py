@@ -60,6 +60,25 @@ class LinearizationStudy(Displayed):
         """All of it as JSON-ready data."""
         return dict(json_ready(self))
 
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: departures by width, engine and step."""
+        return [
+            {
+                "width": width, "engine": name, "step": step, "departure": float(self.network[name][row, mark]),
+                "from closed form": float(self.closed_form[name][row, mark]),
+            }
+            for row, width in enumerate(self.widths)
+            for name in self.network
+            for mark, step in enumerate(self.steps)
+        ]  # fmt: skip
+
+    def headline(self) -> str:
+        """The line over the table in a notebook: how departures fall with the width."""
+        slopes = ", ".join(f"{name} {self.slope(name):.2f}" for name in self.network) if len(self.widths) > 1 else ""
+        count, draws = len(self.widths), self.draws
+        widths = f"departures at {count} width{'s' * (count != 1)}, from {draws} start{'s' * (draws != 1)} each"
+        return f"{widths}; slope of their log by log width: {slopes} (-0.5 in the limit)" if slopes else widths
+
     def __str__(self) -> str:
         lines = [f"{'width':>8}  {'engine':<10}  largest departure  of the linearised one from its closed form"]
         for index, width in enumerate(self.widths):

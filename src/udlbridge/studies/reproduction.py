@@ -14,7 +14,7 @@ from udlbridge import backends, data
 from udlbridge.analysis.checking import Comparison
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.analysis.verdicts import Spectrum
-from udlbridge.displays import Displayed
+from udlbridge.displays import Displayed, draw
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks import models
 from udlbridge.networks.model import Model
@@ -88,6 +88,25 @@ class Reproduction(Displayed):
         }
         return dict(json_ready(found))
 
+    def as_rows(self) -> list[dict[str, Any]]:
+        """What the table in a notebook shows: a row for each comparison."""
+        return [
+            {
+                "quantity": row.quantity, "first": row.first, "second": row.second, "difference": row.difference,
+                "budget": row.budget, "within": row.ok,
+            }
+            for row in self.comparisons
+        ]  # fmt: skip
+
+    def plot(self, ax: Any = None) -> Any:
+        """Differences of the kernels with the budget, on `ax` or a new figure; returns the Axes."""
+        return draw("reports:draw_comparisons", ax, self.comparisons)
+
+    def headline(self) -> str:
+        """The verdict."""
+        verdict = "all agree" if self.ok else "THEY DO NOT AGREE"
+        return f"{verdict}: worst {self.worst:.2e}, budget {self.comparisons[0].budget:.0e}"
+
     def __str__(self) -> str:
         lines = []
         titles = (
@@ -106,8 +125,7 @@ class Reproduction(Displayed):
             lines.append(
                 f"  {row.quantity:<24} {pair:<{width}}  {row.difference:.2e}  {'ok' if row.ok else 'DIFFERENT'}"
             )
-        verdict = "all agree" if self.ok else "THEY DO NOT AGREE"
-        lines += ["", f"{verdict}: worst {self.worst:.2e}, budget {self.comparisons[0].budget:.0e}"]
+        lines += ["", self.headline()]
         lines += [f"{name} was not compared: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
