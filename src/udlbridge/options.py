@@ -10,7 +10,7 @@ import math
 import operator
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -151,6 +151,31 @@ def checked_choice(what: str, value: Any, choices: Iterable[str]) -> str:
     raise OptionError(
         f"{what}={brief(value)}", allowed=", ".join(known), remedy=f"choose one of them{nearest(value, known)}"
     )
+
+
+def checked_list(what: str, value: object, allowed: str, remedy: str) -> list[Any]:
+    """The entries of a list, a tuple, or whatever else has some; `allowed` and `remedy` are for the error.
+
+    Raises:
+        OptionError: a word, or nothing that has entries.
+    """
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return list(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise OptionError(f"{what}={brief(value)}", allowed=allowed, remedy=remedy) from None
+
+
+def checked_mapping(what: str, value: object) -> dict[str, Any]:
+    """The entries of a mapping by name; of None, none.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if value is None or (isinstance(value, Mapping) and all(isinstance(name, str) for name in value)):
+        return dict(value or {})
+    raise OptionError(f"{what}={brief(value)}", allowed="a dict, by name", remedy=f'as {what}={{"name": ...}}')
 
 
 def checked_shape(what: str, value: object) -> tuple[int, ...]:

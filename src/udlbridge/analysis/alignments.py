@@ -18,7 +18,7 @@ from udlbridge.kernels.request import as_network, checked_engine
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
-from udlbridge.options import brief, checked_choice, checked_count, checked_flag
+from udlbridge.options import brief, checked_choice, checked_count, checked_flag, checked_list
 from udlbridge.words import EngineWord
 
 ESTIMATORS = ("biased", "unbiased")
@@ -102,7 +102,8 @@ def alignment_matrix(
         array([[1., 1.],
                [1., 1.]])
     """
-    ordered = list(kernels.values()) if isinstance(kernels, Mapping) else list(kernels)
+    given = kernels.values() if isinstance(kernels, Mapping) else kernels
+    ordered = checked_list("kernels", given, "kernels, in a list or by name", "as kernels=[k1, k2]")
     names = list(kernels) if isinstance(kernels, Mapping) else [f"kernel {index}" for index in range(len(ordered))]
     batch = checked_estimator(estimator, centred, batch)
     ordered, _ = checked_kernels(ordered, names, estimator)

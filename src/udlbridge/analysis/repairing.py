@@ -13,7 +13,7 @@ from udlbridge.analysis.spectra import LAPACK_ORDER
 from udlbridge.arrays import as_kernel
 from udlbridge.displays import Displayed, scalars
 from udlbridge.errors import NumericalError, OptionError
-from udlbridge.options import brief
+from udlbridge.options import checked_choice
 from udlbridge.reports import same_fields
 from udlbridge.tolerances import relative_difference
 
@@ -162,8 +162,7 @@ def repair(k: object, method: str = "threshold") -> Repair:
         >>> ub.spectrum(k).verdict
         'PSD'
     """
-    if method not in METHODS:
-        raise OptionError(f"method={brief(method)}", allowed=", ".join(METHODS), remedy="choose one of them")
+    method = checked_choice("method", method, METHODS)
     source = SlicedMatrix(as_kernel(k))
     if len(source) > LAPACK_ORDER:
         raise OptionError(

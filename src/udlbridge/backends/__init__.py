@@ -20,7 +20,7 @@ from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine
 from udlbridge.errors import BackendError, BackendUnavailable, OptionError, TorchUnavailable, UnknownBackend
 from udlbridge.networks.foreign import ForeignNetwork
-from udlbridge.options import brief
+from udlbridge.options import brief, checked_list
 from udlbridge.texts import completion, kind_of, nearest
 from udlbridge.words import EngineName
 
@@ -107,7 +107,7 @@ def checked_name(name: object) -> EngineName:
     if isinstance(name, str) and name in engines():
         return name
     remedy = f"use one of these names{nearest(name, engines())}"
-    if name in SHIPPED:
+    if isinstance(name, str) and name in SHIPPED:
         remedy = f"install udlbridge again (pip install): it is installed without its entry points {GROUP}"
     raise UnknownBackend(f"unknown backend {brief(name)}", allowed=", ".join(engines()), remedy=remedy)
 
@@ -224,11 +224,29 @@ def selected(names: str | Sequence[str] | None) -> list[EngineName]:
 
     Raises:
         UnknownBackend: one of the names is not that of an engine.
+        OptionError: no names.
     """
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")]
-    if names is None or list(names) == ["all"]:
+    if names is None:
         return usable()
-    for name in names:
-        checked_name(name)
-    return [name for name in engines() if name in names]
+    listed = checked_list(
+        "engines", names, f'"all", or some of {", ".join(engines())}', 'name them in a list, or as "torch,reference"'
+    )
+    if listed == ["all"]:
+        return usable()
+    found = [checked_name(name) for name in listed]
+    return [name for name in engines() if name in found]
+
+
+def one_or_more(names: str | Sequence[str] | None) -> list[EngineName]:
+    """As `selected`, of at least one name.
+
+    Raises:
+        UnknownBackend: one of the names is not that of an engine.
+        OptionError: no names, or an empty list of them.
+    """
+    found = selected(names)
+    if not found:
+        raise OptionError("no engine", allowed="at least one", remedy='name one, or "all"')
+    return found

@@ -148,7 +148,7 @@ def group_rates(names: list[str], lr: float, groups: Mapping[str, float] | None)
     Raises:
         OptionError: a pattern that no parameter takes its rate from.
     """
-    if groups is not None and not isinstance(groups, Mapping):
+    if groups is not None and not (isinstance(groups, Mapping) and all(isinstance(name, str) for name in groups)):
         raise OptionError(
             f"lr_groups={groups!r}", allowed="a dict of rates by pattern", remedy='as lr_groups={"0.*": 1e-3}'
         )

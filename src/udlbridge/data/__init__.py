@@ -19,8 +19,8 @@ from udlbridge.arrays import as_array
 from udlbridge.data import idx, sources
 from udlbridge.data.mnist1d import MNIST1D as MNIST1D
 from udlbridge.data.mnist1d import mnist1d as mnist1d
-from udlbridge.errors import InputError
-from udlbridge.options import brief
+from udlbridge.errors import DTypeError, InputError
+from udlbridge.options import brief, whole
 from udlbridge.texts import completion
 from udlbridge.words import DtypeWord
 
@@ -56,18 +56,20 @@ def mnist(
 
     Raises:
         DataError: no source has the data, or what it has is damaged; the file is named.
-        InputError: a split, a count or a digit that does not exist.
+        InputError, DTypeError: a split, a count, a digit or a dtype that does not exist.
     """
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise InputError(f"split={brief(split)}", allowed="train, test", remedy="choose one of them")
-    if n is not None and n < 1:
-        raise InputError(f"n={n}", allowed="at least 1, or None for all", remedy="ask for at least one image")
+    count = None if n is None else whole(n)
+    if n is not None and (count is None or count < 1):
+        raise InputError(f"n={brief(n)}", allowed="at least 1, or None for all", remedy="ask for at least one image")
+    n = count
     wanted = None if digits is None else np.unique(as_array(digits, "digits"))
     if wanted is not None and (
         wanted.size == 0 or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() > 9
     ):
         raise InputError(f"digits={brief(digits)}", allowed="whole numbers from 0 to 9", remedy="as digits=[8, 9]")
-    named = sources.named_folder(folder)
+    named, kind = sources.named_folder(folder), _checked_dtype(dtype)
 
     def wanted_rows(labels: np.ndarray) -> np.ndarray:
         found = np.arange(len(labels)) if wanted is None else np.flatnonzero(np.isin(labels, wanted))
@@ -87,6 +89,16 @@ def mnist(
             allowed=f"at most {len(rows)} of these digits in {split!r}",
             remedy="ask for fewer",
         )
-    pixels = images[rows].reshape(len(rows), -1).astype(dtype)
+    pixels = images[rows].reshape(len(rows), -1).astype(kind)
     pixels /= pixels.dtype.type(255)
     return pixels, labels[rows].astype(np.int64)
+
+
+def _checked_dtype(dtype: object) -> np.dtype[np.floating]:
+    try:
+        found = np.dtype(dtype)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        found = None
+    if found in (np.float32, np.float64):
+        return found
+    raise DTypeError(f"dtype={brief(dtype)}", allowed="float32, float64", remedy="choose one of them")

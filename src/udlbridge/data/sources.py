@@ -99,7 +99,7 @@ def named_folder(folder: str | os.PathLike[str] | None) -> Path | None:
     """
     named = os.environ.get("UDLBRIDGE_DATA") if folder is None else folder
     if folder is not None or not named:
-        return user_path(named) if named else None
+        return None if named is None or (isinstance(named, str) and not named) else user_path(named)
     top = user_path(named)
     for candidate in (top, top / "mnist"):
         if any(file.is_file() for name in SHA256 for file in _candidates(candidate, name)):

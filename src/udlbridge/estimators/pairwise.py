@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import DTypeLike
 
 from udlbridge.arrays import as_array
-from udlbridge.errors import OptionError
+from udlbridge.errors import OptionError, ShapeError
 from udlbridge.infinite.kernels import kernels
 from udlbridge.kernels.ntk import ntk
 from udlbridge.kernels.request import as_network
@@ -59,7 +59,9 @@ def network_kernel(
     """
     left = as_array(x1, "x1")
     right = None if x2 is None or x2 is x1 else as_array(x2, "x2")
-    if network == "infinite":
+    if not left.ndim:
+        raise ShapeError("x1 is a number", allowed="samples (n, *D)", remedy="give an array with a row for each sample")
+    if isinstance(network, str) and network == "infinite":
         layers = _infinite(left.shape[-1], depth, activation)
         pair = [None if x is None else _converted(x, np.float64) for x in (left, right)]
         found = kernels(layers, pair[0], pair[1], w_std=w_std, b_std=b_std, get="ntk").ntk  # type: ignore[arg-type]

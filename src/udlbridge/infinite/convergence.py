@@ -14,7 +14,7 @@ from udlbridge import backends
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import OptionError
 from udlbridge.infinite.kernels import kernels, own_samples
-from udlbridge.infinite.widening import widened
+from udlbridge.infinite.widening import checked_widths, widened
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import plausible_shape
 from udlbridge.networks.layers import Layer
@@ -131,20 +131,18 @@ def converges(
         True
     """
     w_std, b_std = checked_positive("w_std", w_std), checked_not_negative("b_std", b_std)
-    counts = tuple(checked_count("widths", width, 1) for width in widths)
-    if not counts:
-        raise OptionError("no widths", allowed="at least one", remedy="as (32, 128, 512)")
-    draws = checked_count("draws", draws, 1)
+    counts = checked_widths(widths)
+    draws, seed = checked_count("draws", draws, 1), checked_count("seed", seed, 0)
     network = model if isinstance(model, Model) else Model(model)
     samples = _samples(network, x, seed)
     wide = {width: Model(widened(network.layers, width, samples.shape[1:]), dtype="float64") for width in counts}
     exact = kernels(network, samples, w_std=w_std, b_std=b_std)
-    names = backends.selected(engines)
+    names = backends.one_or_more(engines)
     ntk_gap: dict[str, list[float]] = {name: [] for name in names}
     nngp_gap: dict[str, list[float]] = {name: [] for name in names}
     single: dict[str, list[float]] = {name: [] for name in names}
     for width in counts:
-        generator = np.random.default_rng([checked_count("seed", seed, 0), width])
+        generator = np.random.default_rng([seed, width])
         drawn = [_drawn(wide[width], w_std, b_std, generator) for _ in range(draws)]
         for name in names:
             found = [_empirical(one, samples, w_std, b_std, name) for one in drawn]

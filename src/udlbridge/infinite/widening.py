@@ -6,8 +6,21 @@ from collections.abc import Sequence
 
 import attrs
 
-from udlbridge.errors import LayerError
+from udlbridge.errors import LayerError, OptionError
 from udlbridge.networks.layers import Conv1d, Conv2d, Dense, Layer, LayerNorm, Residual
+from udlbridge.options import checked_count, checked_list
+
+
+def checked_widths(widths: object) -> tuple[int, ...]:
+    """Widths of hidden layers, at least one.
+
+    Raises:
+        OptionError: no whole numbers of at least 1 in a list.
+    """
+    given = checked_list("widths", widths, "whole numbers of at least 1, in a list", "as widths=(32, 128, 512)")
+    if not given:
+        raise OptionError("no widths", allowed="at least one", remedy="as (32, 128, 512)")
+    return tuple(checked_count("widths", width, 1) for width in given)
 
 
 def widened(layers: Sequence[Layer], width: int, shape: tuple[int, ...]) -> list[Layer]:

@@ -182,7 +182,7 @@ def checked_method(method: str, model: Any, backend: str) -> Method:
     Raises:
         OptionError: unknown, or the engine has no structured kernels of such a network.
     """
-    if method not in ("auto", "structured", "plain"):
+    if not isinstance(method, str) or method not in ("auto", "structured", "plain"):
         raise OptionError(f"method={brief(method)}", allowed="auto, structured, plain", remedy='leave it at "auto"')
     if method == "structured" and isinstance(model, Graph):
         backends.check_ability("structured kernels of graphs", backend, lambda engine: engine.structured_graphs)

@@ -106,7 +106,7 @@ def checked_storage(storage: str | None, dtype: np.dtype[Any]) -> str:
         OptionError: unknown, or wider than the kernel.
     """
     name = dtype.name if storage is None else storage
-    if name not in STORAGE or (name == "float64" and dtype == np.float32):
+    if not isinstance(name, str) or name not in STORAGE or (name == "float64" and dtype == np.float32):
         raise OptionError(
             f"storage={brief(storage)} for a {dtype} kernel",
             allowed=", ".join(k for k in STORAGE if k != "float64" or dtype == np.float64),

@@ -141,7 +141,10 @@ def located(path: str | os.PathLike[str]) -> Path | Url:
 
     Raises:
         StoreError: a URL that names nothing, or another machine's files, or that lacks a slash.
+        OptionError: neither text nor a path.
     """
+    if not isinstance(path, str):
+        path = user_path(path)
     if not is_url(path):
         lacking = re.match(r"(s3a?|gs|az|abfss?|memory|file|https?):(?=/?[^/])", os.fspath(path))
         if lacking:  # a path with a folder of that name is meant by nobody

@@ -26,7 +26,7 @@ import numpy as np
 
 from udlbridge.analysis.labels import label_kernel
 from udlbridge.arrays import as_array
-from udlbridge.backends import checked_device, engine, get, selected
+from udlbridge.backends import checked_device, engine, get, one_or_more
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.kernels.derivatives import outputs
 from udlbridge.kernels.request import device_name
@@ -34,7 +34,7 @@ from udlbridge.networks.init import torch_default
 from udlbridge.networks.inputs import check_model, checked_batch, output_size
 from udlbridge.networks.model import Model
 from udlbridge.networks.models import hidden_relu
-from udlbridge.options import checked_choice, checked_count
+from udlbridge.options import checked_choice, checked_count, checked_list
 from udlbridge.studies.alignment_results import LR, MEASURED, VARIANTS, AlignmentStudy
 from udlbridge.training.endings import ending
 from udlbridge.training.loop import train
@@ -98,9 +98,10 @@ def study_alignment(
         >>> sorted(study.runs)
         [('torch', 'regular'), ('torch', 'slow')]
     """
-    if not backends:
-        raise OptionError("no backend", allowed="at least one", remedy="name one")
-    names = selected(backends) if isinstance(backends, str) else list(dict.fromkeys(backends))
+    found = one_or_more(backends)
+    # In the order in which a list names them: the losses that are drawn are those of the first.
+    listed = [] if isinstance(backends, str) else dict.fromkeys(backends)
+    names = [name for name in listed if name in found] or found
     devices = _devices(names, device)
     width, batch_size = checked_count("width", width, 1), checked_count("batch_size", batch_size, 1)
     epochs, seed = checked_count("epochs", epochs, 0), checked_count("seed", seed, 0)
@@ -111,6 +112,8 @@ def study_alignment(
     if len(unknown):
         raise InputError(f"test images of the digit {unknown[0]}", allowed=f"{digits.tolist()}", remedy="leave it out")
     y_test = np.searchsorted(digits, y_test)
+    if classes is not None:
+        classes = checked_list("classes", classes, "a name for each class", f"name {digits.tolist()}")
     if classes is not None and len(classes) != len(digits):
         raise OptionError(
             f"{len(classes)} names for {len(digits)} classes", allowed="one for each", remedy=f"name {digits.tolist()}"

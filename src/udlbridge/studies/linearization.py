@@ -13,7 +13,7 @@ from udlbridge import backends
 from udlbridge.displays import Displayed
 from udlbridge.displays import draw as drawn
 from udlbridge.errors import OptionError
-from udlbridge.infinite.widening import widened
+from udlbridge.infinite.widening import checked_widths, widened
 from udlbridge.kernels.derivatives import outputs
 from udlbridge.kernels.expansions import linearize
 from udlbridge.kernels.ntk import ntk
@@ -132,9 +132,7 @@ def study_linearization(
         >>> bool(study.network["torch"][1].max() < study.network["torch"][0].max())
         True
     """
-    counts = tuple(checked_count("widths", width, 1) for width in widths)
-    if not counts:
-        raise OptionError("no widths", allowed="at least one", remedy="as (32, 128, 512)")
+    counts = checked_widths(widths)
     steps, rate = checked_count("steps", steps, 1), checked_positive("rate", rate)
     draws, seed = checked_count("draws", draws, 1), checked_count("seed", seed, 0)
     if rate >= 1:
@@ -142,7 +140,7 @@ def study_linearization(
     batch = checked_batch(model, x)
     targets = checked_targets("mse", y, len(batch), output_size(model, batch.shape[1:]), model.dtype)
     marks = tuple(int(step) for step in np.unique(np.geomspace(1, steps, MARKS).round()))
-    names = backends.selected(engines)
+    names = backends.one_or_more(engines)
     network = {name: np.zeros((len(counts), len(marks))) for name in names}
     closed = {name: np.zeros((len(counts), len(marks))) for name in names}
     for row, width in enumerate(counts):

@@ -63,12 +63,14 @@ def checked_loss(loss: object) -> str:
     if isinstance(name, str) and name in LOSSES:
         return name
     remedy = f"choose one of these names{nearest(name, LOSSES)}"
-    if name in ("nll_loss", "crossentropy", "binarycrossentropy"):
+    if not isinstance(name, str):
+        remedy = "choose one of these names"
+    elif name in ("nll_loss", "crossentropy", "binarycrossentropy"):
         remedy = 'use "nll": the negative log likelihood of probabilities'
-    if name == "sobolev":
+    elif name == "sobolev":
         remedy = "it has targets of its own: loss=ub.losses.sobolev(slopes)"
-    if name in ("logitcrossentropy", "logitbinarycrossentropy"):
-        remedy = f'use "{"binary_" if "binary" in str(name) else ""}cross_entropy": it takes logits'
+    elif name in ("logitcrossentropy", "logitbinarycrossentropy"):
+        remedy = f'use "{"binary_" if "binary" in name else ""}cross_entropy": it takes logits'
     raise OptionError(f"unknown loss {brief(name)}", allowed=", ".join(LOSSES), remedy=remedy)
 
 

@@ -16,7 +16,7 @@ from udlbridge.errors import OptionError, RunFileError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
-from udlbridge.options import brief, checked_count, whole
+from udlbridge.options import brief, checked_count, checked_list, whole
 from udlbridge.texts import kind_of
 from udlbridge.training.checksums import checksum
 from udlbridge.training.endings import objective
@@ -67,6 +67,7 @@ def checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     Raises:
         OptionError: otherwise.
     """
+    callbacks = checked_list("callbacks", callbacks, "a list of them", "as callbacks=[ub.Probe(x, every=10)]")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise OptionError(

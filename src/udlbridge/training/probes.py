@@ -17,7 +17,7 @@ from udlbridge.kernels.factored import FactoredKernel
 from udlbridge.kernels.ntk import ntk
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_count, whole
+from udlbridge.options import checked_count, checked_list, whole
 from udlbridge.training.checksums import checksum
 from udlbridge.words import EngineWord
 
@@ -100,11 +100,10 @@ class Probe:
         object.__setattr__(self, "layer", layer)
         object.__setattr__(self, "outputs", _plain(self.outputs))
         given: Any = self.quantities
-        named = [given] if isinstance(given, str) else list(given)
+        names = ", ".join(QUANTITIES)
+        named = [given] if isinstance(given, str) else checked_list("quantities", given, names, "name some of these")
         if not named or not all(isinstance(quantity, str) and quantity in QUANTITIES for quantity in named):
-            raise OptionError(
-                f"quantities={self.quantities!r}", allowed=", ".join(QUANTITIES), remedy="name some of these"
-            )
+            raise OptionError(f"quantities={self.quantities!r}", allowed=names, remedy="name some of these")
         object.__setattr__(self, "quantities", tuple(map(str, named)))
         if self.target is None and any(quantity.endswith("_alignment") for quantity in self.quantities):
             raise OptionError(

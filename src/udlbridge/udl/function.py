@@ -9,7 +9,8 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
-from udlbridge.errors import DTypeError, InputError, NumericalError, ShapeError
+from udlbridge.errors import DTypeError, InputError, NumericalError, OptionError, ShapeError
+from udlbridge.texts import kind_of
 from udlbridge.udl.expressions import Expression, program, result_shape
 from udlbridge.words import EngineWord
 
@@ -24,7 +25,7 @@ class Function:
 
     Raises:
         InputError, DTypeError: the formula contains something that is not a finite number.
-        OptionError: it takes a power, or an entry, that there is not.
+        OptionError: it is no function; or it takes a power, or an entry, that there is not.
 
     Example: `Function(lambda phi: total((phi[0] + phi[1] * x - y) ** 2))`.
 
@@ -35,6 +36,12 @@ class Function:
     """
 
     def __init__(self, formula: Callable[[Expression], Expression], *, backend: EngineWord | None = None) -> None:
+        if not callable(formula):
+            raise OptionError(
+                f"{kind_of(formula)} in the place of a formula",
+                allowed="a function of one argument",
+                remedy="as ub.Function(lambda p: ub.expressions.total(p**2))",
+            )
         self.program = program(formula)
         self.backend = backend
 

@@ -29,6 +29,7 @@ from udlbridge.networks.init import FLOATS
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
 from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.options import checked_flag, checked_mapping, checked_shape
 from udlbridge.paths import user_path
 from udlbridge.words import DtypeWord
 
@@ -78,14 +79,15 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         dtype: DtypeWord = "float32",
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        arrays = taken_arrays({**params, **(buffers or {})}, checked_dtype(dtype))
-        self._params = MappingProxyType({name: arrays[name] for name in params})
-        self._buffers = MappingProxyType({name: arrays[name] for name in buffers or {}})
+        own, others = checked_mapping("params", params), checked_mapping("buffers", buffers)
+        arrays = taken_arrays({**own, **others}, checked_dtype(dtype))
+        self._params = MappingProxyType({name: arrays[name] for name in own})
+        self._buffers = MappingProxyType({name: arrays[name] for name in others})
         self._dtype = common_dtype(self._params, self._buffers, dtype)
-        self._aliases = MappingProxyType(dict(aliases or {}))
+        self._aliases = MappingProxyType(checked_mapping("aliases", aliases))
         check_names(self._params, self._buffers, self._aliases)
-        self._sample_shape: Shape = tuple(int(size) for size in sample_shape)
-        self._tokens = bool(tokens)
+        self._sample_shape: Shape = checked_shape("sample_shape", sample_shape)
+        self._tokens = checked_flag("tokens", tokens)
         self._given = {name: Value(value.shape, KINDS[value.dtype.kind]) for name, value in arrays.items()}
         self._nodes = checked_nodes(nodes, {INPUT, *arrays})
         self._output = output

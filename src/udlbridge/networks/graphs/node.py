@@ -12,6 +12,8 @@ from udlbridge.networks.graphs.attributes import AttributeFault
 from udlbridge.networks.graphs.operations import OPERATIONS
 from udlbridge.networks.graphs.shapes import ShapeFault
 from udlbridge.networks.graphs.values import Shape, Value
+from udlbridge.options import brief, checked_list
+from udlbridge.texts import kind_of
 
 MOST_NODES = 1_000_000
 """More nodes than anybody's network has."""
@@ -48,7 +50,9 @@ def checked_nodes(nodes: Iterable[Node], given: Collection[str]) -> tuple[Node, 
     Raises:
         GraphError: what cannot be, by node.
     """
-    listed = list(nodes)
+    listed = checked_list("nodes", nodes, "nodes, in a list", 'as nodes=[ub.Node("y", "linear", ("x", "w"))]')
+    for node in listed:
+        _check_fields(node)
     if len(listed) > MOST_NODES:
         raise GraphError(f"{len(listed):,} nodes", allowed=f"at most {MOST_NODES:,}", remedy="simplify the network")
     names = {node.name for node in listed}
@@ -65,6 +69,22 @@ def checked_nodes(nodes: Iterable[Node], given: Collection[str]) -> tuple[Node, 
                 raise _error(node, f"its input {name!r} {reason}", "values that come before it")
         known.add(node.name)
     return tuple(result)
+
+
+def _check_fields(node: object) -> None:
+    """Refuse what is no node, or one whose fields are not what they are called."""
+    if not isinstance(node, Node):
+        raise GraphError(f"{kind_of(node)} among the nodes", allowed="ub.Node", remedy="correct nodes")
+    for what, value, wanted, words in (
+        ("name", node.name, str, "text"), ("op", node.op, str, "text"),
+        ("inputs", node.inputs, tuple | list, "names, in a tuple"),
+        ("attributes", node.attributes, Mapping, "a dict, by name"),
+    ):  # fmt: skip
+        if not isinstance(value, wanted):
+            raise GraphError(f"a node with {what}={brief(value)}", allowed=words, remedy="correct the graph")
+    for name in node.inputs:
+        if not isinstance(name, str):
+            raise _error(node, f"{brief(name)} is among its inputs", "names of values")
 
 
 def values_of(nodes: Sequence[Node], start: Mapping[str, Value], n: int) -> dict[str, Value]:
@@ -120,7 +140,7 @@ def checked_output(output: str, values_for: Callable[[int], Mapping[str, Value]]
     shapes = []
     for n in (2, 3):
         values = values_for(n)
-        if output not in values:
+        if not isinstance(output, str) or output not in values:
             raise GraphError(
                 f"the output {output!r} is not the name of a value",
                 allowed="the name of a node",

@@ -91,7 +91,7 @@ def full_name(name: str) -> str:
         OptionError: there is none.
     """
     for full in names():
-        if name in (full, full[3:], full[:2], full[:2].lstrip("0")):
+        if isinstance(name, str) and name in (full, full[3:], full[:2], full[:2].lstrip("0")):
             return full
     raise OptionError(
         f"no practical is called {brief(name)}",
