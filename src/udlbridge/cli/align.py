@@ -16,11 +16,12 @@ from udlbridge.cli.common import (
     quiet_option,
     resumable,
 )
+from udlbridge.cli.fitting import fitted
 from udlbridge.cli.labelled import halves
 from udlbridge.cli.labels import check_together, chosen_classes, classes_of, labels_option, read_labels
 from udlbridge.cli.pages import report_option
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
-from udlbridge.cli.samples import cast_option, fitted
+from udlbridge.cli.samples import cast_option
 from udlbridge.cli.targets import (
     UserPath,
     check_plots,

@@ -19,6 +19,7 @@ from udlbridge.cli.common import (
     selection,
 )
 from udlbridge.cli.executors import check_executor, executor_options, opened
+from udlbridge.cli.fitting import read
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
@@ -28,7 +29,7 @@ from udlbridge.cli.networks import (
 )
 from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray, load_array
-from udlbridge.cli.samples import Samples, read, sample_options
+from udlbridge.cli.samples import Samples, sample_options
 from udlbridge.cli.targets import StorePath, check_new, force_option, forced, json_option, report, write_json
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import classes_of, read_labels
 from udlbridge.cli.sample_files import Named
-from udlbridge.cli.samples import read, taken
+from udlbridge.cli.samples import taken
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from udlbridge.cli.common import Command, data_option
+from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import LEFT_OUT, check_left_out
-from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape, read_array
+from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from udlbridge.networks.foreign import ForeignNetwork
 
 RANDOM = "random"
 """What --samples says for random ones."""
@@ -132,98 +130,6 @@ MNIST = ((784,), (1, 28, 28))
 """Shapes of samples that MNIST's images have."""
 MNIST_IMAGES = 60_000
 """Images to train on, in MNIST."""
-
-
-def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) -> Any:
-    """The samples of a file, of the dtype that the model takes; text has none, and takes the model's.
-
-    Raises:
-        DataError: as `read_array`.
-        DTypeError: another dtype, and not `cast`.
-    """
-    from udlbridge.networks.foreign import ForeignNetwork
-
-    foreign = isinstance(model, ForeignNetwork)
-    found = read_array(named, several=foreign, without=without)
-    if isinstance(found, dict):
-        found = _inputs(found, model, named, cast=cast)
-    if isinstance(found, dict):
-        return found
-    if found.dtype == model.dtype or model.takes_tokens:
-        return found
-    if isinstance(model, ForeignNetwork) and found.dtype.kind in "iub":
-        return _integers(found, model, named, cast=cast)
-    return fitted(found, model.dtype, named, cast=cast)
-
-
-def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *, cast: bool) -> Any:
-    """The arrays of a file, where they have the names of what the module takes; a single one may have any."""
-    from udlbridge.errors import DataError, DTypeError, InputError
-
-    floats = {name: value.astype(model.dtype) for name, value in found.items() if value.dtype.kind == "f"}
-    try:
-        model.checked_batch({**found, **floats} if cast else found, "x")
-    except DTypeError as error:
-        raise DTypeError(
-            error.given, allowed=error.allowed, remedy="add --cast, which converts the samples, or --dtype"
-        ) from error
-    except InputError as error:
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if not re.search(r"unexpected keyword argument|required positional argument", error.given):
-            raise
-        names = ", ".join(found)
-        raise DataError(
-            f"{named} holds {names}, and {error.given}",
-            allowed="arrays that are called as the arguments of forward, or one array",
-            remedy=f"name the one that is meant, as {named}:{next(iter(found))}",
-        ) from error
-    return {**found, **floats} if cast else found
-
-
-def _integers(found: np.ndarray, model: ForeignNetwork, named: Named, *, cast: bool) -> np.ndarray:
-    """Integers as they are where the module takes them, tokens say; else as numbers of its dtype, if `cast`."""
-    from udlbridge.errors import DTypeError, UDLBridgeError
-    from udlbridge.networks.foreign import wants_tokens
-
-    try:
-        model.checked_batch(found, "x")
-        return found
-    except UDLBridgeError as error:
-        numbers = found.astype(model.dtype)
-        try:
-            model.checked_batch(numbers, "x")
-        except UDLBridgeError as other:
-            raise (error if wants_tokens(other) else other) from None
-        if cast:
-            return numbers
-        raise DTypeError(
-            f"{named} has dtype {found.dtype}, the network takes {model.dtype}",
-            allowed="one dtype for both: it is never changed silently",
-            remedy="add --cast, which converts the samples",
-        ) from error
-
-
-def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool) -> np.ndarray:
-    """Samples of a file in the dtype of the network; text has none, and takes it.
-
-    Raises:
-        DTypeError: another dtype, and not `cast`; or no numbers.
-    """
-    from udlbridge.errors import DTypeError
-
-    if found.dtype.kind not in "iufb":
-        raise DTypeError(f"{named} has dtype {found.dtype}", allowed="numbers", remedy="name another array or column")
-    if found.dtype == dtype or cast or named.path.suffix.lower() == ".csv":
-        return found.astype(dtype, copy=False)
-    widen = (
-        f"--dtype {found.dtype}, which converts the network, or " if found.dtype.name in ("float32", "float64") else ""
-    )
-    raise DTypeError(
-        f"{named} has dtype {found.dtype}, the network has {dtype}",
-        allowed="one dtype for both: it is never changed silently",
-        remedy=f"add {widen}--cast, which converts the samples",
-    )
 
 
 cast_option = click.option("--cast", is_flag=True, help="Convert the samples of a file to the dtype of the network.")

@@ -11,10 +11,11 @@ import click
 
 from udlbridge.cli.common import Command, backend_option, quiet_option, resumable
 from udlbridge.cli.executors import check_executor, executor_options, opened
+from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import LEFT_OUT, check_left_out
 from udlbridge.cli.networks import load_model, named_network, output_option
 from udlbridge.cli.sample_files import Named, NamedArray
-from udlbridge.cli.samples import cast_option, read
+from udlbridge.cli.samples import cast_option
 from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
 
 if TYPE_CHECKING:
