@@ -44,7 +44,8 @@ class SlicedMatrix:
         if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
             remedy = "take one reduction of the kernel"
             if len(self.shape) > 2:
-                remedy = 'ask ntk for outputs="trace" or for one output: the eigenvalues are those of an (n, n) matrix'
+                remedy = 'ask for outputs="trace", or for one output: the eigenvalues are those of an (n, n) matrix'
+                remedy += "; k[..., 0] is one of these" if len(self.shape) == 3 else ""
             raise ShapeError(f"the kernel has shape {self.shape}", allowed="(n, n)", remedy=remedy)
         if self.shape[0] == 0:
             raise InputError("the kernel is empty", allowed="n >= 1", remedy="check the selection of samples")

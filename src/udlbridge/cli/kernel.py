@@ -263,8 +263,9 @@ def _write_kernel(
     from udlbridge.plots.style import figure
 
     shown = kernel[:SHOWN, :SHOWN]
-    shown = shown.reshape(*shown.shape[:2], -1)[..., 0]
-    title = f"first {shown.shape[0]} by {shown.shape[1]} samples"
+    parts = shown.reshape(*shown.shape[:2], -1)
+    shown, count = parts[..., 0], parts.shape[2]
+    title = f"first {shown.shape[0]} by {shown.shape[1]} samples" + (f", the first of {count} kernels" * (count > 1))
     with figure(6.5, 5.5) as (drawn, ax):
         draw_kernel(ax, shown, title)
     rows = [{"figure": name, "value": value} for name, value in facts.items()]

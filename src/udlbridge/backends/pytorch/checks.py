@@ -16,7 +16,7 @@ def check_inference(module: nn.Module) -> None:
         ConversionError: BatchNorm without inference statistics, or something that is random; it names them by path.
     """
     for path, part in module.named_modules():
-        remedy = "call module.eval() first, or pass inference=True to from_torch"
+        remedy = "call .eval() on the module first, where it is made; or pass inference=True to from_torch"
         norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
         if norm and part.running_mean is None:
             reason = "has no running statistics and takes those of the batch, so a sample has no gradient of its own"
