@@ -88,6 +88,8 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     remedy = f'choose one of them{nearest(outputs, REDUCTIONS)}; the default is "trace"'
     if isinstance(outputs, Iterable) and not isinstance(outputs, str | bytes):
         remedy = "name some outputs in a list, as outputs=[0, 1]"
+    elif isinstance(outputs, str) and re.search("[0-9]", outputs):
+        remedy = "name one by its number, as 2, or some with commas between them, as 0,2"
     raise OutputsError(f"outputs={brief(outputs)}", allowed=_allowed(n_outputs), remedy=remedy)
 
 

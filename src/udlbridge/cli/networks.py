@@ -131,6 +131,12 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
     try:
         if source.endswith(".py"):
             file = user_path(source)
+            if not file.is_file():
+                raise ModelFileError(
+                    f"there is no file {source}",
+                    allowed="a file of Python with a function that makes a network",
+                    remedy="correct its name",
+                )
             sys.path.insert(0, str(file.absolute().parent))  # as `python file.py` does
             names = runpy.run_path(str(file), run_name=file.stem)
         else:
