@@ -146,3 +146,9 @@ def test_a_line_says_what_is_computed(network: object, monkeypatch: pytest.Monke
     assert any("kernels" in step for step in said)
     with pytest.raises(errors.OptionError, match="progress='yes'"):
         ub.check(network, X, backends="torch,reference", progress="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outputs", ["diagonal", [1, 0]])
+def test_eigenvalues_are_those_of_a_matrix(outputs: object) -> None:
+    with pytest.raises(errors.OutputsError, match="keeps the outputs apart"):
+        ub.check(MODEL, X, backends="torch,reference", outputs=outputs)  # type: ignore[arg-type]

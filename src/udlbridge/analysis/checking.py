@@ -13,13 +13,14 @@ from udlbridge import backends
 from udlbridge.analysis.first_differences import first_difference
 from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, METHODS, module_results
 from udlbridge.analysis.spectra import spectrum
-from udlbridge.backends.reduction import Outputs
+from udlbridge.backends.reduction import Outputs, checked_reduction
 from udlbridge.calls import explained
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
+from udlbridge.kernels.operators import check_matrix
 from udlbridge.kernels.request import as_network, checked_engine, device_name
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
@@ -171,6 +172,7 @@ def check(
     Raises:
         OptionError: fewer than two backends were named, for a `Model`; a device that none of them knows, or that is
             not there.
+        OutputsError: a reduction that does not exist, or keeps the outputs apart.
         ConversionError: other backends were named for a module that has no translation.
         UnknownBackend, BackendUnavailable: a named backend does not exist or cannot run.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
@@ -184,8 +186,8 @@ def check(
     network = as_network(model, output=output)
     batch = checked_samples(network, x)
     wanted = None if device is None else str(device_name(device))
+    check_matrix(checked_reduction(outputs, output_size(network, batch.shape[1:])))
     if isinstance(network, ForeignNetwork) and not isinstance(network, Graph):
-        output_size(network, batch.shape[1:])
         _places([checked_engine(network, None)], device)
         with step_progress("check", show=progress) as told:
             results, skipped = module_results(network, batch, backends, outputs, device, told)

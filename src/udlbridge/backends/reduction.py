@@ -110,7 +110,7 @@ def _as_numbers(outputs: object) -> object:
 def _checked_indices(given: Iterable[Any], n_outputs: int) -> tuple[int, ...] | range:
     """The numbers of several outputs. Whatever comes is short: more than there are cannot all be different."""
     said = f"outputs={brief(given)}"
-    found: list[int] = []
+    found: dict[int, None] = {}
     for entry in given:
         if flag(entry) is not None:
             raise OutputsError(
@@ -130,14 +130,15 @@ def _checked_indices(given: Iterable[Any], n_outputs: int) -> tuple[int, ...] | 
                 allowed="each output once",
                 remedy="name it once, and take its kernel twice from the result: k[..., [0, 0]]",
             )
-        found.append(index)
+        found[index] = None
     if not found:
         raise OutputsError(
             f"{said} names no output",
             allowed=_allowed(n_outputs),
             remedy='name one at least; "diagonal" is the kernel of each of them, "trace" their sum',
         )
-    return range(n_outputs) if found == list(range(n_outputs)) else tuple(found)
+    indices = tuple(found)
+    return range(n_outputs) if indices == tuple(range(n_outputs)) else indices
 
 
 def _checked_index(said: str, index: int, n_outputs: int) -> int:
