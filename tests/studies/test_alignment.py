@@ -141,7 +141,7 @@ def test_one_digit_is_refused() -> None:
         ub.study_alignment((learn[0][only], learn[1][only]), test, backends=["reference"])
     with pytest.raises(InputError, match="test images of the digit 7"):
         ub.study_alignment(learn, (test[0], np.where(test[1] == 9, 7, test[1])), backends=["reference"])
-    with pytest.raises(OptionError, match="no backend"):
+    with pytest.raises(OptionError, match="no engine"):
         ub.study_alignment(learn, test, backends=[])
 
 
