@@ -134,12 +134,13 @@ def compare_models(
 
     The networks may be of any kind, in any pair: a `Model`, a `Graph`, a `torch.nn.Module`, a model in Julia
     (`udlbridge.julia_model`, or an object of juliacall). The steps of two modules are the innermost modules that they
-    call, in the order of their calls; those of two graphs are their nodes whose values have a row for each sample. A
-    graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of other
-    different kinds are compared as two `Model`s where both have that translation. Else the submodules that one calls,
-    or the nodes of a graph, and the layers of the other's `Chain` or `Model`, are matched in their order: as many as
-    agree, and what comes after these by the shapes of the values; or as `pairs` says. Where there are no layers, the
-    results alone are compared.
+    call, paired by path, or in the order of their calls where kinds and shapes are the same; those of two graphs are
+    their nodes whose values have a row for each sample, paired in their order where both are built alike, whatever the
+    names. A graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of
+    other different kinds are compared as two `Model`s where both have that translation. All else is matched: the
+    steps that agree, in whatever order they come; where the networks end apart, also those of one kind, first by path,
+    then by equal parameters; and what comes after the last that agree by the shapes of the values; or as `pairs` says.
+    Where there are no layers, the results alone are compared.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.

@@ -20,7 +20,8 @@ AXES = "CHW"
 class Step:
     """One step of a network: its name, in words, and what it gives.
 
-    For hints, its layer (of a `Model`), its arrays by name, and its settings as its own library writes them.
+    For hints, its layer (of a `Model`), its arrays by name, and its settings as its own library writes them. To find
+    the same step in another network, its kind, as the operation of a node, and the path of the module it belongs to.
     """
 
     name: str
@@ -29,6 +30,8 @@ class Step:
     layer: Layer | None
     arrays: Mapping[str, np.ndarray]
     settings: str = ""
+    kind: str = ""
+    path: str = ""
 
 
 def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = ()) -> list[str]:

@@ -12,10 +12,11 @@ import numpy as np
 from udlbridge import backends
 from udlbridge.analysis.first_differences import heads
 from udlbridge.analysis.port_hints import Step
-from udlbridge.analysis.port_matching import matched
+from udlbridge.analysis.port_matching import in_order, matched
 from udlbridge.conversion.translating import as_model
 from udlbridge.errors import ConversionError, OptionError, UDLBridgeError
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
@@ -38,8 +39,12 @@ def steps_of_both(
     if pairs is not None:
         return _named([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], pairs), []
     kinds = {type(network) for network in networks}
+    if kinds == {Graph}:
+        if _built_alike(*networks):
+            return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
+        return _matched(networks, batches, names, limit, "the graphs are not built alike")
     if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
-        return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
+        return _of_modules(networks, batches, names, limit)
     if Graph in kinds:
         found, left_out = _of_one_path(networks, batches, names)
         if found[0]:
@@ -58,10 +63,37 @@ def steps_of_both(
     return _matched(networks, batches, names, limit, f"there is no translation ({reason})")
 
 
+def _of_modules(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float
+) -> tuple[list[list[Step]], list[str]]:
+    """The steps of two modules that correspond: by their names, in their order, or by what they give and are."""
+    one, other = (_own_steps(*side) for side in zip(networks, batches, names, strict=True))
+    named = {step.name: step for step in other}
+    if {step.name for step in one} == set(named):
+        return [one, [named[step.name] for step in one]], []
+    if in_order(one, other):
+        return [one, other], []
+    return _matched(networks, batches, names, limit, "the modules are called by other names")
+
+
+def _built_alike(one: Graph, other: Graph) -> bool:
+    """Whether two graphs have the same operations in the same order, on the same values by whatever names."""
+    if len(one.nodes) != len(other.nodes):
+        return False
+    there, back = {INPUT: INPUT}, {INPUT: INPUT}
+    for node, twin in zip(one.nodes, other.nodes, strict=True):
+        if node.op != twin.op or len(node.inputs) != len(twin.inputs):
+            return False
+        for name, own in zip((*node.inputs, node.name), (*twin.inputs, twin.name), strict=True):
+            if there.setdefault(name, own) != own or back.setdefault(own, name) != name:
+                return False
+    return True
+
+
 def _matched(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float, reason: str
 ) -> tuple[list[list[Step]], list[str]]:
-    """The steps that correspond by their numbers and shapes."""
+    """The steps that correspond by what they give, and by what they are."""
     try:
         one, other = (_own_steps(*side) for side in zip(networks, batches, names, strict=True))
     except ConversionError as error:  # a model in Julia that is no chain
@@ -69,7 +101,7 @@ def _matched(
     found = matched(one, other, limit)
     if not found[0]:
         return found, ["there are no steps: no layer of one corresponds to one of the other; see pairs="]
-    return found, [f"layers were matched by their numbers and shapes, in order: {reason}"]
+    return found, [f"layers were matched by what they give and are: {reason}"]
 
 
 def _of_one_path(
@@ -184,7 +216,9 @@ def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
     for name, value in network.layer_outputs(x).items():
         path = name.partition("#")[0]
         arrays = {own.removeprefix(f"{path}."): held[own] for own in owned.get(path, ())}
-        found.append(Step(name, f"{name} ({kinds[name]})", value, None, arrays, settings.get(path, "")))
+        found.append(
+            Step(name, f"{name} ({kinds[name]})", value, None, arrays, settings.get(path, ""), kinds[name], path)
+        )
     return found
 
 
@@ -200,7 +234,9 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord, chosen: Colle
         value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
         where = f" in {node.source}" if node.source else ""
-        found.append(Step(node.name, f"{node.name} ({node.op}{where})", value, None, arrays))
+        found.append(
+            Step(node.name, f"{node.name} ({node.op}{where})", value, None, arrays, kind=node.op, path=node.source)
+        )
     return found
 
 
@@ -210,7 +246,7 @@ def _model_steps(model: Model, x: np.ndarray, backend: EngineWord) -> list[Step]
     for name, step in _layers_alone(model):
         h = backends.get(backend).outputs(step, h)
         arrays = {name.removeprefix("0."): value for name, value in step.arrays.items()}
-        found.append(Step(name, _describe(step.layers[0]), h, step.layers[0], arrays))
+        found.append(Step(name, _describe(step.layers[0]), h, step.layers[0], arrays, kind=step.layers[0].kind))
     return found
 
 
