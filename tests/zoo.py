@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from tests import zoo_users
 from tests.modules import ResNet, Tied, UNet, Vision
 from torch import Tensor, nn
 
@@ -128,11 +129,12 @@ class VGG(nn.Module):
 class OfTransformers(nn.Module):
     """A network of the package transformers, with random weights, and the logits of what it gives.
 
-    Its mask is given: the one that the package makes itself counts samples, and so has no translation.
+    Its mask is given, or, with `own_mask`, made by the package: of BERT from what is no padding, which is token 0.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, own_mask: bool = False) -> None:
         super().__init__()
+        self.kind, self.own_mask = kind, own_mask
         import transformers
 
         if kind == "bert":
@@ -152,7 +154,8 @@ class OfTransformers(nn.Module):
         self.register_buffer("mask", mask[None, None])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits = self.model(input_ids=tokens, attention_mask=self.mask).logits
+        own = (tokens != 0).long() if self.kind == "bert" else None
+        logits = self.model(input_ids=tokens, attention_mask=own if self.own_mask else self.mask).logits
         return logits if logits.ndim == 2 else logits[:, -1]
 
 
@@ -433,11 +436,18 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 """How to make each, and the shape of a sample."""
 
+MORE = {
+    **zoo_users.NETWORKS,
+    "BERT, own mask": (lambda: OfTransformers("bert", own_mask=True), TEXT),
+    "GPT-2, own mask": (lambda: OfTransformers("gpt2", own_mask=True), TEXT),
+}
+"""The same of more networks."""
+
 
 def build(name: str, n: int = 3) -> tuple[nn.Module, Any]:
     """The network in inference mode, in float64, with statistics that are not trivial; and samples for it."""
     torch.manual_seed(3)
-    make, shape = ZOO[name]
+    make, shape = {**ZOO, **MORE}[name]
     module = make().double().eval()
     with torch.no_grad():
         for key, value in module.named_buffers():

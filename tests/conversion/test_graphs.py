@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from tests import modules
 from tests.helpers import assert_within_budget
-from tests.zoo import TEXT, ZOO, build
+from tests.zoo import MORE, TEXT, ZOO, build
 from torch import Tensor, nn
 
 import udlbridge as ub
@@ -35,7 +37,7 @@ def assert_crosses(module: nn.Module, x: np.ndarray, backends: tuple[str, ...] =
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [*ZOO, *MORE])
 def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
     module, x = build(name)
     before = {key: value.clone() for key, value in module.state_dict().items()}
@@ -173,6 +175,45 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "windows": lambda h: h.unfold(1, 2, 1).mean(-1).repeat(1, 2)[:, :4],
     "adaptive": lambda h: F.adaptive_avg_pool1d(h[:, None], 3).flatten(1).repeat(1, 2)[:, 1:5],
     "stacks": lambda h: torch.stack(list(h.unbind(1)), -1) + torch.cat(h.chunk(2, 1)[::-1], 1),
+    "distances": lambda h: (
+        torch.cdist(h[:, None], torch.ones(2, 4).to(h)).repeat(1, 1, 2)[:, 0]
+        + torch.cdist(h[:, None], h[:, None] - 1, p=1.0)[:, 0]
+    ),
+    "angles": lambda h: h * F.pairwise_distance(h, h.flip(1), keepdim=True) + F.cosine_similarity(h, h**2)[:, None],
+    "products": lambda h: h.prod(1, keepdim=True) + h.cumprod(1),
+    "computed powers": lambda h: h.abs().pow(h.sigmoid()) + F.relu(h).pow(h.square() + 1.5),
+    "diagonals": lambda h: torch.einsum("bii->bi", h.view(-1, 2, 2)).repeat(1, 2) + h.view(-1, 2, 2).diagonal(1, 1, 2),
+    "orders": lambda h: h.norm(p=3, dim=1, keepdim=True) + h.norm(p=math.inf, dim=1, keepdim=True) * h,
+    "whole numbers": lambda h: (
+        h * (h > 0) / (h > -1).sum(1, keepdim=True).clamp(min=1)
+        + (1 - (h > 0.2).float()) * h
+        - (h > 0).long().cumsum(1)
+    ),
+    "truth values": lambda h: (
+        h * ((h > 0) * (h < 1)) + h * (h > 0.5).any(1, keepdim=True) - h * (h > -2).all(1)[:, None]
+    ),
+    "hyperbolic": lambda h: (
+        h.sinh() + h.cosh() + h.tan() + h.asinh() + (1.5 + h.abs()).acosh() + (0.5 * h.tanh()).atanh()
+    ),
+    "statistics": lambda h: (
+        torch.cat(torch.std_mean(h, 1, keepdim=True), 1).repeat(1, 2) + sum(torch.var_mean(h, 1))[:, None]
+    ),
+    "as torch writes them": lambda h: (
+        h.sigmoid().logit()
+        + h.repeat_interleave(2, 1)[:, ::2]
+        + h.sign() * torch.hypot(h, h)
+        + torch.diff(h, dim=1, prepend=h[:, :1])
+        + torch.hstack([h[:, 2:], h[:, :2]])
+        + torch.xlogy(h, h.exp() + 1)
+    ),
+    "places": lambda h: (
+        h.view(-1, 2, 2)[:, [0, 1, 1, 0], [1, 1, 0, -1]] + F.unfold(h.view(-1, 1, 2, 2), 2, padding=1).mean(1)[:, :4]
+    ),
+    "losses": lambda h: (
+        F.mse_loss(h, h.sin(), reduction="none")
+        + F.huber_loss(h, h.cos(), reduction="none")
+        + F.binary_cross_entropy_with_logits(h, h.sigmoid(), reduction="none")
+    ),
 }
 
 
@@ -180,6 +221,16 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_functions_between_linear_maps_cross(name: str) -> None:
     torch.manual_seed(0)
     assert_crosses(Calling(FUNCTIONS[name]).double(), np.random.default_rng(0).normal(size=(3, 3)))
+
+
+@pytest.mark.parametrize("of", ["weight_norm", "spectral_norm", "weight_norm of old"])
+def test_weights_that_are_computed_cross(of: str) -> None:
+    kind = nn.utils.weight_norm if of == "weight_norm of old" else getattr(nn.utils.parametrizations, of)
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        module = nn.Sequential(kind(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)).double().eval()
+        assert_crosses(module, np.random.default_rng(0).normal(size=(3, 3)))
 
 
 class Calling(nn.Module):
@@ -270,6 +321,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "samples that touch each other": (lambda h: h - h.mean(0), "depends on the other samples"),
     "another dtype": (lambda h: h.float().double(), "float32"),
     "under no_grad": (of_no_grad, "program of its own"),
+    "as many as data say": (lambda h: h[:, torch.tensor([True, False, True, True])].repeat(1, 2)[:, :4], "on numbers"),
 }
 
 

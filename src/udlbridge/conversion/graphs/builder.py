@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ class Value(str):
     """The name of a value of the graph, apart from words among the arguments."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The numbers of the samples, along their own axis: who takes something at each of them takes it of each sample."""
+
+    shape: tuple[Extent, ...]
 
 
 class Call:
@@ -111,6 +119,8 @@ class Builder:
         self.shapes: dict[str, tuple[Extent, ...]] = {}
         self.kinds: dict[Any, str] = {}
         self.constants: dict[str, np.ndarray] = {}
+        self.whole: set[str] = set()
+        """Values that are small whole numbers in the graph's dtype, as counts and masks, whatever they are in torch."""
         self._names = dict(known)
         self._tensors: list[Tensor] = []
         self._numbers: dict[float, Value] = {}
@@ -127,7 +137,7 @@ class Builder:
 
     def known(self, name: str, seen: Any) -> None:
         """Note shape and kind of a value."""
-        self.shapes[name], self.kinds[name] = seen.shape, seen.kind
+        self.shapes[name], self.kinds[name] = seen.shape, "float" if name in self.whole else seen.kind
 
     def value(self, of: Any) -> Value:
         """The name of a value; constants become buffers, numbers a value without axes.
@@ -148,6 +158,16 @@ class Builder:
         if isinstance(of, Tensor):
             return self._buffer(of)
         raise Unfit(f"an argument is {kind_of(of)}")
+
+    def is_whole(self, of: Any) -> bool:
+        """Whether an argument has only small whole numbers or truth values, as far as that is known."""
+        if isinstance(of, Value):
+            return of in self.whole or self.kinds.get(of, "float") != "float"
+        if isinstance(of, Tensor):
+            return not of.is_floating_point() or bool((of == of.round()).all())
+        if isinstance(of, list | tuple):
+            return all(map(self.is_whole, of))
+        return not isinstance(of, float) or of.is_integer()
 
     def _buffer(self, tensor: Tensor) -> Value:
         """A constant under the name that it has in the module, or under a new one."""

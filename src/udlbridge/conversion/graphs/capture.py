@@ -13,21 +13,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import check_inference
+from udlbridge.backends.pytorch.copies import tensors_inside
 from udlbridge.backends.pytorch.modules import ModuleNetwork
-from udlbridge.conversion.graphs import (
-    activations,
-    axes,
-    constants,
-    elementwise,
-    images,
-    layers,
-    movement,
-    recurrent,
-    reductions,
-)
-from udlbridge.conversion.graphs.builder import Builder, Call, Unfit, Value, operation_name, refused
+from udlbridge.conversion.graphs import axes, movement
+from udlbridge.conversion.graphs.builder import Builder, Call, Rows, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
+from udlbridge.conversion.graphs.translations import TRANSLATIONS
 from udlbridge.errors import ConversionError, GraphError
 from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
@@ -35,24 +27,17 @@ from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import PerSample
 from udlbridge.networks.init import FLOATS
 
-TRANSLATIONS = {
-    **elementwise.TRANSLATIONS,
-    **activations.TRANSLATIONS,
-    **reductions.TRANSLATIONS,
-    **axes.TRANSLATIONS,
-    **movement.TRANSLATIONS,
-    **constants.TRANSLATIONS,
-    **layers.TRANSLATIONS,
-    **images.TRANSLATIONS,
-    **recurrent.TRANSLATIONS,
+WHOLE_SUMS = {
+    *("add", "sub", "subtract", "rsub", "mul", "multiply", "neg", "abs", "square", "maximum", "minimum", "where"),
+    *("clamp", "clip", "clamp_min", "clamp_max", "masked_fill", "sum", "cumsum", "amax", "amin"),
 }
-"""The translation of every operation that has one, by torch's name."""
+"""What gives whole numbers where it gets whole numbers or truth values."""
+
+MOVES = {*axes.TRANSLATIONS, *movement.TRANSLATIONS, "clone", "contiguous", "alias"} - WHOLE_SUMS
+"""What gives numbers that it gets."""
 
 NUMBERS = (int, bool, PerSample, torch.SymInt, torch.SymBool)
 """What a node may give besides tensors: extents, and what is computed from them."""
-
-IGNORED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"}
-"""What checks shapes and gives nothing."""
 
 
 def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
@@ -64,7 +49,10 @@ def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
     if not inference:
         check_inference(module)
     _check_parameters(module)
-    own = copy.deepcopy(module).cpu().eval()  # the caller's is neither changed nor put into another mode
+    # The caller's is neither changed nor put into another mode. What forward computed and kept, as the weights of
+    # torch.nn.utils.weight_norm, torch does not copy.
+    computed = {id(value): value.detach().clone() for value in tensors_inside(module) if not value.is_leaf}
+    own = copy.deepcopy(module, computed).cpu().eval()
     network = ModuleNetwork(own)
     batch = network.checked_batch(x, "x")
     if batch.dtype.names is not None:
@@ -164,9 +152,10 @@ def _constant(program: ExportedProgram, spec: Any, every: dict[str, Any], held: 
 
 
 def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.Node, Any]) -> str:
-    """Translate node after node; returns the name of the output."""
+    """Translate node after node, of those that the output depends on; returns the name of the output."""
+    live = _live(program)
     for node in program.graph.nodes:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or node not in live:
             continue
         if node.op == "output":
             results = node.args[0]
@@ -182,6 +171,16 @@ def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.N
             return str(found)
         environment[node] = _one(node, builder, environment)
     raise AssertionError("a program without an output")
+
+
+def _live(program: ExportedProgram) -> set[fx.Node]:
+    """The nodes that the output depends on: what checks, or what nobody uses, needs no translation."""
+    nodes = list(program.graph.nodes)
+    found = {node for node in nodes if node.op == "output"}
+    for node in reversed(nodes):
+        if node in found:
+            found.update(node.all_input_nodes)
+    return found
 
 
 def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> Any:
@@ -201,8 +200,6 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
             return seen
         raise refused(node, getattr(node.target, "__name__", str(node.target)), "it is a program of its own")
     name = operation_name(node)
-    if name in IGNORED:
-        return None
     if isinstance(seen, NUMBERS):
         return seen
     if isinstance(seen, Unfit):
@@ -214,6 +211,8 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
     if not _moves(args) and not _moves(words) and not node.meta.get("grows"):
         with torch.no_grad():
             return target(*args, **words)
+    if any(isinstance(one, Rows) for one in args):
+        return _of_rows(node, name, args[0])
     if name not in TRANSLATIONS:
         raise refused(node, name, "no operation of graphs means the same")
     declared = schema.arguments
@@ -222,12 +221,31 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
     ordered = {one.name: ({**defaults, **given, **words}).get(one.name) for one in declared}
     try:
         found = TRANSLATIONS[name](Call(builder, node, ordered))
+        truth = getattr(seen, "kind", "") == "bool"
+        if (
+            not truth
+            and all(map(builder.is_whole, ordered.values()))
+            and (name in WHOLE_SUMS or (name in MOVES and builder.whole.intersection(_values(list(ordered.values())))))
+        ):
+            builder.whole.update(_values(found))
         _note(node, found, builder)
     except Unfit as reason:
         raise refused(node, name, str(reason)) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # an overload of other arguments
         raise refused(node, name, f"it is called in a way that does not cross ({error!r})") from error
     return found
+
+
+def _of_rows(node: fx.Node, name: str, rows: Rows) -> Rows:
+    """What an operation makes of the numbers of samples: they may get more axes.
+
+    Raises:
+        ConversionError: it computes with them.
+    """
+    seen = node.meta["seen"]
+    if name not in MOVES or [size for size in seen.shape if size != 1] != [PerSample(1)]:
+        raise refused(node, name, "it computes with the numbers of the samples")
+    return Rows(seen.shape)
 
 
 def _note(node: fx.Node, found: Any, builder: Builder) -> None:
@@ -240,18 +258,25 @@ def _note(node: fx.Node, found: Any, builder: Builder) -> None:
             continue
         if isinstance(seen, Unfit):
             raise seen
-        if seen.kind == "float" and seen.dtype != builder.dtype:
+        if seen.kind == "float" and seen.dtype != builder.dtype and value not in builder.whole:
             raise Unfit(f"it computes in {seen.dtype}, and the module is in {builder.dtype}")
         builder.known(value, seen)
 
 
 def _moves(arguments: Any) -> bool:
     """Whether values of the graph, or extents that grow with the samples, are among the arguments."""
-    if isinstance(arguments, Value | PerSample | Unfit):
+    if isinstance(arguments, Value | Rows | PerSample | Unfit):
         return True
     if isinstance(arguments, dict):
         return any(_moves(one) for one in arguments.values())
     return isinstance(arguments, list | tuple) and any(_moves(one) for one in arguments)
+
+
+def _values(arguments: Any) -> list[Value]:
+    """The values of the graph among the arguments."""
+    if isinstance(arguments, list | tuple):
+        return [value for one in arguments for value in _values(one)]
+    return [arguments] if isinstance(arguments, Value) else []
 
 
 def _argument(one: Any, environment: dict[fx.Node, Any]) -> Any:

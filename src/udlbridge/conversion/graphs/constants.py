@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+from udlbridge.conversion.graphs.builder import Call, Rows, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation
+from udlbridge.networks.graphs.values import PerSample
 
 
 def triangle(lower: bool) -> Translation:
@@ -29,14 +30,31 @@ def filled(value: float | None) -> Translation:
         number = c.get("fill_value", c.get("value")) if value is None else value
         if isinstance(number, Tensor) and number.numel() == 1:
             number = number.item()
-        if not isinstance(number, int | float) or c.meta.dtype != c.builder.dtype:
+        if not isinstance(number, int | float) or not (c.meta.dtype == c.builder.dtype or float(number).is_integer()):
             raise Unfit("numbers of another dtype, as many as there are samples")
-        return c.fill(float(number), c.shape())
+        if c.meta.dtype == torch.bool:
+            return c.add("compare", c.fill(float(number), c.shape()), 0.0, relation="not_equal")
+        found = c.fill(float(number), c.shape())
+        if c.meta.dtype != c.builder.dtype:
+            c.builder.whole.add(found)
+        return found
 
     return translate
 
 
+def counted(c: Call) -> Rows:
+    """The numbers of the samples.
+
+    Raises:
+        Unfit: others, as many as there are samples.
+    """
+    if c.shape() != (PerSample(1),) or c.get("start") not in (None, 0) or c.get("step") not in (None, 1):
+        raise Unfit("numbers that depend on the number of samples")
+    return Rows(c.shape())
+
+
 TRANSLATIONS: dict[str, Translation] = {
+    "arange": counted,
     "tril": triangle(lower=True),
     "triu": triangle(lower=False),
     **{name: filled(0.0) for name in ("zeros", "new_zeros", "zeros_like")},

@@ -16,7 +16,7 @@ Translation = Callable[[Call], Any]
 
 def unary(op: str) -> Translation:
     """The operation of the same meaning."""
-    return lambda c: c.add(op, first(c))
+    return lambda c: c.add(op, as_float(c, first(c)))
 
 
 def first(c: Call) -> Any:
@@ -29,6 +29,8 @@ def binary(op: str) -> Translation:
 
     def translate(c: Call) -> Value:
         other = c["other"]
+        if c.meta.dtype == torch.bool:
+            return both_hold(c, op)
         if c.get("rounding_mode") is not None:
             raise Unfit("it rounds")
         if c.get("alpha", 1) != 1:
@@ -39,6 +41,18 @@ def binary(op: str) -> Translation:
     return translate
 
 
+def both_hold(c: Call, op: str) -> Value:
+    """Products and sums of truth values.
+
+    Raises:
+        Unfit: another operation.
+    """
+    functions = {"multiply": "and", "add": "or", "minimum": "and", "maximum": "or"}
+    if op not in functions:
+        raise Unfit("it computes with truth values")
+    return c.add("logical", c["self"], c["other"], function=functions[op])
+
+
 def reversed_subtraction(c: Call) -> Value:
     """other - self.
 
@@ -47,32 +61,36 @@ def reversed_subtraction(c: Call) -> Value:
     """
     if c.get("alpha", 1) != 1:
         raise Unfit("alpha is not 1")
-    return c.add("subtract", c["other"], c["self"])
+    return c.add("subtract", as_float(c, c["other"]), as_float(c, c["self"]))
 
 
 def power(c: Call) -> Value:
-    """To a constant power, or of a constant.
+    """To a constant power, of a constant, or both computed.
 
-    Raises:
-        Unfit: both base and exponent are computed.
+    Then it is e^(exponent log base), which is not a number where the base is negative; where it is 0, the slope is 0.
     """
     exponent, base = c["exponent"], c["self"]
     if isinstance(exponent, Tensor) and exponent.numel() == 1:
         exponent = exponent.item()
     if isinstance(exponent, int | float):
-        return c.add("power", base, exponent=float(exponent))
+        return c.add("power", as_float(c, base), exponent=float(exponent))
     if isinstance(base, int | float) and base > 0:
         return c.add("exp", c.add("multiply", exponent, math.log(base)))
-    raise Unfit("both base and exponent are computed")
+    base, shape = as_float(c, base), c.shape(base) if isinstance(base, Value | Tensor) else ()
+    positive = c.add("compare", base, 0.0, shape=shape, relation="greater")
+    inside = c.add("log", c.add("where", positive, base, 1.0, shape=shape), shape=shape)
+    outside = c.add("exp", c.add("multiply", exponent, c.add("log", base, shape=shape)))
+    result = c.add("exp", c.add("multiply", exponent, inside))
+    return c.add("where", positive, result, c.add("stop_gradient", outside))
 
 
 def clamp(c: Call) -> Value:
     """Between numbers, or above or below tensors; where x is equal to a bound the slope is that of x."""
-    low, high = number(c.get("min")), number(c.get("max"))
+    x, low, high = as_float(c, c["self"]), number(c.get("min")), number(c.get("max"))
     if isinstance(low, Tensor | Value) or isinstance(high, Tensor | Value):
-        above = c["self"] if low is None else bounded(c, c["self"], low, "less")
+        above = x if low is None else bounded(c, x, low, "less")
         return c.value(above) if high is None else bounded(c, above, high, "greater")
-    return c.add("clamp", c["self"], low=-math.inf if low is None else low, high=math.inf if high is None else high)
+    return c.add("clamp", x, low=-math.inf if low is None else low, high=math.inf if high is None else high)
 
 
 def number(value: Any) -> Any:
@@ -88,14 +106,21 @@ def bounded(c: Call, x: Any, bound: Any, relation: str) -> Value:
 
 def compare(relation: str) -> Translation:
     """Truth values; whole numbers are compared as numbers."""
-    return lambda c: c.add("compare", as_number(c, c["self"]), as_number(c, c["other"]), relation=relation)
+    return lambda c: c.add("compare", as_float(c, c["self"]), as_float(c, c["other"]), relation=relation)
 
 
-def as_number(c: Call, value: Any) -> Any:
-    """A value that is computed and no float as one."""
+def as_float(c: Call, value: Any) -> Any:
+    """Truth values and whole numbers as numbers, and constants in the dtype of the graph."""
     if isinstance(value, Value) and c.builder.kinds.get(value, "float") != "float":
         return c.add("cast", value, shape=c.shape(value))
-    return value.to(c.builder.dtype) if isinstance(value, Tensor) and not value.is_floating_point() else value
+    return value.to(c.builder.dtype) if isinstance(value, Tensor) else value
+
+
+def as_truth(c: Call, value: Any) -> Any:
+    """Numbers as whether they are not 0."""
+    if isinstance(value, Value) and c.builder.kinds.get(value, "float") == "bool":
+        return value
+    return c.add("compare", as_float(c, value), 0.0, shape=c.shape(value), relation="not_equal")
 
 
 def logical(function: str) -> Translation:
@@ -116,12 +141,7 @@ def where(c: Call) -> Value:
 
 def masked_fill(c: Call) -> Value:
     """A number where the mask holds."""
-    return c.add("where", c["mask"], as_float(c, c["value"]), c["self"])
-
-
-def as_float(c: Call, value: Any) -> Any:
-    """Constants of another dtype in that of the graph; what is computed has it already."""
-    return value.to(c.builder.dtype) if isinstance(value, Tensor) else value
+    return c.add("where", c["mask"], as_float(c, c["value"]), as_float(c, c["self"]))
 
 
 def same(c: Call) -> Any:
@@ -137,10 +157,16 @@ def converted(c: Call) -> Any:
     """
     value, found = first(c), c.builder.kinds.get(first(c), "float")
     target = c.meta.dtype
+    if target == torch.bool:
+        return as_truth(c, value)
     if target == c.builder.dtype:
-        return value if found == "float" else c.add("cast", value)
-    if (found, target) in {("int", torch.int64), ("bool", torch.bool)}:
+        return as_float(c, value)
+    if found == "int" and target == torch.int64:
         return value
+    if c.builder.is_whole(value):
+        found = as_float(c, value)
+        c.builder.whole.add(found)
+        return found
     raise Unfit(f"it computes in {str(target).removeprefix('torch.')}")
 
 
@@ -176,6 +202,48 @@ def interpolated(c: Call) -> Value:
     return c.add("add", c["self"], step)
 
 
+def sign(c: Call) -> Value:
+    """1, 0 or -1, with slope 0."""
+    x = c["self"]
+    above, below = (c.add("compare", x, 0.0, relation=relation) for relation in ("greater", "less"))
+    return c.add("where", above, 1.0, c.add("where", below, -1.0, 0.0))
+
+
+def hyperbolic(sign: float) -> Translation:
+    """(e^x + sign e^-x) / 2."""
+
+    def translate(c: Call) -> Value:
+        x = c["self"]
+        other = c.add("multiply", c.add("exp", c.add("negative", x)), sign)
+        return c.add("multiply", c.add("add", c.add("exp", x), other), 0.5)
+
+    return translate
+
+
+def times_logarithm(c: Call) -> Value:
+    """x log y, which is 0 where x is 0."""
+    x, y = as_float(c, c["self"]), as_float(c, c["other"])
+    nothing = c.add("compare", x, 0.0, relation="equal")
+    return c.add("where", nothing, 0.0, c.add("multiply", x, c.add("log", c.add("where", nothing, 1.0, y))))
+
+
+def inverse_hyperbolic(offset: float) -> Translation:
+    """log(x + sqrt(x^2 + offset))."""
+
+    def translate(c: Call) -> Value:
+        x = c["self"]
+        inside = c.add("add", c.add("power", x, exponent=2.0), offset)
+        return c.add("log", c.add("add", x, c.add("sqrt", inside)))
+
+    return translate
+
+
+def half_log_ratio(c: Call) -> Value:
+    """log((1 + x) / (1 - x)) / 2."""
+    above, below = c.add("add", 1.0, c["self"]), c.add("subtract", 1.0, c["self"])
+    return c.add("multiply", c.add("log", c.add("divide", above, below)), 0.5)
+
+
 UNARY = {
     "neg": "negative", "abs": "absolute", "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "sin",
     "cos": "cos", "erf": "erf",
@@ -198,7 +266,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "maximum": binary("maximum"),
     "minimum": binary("minimum"),
     "pow": power,
-    "square": lambda c: c.add("power", c["self"], exponent=2.0),
+    "square": lambda c: c.add("power", as_float(c, c["self"]), exponent=2.0),
     "reciprocal": lambda c: c.add("power", c["self"], exponent=-1.0),
     "log1p": lambda c: c.add("log", c.add("add", c["self"], 1.0)),
     "expm1": lambda c: c.add("subtract", c.add("exp", c["self"]), 1.0),
@@ -206,6 +274,16 @@ TRANSLATIONS: dict[str, Translation] = {
     "log2": divided(math.log(2)),
     "log10": divided(math.log(10)),
     "erfc": lambda c: c.add("subtract", 1.0, c.add("erf", c["self"])),
+    "sign": sign,
+    "sinh": hyperbolic(-1.0),
+    "cosh": hyperbolic(1.0),
+    "asinh": inverse_hyperbolic(1.0),
+    "acosh": inverse_hyperbolic(-1.0),
+    "atanh": half_log_ratio,
+    "xlogy": times_logarithm,
+    "tan": lambda c: c.add("divide", c.add("sin", c["self"]), c.add("cos", c["self"])),
+    "isnan": lambda c: c.add("compare", c["self"], c["self"], relation="not_equal"),
+    "isinf": lambda c: c.add("compare", c.add("absolute", c["self"]), math.inf, relation="equal"),
     "addcmul": added("multiply"),
     "addcdiv": added("divide"),
     "lerp": interpolated,

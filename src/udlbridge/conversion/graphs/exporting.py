@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from udlbridge.conversion.graphs.builder import Unfit, operation_name
+from udlbridge.conversion.graphs.translations import TRANSLATIONS
 from udlbridge.errors import ConversionError
 from udlbridge.networks.graphs.values import Extent, PerSample
 
@@ -28,7 +30,7 @@ FEW, MORE = 3, 5
 
 SHAPED = {
     *("view", "reshape", "_unsafe_view", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
-    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full"),
+    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "arange"),
 }
 """Operations whose numbers are those of the shape that comes out, which is known by itself."""
 
@@ -83,7 +85,21 @@ def _program(module: nn.Module, example: Tensor, dynamic: Any) -> ExportedProgra
     with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module):
         warnings.simplefilter("ignore")  # of the exporter's own workings
         program = export(module, (example,), dynamic_shapes=dynamic, strict=False)
-        return program.run_decompositions({}) if any(map(_writes, program.graph.nodes)) else program
+        table = _decompositions(program)
+        return program.run_decompositions(table) if table or any(map(_writes, program.graph.nodes)) else program
+
+
+def _decompositions(program: ExportedProgram) -> dict[Any, Any]:
+    """How torch itself writes operations by others: of all that have no translation, if there is such a one."""
+    if all(_translated(node.target) for node in program.graph.nodes if node.op == "call_function"):
+        return {}
+    every: dict[Any, Any] = getattr(torch.export, "default_decompositions", dict)()  # from torch 2.6 on
+    return {target: written for target, written in every.items() if not _translated(target)}
+
+
+def _translated(target: Any) -> bool:
+    """Whether there is a translation, or nothing to translate."""
+    return getattr(target, "_schema", None) is None or target.overloadpacket.__name__ in TRANSLATIONS
 
 
 @contextmanager
@@ -123,6 +139,8 @@ def _extent(size: Any) -> Extent:
     if expression.is_number:
         return int(expression)
     symbols = list(expression.free_symbols)
+    if any(free_unbacked_symbols(size)):
+        raise Unfit("an extent depends on numbers")
     count = expression / symbols[0]
     if len(symbols) != 1 or not count.is_number or not count.is_integer:
         raise Unfit(f"an extent is {expression}, which is not a multiple of the number of samples")

@@ -6,9 +6,11 @@ import string
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation
+from udlbridge.conversion.graphs.movement import diagonal_of, take
 from udlbridge.networks.graphs.values import Extent
 
 Extents = tuple[Extent, ...]
@@ -50,11 +52,7 @@ def matmul(c: Call) -> Value:
 
 
 def einsum(c: Call) -> Value:
-    """Of one operand or two; `...` becomes letters.
-
-    Raises:
-        Unfit: a letter stands twice in one term.
-    """
+    """Of any number of operands; `...` becomes letters, and of a letter that stands twice in a term the diagonal."""
     operands = c["tensors"]
     equation = c["equation"].replace(" ", "")
     terms, arrow, output = equation.partition("->")
@@ -70,8 +68,8 @@ def einsum(c: Call) -> Value:
         letters = "".join(parts)
         output = "..." + "".join(sorted(x for x in set(letters) if letters.count(x) == 1 and x not in dots))
     output = output.replace("...", dots)
-    if any(len(set(part)) < len(part) for part in parts):
-        raise Unfit("a letter stands twice in one term")
+    pairs = [without_repeats(c, part, of) for part, of in zip(parts, operands, strict=True)]
+    parts, operands = [part for part, _ in pairs], [of for _, of in pairs]
     if len(parts) == 1:
         return c.add("einsum", operands[0], 1.0, equation=f"{parts[0]},->{output}")
     result, own = operands[0], parts[0]
@@ -86,6 +84,17 @@ def einsum(c: Call) -> Value:
         result = c.add("einsum", result, operands[index], shape=[sizes[x] for x in letters], equation=equation)
         own = letters
     return c.value(result)
+
+
+def without_repeats(c: Call, letters: str, of: Any) -> tuple[str, Any]:
+    """The letters and the operand where each stands once, by diagonals."""
+    for letter in dict.fromkeys(letters):
+        while letters.count(letter) > 1:
+            a = letters.index(letter)
+            b = letters.index(letter, a + 1)
+            of = diagonal_of(c, of, a, b)
+            letters = letters[:a] + letters[a + 1 : b] + letters[b + 1 :] + letter
+    return letters, of
 
 
 def per_axis(value: Any, dims: int) -> tuple[int, ...]:
@@ -211,15 +220,21 @@ def attention(c: Call) -> Value:
     """softmax(Q K' / sqrt(d)) V.
 
     Raises:
-        Unfit: it draws random numbers, or heads share keys.
+        Unfit: it draws random numbers.
     """
     if c["dropout_p"]:
         raise Unfit("it draws random numbers")
-    if c.get("enable_gqa"):
-        raise Unfit("heads share keys: enable_gqa")
     query, key, value, mask = c["query"], c["key"], c["value"], c["attn_mask"]
+    if c.get("enable_gqa"):  # heads share keys
+        key, value = (take(c, one, c.axis(one, -3), shared_heads(c, query, one)) for one in (key, value))
     scale = c.size(query, -1) ** -0.5 if c["scale"] is None else c["scale"]
     return c.add("attention", query, key, value, mask, causal=bool(c["is_causal"]), scale=float(scale))
+
+
+def shared_heads(c: Call, query: Any, of: Any) -> Tensor:
+    """For every head of the queries, the number of that of keys or values."""
+    heads, own = c.size(query, -3), c.size(of, -3)
+    return torch.arange(heads) // (heads // own)
 
 
 TRANSLATIONS: dict[str, Translation] = {

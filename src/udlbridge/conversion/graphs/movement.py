@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from udlbridge.conversion.graphs.builder import Call, Unfit, Value
-from udlbridge.conversion.graphs.elementwise import Translation, first
+from udlbridge.conversion.graphs.builder import Call, Rows, Unfit, Value
+from udlbridge.conversion.graphs.elementwise import Translation, as_float, first
 from udlbridge.networks.graphs.values import PerSample
 
 
@@ -91,6 +92,8 @@ def unbind(c: Call) -> list[Value]:
 def concatenate(c: Call) -> Value:
     """Along an axis; what is empty is left out."""
     parts = [one for one in c["tensors"] if c.shape(one) != (0,)]
+    if len({c.builder.kinds.get(one, "float") for one in parts if isinstance(one, Value)}) > 1:
+        parts = [as_float(c, one) for one in parts]  # whole numbers of both kinds
     return c.add("concatenate", *parts, axis=c.get("dim", 0) % len(c.shape()))
 
 
@@ -106,6 +109,23 @@ def take(c: Call, x: Any, axis: int, indices: Tensor) -> Value:
     shape = list(c.shape(x))
     shape[axis] = len(indices)
     return c.add("take", x, indices.to(torch.int64), shape=shape, axis=axis)
+
+
+def diagonal_of(c: Call, x: Any, a: int, b: int, offset: int = 0) -> Value:
+    """The diagonal of two axes, as the last one."""
+    shape, rows, columns = c.shape(x), c.size(x, a), c.size(x, b)
+    rest = [axis for axis in range(len(shape)) if axis not in (a, b)]
+    kept = tuple(shape[axis] for axis in rest)
+    moved = c.add("permute", x, shape=(*kept, rows, columns), axes=(*rest, a, b))
+    places = [i * columns + i + offset for i in range(rows) if 0 <= i + offset < columns]
+    flat = c.reshape(moved, (*kept, rows * columns))
+    return take(c, flat, len(kept), torch.tensor(places, dtype=torch.int64))
+
+
+def diagonal(c: Call) -> Value:
+    """Of two axes."""
+    x = c["self"]
+    return diagonal_of(c, x, c.axis(x, c["dim1"]), c.axis(x, c["dim2"]), c["offset"])
 
 
 def flip(c: Call) -> Value:
@@ -149,21 +169,43 @@ def index_select(c: Call) -> Value:
 
 
 def index(c: Call) -> Value:
-    """x[..., places, ...] along one axis, with places that are constants.
+    """x[..., places, ...] along one axis or several that follow each other, with places that are constants.
+
+    With the numbers of the samples along the first axis it is the same of every sample.
 
     Raises:
-        Unfit: indices that are computed, of several axes, or a mask over several axes.
+        Unfit: indices that are computed, of axes that are apart, or a mask over several axes.
     """
     x, given = c["self"], c["indices"]
     axes = [axis for axis, one in enumerate(given) if one is not None]
-    if len(axes) != 1 or not isinstance(given[axes[0]], Tensor):
-        raise Unfit("it takes places of several axes, or places that are computed")
-    axis, indices = axes[0], given[axes[0]]
-    if indices.dtype == torch.bool:
-        if indices.ndim != 1:
-            raise Unfit("a mask over several axes")
-        indices = indices.nonzero().flatten()
-    return c.reshape(take(c, x, axis, indices.flatten() % c.size(x, axis)))
+    rows = given[0] if isinstance(given[0], Rows) else None
+    if rows is not None and c.shape(x)[0] == PerSample(1):
+        axes = axes[1:]
+    places = [given[axis] for axis in axes]
+    if not all(isinstance(one, Tensor) for one in places):
+        raise Unfit("its places are computed")
+    if axes and axes != list(range(axes[0], axes[-1] + 1)):
+        raise Unfit("it takes places of axes that are apart")
+    if any(one.dtype == torch.bool and one.ndim != 1 for one in places):
+        raise Unfit("a mask over several axes")
+    flat = torch.zeros((), dtype=torch.int64)
+    for axis, one in zip(axes, places, strict=True):
+        numbers = one.nonzero().flatten() if one.dtype == torch.bool else one
+        flat = flat * c.size(x, axis) + numbers % c.size(x, axis)
+    if rows is not None:
+        _check_rows(rows, axes, flat)
+    if not axes:
+        return c.reshape(x)
+    shape, sizes = c.shape(x), [c.size(x, axis) for axis in axes]
+    merged = c.reshape(x, (*shape[: axes[0]], math.prod(sizes), *shape[axes[-1] + 1 :]))
+    return c.reshape(take(c, merged, axes[0], flat.flatten()))
+
+
+def _check_rows(rows: Rows, axes: list[int], flat: Tensor) -> None:
+    """Raise `Unfit` where samples do not come first among the places that are taken."""
+    behind = flat.ndim < len(rows.shape) or (flat.ndim == len(rows.shape) and flat.shape[0] == 1)
+    if rows.shape[0] != PerSample(1) or axes[:1] not in ([], [1]) or not behind:
+        raise Unfit("it takes places of samples in an order of its own")
 
 
 def unfold(c: Call) -> Value:
@@ -229,7 +271,7 @@ def outer(c: Call) -> Value:
 
 def cumulated(c: Call) -> Value:
     """Sums along an axis: a product with a triangle of ones."""
-    x = c["self"]
+    x = as_float(c, c["self"])
     axis, letters = c.axis(x, c["dim"]), string.ascii_lowercase[: c.ndim(x)]
     ones = torch.ones(c.size(x, axis), c.size(x, axis), dtype=torch.float64).tril()
     changed = letters[:axis] + "z" + letters[axis + 1 :]
@@ -275,6 +317,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "unbind": unbind,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
     "stack": stack,
+    "diagonal": diagonal,
     "flip": flip,
     "roll": roll,
     "index_select": index_select,

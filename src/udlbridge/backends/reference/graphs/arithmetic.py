@@ -67,6 +67,12 @@ def where_backward(a: Attributes, xs: Arrays, y: np.ndarray, dy: np.ndarray) -> 
     ]
 
 
+def logarithm(a: Attributes, x: np.ndarray) -> np.ndarray:
+    """-inf at 0, and not a number below, without a word: another branch may be taken there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(x))
+
+
 def constant_rule(forward: Callable[[Attributes, int, Arrays], np.ndarray]) -> Rule:
     """An operation without a derivative."""
     return Rule(forward, lambda a, xs, y, dy: [None] * len(xs), lambda a, xs, y, dxs: np.zeros_like(y))
@@ -83,7 +89,7 @@ RULES: dict[str, Rule] = {
     "negative": slope_rule(lambda a, x: -x, lambda a, x, y: -np.ones_like(x)),
     "absolute": slope_rule(lambda a, x: np.abs(x), lambda a, x, y: np.sign(x)),
     "exp": slope_rule(lambda a, x: np.exp(x), lambda a, x, y: y),
-    "log": slope_rule(lambda a, x: np.log(x), lambda a, x, y: 1 / x),
+    "log": slope_rule(logarithm, lambda a, x, y: 1 / x),
     "sqrt": slope_rule(lambda a, x: np.sqrt(x), lambda a, x, y: 1 / (2 * y)),
     "rsqrt": slope_rule(lambda a, x: 1 / np.sqrt(x), lambda a, x, y: -y / (2 * x)),
     "sin": slope_rule(lambda a, x: np.sin(x), lambda a, x, y: np.cos(x)),

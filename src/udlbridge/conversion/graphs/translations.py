@@ -1,0 +1,28 @@
+"""The translation of every operation of torch that has one."""
+
+from __future__ import annotations
+
+from udlbridge.conversion.graphs import (
+    activations,
+    axes,
+    constants,
+    elementwise,
+    images,
+    layers,
+    movement,
+    recurrent,
+    reductions,
+)
+
+TRANSLATIONS = {
+    **elementwise.TRANSLATIONS,
+    **activations.TRANSLATIONS,
+    **reductions.TRANSLATIONS,
+    **axes.TRANSLATIONS,
+    **movement.TRANSLATIONS,
+    **constants.TRANSLATIONS,
+    **layers.TRANSLATIONS,
+    **images.TRANSLATIONS,
+    **recurrent.TRANSLATIONS,
+}
+"""By torch's name."""
