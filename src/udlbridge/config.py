@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import tomlkit
 
 from udlbridge.atomic import writing
 from udlbridge.errors import ConfigError
@@ -195,6 +194,8 @@ def _edited(text: str, edit: Callable[[Any], None]) -> str:
     Raises:
         ConfigError: not valid TOML, or more would change than `edit` does to the values.
     """
+    import tomlkit
+
     wanted = _parsed(text)
     edit(wanted)
     try:

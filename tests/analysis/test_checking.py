@@ -104,6 +104,23 @@ def test_not_a_number_is_never_within_budget() -> None:
     assert relative_difference(np.array([1.0]), np.array([np.inf])) == np.inf
     assert relative_difference(np.array([1e-300]), np.array([0.0])) == np.inf
     assert relative_difference(np.zeros(2), np.zeros(2)) == 0
+    assert relative_difference(np.zeros((0, 3)), np.zeros((0, 3))) == 0
+
+
+@pytest.mark.parametrize("place", [0, 12_345, -1])
+def test_differences_are_found_wherever_they_are(place: int) -> None:
+    """They are looked for piece by piece, whatever the layout and the dtype."""
+    from udlbridge.tolerances import PIECE, relative_difference
+
+    reference = np.random.default_rng(0).normal(size=(3, PIECE // 2)).astype(np.float32)
+    reference[1, 7] = -9
+    value = reference.astype(np.float64)
+    value.flat[place] += 0.5
+    assert relative_difference(value, reference) == pytest.approx(0.5 / 9)
+    assert relative_difference(np.asfortranarray(value), reference) == pytest.approx(0.5 / 9)
+    assert relative_difference(value[:, ::-1], reference[:, ::-1]) == pytest.approx(0.5 / 9)
+    value.flat[place] = np.nan
+    assert relative_difference(value, reference) == np.inf
 
 
 @pytest.mark.parametrize("network", [MODEL, "module"])

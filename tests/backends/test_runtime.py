@@ -59,6 +59,16 @@ def test_command_line_help_loads_nothing_heavy() -> None:
     assert "reproduce" in done.stdout
 
 
+def test_a_check_asks_julia_before_anything_heavy_is_loaded() -> None:
+    """A process of Julia that waits is there at once: what a command imports before it asks is what its user waits for."""
+    done = python(
+        "import sys, udlbridge.cli.check, udlbridge.analysis.checking, udlbridge.backends.julia.process.client;"
+        "heavy = ('torch', 'juliacall', 'juliapkg', 'scipy', 'matplotlib', 'zarr', 'jinja2', 'pandas', 'dask', 'tomlkit');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 @pytest.mark.parametrize("name", [name for name in ub.__all__ if name not in ("testing",)])
 def test_public_names_exist_and_are_no_modules_by_accident(name: str) -> None:
     value = getattr(ub, name)

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
 
 Product = Callable[[np.ndarray], np.ndarray]
 
@@ -78,6 +77,8 @@ def lanczos(
     Source: Lanczos (1950); full reorthogonalisation, twice, after Parlett, The Symmetric Eigenvalue Problem (1998),
     section 13.
     """
+    from scipy.linalg import eigh_tridiagonal  # a quarter of what a command imports, and most have no use for it
+
     steps = min(n, max_products)
     generator = np.random.default_rng(seed)
     basis = np.empty((steps, n))  # rows are touched, and so take memory, only when they come
