@@ -98,6 +98,11 @@ def test_articles(word: str, said: str) -> None:
     assert texts.with_article(word) == said
 
 
+def test_one_thing_is_not_several() -> None:
+    assert [texts.counted(n, "tile") for n in (0, 1, 2, 1000)] == ["0 tiles", "1 tile", "2 tiles", "1,000 tiles"]
+    assert [texts.counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
 def test_zero_dimensional_tensors() -> None:
     torch = pytest.importorskip("torch")
     assert options.checked_count("n", torch.tensor(3), 1) == 3

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from udlbridge.texts import kind_of
+from udlbridge.texts import counted, kind_of
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +52,7 @@ class Displayed:
         rows = self.as_rows()
         if not rows:
             return f"<pre>{escape(repr(self))}</pre>"
-        left = f"<p>and {len(rows) - ROWS:,} rows more: to_frame() has all</p>" if len(rows) > ROWS else ""
+        left = f"<p>and {counted(len(rows) - ROWS, 'row')} more: to_frame() has all</p>" if len(rows) > ROWS else ""
         name, head = type(self).__name__, self.headline()
         head = head if head.startswith(name) else f"{name}: {head}"
         return f"<p>{escape(head)}</p>{html_table(rows[:ROWS])}{left}"

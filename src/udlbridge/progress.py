@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from udlbridge.options import checked_flag, show_bytes
+from udlbridge.texts import counted
 
 
 class Advance(Protocol):
@@ -76,7 +77,7 @@ def spectrum_progress(*, show: bool | None) -> Iterator[Callable[[int, float, fl
 
         def watch(products: int, lowest: float, tolerance: float) -> None:
             known = f", lambda_min > {lowest:.3g} (tolerance {tolerance:.3g})" if lowest > float("-inf") else ""
-            line.update(task, description=f"{products} products{known}")
+            line.update(task, description=f"{counted(products, 'product')}{known}")
 
         yield watch
 
@@ -110,7 +111,9 @@ def solver_progress(*, show: bool | None) -> Iterator[Callable[[int, float, floa
         task = line.add_task("first product", total=None)
 
         def watch(step: int, residual: float, tolerance: float) -> None:
-            line.update(task, description=f"{step} iterations, residual {residual:.2e} (until {tolerance:.0e})")
+            line.update(
+                task, description=f"{counted(step, 'iteration')}, residual {residual:.2e} (until {tolerance:.0e})"
+            )
 
         yield watch
 

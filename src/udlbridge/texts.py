@@ -34,6 +34,11 @@ def with_article(word: str) -> str:
     return f"{'an' if vowel else 'a'} {word}"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: "1 tile", "2,000 tiles"; `many` is their name where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def kind_of(value: object) -> str:
     """What a value is, for an error: "an int", "a Graph"."""
     return with_article(type(value).__name__)

@@ -389,5 +389,5 @@ def test_no_kernels_at_all(untyped: None) -> None:
         with pytest.raises(OptionError, match="tile="):
             ub.alignment(k, k, tile=tile)
     for layer in ("0", 0.0, None, True):
-        with pytest.raises(OptionError, match=f"layer={layer!r} of a model with 1 layers"):
+        with pytest.raises(OptionError, match=f"layer={layer!r} of a model with 1 layer"):
             ub.features(ub.Model([ub.Dense(3, 2)]), k.astype(np.float32), layer=layer)

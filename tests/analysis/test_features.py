@@ -37,7 +37,7 @@ def test_features_of_more_samples_than_go_through_at_once(monkeypatch: pytest.Mo
 
 def test_a_layer_that_is_not_there() -> None:
     model = ub.Model([ub.Dense(3, 2)])
-    with pytest.raises(OptionError, match="layer=-2 of a model with 1 layers"):
+    with pytest.raises(OptionError, match="layer=-2 of a model with 1 layer"):
         ub.features(model, np.ones((2, 3), dtype=np.float32))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import udlbridge as ub
-from udlbridge.cli import main
+from udlbridge.cli import main, targets
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -141,7 +141,7 @@ def test_store_commands_say_where_to_compute(run: Run) -> None:
     options = ("--backend", "torch", "--threads", 1, "--memory", "500MB", "--device", "cpu")
     code, out, err = run("store", "verify", "K.zarr", "--repair", *options)
     assert code == 0, err
-    assert "computed 1 tiles again" in out
+    assert "computed 1 tile again" in out
     np.save("new.npy", np.ones((4, 5), "float32"))
     assert run("store", "append", "K.zarr", "new.npy", *options)[0] == 0
     runs = ub.KernelStore("K.zarr").manifest["actual"][1:]
@@ -177,7 +177,26 @@ def test_what_the_spectrum_command_refuses(run: Run) -> None:
     assert run("spectrum", "K.zarr", "--threads", 1, "--dense-limit", 0, "--k", 3)[0] in (0, 1)
 
 
-def test_stores_at_urls(run: Run) -> None:
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every command had a process of its own, and all of them one memory."""
+    monkeypatch.setattr(targets, "OF_ONE_PROCESS", ("nothing://",))
+
+
+def test_what_is_gone_with_the_command_is_refused(run: Run) -> None:
+    for args in (
+        (*KERNEL, "--out", "memory://K.zarr"),
+        ("store", "upload", "K.zarr", "memory://K.zarr"),
+        ("store", "verify", "memory://K.zarr"),
+        ("spectrum", "memory://K.zarr"),
+        ("predict", "--store", "memory://K.zarr"),
+    ):
+        code, _, err = run(*args)
+        assert code == 2
+        assert "memory://K.zarr is in the memory of this command, and gone when it ends" in err
+
+
+def test_stores_at_urls(run: Run, memory: None) -> None:
     pytest.importorskip("obstore")
     assert run(*KERNEL, "--out", "K.zarr")[0] == 0
     url = "memory://command-line/K.zarr"
@@ -185,7 +204,7 @@ def test_stores_at_urls(run: Run) -> None:
     assert run("store", "upload", "K.zarr", url)[:2] == (0, copied)
     assert json.loads(run("store", "upload", "K.zarr", f"{url}2", "--json", "-")[1])["n"] == 20
     code, out, _ = run("store", "verify", url)
-    assert (code, out) == (0, "1 tiles are whole, 0 damaged, 0 missing\n")
+    assert (code, out) == (0, "1 tile is whole, 0 damaged, 0 missing\n")
     assert json.loads(run("store", "info", url)[1])["n"] == 20
     assert run("spectrum", url)[1] == run("spectrum", "K.zarr")[1] != ""
     for args, words in (
@@ -203,12 +222,12 @@ def test_stores_at_urls(run: Run) -> None:
         assert "Traceback" not in err
 
 
-def test_kernels_at_urls(run: Run) -> None:
+def test_kernels_at_urls(run: Run, memory: None) -> None:
     pytest.importorskip("obstore")
     url = "memory://command-line/computed.zarr"
     code, out, err = run(*KERNEL, "--out", url, "--executor", "threads:2")
     assert code == 0, err
-    assert f"wrote {url}: (20, 20) float32, 1 tiles, 262 kB\n" in out
+    assert f"wrote {url}: (20, 20) float32, 1 tile, 262 kB\n" in out
     assert run(*KERNEL, "--out", url, "--resume")[0] == 0
     np.save("new.npy", np.ones((4, 5), "float32"))
     assert run("store", "append", url, "new.npy", "--executor", "threads:2")[:2] == (0, f"{url} is now (24, 24)\n")
@@ -251,7 +270,7 @@ def test_processes_on_stores(run: Run) -> None:
     for command in (("store", "repair", "K.zarr"), ("store", "verify", "K.zarr", "--repair")):
         code, out, err = run(*command, *workers)
         assert code == 0, err
-        assert f"computed {1 if command[1] == 'repair' else 0} tiles again" in out
+        assert f"computed {'1 tile' if command[1] == 'repair' else '0 tiles'} again" in out
     runs = [one["executor"] for one in ub.KernelStore("K.zarr").manifest["actual"]]
     assert runs == [None, "ProcessPoolExecutor", "ProcessPoolExecutor"]
 

@@ -524,7 +524,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert "1 random tiles against float64" in done.stdout
     assert udlbridge(*kernel, "--out", target).returncode == 2
     assert udlbridge(*kernel, "--out", target, "--resume").returncode == 0
-    assert udlbridge("store", "verify", target).stdout.startswith("1 tiles are whole, 0 damaged, 0 missing")
+    assert udlbridge("store", "verify", target).stdout.startswith("1 tile is whole, 0 damaged, 0 missing")
     (target / "kernel/c/0/0").unlink()
     assert udlbridge("store", "verify", target).returncode == 1
     assert udlbridge("store", "verify", target, "--repair").returncode == 0

@@ -171,7 +171,7 @@ def test_images_that_cannot_be_studied(which: str) -> None:
         ({"epochs": 1.5}, OptionError, "epochs=1.5"),
         ({"width": 0}, OptionError, "width=0"),
         ({"model": ub.models.hidden_relu(8, 5)}, OptionError, "5 outputs for images of 2 digits"),
-        ({"model": ub.models.hidden_relu(8, 1)}, OptionError, "1 outputs for images of 2 digits"),
+        ({"model": ub.models.hidden_relu(8, 1)}, OptionError, "1 output for images of 2 digits"),
         ({"model": ub.Model([ub.Dense(784, 2)])}, OptionError, "a single layer"),
         ({"model": ub.Model([ub.Dense(9, 3), ub.Dense(3, 2)])}, ShapeError, "784"),
         ({"model": ub.models.hidden_relu(8, dtype="float64")}, DTypeError, "float64"),

@@ -19,6 +19,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import brief, checked_choice, checked_count, checked_flag, checked_list
+from udlbridge.texts import counted
 from udlbridge.words import EngineWord
 
 ESTIMATORS = ("biased", "unbiased")
@@ -179,7 +180,7 @@ def checked_kernels(
     n = check_square(read)
     if estimator == "unbiased" and n < least:
         raise ShapeError(
-            f"kernels of {n} samples",
+            f"kernels of {counted(n, 'sample')}",
             allowed=f"at least {least}: the unbiased estimate compares pairs of pairs of different samples",
             remedy='take more samples, or estimator="biased"',
         )

@@ -21,6 +21,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, is_module, output_size
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
+from udlbridge.texts import counted
 from udlbridge.tolerances import budget, relative_difference
 from udlbridge.words import EngineName, EngineWord
 
@@ -230,7 +231,7 @@ def _compared(
             if not named:
                 break
     if len(own) != len(other):
-        hints.append(f"the first has {len(own)} steps, the second {len(other)}")
+        hints.append(f"the first has {counted(len(own), 'step')}, the second {len(other)}")
     return tuple(steps), parted, hints
 
 

@@ -22,6 +22,7 @@ from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError
 from udlbridge.options import checked_choice, checked_count, checked_positive, checked_seed
 from udlbridge.reports import frozen_array, json_ready, same_fields
+from udlbridge.texts import counted
 
 SCALES = ("log", "linear")
 """The axis that eigenvalues are counted along."""
@@ -91,7 +92,7 @@ class SpectralDensity(Displayed):
     def __str__(self) -> str:
         peak = int(self.density.argmax())
         unit = "decade" if self.scale == "log" else "unit"
-        how = "all eigenvalues" if self.seed is None else f"{self.products} products"
+        how = "all eigenvalues" if self.seed is None else counted(self.products, "product")
         return (
             f"spectral density of a kernel of order {self.n}, from {how}\n"
             f"  largest at the eigenvalue {self.eigenvalues[peak]:.3g}: {self.density[peak]:.3g} +- "

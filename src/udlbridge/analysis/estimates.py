@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from udlbridge.displays import Displayed
 from udlbridge.reports import json_ready
+from udlbridge.texts import counted
 
 LEVEL = 0.95
 """The share of seeds in which an error bar holds, at least."""
@@ -62,7 +63,7 @@ class Estimate(Displayed):
     def __str__(self) -> str:
         if self.seed is None:
             return f"{self.value:.6g} (exact)"
-        return f"{self.value:.6g} +- {self.error:.2g} ({LEVEL:.0%} of seeds, {self.products} products)"
+        return f"{self.value:.6g} +- {self.error:.2g} ({LEVEL:.0%} of seeds, {counted(self.products, 'product')})"
 
 
 def error_bar(others: Float[np.ndarray, " m *d"]) -> Any:

@@ -17,6 +17,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import brief, whole
+from udlbridge.texts import counted
 from udlbridge.words import EngineWord
 
 CHUNK = 4096
@@ -72,7 +73,7 @@ def _index(layer: object, count: int) -> int:
     index = whole(layer)
     if index is None or not -count <= index < count:
         raise OptionError(
-            f"layer={brief(layer)} of a model with {count} layers",
+            f"layer={brief(layer)} of a model with {counted(count, 'layer')}",
             allowed=f"{-count} to {count - 1}",
             remedy="layers count from 0; -1 is the last",
         )

@@ -20,6 +20,7 @@ from udlbridge.displays import Displayed, scalars
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.options import brief, checked_positive
 from udlbridge.reports import json_ready
+from udlbridge.texts import counted
 
 NAMES = ("the first kernel", "the second kernel")
 
@@ -56,7 +57,7 @@ class AlignmentInterval(Displayed):
     def __str__(self) -> str:
         return (
             f"alignment {self.alignment:.4f} ({self.estimator}), between {self.low:.4f} and {self.high:.4f} "
-            f"({self.level:.0%}, jackknife over {self.n} samples)"
+            f"({self.level:.0%}, jackknife over {counted(self.n, 'sample')})"
         )
 
 

@@ -18,6 +18,7 @@ from udlbridge.displays import Displayed, draw, scalars
 from udlbridge.errors import OptionError
 from udlbridge.options import checked_count, checked_seed
 from udlbridge.reports import frozen_array, json_ready, same_fields
+from udlbridge.texts import counted
 
 NAMES = ("the first kernel", "the second kernel")
 
@@ -76,12 +77,12 @@ class AlignmentTest(Displayed):
         return draw("alignments:draw_test", ax, self)
 
     def __str__(self) -> str:
-        lines = [f"alignment {self.alignment:.4f} ({self.estimator}) of {self.n} samples"]
+        lines = [f"alignment {self.alignment:.4f} ({self.estimator}) of {counted(self.n, 'sample')}"]
         if self.p_value is not None:
             low, high = np.quantile(self.null, [0.025, 0.975])
             lines.append(
-                f"  p = {self.p_value:.3g} by {self.permutations} permutations, of which 95% lie between {low:.4f} and "
-                f"{high:.4f}"
+                f"  p = {self.p_value:.3g} by {counted(self.permutations, 'permutation')}, of which 95% lie between "
+                f"{low:.4f} and {high:.4f}"
             )
         if self.gamma_p_value is not None:
             lines.append(f"  p = {self.gamma_p_value:.3g} by a gamma distribution")

@@ -17,6 +17,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.reports import json_ready
+from udlbridge.texts import counted
 from udlbridge.words import EngineWord
 
 
@@ -71,7 +72,7 @@ class SignalReport(Displayed):
         parts = []
         for what, sizes in (("outputs", self.activation_std), ("gradients", self.gradient_std)):
             parts.append(f"{what} from {min(sizes):.3g} to {max(sizes):.3g}" if sizes else f"no {what}")
-        return f"standard deviations in {len(self.rows)} layers: {', '.join(parts)}"
+        return f"standard deviations in {counted(len(self.rows), 'layer')}: {', '.join(parts)}"
 
     def plot(self, ax: Any = None) -> Any:
         """Sizes by layer on a logarithmic scale, on `ax` or a new figure; returns the Axes."""

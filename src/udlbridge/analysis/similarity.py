@@ -20,6 +20,7 @@ from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_choice
 from udlbridge.reports import frozen_array, json_ready, same_fields
+from udlbridge.texts import counted
 from udlbridge.words import EngineWord
 
 TILE = 512
@@ -61,7 +62,7 @@ class SimilarityMap(Displayed):
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.first)
-        lines = [f"{self.measure} of layers, {self.backends[0]} by {self.backends[1]}, {self.n} samples"]
+        lines = [f"{self.measure} of layers, {self.backends[0]} by {self.backends[1]}, {counted(self.n, 'sample')}"]
         lines.append(" " * width + "".join(f"  {index:>5}" for index in range(len(self.second))))
         for name, row in zip(self.first, self.values, strict=True):
             lines.append(f"{name:<{width}}" + "".join(f"  {value:5.3f}" for value in row))
@@ -137,7 +138,7 @@ def similarity_map(
     samples = [checked_samples(network, x) for network in networks]
     n = len(samples[0])
     if n < 3:
-        raise ShapeError(f"{n} samples", allowed="at least 3", remedy="give more")
+        raise ShapeError(counted(n, "sample"), allowed="at least 3", remedy="give more")
     sides = [layer_outputs(*side) for side in zip(networks, samples, names, strict=True)]
     for side in sides:
         _check_varying(side)

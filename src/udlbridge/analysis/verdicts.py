@@ -10,6 +10,7 @@ import numpy as np
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import NumericalError
 from udlbridge.reports import frozen_array, json_ready, same_fields
+from udlbridge.texts import counted
 
 PSD = "PSD"
 ROUNDING = "rounding"
@@ -109,7 +110,7 @@ class Spectrum(Displayed):
                 f"  residuals                      {self.residuals[0]:.3g} of the smallest, at most {top:.3g} of the "
                 f"{len(self.largest)} largest",
                 f"  lambda_min lies between        {self.lower_bound:.6g} and {smallest:.6g} (Lanczos, "
-                f"{self.products} products; the lower end fails for one start vector in a million)",
+                f"{counted(self.products, 'product')}; the lower end fails for one start vector in a million)",
             ]
         if self.verdict == UNDECIDED:
             lines.append("  an eigenvalue below the tolerance is neither found nor excluded: allow more products")

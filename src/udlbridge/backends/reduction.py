@@ -145,7 +145,7 @@ def _checked_index(said: str, index: int, n_outputs: int) -> int:
     if 0 <= index < n_outputs:
         return index
     raise OutputsError(
-        f"{said} for a network with {n_outputs} outputs",
+        f"{said} for a network with {counted(n_outputs, 'output')}",
         allowed=_allowed(n_outputs),
         remedy="count from 0: the Flux notebook's model(x)[1] is outputs=0",
     )

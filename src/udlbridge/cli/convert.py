@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from udlbridge.cli.targets import UserPath, check_new, force_option, json_option, report, write_json
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     from udlbridge.words import DtypeWord
@@ -53,7 +54,7 @@ def command(
     write_network(network, target)
     parts = {"nodes": len(network.nodes)} if isinstance(network, Graph) else {"layers": len(network.layers)}
     said = ", ".join(f"{count:,} {part}" for part, count in parts.items())
-    report(f"{target}: {said}, {network.n_params:,} parameters, {network.dtype}", json_file)
+    report(f"{target}: {said}, {counted(network.n_params, 'parameter')}, {network.dtype}", json_file)
     if json_file is not None:
         figures = {**parts, "parameters": network.n_params, "dtype": network.dtype.name}
         write_json({"path": str(target), **figures, "hash": network.hash()}, json_file)

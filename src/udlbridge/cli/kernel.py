@@ -31,6 +31,7 @@ from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray, load_array
 from udlbridge.cli.samples import Samples, sample_options
 from udlbridge.cli.targets import StorePath, check_new, force_option, forced, json_option, report, write_json
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,7 +237,7 @@ def command(
     predicted = run["predicted_seconds"]
     narrow = store.manifest["storage"] != store.manifest["dtype"]
     report(
-        f"wrote {target}: {store.shape} {store.manifest['storage']}, {run['tiles']} tiles, "
+        f"wrote {target}: {store.shape} {store.manifest['storage']}, {counted(run['tiles'], 'tile')}, "
         f"{show_bytes(store.stored_bytes())}{' on disk' if isinstance(target, Path) else ''}\n"
         f"{run['seconds']:.1f} s"
         + (f" (predicted {predicted:.1f} s)" if predicted else "")
@@ -246,7 +247,10 @@ def command(
     )
     if verified:
         worst = store.compare_with_float64(verified)
-        report(f"{verified} random tiles against float64: worst difference {worst:.2e} of the largest entry", json_file)
+        report(
+            f"{counted(verified, 'random tile')} against float64: worst difference {worst:.2e} of the largest entry",
+            json_file,
+        )
     if html is not None:
         corner = store[: min(SHOWN, store.shape[0]), : min(SHOWN, store.shape[1])]
         _write_kernel(html, target, corner, {"shape": store.shape, **run}, json_file)
@@ -265,7 +269,9 @@ def _write_kernel(
     shown = kernel[:SHOWN, :SHOWN]
     parts = shown.reshape(*shown.shape[:2], -1)
     shown, count = parts[..., 0], parts.shape[2]
-    title = f"first {shown.shape[0]} by {shown.shape[1]} samples" + (f", the first of {count} kernels" * (count > 1))
+    title = f"first {shown.shape[0]} by {counted(shown.shape[1], 'sample')}" + (
+        f", the first of {count} kernels" * (count > 1)
+    )
     with figure(6.5, 5.5) as (drawn, ax):
         draw_kernel(ax, shown, title)
     rows = [{"figure": name, "value": value} for name, value in facts.items()]

@@ -8,6 +8,7 @@ from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import classes_of, read_labels
 from udlbridge.cli.sample_files import Named
 from udlbridge.cli.samples import taken
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ def halves(learn: Labelled, test: Labelled | None, n: int | None, m: int | None)
     m = len(y_test) if m is None else m
     if n > len(y) or m > len(y_test) or m < 1:
         raise InputError(
-            f"{n} samples to learn from and {m} to test on",
+            f"{counted(n, 'sample')} to learn from and {m} to test on",
             allowed=f"at most {len(y)} in all" if test is None else f"at most {len(y)} and {len(y_test)}",
             remedy="ask for fewer: --train N --test M",
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from udlbridge.cli.sample_files import Named, NamedArray, read_array
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,7 @@ def classes_of(labels: np.ndarray, named: Named, n: int) -> tuple[np.ndarray, li
 
     if len(labels) < n:
         raise ShapeError(
-            f"{named} has labels of shape {labels.shape} for {n} samples",
+            f"{named} has labels of shape {labels.shape} for {counted(n, 'sample')}",
             allowed="one for each sample, (n,)",
             remedy="name the array or the column after a colon, as --labels FILE:KEY",
         )

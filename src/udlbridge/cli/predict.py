@@ -24,6 +24,7 @@ from udlbridge.cli.pages import report_option, write_page
 from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import as_images, cast_option
 from udlbridge.cli.targets import StorePath, UserPath, force_option, json_option, old_or_new_file, report, write_json
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     from udlbridge.backends.reduction import Outputs
@@ -198,7 +199,7 @@ def command(
     seconds = time.perf_counter() - start
     text = (
         f"{n:,} training and {m:,} test samples, outputs={outputs}, diag_reg={diag_reg:g}\n"
-        f"{found.iterations} iterations with a preconditioner of rank {found.rank}, "
+        f"{counted(found.iterations, 'iteration')} with a preconditioner of rank {found.rank}, "
         f"residual {float(found.residuals.max()):.1e}\n"
         f"test error {wrong:.2%}\n"
         f"{seconds:.1f} s: kernel {prepared:.1f}, solver {solved:.1f}, prediction {seconds - prepared - solved:.1f}"

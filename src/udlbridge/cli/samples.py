@@ -14,6 +14,7 @@ from udlbridge.cli.common import Command, data_option
 from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import LEFT_OUT, check_left_out
 from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +77,7 @@ class Samples:
         mnist = self.source is None and not isinstance(model, ForeignNetwork)
         if mnist and plausible_shape(model) in MNIST and self.count > MNIST_IMAGES:
             raise InputError(
-                f"--n {self.count} images of MNIST",
+                f"--n {counted(self.count, 'image')} of MNIST",
                 allowed=f"at most {MNIST_IMAGES:,}, which are there",
                 remedy="ask for fewer, or name other samples: --samples FILE",
             )
@@ -87,7 +88,7 @@ class Samples:
         lengths = [len(value) for value in found.values()] if isinstance(found, dict) else [len(found)]
         if self.n is not None and self.n > min(lengths):
             raise InputError(
-                f"--n {self.n} samples of {source}",
+                f"--n {counted(self.n, 'sample')} of {source}",
                 allowed=f"at most the {min(lengths)} that it has",
                 remedy="ask for fewer",
             )

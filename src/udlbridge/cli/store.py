@@ -16,7 +16,8 @@ from udlbridge.cli.labels import LEFT_OUT, check_left_out
 from udlbridge.cli.networks import load_model, named_network, output_option
 from udlbridge.cli.sample_files import Named, NamedArray
 from udlbridge.cli.samples import cast_option
-from udlbridge.cli.targets import StorePath, force_option, json_option, report, write_json
+from udlbridge.cli.targets import StorePath, check_lasting, force_option, json_option, report, write_json
+from udlbridge.texts import counted
 
 if TYPE_CHECKING:
     from udlbridge.store.files import Url
@@ -128,7 +129,8 @@ def _verified(
     """Look at every tile, compute those again that are not whole if asked to, and say so."""
     with _working(path, model_name, output, engine) as (store, options):
         found = store.verify()
-        said = [f"{found.good} tiles are whole, {len(found.damaged)} damaged, {len(found.missing)} missing"]
+        good = f"{counted(found.good, 'tile')} {'is' if found.good == 1 else 'are'} whole"
+        said = [f"{good}, {len(found.damaged)} damaged, {len(found.missing)} missing"]
         for name, tiles in (("damaged", found.damaged), ("missing", found.missing)):
             said += [f"  {name}: tile ({row}, {column})" for row, column in tiles[:10]]
         said += [f"  {problem}" for problem in found.inputs]
@@ -139,7 +141,7 @@ def _verified(
         if repair:
             with resumable(f"the tiles that are finished stay: go on with `udlbridge store repair {path}`"):
                 computed = store.repair(**options, progress=False if quiet else None)
-            report(f"computed {computed} tiles again", json_file)
+            report(f"computed {counted(computed, 'tile')} again", json_file)
             ok = store.verify().ok
     if json_file is not None:
         whole = {"good": found.good, "damaged": found.damaged, "missing": found.missing, "inputs": found.inputs}
@@ -202,10 +204,11 @@ def upload(path: Path | Url, url: str, json_file: Path | None) -> int:
     from udlbridge.options import show_bytes
     from udlbridge.store.kernel_store import KernelStore
 
+    check_lasting(url)
     there = KernelStore(path).upload(url)
     report(
-        f"copied {path} to {there.path}: {there.shape} {there.manifest['storage']}, {there.grid.count} "
-        f"{'tile' if there.grid.count == 1 else 'tiles'}, {show_bytes(there.stored_bytes())}",
+        f"copied {path} to {there.path}: {there.shape} {there.manifest['storage']}, "
+        f"{counted(there.grid.count, 'tile')}, {show_bytes(there.stored_bytes())}",
         json_file,
     )
     if json_file is not None:

@@ -76,6 +76,26 @@ class UserPath(click.Path):
         return found
 
 
+OF_ONE_PROCESS = ("memory://",)
+"""How URLs begin whose stores are gone with the process that made them: no command leaves or finds anything there."""
+
+
+def check_lasting(url: str) -> None:
+    """Refuse the URL of a store that would be gone when the command has ended.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if url.startswith(OF_ONE_PROCESS):
+        from udlbridge.errors import OptionError
+
+        raise OptionError(
+            f"{url} is in the memory of this command, and gone when it ends",
+            allowed="a path, or a URL as s3://bucket/K.zarr",
+            remedy="name one of these; memory:// is for trying things out in one program of Python",
+        )
+
+
 class StorePath(UserPath):
     """Where a store is or is to be: a path, or a URL as s3://bucket/K.zarr."""
 
@@ -85,6 +105,7 @@ class StorePath(UserPath):
             return super().convert(value, param, ctx)
         from udlbridge.store.files import located
 
+        check_lasting(os.fspath(value))
         return located(value)
 
 

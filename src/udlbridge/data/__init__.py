@@ -21,7 +21,7 @@ from udlbridge.data.mnist1d import MNIST1D as MNIST1D
 from udlbridge.data.mnist1d import mnist1d as mnist1d
 from udlbridge.errors import DTypeError, InputError
 from udlbridge.options import brief, whole
-from udlbridge.texts import completion
+from udlbridge.texts import completion, counted
 from udlbridge.words import DtypeWord
 
 __all__ = ["MNIST1D", "mnist", "mnist1d"]
@@ -85,7 +85,7 @@ def mnist(
     rows = wanted_rows(labels)
     if n is not None and len(rows) < n:
         raise InputError(
-            f"n={n} images asked for",
+            f"n={counted(n, 'image')} asked for",
             allowed=f"at most {len(rows)} of these digits in {split!r}",
             remedy="ask for fewer",
         )

@@ -23,6 +23,7 @@ from udlbridge.networks.inputs import plausible_shape, random_batch
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
 from udlbridge.options import checked_count, checked_flag, checked_shape, show_bytes
+from udlbridge.texts import counted
 from udlbridge.words import EngineWord, MethodWord
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 64
@@ -124,7 +125,7 @@ def make_plan(request: KernelRequest, n: int, m: int | None = None, *, tile: int
         size //= 2
     if least(size) > request.memory:
         raise OptionError(
-            f"memory={show_bytes(request.memory)} for tiles of {size} samples",
+            f"memory={show_bytes(request.memory)} for tiles of {counted(size, 'sample')}",
             allowed=f"at least {show_bytes(least(size))} for this network, method and reduction",
             remedy="allow more" if request.reduction.n_cotangents == 1 else "allow more, or ask for one output",
         )

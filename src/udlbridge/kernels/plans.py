@@ -10,6 +10,7 @@ from udlbridge.backends.reduction import Outputs
 from udlbridge.displays import Displayed
 from udlbridge.kernels.tiling import Grid
 from udlbridge.options import show_bytes, show_seconds
+from udlbridge.texts import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,8 +65,8 @@ class Plan(Displayed):
         shape = f"{self.n:,} x {self.m:,}" + (", lower triangle" if self.symmetric else "")
         lines = [
             f"kernel   {shape}, outputs={self.outputs!r}, {self.dtype}, on {self.backend}",
-            f"method   {self.method}, {self.grid.count:,} tiles of {self.tile}",
-            f"work     {self.flops / 1e9:,.0f} GFLOP, {self.prepared:,} samples through the network",
+            f"method   {self.method}, {counted(self.grid.count, 'tile')} of {self.tile}",
+            f"work     {self.flops / 1e9:,.0f} GFLOP, {counted(self.prepared, 'sample')} through the network",
             f"memory   {show_bytes(self.ram_bytes)} of {show_bytes(self.memory)} allowed",
             f"disk     {show_bytes(self.disk_bytes)}",
         ]

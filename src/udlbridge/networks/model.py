@@ -23,7 +23,7 @@ from udlbridge.networks.parameters import as_parameter, checked_arrays, checked_
 from udlbridge.networks.specs import parsed_spec, require_buffers, spec_of
 from udlbridge.networks.summaries import Summary
 from udlbridge.paths import user_path
-from udlbridge.texts import kind_of
+from udlbridge.texts import counted, kind_of
 from udlbridge.words import DtypeWord, FloatWord
 
 
@@ -268,5 +268,5 @@ class Model(FrozenNetwork, Displayed):
 
     def __repr__(self) -> str:
         layers = ", ".join(repr(layer) for layer in self._layers)
-        line = f"Model([{layers}], dtype={self._dtype!r}, {self.n_params:,} parameters)"
+        line = f"Model([{layers}], dtype={self._dtype!r}, {counted(self.n_params, 'parameter')})"
         return line if len(line) <= COLUMNS else str(self.summary().short())

@@ -11,6 +11,7 @@ import attrs
 
 from udlbridge.displays import LINES, Displayed, shown
 from udlbridge.networks.layers import Layer, Residual, Shape
+from udlbridge.texts import counted
 
 
 class _Layered(Protocol):
@@ -72,7 +73,7 @@ class Summary(Displayed):
     def _text(self, rows: Sequence[Mapping[str, Any] | None]) -> str:
         known = [row for row in rows if row is not None]
         wide, far = (max(len(shown(row[name])) for row in known) for name in ("layer", "output"))
-        lines = [f"Model of {len(self.layers)} layers, {self.n_params:,} parameters, {self.dtype}"]
+        lines = [f"Model of {counted(len(self.layers), 'layer')}, {counted(self.n_params, 'parameter')}, {self.dtype}"]
         for row in rows:
             if row is None:
                 lines.append("     ...")
@@ -85,7 +86,7 @@ class Summary(Displayed):
 def _words(layer: Layer) -> str:
     """A layer by its settings, without those that are as usual: Dense(784, 60, activation='sigmoid')."""
     if isinstance(layer, Residual):
-        return f"Residual of {len(layer.layers)} layers" + (", with a shortcut" if layer.shortcut else "")
+        return f"Residual of {counted(len(layer.layers), 'layer')}" + (", with a shortcut" if layer.shortcut else "")
     words = []
     for setting in attrs.fields(type(layer)):
         value = getattr(layer, setting.name)

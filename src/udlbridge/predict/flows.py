@@ -17,6 +17,7 @@ from udlbridge.displays import Displayed, draw, output_lines
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import brief, checked_not_negative
 from udlbridge.predict.systems import System, checked_numbers, training_system
+from udlbridge.texts import counted
 
 Slope = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Outputs f (n, O) and targets y (n, O) to the derivative of the loss with respect to f, (n, O)."""
@@ -53,8 +54,8 @@ class Prediction(Displayed):
         """The line over the table in a notebook: of how many samples, and when."""
         counts = {name: values.shape[-2:] for name, values in self.by_samples().items()}
         samples, outputs = counts["train"]
-        said = f"{outputs} output{'' if outputs == 1 else 's'} of {samples} training samples"
-        said += f" and {counts['test'][0]} test samples" if "test" in counts else ""
+        said = f"{counted(outputs, 'output')} of {counted(samples, 'training sample')}"
+        said += f" and {counted(counts['test'][0], 'test sample')}" if "test" in counts else ""
         if self.times is None:
             return said
         times = [f"{time:g}" for time in np.ravel(self.times)]
@@ -94,7 +95,8 @@ class GradientFlow(Displayed):
 
     def __repr__(self) -> str:
         n, outputs = self._system.y.shape
-        return f"GradientFlow of {n} training samples and {outputs} outputs: .at(t) is where it leads"
+        data = f"{counted(n, 'training sample')} and {counted(outputs, 'output')}"
+        return f"GradientFlow of {data}: .at(t) is where it leads"
 
     def at(self, t: Any, f_train: object = None, f_test: object = None, k_test: object = None) -> Prediction:
         """Outputs at time `t`.

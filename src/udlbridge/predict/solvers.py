@@ -31,6 +31,7 @@ from udlbridge.paths import user_path
 from udlbridge.predict.columns import UnitKernel
 from udlbridge.predict.systems import checked_numbers
 from udlbridge.progress import solver_progress
+from udlbridge.texts import counted
 
 LARGEST_RANK = 2000
 """Beyond, factoring the preconditioner costs more than the iterations that it saves."""
@@ -153,7 +154,7 @@ def solve(
         _save(path, walk, options, right)
     if float(residuals.max()) > 2 * tolerance:
         raise NumericalError(
-            f"after {walk.step} iterations the residual is {float(residuals.max()):.2e} of the targets",
+            f"after {counted(walk.step, 'iteration')} the residual is {float(residuals.max()):.2e} of the targets",
             allowed=f"{tolerance:g}",
             remedy="allow more iterations or memory, a larger diag_reg, or a larger tolerance",
         )

@@ -13,6 +13,7 @@ from udlbridge.errors import UDLBridgeWarning
 from udlbridge.options import checked_count, checked_positive
 from udlbridge.predict.flows import Prediction
 from udlbridge.predict.systems import System, training_system
+from udlbridge.texts import counted
 
 
 class GradientDescent(Displayed):
@@ -29,7 +30,8 @@ class GradientDescent(Displayed):
 
     def __repr__(self) -> str:
         n, outputs = self._system.y.shape
-        return f"GradientDescent of {n} training samples and {outputs} outputs: .after(steps) is where it leads"
+        data = f"{counted(n, 'training sample')} and {counted(outputs, 'output')}"
+        return f"GradientDescent of {data}: .after(steps) is where it leads"
 
     def after(self, steps: Any, f_train: object = None, f_test: object = None, k_test: object = None) -> Prediction:
         """Outputs after so many steps; the other arguments are those of `GradientFlow.at`.

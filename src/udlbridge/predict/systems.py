@@ -15,6 +15,7 @@ from udlbridge.arrays import as_array
 from udlbridge.errors import InputError, NumericalError, ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.options import checked_not_negative
+from udlbridge.texts import counted
 
 
 def checked_numbers(what: str, value: object) -> Float[np.ndarray, ...]:
@@ -214,7 +215,7 @@ def training_system(k_train: object, y: object, diag_reg: Any = 0.0) -> System:
         )
     if k.ndim == 4 and k.shape[2] != targets.shape[1]:
         raise ShapeError(
-            f"k_train couples {k.shape[2]} outputs, y has {targets.shape[1]}",
+            f"k_train couples {counted(k.shape[2], 'output')}, y has {targets.shape[1]}",
             allowed="as many targets as outputs",
             remedy="give y (n, O)",
         )

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from udlbridge.errors import BackendError, StoreError, UDLBridgeError
 from udlbridge.store.executors import Crew
+from udlbridge.texts import counted
 
 OUTSTANDING = 1024
 """Tasks that are handed out at a time, more than there will be workers."""
@@ -208,12 +209,12 @@ class Tasks(Generic[T]):
             if task.pool == self._crew.breaks:
                 self._mend(failure)
         elif task.attempts >= ATTEMPTS:
-            raise self._given_up(f"a task was lost {task.attempts} times with its worker", failure)
+            raise self._given_up(f"a task was lost {counted(task.attempts, 'time')} with its worker", failure)
 
     def _mend(self, error: BrokenExecutor) -> None:
         self._breaks_in_a_row += 1
         if self._breaks_in_a_row > ATTEMPTS:
-            raise self._given_up(f"workers died {self._breaks_in_a_row} times with no task finished", error)
+            raise self._given_up(f"workers died {counted(self._breaks_in_a_row, 'time')} with no task finished", error)
         try:
             self._crew.mend(error)
         except BrokenExecutor:

@@ -36,6 +36,7 @@ from udlbridge.networks.model import Model
 from udlbridge.networks.models import hidden_relu
 from udlbridge.options import checked_choice, checked_count, checked_list
 from udlbridge.studies.alignment_results import LR, MEASURED, VARIANTS, AlignmentStudy
+from udlbridge.texts import counted
 from udlbridge.training.endings import ending
 from udlbridge.training.loop import train
 from udlbridge.training.probes import Probe
@@ -116,7 +117,9 @@ def study_alignment(
         classes = checked_list("classes", classes, "a name for each class", f"name {digits.tolist()}")
     if classes is not None and len(classes) != len(digits):
         raise OptionError(
-            f"{len(classes)} names for {len(digits)} classes", allowed="one for each", remedy=f"name {digits.tolist()}"
+            f"{len(classes)} names for {counted(len(digits), 'class', 'classes')}",
+            allowed="one for each",
+            remedy=f"name {digits.tolist()}",
         )
     start = _start(width, len(digits), seed, init, x.dtype) if model is None else model
     shapes = _shapes(start, x, x_test, len(digits))
@@ -232,7 +235,7 @@ def _shapes(model: Model, x: np.ndarray, x_test: np.ndarray, classes: int) -> li
         )
     if output_size(model, x.shape[1:]) != classes:
         raise OptionError(
-            f"a model with {output_size(model, x.shape[1:])} outputs for images of {classes} digits",
+            f"a model with {counted(output_size(model, x.shape[1:]), 'output')} for images of {classes} digits",
             allowed=f"a readout of {classes}",
             remedy=f"take another readout, as models.hidden_relu(n_classes={classes})",
         )

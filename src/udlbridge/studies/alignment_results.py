@@ -11,6 +11,7 @@ import numpy as np
 
 from udlbridge.displays import Displayed, draw
 from udlbridge.reports import json_ready
+from udlbridge.texts import counted
 from udlbridge.tolerances import relative_difference
 from udlbridge.training.runs import TrainingRun
 
@@ -119,7 +120,7 @@ class AlignmentStudy(Displayed):
     def __str__(self) -> str:
         """A table for each model and engine, and the drift between engines."""
         lines = [
-            f"{self.subject}: {self.n_train:,} samples to learn, {self.n_test:,} to test; "
+            f"{self.subject}: {counted(self.n_train, 'sample')} to learn, {self.n_test:,} to test; "
             f"{self.architecture}; alignments with the label kernel on the test samples"
         ]
         head = f"{'epoch':>5} {'train error':>12} {'test error':>12} {'features':>10} {'NTK':>10} {'NTK change':>11}"

@@ -11,7 +11,7 @@ from udlbridge.arrays import as_array
 from udlbridge.backends.jobs import Slopes
 from udlbridge.errors import InputError, OptionError, ShapeError
 from udlbridge.options import brief, checked_positive
-from udlbridge.texts import nearest
+from udlbridge.texts import counted, nearest
 from udlbridge.words import LossWord
 
 LOSSES: dict[str, str] = {
@@ -96,7 +96,7 @@ def checked_targets(
         raise InputError(f"{name} has dtype {array.dtype}", allowed="numbers", remedy="convert the labels to numbers")
     if array.ndim == 0 or len(array) != n:
         raise ShapeError(
-            f"{name} has shape {array.shape} for {n} samples",
+            f"{name} has shape {array.shape} for {counted(n, 'sample')}",
             allowed=f"{n} class numbers, or ({n}, {n_outputs})",
             remedy="one label for each sample, in their order",
         )
@@ -106,7 +106,7 @@ def checked_targets(
         array = array[:, None]
     if array.shape != (n, n_outputs):
         raise ShapeError(
-            f"{name} has shape {array.shape} for {n} samples and {n_outputs} outputs",
+            f"{name} has shape {array.shape} for {counted(n, 'sample')} and {counted(n_outputs, 'output')}",
             allowed=f"({n},) class numbers, or ({n}, {n_outputs})",
             remedy="np.eye(n_outputs)[labels] makes one-hot rows",
         )

@@ -17,7 +17,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import brief, checked_count, checked_list, whole
-from udlbridge.texts import kind_of
+from udlbridge.texts import counted, kind_of
 from udlbridge.training.checksums import checksum
 from udlbridge.training.endings import objective
 from udlbridge.training.ledger import Ledger
@@ -130,7 +130,8 @@ def checked_orders(orders: object, n: int, epochs: int) -> np.ndarray | None:
     fits = array.ndim == 2 and array.dtype.kind in "iu" and array.shape[1] == n and len(array) >= epochs
     if not fits or (np.sort(array, axis=1) != np.arange(n)).any():
         raise OptionError(
-            f"orders of shape {array.shape} and dtype {array.dtype} for {epochs} epochs of {n} samples",
+            f"orders of shape {array.shape} and dtype {array.dtype} for {counted(epochs, 'epoch')} of "
+            f"{counted(n, 'sample')}",
             allowed=f"whole numbers (epochs, {n}): every row has each number from 0 to {n - 1} once",
             remedy="give a row for every epoch, or leave it out",
         )
@@ -222,7 +223,9 @@ def _layers(plan: Any) -> str:
         return f"{plan['model']['dtype']} {plan['model']['module']} with the parameters {plan['model']['params']}"
     if "nodes" in plan["model"]:
         nodes, params = plan["model"]["nodes"], plan["model"]["params"]
-        return f"{plan['model']['dtype']} graph of {len(nodes)} nodes with the parameters {', '.join(params)}"
+        return (
+            f"{plan['model']['dtype']} graph of {counted(len(nodes), 'node')} with the parameters {', '.join(params)}"
+        )
     return f"{plan['model']['dtype']} " + ", ".join(
         f"{layer['kind']}({', '.join(str(v) for k, v in layer.items() if k != 'kind')})"
         for layer in plan["model"]["layers"]

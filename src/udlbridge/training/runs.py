@@ -23,6 +23,7 @@ from udlbridge.networks.layers import layer_from_spec
 from udlbridge.networks.model import Model
 from udlbridge.networks.specs import require_buffers
 from udlbridge.paths import user_path
+from udlbridge.texts import counted
 from udlbridge.words import EngineName
 
 RUN_FORMAT = 1
@@ -141,7 +142,8 @@ class TrainingRun(Displayed):
     def __str__(self) -> str:
         last = self.errors[-1] if self.errors else None
         lines = [
-            f"{self.epochs} epochs, {len(self.losses):,} steps on {self.backend}, {self.seconds:.1f} s",
+            f"{counted(self.epochs, 'epoch')}, {counted(len(self.losses), 'step')} on {self.backend}, "
+            f"{self.seconds:.1f} s",
         ]
         if len(self.losses):
             lines.append(f"loss of the first and the last batch  {self.losses[0]:.4g}, {self.losses[-1]:.4g}")

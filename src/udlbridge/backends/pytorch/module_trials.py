@@ -14,6 +14,7 @@ from torch import Tensor
 from udlbridge.backends.pytorch.layouts import agree
 from udlbridge.backends.pytorch.watching import OutsideTableError, Watching
 from udlbridge.errors import ConversionError, InputError, ShapeError, UDLBridgeError
+from udlbridge.texts import counted
 
 Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 """Samples to outputs (n, O), and what was noted on the way; its tables are noted too."""
@@ -145,7 +146,7 @@ def _token_error(error: OutsideTableError, batch: np.ndarray, name: str) -> Inpu
                 remedy="check the tokeniser",
             )
     return InputError(
-        f"a token {error.token}, made from {name}, for a table of {error.rows} rows",
+        f"a token {error.token}, made from {name}, for a table of {counted(error.rows, 'row')}",
         allowed=f"tokens from 0 to {error.rows - 1}",
         remedy="check the tokeniser",
     )

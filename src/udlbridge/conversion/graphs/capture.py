@@ -26,6 +26,7 @@ from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import PerSample
 from udlbridge.networks.init import FLOATS
+from udlbridge.texts import counted
 
 WHOLE_SUMS = {
     *("add", "sub", "subtract", "rsub", "mul", "multiply", "neg", "abs", "square", "maximum", "minimum", "where"),
@@ -161,7 +162,7 @@ def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.N
             results = node.args[0]
             if len(results) != 1:
                 raise ConversionError(
-                    f"forward gives {len(results)} outputs",
+                    f"forward gives {counted(len(results), 'output')}",
                     allowed="one tensor",
                     remedy="wrap the module in one that returns the output that counts",
                 )

@@ -31,6 +31,7 @@ from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
 from udlbridge.options import checked_flag, checked_mapping, checked_shape
 from udlbridge.paths import user_path
+from udlbridge.texts import counted
 from udlbridge.words import DtypeWord
 
 KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
@@ -339,4 +340,5 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
 
     def __repr__(self) -> str:
         shapes = f"{self.sample_shape} -> {self._output_shape}"
-        return f"Graph({len(self._nodes)} nodes, {shapes}, dtype={self._dtype!r}, {self.n_params:,} parameters)"
+        nodes, params = counted(len(self._nodes), "node"), counted(self.n_params, "parameter")
+        return f"Graph({nodes}, {shapes}, dtype={self._dtype!r}, {params})"
