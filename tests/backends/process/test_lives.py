@@ -5,6 +5,7 @@ Nothing here waits for a time: it waits for what has to happen, and only a failu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -246,6 +247,39 @@ def test_what_was_killed_is_cleared_away_at_the_next_start(home: Path, host: Pro
     assert not left.exists()
     assert not empty.exists()
     assert len(folders.members(home)) == 1
+
+
+@pytest.fixture
+def keeping_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where a file that this process has open cannot be removed, nor the folder that it is in."""
+
+    def clear(folder: Path) -> None:
+        held = {Path(file.path) for file in psutil.Process().open_files()}
+        for path in set(folder.glob("*")) - held:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+    monkeypatch.setattr(folders, "clear", clear)
+
+
+@pytest.mark.slow
+@POSIX
+def test_nothing_is_open_any_more_in_what_is_cleared_away(
+    keeping_open_files: None, home: Path, host: ProcessHost
+) -> None:
+    pid = int(run(ONE_CLIENT, UDLBRIDGE_JULIA_LINGER="600")[0])
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid))
+    assert len(folders.members(home)) == 1
+    folders.living()
+    assert folders.members(home) == []
+    folders.made(home)
+    host.call("pid")
+    assert len(folders.members(home)) == 1
+    with pytest.raises(BackendError, match="the last words"):
+        host.call("end")
+    assert folders.members(home) == []
 
 
 @pytest.mark.slow

@@ -92,5 +92,6 @@ def _overheard() -> Iterator[list[str]]:
     finally:
         sys.stderr.flush()
         os.dup2(out, 1), os.dup2(err, 2)
-        os.close(writing), os.close(out)
+        for descriptor in (writing, out):
+            os.close(descriptor)
         thread.join(LAST_SECONDS)

@@ -262,6 +262,7 @@ class _Session:
         if not self._found.linger:
             with contextlib.suppress(psutil.Error):
                 self._process.wait(folders.END_SECONDS)
+                folders.clear(self._found.folder)  # Windows keeps what the process had open itself
 
     def bury(self) -> str:
         """Clear up after its death; how it died, and what it said last."""
@@ -270,8 +271,10 @@ class _Session:
             code = self._process.wait(folders.END_SECONDS)
         self._log.seek(0)
         said = last_lines(self._log.read())
+        self._log.close()
         folders.end(self._found.folder)
         self._close()
+        folders.clear(self._found.folder)  # Windows keeps a file that is open, as that of the lock was
         how = ""
         if isinstance(code, int) and code < 0:
             name = signal.Signals(-code).name

@@ -216,9 +216,9 @@ def living() -> list[Living]:
             lock = held(folder, "client")
             said, lives = record(folder), alive(folder)
             if lock is not None:
+                lock.release()  # before all is removed: Windows keeps a file that is open
                 if not lives:
                     clear(folder)
-                lock.release()
             process = said.process() if said is not None and lives else None
             if said is not None and process is not None:
                 memory = 0

@@ -35,6 +35,9 @@ main({folder!r}, {service!r})
 
 INPROCESS = "UDLBRIDGE_JULIA=inprocess computes in this process"
 
+APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""On Windows, what a session of its own is elsewhere: Ctrl-C is for others, and a terminal that closes ends nothing."""
+
 
 @dataclass
 class Found:
@@ -74,6 +77,7 @@ def found_or_started(service: str) -> Found:
             if found is not None:
                 return found
             lock.release()
+            folders.clear(folder)  # all of it: Windows keeps a file that is open, as that of the lock was
         return _started(path, service, own)
 
 
@@ -81,8 +85,8 @@ def _taken(folder: Path, lock: FileLock, own: dict[str, str]) -> Found | None:
     """The process of a folder, if it lives and is of this kind; otherwise it ends."""
     record = folders.record(folder)
     if not folders.alive(folder):
-        folders.clear(folder)
-    elif record is None or differences(record.identity, own):
+        return None
+    if record is None or differences(record.identity, own):
         folders.end(folder)
     else:
         try:
@@ -154,6 +158,7 @@ def _spawned(folder: Path, service: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C of the terminal is for whoever waits
+            creationflags=APART,
         )
 
 

@@ -80,6 +80,7 @@ class Worker:
         greeting = json.loads(connection.recv_bytes())
         lacks = differences(self._identity, greeting["identity"])
         os.ftruncate(sys.stdout.fileno(), 0)  # what was said to others is nothing to this one
+        os.lseek(sys.stdout.fileno(), 0, os.SEEK_SET)  # Windows does not append, but writes where it was
         connection.send_bytes(json.dumps({"first": self._first, "differences": lacks}).encode())
         if lacks:
             return
