@@ -27,13 +27,18 @@ def _scalar(value: object) -> object:
 
 
 def brief(value: object) -> str:
-    """`value` for an error: its repr, or where that is long or fails, as of an array or a network, what it is."""
+    """`value` for an error: its repr, or where that is long or fails, as of an array or a network, what it is.
+
+    Of a long word it is the beginning.
+    """
     try:
         value = _scalar(value)
         text = repr(value)
     except Exception:  # somebody's own class: the error to come is about the option, not about its text
         return kind_of(value)
-    return text if len(text) <= LONGEST and "\n" not in text else kind_of(value)
+    if len(text) <= LONGEST and "\n" not in text:
+        return text
+    return f"{value[: LONGEST // 2]!r}..." if type(value) is str else kind_of(value)
 
 
 def whole(value: object) -> int | None:
