@@ -40,6 +40,7 @@ export from_flux, to_flux
         :NumericalError, :AtStart, :Graph, :network))
 end
 
+include("stopping.jl")
 include("layout.jl")
 include("layers.jl")
 include("leaves.jl")

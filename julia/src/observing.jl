@@ -209,6 +209,7 @@ observed_pullback(layer, x, see::Observer) = single_pullback(layer, x, see)
 function observed_pullback(@nospecialize(chain::Chain), x, see::Observer)
     backs = Any[]
     for layer in Any[chain.layers...]
+        checkpoint()
         x, layer_back = whole_pullback(layer, x, see)
         push!(backs, layer_back)
     end
@@ -217,6 +218,7 @@ end
 
 function pulled_through(backs::Vector{Any}, d)
     for layer_back in Iterators.reverse(backs)
+        checkpoint()
         d = pulled(d, layer_back)
     end
     return d

@@ -37,6 +37,7 @@ function push(@nospecialize(model), X::AbstractArray, direction::AbstractVector,
     carried(chain, X) || return push_by_sample(chain, X, direction, C)
     x, dx, forms = X, nothing, in_each_form(chain, direction)
     for layer in Any[chain.layers...]
+        checkpoint()
         x, dx = tangent(layer, Any[forms[value(leaf)] for leaf in leaves(layer)], x, dx)
     end
     return vec(sum(C .* dx; dims=1))

@@ -71,6 +71,7 @@ end
 by_layer(layer, x) = layer(x)
 function by_layer(@nospecialize(chain::Chain), x)
     for layer in Any[chain.layers...]
+        checkpoint()
         x = by_layer(layer, x)
     end
     return x

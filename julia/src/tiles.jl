@@ -44,6 +44,7 @@ function each_tile(write, ::Type{T}, lead::Dims{N}, reduction::Reduction, left, 
     spaces = Dict{Tuple{Int,Int},Workspace{T,N + 2}}()
     for i in Iterators.partition(eachindex(rows), edge), j in Iterators.partition(eachindex(cols), edge)
         lower && first(j) > last(i) && continue
+        checkpoint()
         size = (length(j), length(i))
         space = get!(() -> Workspace{T}(reduction, lead, size...), spaces, size)
         fill_tile!(space, reduction, left, rows[i], right, cols[j])

@@ -21,6 +21,7 @@ Every value of the graph for a batch `x`, whose tokens count from 0 as in the so
 function evaluate(g::Graph{T}, x::AbstractArray) where {T}
     values, batch = first_values(g, x), Batch{T}(size(x, ndims(x)))
     for (k, node) in enumerate(g.nodes)
+        checkpoint()
         values[given_values(g) + k] = operation(node.kind, batch, node.attributes, values[node.inputs]...)
     end
     return values
@@ -46,6 +47,7 @@ function Tape(g::Graph{T}, x::AbstractArray, wanted::Vector{Int}) where {T}
     moving = falses(length(values))
     moving[wanted] .= true
     for (k, node) in enumerate(g.nodes)
+        checkpoint()
         place, inputs = given_values(g) + k, values[node.inputs]
         if any(view(moving, node.inputs))
             values[place], backs[k] = node_pullback(node.kind, batch, node.attributes, inputs...)
@@ -75,6 +77,7 @@ function pull_back(tape::Tape, d::AbstractArray)
     for k in reverse(eachindex(g.nodes))
         place = given_values(g) + k
         (found[place] === nothing || tape.backs[k] === nothing) && continue
+        checkpoint()
         for (input, part) in zip(g.nodes[k].inputs, tape.backs[k](found[place]))
             (part === nothing || !tape.moving[input]) && continue
             found[input] = found[input] === nothing ? part : found[input] .+ part

@@ -3,7 +3,12 @@
 "the kernels after a layer"
 propagated(layer, ::Batches, ::Draws) =
     throw(ArgumentError("a $(layer isa Function ? nameof(layer) : nameof(typeof(layer))) has no kernel at infinite width here"))
-propagated(chain::Chain, k::Batches, s::Draws) = foldl((k, layer) -> propagated(layer, k, s), chain.layers; init=k)
+function propagated(chain::Chain, k::Batches, s::Draws)
+    return foldl(chain.layers; init=k) do k, layer
+        checkpoint()
+        propagated(layer, k, s)
+    end
+end
 propagated(::Dropout, k::Batches, ::Draws) = k
 propagated(::typeof(identity), k::Batches, ::Draws) = k
 propagated(a::Activation, k::Batches, s::Draws) = activated(a.f, k)

@@ -32,7 +32,8 @@ class JuliaBackend(Backend[Any]):
     It is made and used in the thread that Julia belongs to, and nowhere else: see `owner`.
 
     Args:
-        checkpoint: called between the calls of Julia that one method makes; what it raises ends the method.
+        checkpoint: called between the calls of Julia that one method makes, and by these between their steps, about
+            twenty times a second; what it raises ends the method.
         held: users' own models by the number of their `JuliaNetwork`.
     """
 
@@ -41,6 +42,7 @@ class JuliaBackend(Backend[Any]):
     def __init__(self, checkpoint: Callable[[], None], held: Mapping[int, Any]) -> None:
         self._module = runtime.start()
         self._checkpoint, self._held = checkpoint, held
+        self.call("bridge_checkpoint", checkpoint)
         self._chain: tuple[str, Any] | None = None
         self._released = 0
         self._limit = ThreadLimit(lambda: [Pool("julia", self.exchange_threads)])

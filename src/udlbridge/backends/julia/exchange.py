@@ -13,7 +13,7 @@ from udlbridge.backends.jobs import Slopes
 from udlbridge.backends.programs import Program
 
 CALL_SECONDS = 0.2
-"""About how long one call over samples may take: Python sees Ctrl-C between calls alone."""
+"""About how long one call over samples may take, whose results are in Julia's memory besides ours."""
 
 
 def assembled(
