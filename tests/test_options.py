@@ -61,8 +61,8 @@ class Broken(str):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (np.float64(0.5), "0.5"), ("a" * 200, repr("a" * 50) + "..."), (np.zeros(200), "an ndarray"), (Broken(), "a Broken"),
-     (list(range(200)), "a list")],
+    [(3, "3"), (np.float64(0.5), "0.5"), ("a" * 200, repr("a" * 50) + "..."), (np.zeros(200), "an ndarray"),
+     (Broken(), "a Broken"), (list(range(200)), "a list")],
 )  # fmt: skip
 def test_what_was_given_in_a_few_words(value: object, text: str) -> None:
     assert options.brief(value) == text
