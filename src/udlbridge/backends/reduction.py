@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from udlbridge.errors import OutputsError
 from udlbridge.options import brief, flag, whole
-from udlbridge.texts import nearest
+from udlbridge.texts import counted, nearest
 from udlbridge.words import OutputsWord
 
 REDUCTIONS: dict[str, str] = {
