@@ -84,6 +84,53 @@ def test_samples_that_touch_each_other_later_are_refused(mixed: Callable[[Tensor
         ub.ntk(module, FLAT)
 
 
+class Prepared(nn.Module):
+    """Samples pass through a function before any parameter, so that no graph shows what it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+        self.prepared: Callable[[Tensor], Tensor] = torch.sin
+        self.after: Callable[[Tensor], Tensor] = torch.tanh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.inner(self.prepared(x)))
+
+
+MIXED: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x - x.mean(0),
+    "largest": lambda x: x / x.abs().amax(),
+    "earlier": lambda x: x.cumsum(0),
+    "later": lambda x: x.flip(0).cumsum(0).flip(0),
+    "first": lambda x: x - x[:1],
+    "last": lambda x: x - x[-1:],
+    "turned": lambda x: x - x.roll(1, 0),
+    "softmax": lambda x: x.softmax(0),
+}
+
+
+@pytest.mark.parametrize("mixed", MIXED)
+def test_samples_that_touch_each_other_later_outside_of_the_graph_are_refused(mixed: str) -> None:
+    module = Prepared().double()
+    ub.ntk(module, FLAT)
+    module.prepared = MIXED[mixed]
+    with pytest.raises(errors.ConversionError, match=r"sample \d depends on the other samples"):
+        ub.ntk(module, FLAT)
+
+
+def test_what_is_known_is_tried_on_two_samples_and_what_is_another_graph_on_three() -> None:
+    module, passed = Prepared().double(), []
+    module.register_forward_pre_hook(lambda _, args: passed.append(len(args[0])))
+    tried = []
+    for module.after in (torch.tanh, torch.tanh, torch.sigmoid, torch.sigmoid):
+        passed.clear()
+        found = ub.ntk(module, FLAT)
+        tried.append(passed[: passed.index(len(FLAT))])
+        assert_within_budget(found, ub.ntk(module, FLAT, method="plain"))
+    anew, again = [3, 1, 1, 1, 2], [2, 1, 1]
+    assert tried == [anew, again, again + anew, again]
+
+
 class Ordered(nn.Module):
     """Rows of a map: all of a sample one after the other, or all samples at one place; three of each."""
 

@@ -40,12 +40,16 @@ def test_a_large_table_is_a_small_one_of_the_tokens_that_occur(outputs: Outputs,
 
 
 def test_frequent_and_rare_tokens_are_multiplied_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch multiplies matrices for frequent tokens, and single entries for rare ones, a block at a time."""
+    """torch multiplies matrices for frequent tokens, and single entries for rare ones, a block at a time.
+
+    Of few samples, it makes a table of the tokens that they share.
+    """
     large, x, small, tokens = large_and_small(6, 7, 20)
     for outputs in REDUCTIONS:
         expected = ub.ntk(small, tokens, outputs=outputs, backend="reference", method="plain")
-        for few, block in ((0, 1), (2**30, 1), (2**30, 40), (60, 2**20)):
+        for few, block, dense in ((0, 1, 0), (2**30, 1, 0), (2**30, 40, 0), (60, 2**20, 0), (0, 2**20, 2**20)):
             monkeypatch.setattr("udlbridge.backends.pytorch.tokens.FEW", few)
+            monkeypatch.setattr("udlbridge.backends.pytorch.tokens.SMALL", dense)
             monkeypatch.setattr("udlbridge.backends.pytorch.tokens.BLOCK", block)
             assert_within_budget(ub.ntk(large, x, outputs=outputs, params=None, backend="torch"), expected)
 

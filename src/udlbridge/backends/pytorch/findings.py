@@ -1,9 +1,9 @@
 """What was found of the sites of a module, kept as long as the module lives, and held against what it does now.
 
 Nothing of it is believed: the module may have other weights since, other layers, or do other things with other samples.
-Three samples of each kernel are evaluated and their graph is read, as where nothing was found before. It has to be the
+Two samples of each kernel are evaluated and their graph is read, as where nothing was found before. It has to be the
 same graph, node by node, with the same shapes and the same parameters at the same places, and the outputs of one sample
-must have no errors at another one. What is saved is a second evaluation, of two samples, and comparing the two.
+must have no errors at another one. What is saved is an evaluation of three samples, and comparing the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from udlbridge.backends.pytorch.structured import Recipe, still_apart, uses_of
+from udlbridge.backends.pytorch.layouts import FEW
+from udlbridge.backends.pytorch.structured import Recipe, still_apart
 from udlbridge.backends.pytorch.tracing import Trace
 from udlbridge.backends.pytorch.uses import Use
 from udlbridge.backends.sites import Site
@@ -28,16 +29,20 @@ MOST = 16
 
 @dataclass(frozen=True)
 class Finding:
-    """A recipe, what its sites cost, and all that the trace of three samples said which led to both."""
+    """A recipe, what its sites cost, and all that the traces of two and of three samples said which led to both."""
 
     recipe: Recipe
     described: tuple[Site, ...]
-    signature: Signature
+    few: Signature
+    more: Signature
 
-    def holds(self, trace: Trace, y: Tensor) -> bool:
-        """Whether it would be found again on three samples with this trace and the outputs y (3, O)."""
-        uses = uses_of(trace)
-        return signature(trace, uses) == self.signature and still_apart(self.recipe, trace, uses, y)
+    def is_alike(self, trace: Trace, uses: list[Use | None], n: int) -> bool:
+        """Whether `n` samples, two or three, have the graph that so many had."""
+        return signature(trace, uses) == (self.few if n == FEW else self.more)
+
+    def holds(self, trace: Trace, uses: list[Use | None], y: Tensor) -> bool:
+        """Whether it would be found again on two or three samples with this trace and the outputs y (n, O)."""
+        return self.is_alike(trace, uses, len(y)) and still_apart(self.recipe, trace, uses, y)
 
 
 def signature(trace: Trace, uses: list[Use | None]) -> Signature:

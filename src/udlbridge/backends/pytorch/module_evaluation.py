@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from udlbridge.backends.pytorch.checks import check_inference
 from udlbridge.backends.pytorch.copies import private_copy, tensors_inside
 from udlbridge.backends.pytorch.devices import full_float32, without_cudnn
-from udlbridge.backends.pytorch.layouts import MORE
+from udlbridge.backends.pytorch.findings import Finding
+from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
 from udlbridge.backends.pytorch.module_outputs import Choice, output_tensor
-from udlbridge.backends.pytorch.module_sites import Params, followed
+from udlbridge.backends.pytorch.module_sites import Evaluation, Params, followed
 from udlbridge.backends.pytorch.module_trials import Trial, check_evaluation, check_same
 from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
@@ -67,8 +68,8 @@ class ModuleEvaluation:
         self._examples: np.ndarray | None = None
         self._outputs = 0
         self._tables: Mapping[str, int] = {}
-        # What was seen last when samples were tried, for those who look for sites next.
-        self._trial: tuple[Params, Trial] | None = None
+        # What was seen last when samples were tried, and these, for those who look for sites next.
+        self._trial: tuple[Evaluation, np.ndarray] | None = None
 
     @property
     def name(self) -> str:
@@ -124,13 +125,25 @@ class ModuleEvaluation:
             except RuntimeError:  # some can be evaluated only where no parameter is followed
                 return self.evaluate(params, inputs, tables=True)
 
+        def tried(chosen: list[int]) -> tuple[Evaluation, Trial]:
+            trial = check_evaluation(self.name, evaluate, batch, chosen, name)
+            return Evaluation(self.trainable, counted, trial.y, trial.watching), trial
+
+        finding = self._found_before(batch) if len(samples) == MORE else None
         with full_float32():
-            trial = check_evaluation(self.name, evaluate, batch, samples, name)
+            # Where the graph of two samples is known, a third one says no more of it.
+            seen, trial = tried(samples if finding is None else [samples[0], samples[-1]])
+            if finding is not None and not finding.is_alike(*seen.read(finding.recipe.varying), FEW):
+                seen, trial = tried(samples)
         self._outputs, self._tables = trial.y.shape[1], trial.watching.tables
         if self._examples is None:
             self._examples = batch[(samples * MORE)[:MORE]]
-        self._trial = (counted, trial) if len(samples) == MORE and trial.y.requires_grad else None
+        self._trial = (seen, trial.samples) if len(samples) == MORE and trial.y.requires_grad else None
         return batch
+
+    def _found_before(self, batch: np.ndarray) -> Finding | None:
+        """What is known of its sites for samples like these, if anything was kept."""
+        return None
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -16,6 +16,7 @@ from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.observing import description, observed
 from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, uses_of, varying_nodes
 from udlbridge.backends.pytorch.tracing import Trace, traced
+from udlbridge.backends.pytorch.uses import Use
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.backends.sites import Elementwise, Site
 from udlbridge.errors import ConversionError
@@ -27,15 +28,28 @@ Evaluate = Callable[[Params, Inputs], tuple[Tensor, Watching]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Some samples that were evaluated with all of the parameters followed: `few` are the first two of them.
+    """Some samples that were evaluated with parameters of which some are followed, `names`.
 
     `y` are the outputs, and `watching` has what was noted on the way.
     """
 
+    names: tuple[str, ...]
     params: Params
-    few: Inputs
     y: Tensor
     watching: Watching
+    _read: dict[frozenset[int], tuple[Trace, list[Use | None]]] = field(default_factory=dict)
+
+    def read(self, varying: frozenset[int]) -> tuple[Trace, list[Use | None]]:
+        """The graph, and how constants enter it; read once."""
+        if varying not in self._read:
+            counted = {name: self.params[name] for name in self.names}
+            trace = traced(self.y, counted, self.watching.constant, varying)
+            self._read[varying] = trace, uses_of(trace)
+        return self._read[varying]
+
+    def trace(self, varying: frozenset[int]) -> Trace:
+        """The graph."""
+        return self.read(varying)[0]
 
 
 class ModuleSites:
@@ -70,46 +84,53 @@ class ModuleSites:
         """
         if names not in self._found:
             counted = followed(params, names)
-            with undisturbed():
-                y, watching = self._evaluate(counted, examples(MORE))
-            self._found[names] = self._find(names, Evaluation(counted, examples(FEW), y, watching))
+            few = self._evaluated(names, counted, examples(FEW))
+            found = self._still(few) or self._find(few, self._evaluated(names, counted, examples(MORE)))
+            self._found[names] = found
         return self._found[names].recipe
 
-    def find_by(self, seen: Evaluation) -> None:
-        """Find the recipe of all parameters by an evaluation of three samples that was made already.
+    def find_by(self, seen: Evaluation, few: Inputs) -> None:
+        """Find the recipe of all parameters by samples that were evaluated already, if they say it.
+
+        Three do. Two have to have a graph that is known; `few` are the first two of three.
 
         Raises:
-            ConversionError: the outputs do not depend on them.
+            ConversionError: the outputs do not depend on the parameters.
         """
-        names = tuple(self._shapes)
-        if names not in self._found:
-            self._found[names] = self._find(names, seen)
+        names = seen.names
+        if names in self._found:
+            return
+        found = self._still(seen)
+        if found is None and len(seen.y) == MORE:
+            found = self._find(self._evaluated(names, seen.params, few), seen)
+        if found is not None:
+            self._found[names] = found
 
-    def _find(self, names: tuple[str, ...], seen: Evaluation) -> Finding:
-        def trace_more(varying: frozenset[int]) -> Trace:
-            return self._traced(names, seen.params, seen.y, seen.watching, varying)
-
-        known = self._kept(names)
-        if known is not None and known.holds(trace_more(known.recipe.varying), seen.y):
-            return known
+    def _evaluated(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Evaluation:
         with undisturbed():
-            y_few, watching_few = self._evaluate(seen.params, seen.few)
+            return Evaluation(names, params, *self._evaluate(params, inputs))
 
-        def trace_few(varying: frozenset[int]) -> Trace:
-            return self._traced(names, seen.params, y_few, watching_few, varying)
+    def _still(self, seen: Evaluation) -> Finding | None:
+        """What was found before, if it holds for two or three samples."""
+        known = self._kept(seen.names)
+        holds = known is not None and known.holds(*seen.read(known.recipe.varying), seen.y)
+        return known if holds else None
 
-        varying: frozenset[int] = frozenset()
-        small, large = trace_few(varying), trace_more(varying)
+    def _find(self, few: Evaluation, more: Evaluation) -> Finding:
+        """From an evaluation of two samples, and one of three."""
+        names, varying = more.names, frozenset[int]()
+        small, large = few.trace(varying), more.trace(varying)
         if found := varying_nodes(small, large):
             varying = found
-            small, large = trace_few(varying), trace_more(varying)
+            small, large = few.trace(varying), more.trace(varying)
         if not large.entries:
             raise independent(self._name, names)
-        plan = recipe(small, large, seen.y, names, varying)
+        plan = recipe(small, large, more.y, names, varying)
         if not alike(small, large):
-            return Finding(plan, (), ())
-        described = self._descriptions(names, plan, seen, large)
-        finding = Finding(plan, tuple(described), signature(large, uses_of(large)))
+            return Finding(plan, (), (), ())
+        described = self._descriptions(plan, more)
+        signatures = [signature(*one.read(varying)) for one in (few, more)]
+        finding = Finding(plan, tuple(described), *signatures)
         self._keep(names, finding)
         return finding
 
@@ -120,10 +141,8 @@ class ModuleSites:
         batch = inputs if n > 1 else {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
         plan = self._found[names].recipe
         with undisturbed():
-            counted = followed(params, names)
-            y, watching = self._evaluate(counted, batch)
-            trace = self._traced(names, counted, y, watching, plan.varying)
-            return observed(trace, plan, y[:n], counted, self._dtype)
+            seen = self._evaluated(names, followed(params, names), batch)
+            return observed(*seen.read(plan.varying), plan, seen.y[:n], seen.params, self._dtype)
 
     def described(self, names: tuple[str, ...]) -> list[Site]:
         """What the sites of `names`, whose recipe is known, cost."""
@@ -131,15 +150,10 @@ class ModuleSites:
         rest = sum(prod(self._shapes[name]) for name in found.recipe.alone)
         return [*found.described, *([Elementwise(rest)] if rest else [])]
 
-    def _traced(
-        self, names: tuple[str, ...], params: Params, y: Tensor, watching: Watching, varying: frozenset[int]
-    ) -> Trace:
-        return traced(y, {name: params[name] for name in names}, watching.constant, varying)
-
-    def _descriptions(self, names: tuple[str, ...], plan: Recipe, seen: Evaluation, trace: Trace) -> list[Site]:
-        found = observed(trace, plan, seen.y, seen.params, self._dtype)
+    def _descriptions(self, plan: Recipe, seen: Evaluation) -> list[Site]:
+        found = observed(*seen.read(plan.varying), plan, seen.y, seen.params, self._dtype)
         deltas = found.deltas([None] * len(found.points))
-        sizes = {name: prod(self._shapes[name]) for name in names}
+        sizes = {name: prod(self._shapes[name]) for name in seen.names}
         return [description(site, delta, sizes) for site, delta in zip(found.sites, deltas, strict=True)]
 
 

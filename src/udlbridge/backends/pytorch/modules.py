@@ -14,7 +14,7 @@ from udlbridge.backends import sites as described
 from udlbridge.backends.pytorch.choices import choice_text
 from udlbridge.backends.pytorch.copies import private_copy
 from udlbridge.backends.pytorch.devices import full_float32
-from udlbridge.backends.pytorch.findings import Key, keep, kept
+from udlbridge.backends.pytorch.findings import Finding, Key, keep, kept
 from udlbridge.backends.pytorch.gathering import Observed, samples_together
 from udlbridge.backends.pytorch.layouts import FEW
 from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
@@ -23,7 +23,6 @@ from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.module_layers import ModuleLayers
 from udlbridge.backends.pytorch.module_outputs import ending_of
 from udlbridge.backends.pytorch.module_sites import Evaluation, ModuleSites, Params, followed, independent
-from udlbridge.backends.pytorch.module_trials import Trial
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
 from udlbridge.backends.pytorch.tensors import array
@@ -252,24 +251,29 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
 
     def _on(self, device: str) -> ModuleSites:
         """Its sites where it computes: of some layers, each device has nodes of its own."""
-        place = str(torch.zeros(0, device=device).device)  # "cuda" is "cuda:0"
+        place = self._place(device)
         if place not in self._sites:
             self._sites[place] = ModuleSites(
                 self.name,
                 self.param_shapes(),
                 self.dtypes.kernel,
                 self.evaluate,
-                lambda names: kept(self.module, self._key(place, names)),
-                lambda names, finding: keep(self.module, self._key(place, names), finding),
+                lambda names: kept(self.module, self._key(place, names, self._examples)),
+                lambda names, finding: keep(self.module, self._key(place, names, self._examples), finding),
             )
         return self._sites[place]
 
-    def _key(self, place: str, names: tuple[str, ...]) -> Key | None:
+    @staticmethod
+    def _place(device: str) -> str:
+        """The device with its number: of "cuda" that is "cuda:0"."""
+        return str(torch.zeros(0, device=device).device)
+
+    def _key(self, place: str, names: tuple[str, ...], samples: np.ndarray | None) -> Key | None:
         """Of what is found of its sites: what kind of samples, outputs and parameters it holds for; None if unclear."""
-        output, examples = self._output, self._examples
-        if examples is None or not (output is None or isinstance(output, str | int)):
+        output = self._output
+        if samples is None or not (output is None or isinstance(output, str | int)):
             return None
-        return place, output, examples.dtype, examples.shape[1:], names
+        return place, output, samples.dtype, samples.shape[1:], names
 
     @undisturbed()
     def recipe(self, names: tuple[str, ...], params: Params, device: str) -> Recipe:
@@ -284,11 +288,13 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
             return self._on(device).recipe(names, params, lambda count: self.inputs(examples[:count], device))
 
     @undisturbed()
-    def _find_by(self, params: Params, trial: Trial) -> None:
+    def _find_by(self, seen: Evaluation, samples: np.ndarray) -> None:
         """Find the recipe of all parameters by samples that were tried with them."""
-        few = self.inputs(trial.samples[:FEW], self.device)
         with full_float32():
-            self._on(self.device).find_by(Evaluation(params, few, trial.y, trial.watching))
+            self._on(self.device).find_by(seen, self.inputs(samples[:FEW], self.device))
+
+    def _found_before(self, batch: np.ndarray) -> Finding | None:
+        return kept(self.module, self._key(self._place(self.device), self.trainable, batch))
 
     @undisturbed()
     def observed(self, names: tuple[str, ...], params: Params, inputs: Inputs) -> Observed:

@@ -16,13 +16,21 @@ from udlbridge.backends.pytorch.layouts import Layout
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site, Tied
 from udlbridge.backends.pytorch.structured import Group, Recipe
 from udlbridge.backends.pytorch.tracing import Entry, Trace
-from udlbridge.backends.pytorch.use_rules import use_of
 from udlbridge.backends.pytorch.uses import Rows, Table, Use, rows_site
 from udlbridge.errors import ConversionError
 
 
-def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor], dtype: torch.dtype) -> Observed:
+def observed(
+    trace: Trace,
+    uses: Sequence[Use | None],
+    plan: Recipe,
+    y: Tensor,
+    params: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> Observed:
     """The sites of a batch, whose trace is like that of the recipe; y (n, O) are the outputs that count.
+
+    `uses`: how the constants of the trace enter.
 
     Raises:
         ConversionError: the graph is another one for this batch.
@@ -33,7 +41,6 @@ def observed(trace: Trace, plan: Recipe, y: Tensor, params: Mapping[str, Tensor]
             allowed="networks that do the same for every batch",
             remedy='take method="plain"',
         )
-    uses = [use_of(e.node, e.index, e.entered_shape, e.result_shape) for e in trace.entries]
     layouts = [None if one is None else replace(one, count=len(y)) for one in plan.layouts]
     sites: list[Site] = []
     points: list[Tensor | GradientEdge] = []

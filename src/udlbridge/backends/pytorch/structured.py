@@ -43,7 +43,7 @@ class Recipe:
 
     `places`: of the entries, in order.
     `alone`: parameters that per-sample gradients are taken of. `numbers`: that the nodes make for one sample.
-    `decided`: the samples whose errors say where samples stand; more than the last, where numbers alone did not.
+    `unclear`: numbers alone did not say where samples stand, so the errors of all that are tried do, not of the last.
     """
 
     nodes: tuple[str, ...]
@@ -53,7 +53,7 @@ class Recipe:
     groups: tuple[Group, ...]
     alone: tuple[str, ...]
     numbers: int
-    decided: tuple[int, ...] = ()
+    unclear: bool = False
 
 
 def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: frozenset[int]) -> Recipe:
@@ -80,7 +80,7 @@ def recipe(few: Trace, more: Trace, y: Tensor, names: tuple[str, ...], varying: 
     groups = _groups(more.entries, uses, [name for name in names if name not in alone])
     ordered = tuple(name for name in names if name in alone)
     places = tuple(entry.place for entry in more.entries)
-    return Recipe(tuple(more.names), places, varying, tuple(layouts), tuple(groups), ordered, numbers, samples)
+    return Recipe(tuple(more.names), places, varying, tuple(layouts), tuple(groups), ordered, numbers, unclear)
 
 
 def uses_of(trace: Trace) -> list[Use | None]:
@@ -138,9 +138,10 @@ def _without_leaks(
 
 
 def still_apart(plan: Recipe, trace: Trace, uses: list[Use | None], y: Tensor) -> bool:
-    """Whether samples stand where the recipe says, in a trace of three like the one that it was found on."""
+    """Whether samples stand where the recipe says, in a trace of a few like one that it was found on."""
     possible = [[] if layout is None else [layout] for layout in plan.layouts]
-    return all(_fitting(trace.entries, uses, possible, y, plan.decided).values())
+    samples = tuple(range(len(y))) if plan.unclear else (len(y) - 1,)
+    return all(_fitting(trace.entries, uses, possible, y, samples).values())
 
 
 def _fitting(

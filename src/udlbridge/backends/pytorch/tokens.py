@@ -10,12 +10,16 @@ from torch import Tensor
 
 from udlbridge.backends.pytorch.products import errors_product
 from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.rules import gradients_cost
 
 FEW = 2**15
 """Below so many numbers on both sides together, a matrix product costs less than the call of it."""
 
 BLOCK = 2**22
-"""Largest number of products of rare tokens that are formed at a time."""
+"""Largest number of products of rare tokens that are formed at a time, and of numbers of a table that is."""
+
+SMALL = 2**21
+"""A token more costs less than looking at it by itself, where samples have no more products than this for each."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ def add_tokens(reduction: Reduction, f: Tokens, rows: slice, g: Tokens, cols: sl
     values, starts, counts = np.unique(tokens, return_index=True, return_counts=True)
     values_, starts_, counts_ = np.unique(others, return_index=True, return_counts=True)
     _, own, other = np.intersect1d(values, values_, assume_unique=True, return_indices=True)
+    shared = values[own]
+    r, c = target.shape[:2]
+    per_token = r * c * gradients_cost(1, d.shape[2], reduction)
+    if per_token <= SMALL and (r + c) * len(shared) * d[0].numel() <= BLOCK:
+        table = _table(tokens, left, d, shared, r)
+        same = f is g and rows == cols
+        errors_product(reduction, table, table if same else _table(others, right, e, shared, c), target, False)
+        return
     starts, counts, starts_, counts_ = starts[own], counts[own], starts_[other], counts_[other]
     rare = counts * counts_ * d[0].numel() <= FEW
     i, j = (torch.from_numpy(one).to(d.device) for one in (left, right))
@@ -69,6 +81,16 @@ def add_tokens(reduction: Reduction, f: Tokens, rows: slice, g: Tokens, cols: sl
     for at in range(0, len(first), step):
         one, two = (torch.from_numpy(index[at : at + step]).to(d.device) for index in (first, second))
         target.index_put_((i[one], j[two]), _inner(reduction, d[one], e[two]), accumulate=True)
+
+
+def _table(tokens: np.ndarray, samples: np.ndarray, g: Tensor, rows: np.ndarray, n: int) -> Tensor:
+    """Gradients (n, K, rows q) of some rows of the table, given in order, from those of the entries."""
+    place = np.searchsorted(rows, tokens)
+    found = np.flatnonzero(rows[np.minimum(place, len(rows) - 1)] == tokens) if len(rows) else place[:0]
+    entry, sample, row = (torch.from_numpy(index).to(g.device) for index in (found, samples[found], place[found]))
+    result = g.new_zeros(n, g.shape[1], len(rows), g.shape[2])
+    result[sample, :, row] = g[entry]
+    return result.flatten(2)
 
 
 def _pairs(

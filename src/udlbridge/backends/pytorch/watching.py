@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from operator import is_
 from typing import Any
 
@@ -27,6 +28,9 @@ DROPOUTS = {
 }  # fmt: skip
 """Functions that draw random numbers in training, and their default probability."""
 
+DRAWING = {*DRAWS, *DROPOUTS, "scaled_dot_product_attention", "rrelu", "rrelu_"}
+"""All functions that may draw random numbers."""
+
 FROM_NUMBERS = {"tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "from_dlpack", "scalar_tensor"}
 """Functions that make tensors of numbers, which may have come from a sample."""
 
@@ -34,8 +38,11 @@ TABLES = {"embedding": (0, 1), "embedding_bag": (0, 1)}
 """Functions that look up rows, and where their tokens and their table stand among the arguments."""
 
 
-SCALARS = frozenset({int, float, bool, str, type(None)})
+SCALARS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
 """The types of most arguments that are no tensors."""
+
+TENSORS = frozenset({Tensor, torch.nn.Parameter})
+"""The types of most tensors: torch takes a while to say whether something is one."""
 
 
 def _distances(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
@@ -105,7 +112,10 @@ class Watching(TorchFunctionMode):
     def _depends(self, given: list[Tensor]) -> bool:
         """Whether any of these depends on samples."""
         same = self._same
-        return any(id(value) not in same for value in given)
+        for value in given:  # noqa: SIM110 - each of torch's calls waits, and `any` takes three times as long
+            if id(value) not in same:
+                return True
+        return False
 
     def _note_table(self, name: str, args: Any, kwargs: Any) -> None:
         tokens, weight = _lookup(name, args, kwargs)
@@ -115,9 +125,10 @@ class Watching(TorchFunctionMode):
 
     def _stood_in(self, value: Any, given: list[Tensor]) -> Any:
         """The same with the stand-ins; in `given` come all tensors of it. One pass: each of torch's calls waits."""
-        if type(value) in SCALARS:
+        kind = type(value)
+        if kind in SCALARS:
             return value
-        if isinstance(value, Tensor):
+        if kind in TENSORS or isinstance(value, Tensor):
             found = self._stand_ins.get(id(value), value)
             given.append(found)
             return found
@@ -125,12 +136,13 @@ class Watching(TorchFunctionMode):
             items = [self._stood_in(item, given) for item in value]
             if all(map(is_, items, value)):
                 return value
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            return kind(*items) if hasattr(value, "_fields") else kind(items)
         if isinstance(value, dict):
             return {name: self._stood_in(item, given) for name, item in value.items()}
         return value
 
 
+@cache
 def _writes(name: str) -> bool:
     """Whether a function of this name writes to its first argument: x.add_(y), x += y, x[i] = y."""
     dunder = name.startswith("__") and name.endswith("__")
@@ -142,7 +154,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _flat(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+    if type(value) in TENSORS or isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
         for item in value:
@@ -154,6 +166,8 @@ def _flat(value: Any) -> Iterator[Tensor]:
 
 def _draws(name: str, args: Any, kwargs: Any) -> bool:
     """Whether the call draws from torch's own generator; a module's own generator shows by what it draws."""
+    if name not in DRAWING:
+        return False
     if kwargs.get("generator") is not None:
         return False
     if name == "scaled_dot_product_attention":
