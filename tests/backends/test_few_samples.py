@@ -10,8 +10,9 @@ from torch import Tensor, nn
 import udlbridge as ub
 from helpers import assert_within_budget
 from udlbridge.backends.pytorch import factors
+from udlbridge.backends.pytorch.products import strip_rows
 from udlbridge.backends.reduction import REDUCTIONS, checked_reduction
-from udlbridge.backends.rules import gradients_cost, pairs_cost, tile_rule
+from udlbridge.backends.rules import entries_below, gradients_cost, pairs_cost, strip_height, tile_rule
 from udlbridge.kernels import costs
 from udlbridge.kernels.request import kernel_request
 
@@ -62,7 +63,7 @@ def test_however_many_are_taken_together(block: int, cached: int, monkeypatch: p
     expected = ub.ntk(module, x, method="plain", outputs="full")
     monkeypatch.setattr(factors, "BLOCK", block)
     monkeypatch.setattr(factors, "CACHED", cached)
-    monkeypatch.setattr(factors, "tile_rule", lambda *_: "pairs")
+    monkeypatch.setattr(factors, "tile_rule", lambda *_, **__: "pairs")
     assert_within_budget(ub.ntk(module, x, outputs="full"), expected)
 
 
@@ -86,3 +87,16 @@ def test_the_rule_is_the_cheaper_one() -> None:
     assert tile_rule(32, 768, 3072, (8, 8), 8, reduction) == "pairs"
     assert tile_rule(32, 768, 3072, (256, 256), 256, reduction) == "gradients"
     assert tile_rule(32, 768, 3072, (256, 8), 264, reduction) == "pairs"
+    # Pairs below the diagonal are half of all, in strips of few samples; products of gradients need longer ones.
+    assert tile_rule(17, 192, 768, (64, 64), 64, reduction, lower=True) == "pairs"
+    assert tile_rule(17, 192, 768, (64, 64), 64, reduction) == "gradients"
+
+
+@pytest.mark.parametrize("positions", [1, 5, 100])
+@pytest.mark.parametrize("rows", [1, 7, 64, 100, 1000])
+def test_strips_below_the_diagonal_are_counted(rows: int, positions: int) -> None:
+    strips = list(strip_rows(rows, True, positions))
+    assert [row for strip in strips for row in range(strip.start, strip.stop)] == list(range(rows))
+    entries = sum((strip.stop - strip.start) * strip.stop for strip in strips)
+    assert entries == entries_below(rows, strip_height(rows, positions))
+    assert rows * (rows + 1) // 2 <= entries <= rows**2

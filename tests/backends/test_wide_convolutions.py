@@ -48,7 +48,7 @@ def test_wide_convolutions_reach_the_gradient_of_a_batch(network, choice: str) -
 @pytest.mark.parametrize("block", [1, 300, 2**24])
 def test_gradients_that_are_formed_in_parts(outputs: Outputs, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udlbridge.backends.pytorch.factors.BLOCK", block)
-    monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
+    monkeypatch.setattr("udlbridge.backends.rules.SHORTEST_STRIP", 2)
     model = shaken(LATER)
     x = batch(model, (8, 4, 4), 5)
     job = KernelJob(model, checked_reduction(outputs, 3))
@@ -64,7 +64,7 @@ def test_gradients_that_are_formed_in_parts(outputs: Outputs, block: int, monkey
 @pytest.mark.parametrize("cached", [1, 100, 2**19])
 def test_pairs_of_positions_in_parts(outputs: Outputs, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udlbridge.backends.pytorch.factors.CACHED", cached)
-    monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
+    monkeypatch.setattr("udlbridge.backends.rules.SHORTEST_STRIP", 2)
     model = shaken([ub.Dense(12, 13, "tanh"), ub.Flatten(), ub.Dense(26, 3)])
     x = batch(model, (2, 12), 5)
     job = KernelJob(model, checked_reduction(outputs, 3))
@@ -78,7 +78,7 @@ def test_pairs_of_positions_in_parts(outputs: Outputs, cached: int, monkeypatch:
 
 @pytest.mark.parametrize("outputs", REDUCTIONS)
 def test_strips_up_to_the_diagonal(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("udlbridge.backends.pytorch.products.SHORTEST_STRIP", 2)
+    monkeypatch.setattr("udlbridge.backends.rules.SHORTEST_STRIP", 2)
     model = shaken([ub.Dense(3, 4, "tanh"), ub.LayerNorm(4), ub.Dense(4, 3)])
     x = batch(model, (3,), 7)
     engine = backends.get("torch")

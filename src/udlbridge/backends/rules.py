@@ -52,18 +52,46 @@ def affine_rule(positions: int, inputs: int, outputs: int, groups: int, reductio
     return "pairs" if pairs < gradients_cost(inputs, outputs, reduction) else "gradients"
 
 
+SHORTEST_STRIP = 64
+"""Rows of a matrix product below which it is slower than what a shorter strip would save."""
+
+
+def strip_height(rows: int, positions: int = 1) -> int:
+    """Rows of a strip of a square of which only what lies below the diagonal is needed.
+
+    Each is as many rows of a matrix product as it has `positions`.
+    """
+    return max(1, SHORTEST_STRIP // positions, rows // 8)
+
+
+def entries_below(rows: int, height: int) -> int:
+    """Entries of a square that strips of that height have, each as long as its last row is below the diagonal."""
+    ends = [min(start + height, rows) for start in range(0, rows, height)]
+    return sum((end - start) * end for start, end in zip(range(0, rows, height), ends, strict=True))
+
+
 def tile_rule(
-    positions: int, inputs: int, outputs: int, tile: tuple[int, int], formed: int, reduction: Reduction
+    positions: int,
+    inputs: int,
+    outputs: int,
+    tile: tuple[int, int],
+    formed: int,
+    reduction: Reduction,
+    *,
+    lower: bool = False,
 ) -> AffineRule:
     """The cheaper form for one tile of a layer that takes "gradients", where these are formed for each tile.
 
-    `tile`: its rows and columns. `formed`: how many samples they are together. Forming the gradients of a sample takes
-    T p q, so that of few samples the pairs may cost less all the same.
+    `tile`: its rows and columns, of which only what lies below the diagonal is needed if `lower`. `formed`: how many
+    samples they are together. Forming the gradients of a sample takes T p q, and writing and reading them, so that of
+    few samples the pairs may cost less all the same.
     """
-    entries = tile[0] * tile[1]
-    pairs = entries * pairs_cost(positions, inputs, outputs, reduction)
-    forming = formed * reduction.n_cotangents * positions * inputs * outputs
-    return "pairs" if pairs < forming + entries * gradients_cost(inputs, outputs, reduction) else "gradients"
+    rows, columns = tile
+    paired = entries_below(rows, strip_height(rows, positions)) if lower else rows * columns
+    multiplied = entries_below(rows, strip_height(rows)) if lower else rows * columns
+    pairs = paired * pairs_cost(positions, inputs, outputs, reduction)
+    forming = formed * reduction.n_cotangents * (positions + ELEMENTWISE) * inputs * outputs
+    return "pairs" if pairs < forming + multiplied * gradients_cost(inputs, outputs, reduction) else "gradients"
 
 
 def tokens_cost(positions: int, rows: int, outputs: int, reduction: Reduction) -> int:

@@ -60,9 +60,10 @@ class Affine:
         errors = reduction.n_cotangents * self.positions * self.outputs * self.groups
         return self.groups == 1 and reduction.n_cotangents * self.size > errors + self.seen
 
-    def by_pairs_of_few(self, tile: tuple[int, int], formed: int, reduction: Reduction) -> bool:
+    def by_pairs_of_few(self, tile: tuple[int, int], formed: int, reduction: Reduction, *, lower: bool) -> bool:
         """Whether the samples of a tile are too few to form their gradients, as `rules.tile_rule` has it."""
-        return tile_rule(self.positions, self.inputs, self.outputs, tile, formed, reduction) == "pairs"
+        rule = tile_rule(self.positions, self.inputs, self.outputs, tile, formed, reduction, lower=lower)
+        return rule == "pairs"
 
     def factor_numbers(self, reduction: Reduction, *, forms_gradients: bool = False) -> int:
         """Numbers that one sample's factor holds; `forms_gradients`: as in the footprint of an engine."""

@@ -40,9 +40,10 @@ def tiles_flops(request: KernelRequest, grid: Grid) -> float:
     """Operations of all tiles, besides those of passes; each is taken to have as many samples as the largest."""
     entries, forming = multiply_adds(request), forming_flops(request)
     tile = min(grid.tile, grid.n), min(grid.tile, grid.m)
-    formed = tile[0] if grid.symmetric and grid.count == 1 else sum(tile)
+    lower = grid.symmetric and grid.count == 1
+    formed = tile[0] if lower else sum(tile)
     for site in _formed_later(request):
-        if isinstance(site, Affine) and site.by_pairs_of_few(tile, formed, request.reduction):
+        if isinstance(site, Affine) and site.by_pairs_of_few(tile, formed, request.reduction, lower=lower):
             pairs = pairs_cost(site.positions, site.inputs, site.outputs, request.reduction)
             entries += pairs - site.multiply_adds(request.reduction)
             forming -= 2.0 * request.reduction.n_cotangents * site.forming

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from udlbridge.backends.base import Backend
 from udlbridge.backends.engine import Availability, Engine, Footprint
 from udlbridge.errors import TorchUnavailable
@@ -17,6 +19,10 @@ from udlbridge.networks.graphs.operations import OPERATIONS
 FORMED_NUMBERS = 2**22
 """Per-sample gradients that are too large to keep are formed so many numbers at a time. The C library hands out up to
 32 MB again; more it asks of the system, page by page, each time: as long as forming what goes there."""
+
+
+LARGEST_BLOCK = 2**25 - 2**16
+"""Bytes: just below the 32 MB up to which the C library hands out memory again."""
 
 
 class TorchEngine(Engine):
@@ -50,6 +56,7 @@ class TorchEngine(Engine):
         with _without_collections():
             from udlbridge.backends.pytorch.engine import TorchBackend
 
+        _keep_freed_memory()
         return TorchBackend()
 
 
@@ -63,6 +70,16 @@ def _without_collections() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+def _keep_freed_memory() -> None:
+    """Ask for the largest block that the GNU C library hands out again, and give it back, untouched.
+
+    From then on it takes blocks up to that size from memory that was freed. It would come to this by itself, when a
+    block of the size is freed; until then each call asks the system for its memory anew, page by page: a third of the
+    time of a small kernel.
+    """
+    np.empty(LARGEST_BLOCK, dtype=np.uint8)
 
 
 ENGINE = TorchEngine()

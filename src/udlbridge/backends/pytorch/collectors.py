@@ -133,6 +133,8 @@ class _Position(Collector):
 class _Later(Collector):
     """Inputs as they came and errors (n, K, T, q): for pairs of positions, or gradients that are too large to keep.
 
+    What came of all samples at once is not copied: nobody writes to it.
+
     `inputs` is p. The weight counts: the gradients of a bias are never that large.
     """
 
@@ -144,12 +146,18 @@ class _Later(Collector):
     def begin(self, samples: slice, site: Site) -> None:
         assert isinstance(site, Affine)
         self._samples, self._site = samples, site
+        if len(site.x) == self._n and _has_memory(site.x):
+            self._x = site.x
+            return
         if self._x is None:
             self._x = site.x.new_empty((self._n, *site.x.shape[1:]))
         self._x[samples] = site.x
 
     def add(self, k: int, delta: Tensor) -> None:
         d = self._site.errors(delta)[:, 0]
+        if len(d) == self._n and self._count == 1 and _has_memory(d):
+            self._d = d[:, None]
+            return
         if self._d is None:
             self._d = d.new_empty((self._n, self._count, *d.shape[1:]))
         self._d[self._samples, k] = d
@@ -160,6 +168,11 @@ class _Later(Collector):
         if self._of_pairs:
             return Pairs(self._x, self._d, self._site, self._bias)
         return Gradients(self._x, self._d, self._site, self._inputs, self._bias)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether it has memory of its own, and no more than its numbers take."""
+    return tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 class _Tokens(Collector):

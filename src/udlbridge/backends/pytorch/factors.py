@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -53,6 +54,14 @@ class Pairs:
         """(samples, T, p)."""
         a = self.site.inputs(self.x[samples])[:, 0]
         return torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2) if self.bias else a
+
+    def cut(self, samples: slice) -> Callable[[slice], Tensor]:
+        """The inputs of a part of some samples: cut once for all parts, where those of all are few."""
+        first = self.inputs(slice(samples.start, samples.start + 1))
+        if first[0].numel() * (samples.stop - samples.start) > _block(first):
+            return lambda part: self.inputs(_within(samples, part))
+        every = self.inputs(samples)
+        return lambda part: every[part]
 
 
 @dataclass(frozen=True)
@@ -154,8 +163,9 @@ def add_product(
     if isinstance(f, Pairs) and isinstance(g, Pairs):
         _add_pairs(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Gradients) and isinstance(g, Gradients):
-        if _are_few(reduction, f, rows, g, cols):
-            _add_pairs(reduction, f.as_pairs(), rows, g.as_pairs(), cols, target, lower)
+        if _are_few(reduction, f, rows, g, cols, lower):
+            left = f.as_pairs()
+            _add_pairs(reduction, left, rows, left if f is g else g.as_pairs(), cols, target, lower)
         else:
             _add_gradients(reduction, f, rows, g, cols, target, lower)
     elif isinstance(f, Tokens) and isinstance(g, Tokens):
@@ -198,19 +208,22 @@ def _add_factors(
         target.addcmul_(product, pairs)
 
 
-def _are_few(reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice) -> bool:
+def _are_few(reduction: Reduction, f: Gradients, rows: slice, g: Gradients, cols: slice, lower: bool) -> bool:
     """Whether the samples of a tile are so few that their pairs of positions cost less than forming gradients."""
     r, c = rows.stop - rows.start, cols.stop - cols.start
     formed = r if f is g and rows == cols else r + c
     _, _, positions, outputs = f.d.shape
-    return f.looked is None and tile_rule(positions, f.inputs, outputs, (r, c), formed, reduction) == "pairs"
+    rule = tile_rule(positions, f.inputs, outputs, (r, c), formed, reduction, lower=lower)
+    return f.looked is None and rule == "pairs"
 
 
 def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slice, target: Tensor, lower: bool) -> None:
     """Some positions of the rows against all positions of some columns, as many as the cache holds."""
     positions, trailing = f.d.shape[2], reduction.trailing
-    for own in strip_rows(len(target), lower):
-        a, d = f.inputs(_within(rows, own)), f.d[_within(rows, own)]
+    left = f.cut(rows)
+    right = left if f is g and rows == cols else g.cut(cols)
+    for own in strip_rows(len(target), lower, positions):
+        a, d = left(own), f.d[_within(rows, own)]
         end = own.stop if lower else cols.stop - cols.start
         cached = (CACHED_ON_GPU if a.is_cuda else CACHED) // (len(a) * positions * prod(trailing))
         # Windows of a convolution take many times the memory of what they are cut from.
@@ -218,7 +231,7 @@ def _add_pairs(reduction: Reduction, f: Pairs, rows: slice, g: Pairs, cols: slic
         together = max(1, min(cached // step, positions))
         for start in range(0, end, step):
             other = slice(start, min(start + step, end))
-            b, e = g.inputs(_within(cols, other)), g.d[_within(cols, other)]
+            b, e = right(other), g.d[_within(cols, other)]
             count = len(b)
             b, e = b.flatten(0, 1), e.transpose(1, 2).flatten(0, 1)
             for t in range(0, positions, together):

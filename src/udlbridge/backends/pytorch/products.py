@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.reduction import Reduction
+from udlbridge.backends.rules import strip_height
 
-STRIP, SHORTEST_STRIP = 512, 64
-"""Rows of a strip: most, so that its products are in the cache when they are multiplied, and least below the diagonal,
-where a matrix product of fewer is slower than what a shorter strip would save."""
+STRIP = 512
+"""Most rows of a strip, so that its products are in the cache when they are multiplied."""
 
 
-def strip_rows(rows: int, lower: bool) -> Iterator[slice]:
+def strip_rows(rows: int, lower: bool, positions: int = 1) -> Iterator[slice]:
     """The rows of a rectangle in strips; in shorter ones, where only what lies below the diagonal is needed."""
-    height = min(STRIP, max(SHORTEST_STRIP, rows // 8)) if lower else STRIP
+    height = min(STRIP, strip_height(rows, positions)) if lower else STRIP
     for start in range(0, rows, height):
         yield slice(start, min(start + height, rows))
 
