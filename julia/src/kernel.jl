@@ -52,9 +52,10 @@ function ntk(model, X::AbstractArray, X2=nothing; outputs=:trace, method=nothing
 end
 
 "the type of a kernel, as far as it is known without computing it"
-@inline function kernel_type(model, outputs)
+@inline kernel_type(model, outputs::AbstractVector) = result(model, Val(3))
+@inline function kernel_type(model, outputs) # a method of its own for vectors: another condition here is not inferred
     outputs === :full && return result(model, Val(4))
-    (outputs === :diagonal || outputs isa AbstractVector) && return result(model, Val(3))
+    outputs === :diagonal && return result(model, Val(3))
     return result(model, Val(2))
 end
 
