@@ -1,23 +1,23 @@
 """
     AtStart(loss, start)
 
-The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: only the parameters theta of the chain
-that is trained count, while f and J are those of the chain `start`, with the parameters theta_0.
+The loss of a linearised network, `f(x) + J(x) (theta - theta_0)`: only the parameters theta of the chain, or graph,
+that is trained count, while f and J are those of `start`, with the parameters theta_0.
 """
 struct AtStart{L}
     loss::L
-    start::Chain
+    start::Union{Chain,Graph}
 end
 
-"the parameters of a chain minus those of another, in the order of [`parameters`](@ref)"
-function moves(@nospecialize(chain::Chain), @nospecialize(start::Chain))
+"the parameters of a chain, or graph, minus those of another, in the order of [`parameters`](@ref)"
+function moves(@nospecialize(chain), @nospecialize(start))
     return [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
 end
 
 """
     linear_outputs(start, X, direction) -> Matrix
 
-`f(x) + J(x) w` (O, n): the outputs of a chain, linearised, where its parameters move along `direction`, arrays in the order
+`f(x) + J(x) w` (O, n): the outputs of a chain or graph, linearised, where its parameters move along `direction`, arrays in the order
 of [`parameters`](@ref).
 """
 function linear_outputs(@nospecialize(start), X::AbstractArray, direction::AbstractVector)
@@ -31,8 +31,11 @@ function linear_outputs(@nospecialize(start), X::AbstractArray, direction::Abstr
 end
 
 "the loss and its gradient J' dL/df: two products with the Jacobian at the start"
-function value_and_gradient(l::AtStart, @nospecialize(chain::Chain), x::AbstractArray, y; keep...)
-    f = linear_outputs(l.start, x, moves(chain, l.start))
+value_and_gradient(l::AtStart, @nospecialize(chain::Chain), x::AbstractArray, y; keep...) = at_start(l, chain, x, y)
+value_and_gradient(l::AtStart, g::Graph, x::AbstractArray, y; keep...) = at_start(l, g, x, y)
+
+function at_start(l::AtStart, @nospecialize(network), x::AbstractArray, y)
+    f = linear_outputs(l.start, x, moves(network, l.start))
     value, (slope,) = Flux.withgradient(f -> l.loss(f, y), f)
     return value, last.(pull(l.start, x, slope))
 end
@@ -40,9 +43,9 @@ end
 """
     bridge_linearized(chain, start, X, Y, loss, optimiser, names, values, rates, clip_norm)
 
-A [`Training`](@ref) of `chain`, in place, as by [`bridge_training`](@ref), but of the network linearised at `start`.
+A [`Training`](@ref) of `chain`, which may be a graph, in place, as by [`bridge_training`](@ref), but of the network linearised at `start`.
 """
-function bridge_linearized(@nospecialize(chain::Chain), @nospecialize(start::Chain), X, Y, loss, name, names, values, rates, clip_norm)
+function bridge_linearized(@nospecialize(chain), @nospecialize(start), X, Y, loss, name, names, values, rates, clip_norm)
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)

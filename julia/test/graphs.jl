@@ -152,6 +152,15 @@
             Flux.update!(state, g, gradient)
         end
         @test loss(g) < before
+        Flux.adjust!(state, 0.5)
+        @test all(leaf.rule.eta == 0.5 for leaf in state.params)
+        still = deepcopy(g.params)
+        Flux.freeze!(state)
+        Flux.update!(state, g, gradient)
+        @test g.params == still
+        Flux.thaw!(state.params[Symbol(first(g.names))])
+        Flux.update!(state, g, gradient)
+        @test [name for name in g.names if g.params[name] != still[name]] == [first(g.names)]
         @test eltype(Flux.f32(g)(Float32.(X))) == Float32
     end
 

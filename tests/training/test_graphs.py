@@ -157,10 +157,33 @@ def test_slopes_are_fitted_in_julia_as_on_torch() -> None:
     assert_same_run(found, expected)
 
 
+@ENGINES
+def test_a_linearised_graph_goes_where_its_kernel_says(backend: str) -> None:
+    graph = ub.from_torch(net(), X)
+    settings: dict[str, Any] = {"loss": "mse", "optimizer": ("sgd", {"lr": 0.05}), "linearized": True, "epochs": 6}
+    run = ub.train(graph, X, Y, backend=backend, checkpoints=range(7), **settings)
+    f = ub.outputs(graph, X, backend="reference")
+    kernel = ub.ntk(graph, X, outputs="full", backend="reference")
+    path = ub.predict.gradient_descent(kernel, Y, learning_rate=0.1)  # "mse" is twice the loss of the closed form
+    for step in range(7):
+        expected = path.after(step, f_train=f).train
+        found = ub.linearize(graph).outputs(run.checkpoints[step], X, backend=backend)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    assert np.abs(ub.outputs(run.model, X, backend="reference") - expected).max() > 1e-4
+    with pytest.raises(OptionError, match="nll"):
+        ub.train(graph, X, LABELS, backend=backend, **{**settings, "loss": "nll"})
+
+
+@OTHERS
+def test_engines_take_the_same_steps_of_a_linearised_graph(backend: str) -> None:
+    graph = ub.from_torch(net(), X)
+    runs = [ub.train(graph, X, LABELS, backend=engine, linearized=True, **SETTINGS) for engine in ("torch", backend)]
+    assert_same_run(*runs)
+    assert runs[0].errors == runs[1].errors
+
+
 def test_what_cannot_be_trained() -> None:
     graph = ub.from_torch(net(), X)
-    with pytest.raises(OptionError, match="linearized=True with a graph"):
-        ub.train(graph, X, LABELS, epochs=1, linearized=True)
     slopes = ub.losses.sobolev(np.zeros((N, 3, 4)))
     with pytest.raises(OptionError, match=r"second derivatives of a graph .* with backend='reference'"):
         ub.train(graph, X, Y, epochs=1, loss=slopes, backend="reference")

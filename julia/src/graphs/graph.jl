@@ -56,7 +56,23 @@ struct Graph{T<:AbstractFloat,P<:AbstractDict,B<:AbstractDict}
     tokens::Bool
     spec::String
 end
-Flux.@layer :ignore Graph trainable = (params,) # its show is below
+Flux.@layer :ignore Graph # its show is below
+
+# By names that are symbols: what goes through the leaves of a state, as `Flux.adjust!` and `Flux.freeze!`, knows named tuples, and
+# takes an entry of a Dict for a pair of two more trees.
+Flux.Optimisers.trainable(g::Graph) = (; params=by_symbol(g.params))
+function Flux.Functors.functor(::Type{<:Graph}, g) # or a gradient, which has the same fields
+    again(children) = Graph(by_string(children.params, g.params), by_string(children.buffers, g.buffers), g.names, g.places, g.nodes,
+        g.output, g.sample, g.tokens, g.spec)
+    return (; params=by_symbol(g.params), buffers=by_symbol(g.buffers)), again
+end
+
+by_symbol(none) = none
+function by_symbol(arrays::AbstractDict)
+    names = sort!(collect(keys(arrays)))
+    return NamedTuple{Tuple(Symbol.(names))}(Tuple(arrays[name] for name in names))
+end
+by_string(arrays::NamedTuple, before) = isempty(arrays) ? before : Dict(String(name) => array for (name, array) in pairs(arrays))
 
 function Graph(params, buffers, names, places, nodes, output, sample, tokens, spec)
     types = unique(eltype(a) for d in (params, buffers) for a in values(d) if eltype(a) <: AbstractFloat)

@@ -132,7 +132,7 @@ class Backend(ABC, Generic[F]):
         """
 
     def expand(
-        self, model: Model, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
+        self, model: Any, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int
     ) -> Float[np.ndarray, "n outputs"]:
         """sum_k d^k f(x; theta + t w) / dt^k / k! at t = 0, for k up to `degree`, w being a direction by name.
 

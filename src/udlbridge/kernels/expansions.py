@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.engine import Engine
-from udlbridge.networks.inputs import check_model, checked_batch, output_size
+from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.inputs import check_model, checked_samples, output_size
 from udlbridge.networks.model import Model
 from udlbridge.options import checked_count
 from udlbridge.words import EngineWord
@@ -31,16 +32,16 @@ class TaylorExpansion:
         True
     """
 
-    model: Model
+    model: Model | Graph
     degree: int
 
     def outputs(
-        self, at: Model | Mapping[str, np.ndarray], x: np.ndarray, *, backend: EngineWord | None = None
+        self, at: Model | Graph | Mapping[str, np.ndarray], x: np.ndarray, *, backend: EngineWord | None = None
     ) -> Float[np.ndarray, "n outputs"]:
         """The polynomial's value at other parameters.
 
         Args:
-            at: theta: a model of the same layers, or arrays by name, all of them.
+            at: theta: a model of the same layers, the same graph, or arrays by name, all of them.
             x: samples (n, *D), of the model's dtype.
             backend: as for `udlbridge.outputs`; degrees above 1 need an engine with repeated forward derivatives.
 
@@ -49,9 +50,9 @@ class TaylorExpansion:
             OptionError: a degree above 1 on an engine that has none.
             InputError, ShapeError, DTypeError: what is wrong with `x`.
         """
-        batch = checked_batch(self.model, x)
+        batch = checked_samples(self.model, x)
         output_size(self.model, batch.shape[1:])
-        other = self.model.with_params(at.params if isinstance(at, Model) else at)
+        other = self.model.with_params(at.params if isinstance(at, Model | Graph) else at)
         name = backends.checked_name(backends.default_name() if backend is None else backend)
         backends.check_ability(f"a Taylor polynomial of degree {self.degree}", name, self._computes)
         return backends.get(name).expand(self.model, batch, moved(self.model, other.params), self.degree)
@@ -60,30 +61,31 @@ class TaylorExpansion:
         return engine.taylor_degree is None or self.degree <= engine.taylor_degree
 
 
-def taylor_expand(model: Model, degree: int) -> TaylorExpansion:
+def taylor_expand(model: Model | Graph, degree: int) -> TaylorExpansion:
     """The Taylor polynomial of a network in its parameters, around its own, of a degree from 0 on.
 
     What is taken is sum_k d^k f(theta_0 + t (theta - theta_0)) / dt^k / k! at t = 0, by repeated forward derivatives;
     no derivative tensor is formed. At a kink (relu at 0) second derivatives are 0.
 
     Raises:
-        OptionError: not a Model, or a degree that is not a whole number of at least 0.
+        OptionError: not a Model or Graph, or a degree that is not a whole number of at least 0.
 
     Examples:
         >>> ub.taylor_expand(ub.Model([ub.Dense(2, 3, "tanh")]), 3).degree
         3
     """
-    check_model(model)
+    if not isinstance(model, Graph):
+        check_model(model)
     return TaylorExpansion(model, checked_count("degree", degree, 0))
 
 
-def linearize(model: Model) -> TaylorExpansion:
+def linearize(model: Model | Graph) -> TaylorExpansion:
     """The network linearised in its parameters: `taylor_expand` of degree 1, which every engine has.
 
     `udlbridge.train(model, x, y, linearized=True)` trains it; `udlbridge.predict.gradient_descent` says where it goes.
 
     Raises:
-        OptionError: not a Model.
+        OptionError: not a Model or Graph.
 
     Source: Lee et al., Wide neural networks of any depth evolve as linear models under gradient descent (2019).
 
@@ -95,6 +97,7 @@ def linearize(model: Model) -> TaylorExpansion:
     return taylor_expand(model, 1)
 
 
-def moved(model: Model, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def moved(model: Model | Graph, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """theta - theta_0, by name."""
-    return {name: params[name] - start for name, start in model.params.items()}
+    # NumPy makes a number of an array without axes.
+    return {name: np.asarray(params[name] - start) for name, start in model.params.items()}

@@ -270,12 +270,11 @@ def _check_place(path: Path, resume: TrainingRun | str | os.PathLike[str] | None
 
 def check_linear(model: Model | ForeignNetwork, loss: str, callbacks: Sequence[Callback]) -> None:
     """Raise `OptionError` for what a linearised network does not have."""
-    if isinstance(model, ForeignNetwork):
+    if isinstance(model, ForeignNetwork) and not isinstance(model, Graph):
         raise OptionError(
-            f"linearized=True with {'a graph' if isinstance(model, Graph) else f'a module ({model.name})'}",
-            allowed="linearized=True with a udlbridge.Model",
-            remedy="translate it, if it is a list of layers: ub.from_torch(module); or take "
-            "ub.predict.gradient_descent on its kernel",
+            f"linearized=True with a module ({model.name})",
+            allowed="linearized=True with a udlbridge.Model or Graph",
+            remedy="translate it: ub.from_torch(module, x); or take ub.predict.gradient_descent on its kernel",
         )
     if loss in ("sobolev", "nll"):
         raise OptionError(

@@ -146,7 +146,7 @@ class TorchTraining(Training):
             return sobolev(model, params, x, y, self._slopes[batch], self._job.slopes.weight)
         if self._start is not None:
             moves = {name: p - self._start[name] for name, p in params.items()}
-            return LOSSES[self._job.loss](expand(lambda p: evaluate(model, p, x[""]), self._start, moves, 1), y)
+            return LOSSES[self._job.loss](expand(lambda p: _outputs(model, p, x), self._start, moves, 1), y)
         return LOSSES[self._job.loss](_outputs(model, params, x), y)
 
     def _set_rates(self, factor: float) -> None:
