@@ -521,7 +521,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert "structured" in planned.stdout, planned.stderr
     done = udlbridge(*kernel, "--out", target, "--verify", 1)
     assert done.returncode == 0, done.stderr
-    assert "1 random tiles against float64" in done.stdout
+    assert "1 random tile against float64" in done.stdout
     assert udlbridge(*kernel, "--out", target).returncode == 2
     assert udlbridge(*kernel, "--out", target, "--resume").returncode == 0
     assert udlbridge("store", "verify", target).stdout.startswith("1 tile is whole, 0 damaged, 0 missing")
