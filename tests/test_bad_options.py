@@ -78,7 +78,7 @@ PATHS: dict[str, Callable[[Any], Any]] = {
 CASES = [
     pytest.param(call, wrong, id=f"{kind}: {name}={wrong!r}"[:80])
     for kind, table, given in (
-        ("list", LISTS, (3, object(), [None])),
+        ("list", LISTS, (3, ..., [None])),
         ("word", WORDS, (3, [3], {"a": 3}, np.zeros((2, 2)))),
         ("mapping", MAPPINGS, (3, {3: 4}, "word")),
         ("path", PATHS, (3, [3], b"x", np.zeros((2, 2)))),
