@@ -36,6 +36,7 @@ Flux.@layer Waved
             @test_throws "using Mooncake, DifferentiationInterface" ntk(chain, X; adtype=AutoMooncake(; config=nothing))
         else
             adtype = Base.invokelatest(Base.require(package).AutoSimpleFiniteDiff)
+            @test Base.get_extension(UDLBridge, :UDLBridgeDifferentiationInterfaceExt) !== nothing
             @test Base.invokelatest(ntk, chain, X; adtype) ≈ ntk(chain, X) rtol = 1e-6
         end
     end
