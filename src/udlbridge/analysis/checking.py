@@ -13,14 +13,13 @@ from udlbridge import backends
 from udlbridge.analysis.first_differences import first_difference
 from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, METHODS, module_results
 from udlbridge.analysis.spectra import spectrum
-from udlbridge.backends.reduction import Outputs, checked_reduction
+from udlbridge.backends.reduction import Outputs, check_matrix, checked_reduction
 from udlbridge.calls import explained
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import OptionError
 from udlbridge.kernels.derivatives import input_jacobian, jacobian
 from udlbridge.kernels.derivatives import outputs as evaluate
 from udlbridge.kernels.ntk import ntk
-from udlbridge.kernels.operators import check_matrix
 from udlbridge.kernels.request import as_network, checked_engine, device_name
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph

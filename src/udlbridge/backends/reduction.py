@@ -93,6 +93,20 @@ def checked_reduction(outputs: object, n_outputs: int) -> Reduction:
     raise OutputsError(f"outputs={brief(outputs)}", allowed=_allowed(n_outputs), remedy=remedy)
 
 
+def check_matrix(reduction: Reduction) -> None:
+    """Refuse a reduction that does not give a matrix (n, n).
+
+    Raises:
+        OutputsError: it keeps the outputs apart.
+    """
+    if reduction.trailing:
+        raise OutputsError(
+            f"outputs={reduction.outputs!r} keeps the outputs apart",
+            allowed="an output, trace, mean, sum: those that give an (n, n) matrix",
+            remedy='take "trace", or one output after the other',
+        )
+
+
 def is_list(outputs: object) -> TypeGuard[Iterable[Any]]:
     """Whether it names several outputs: an array of NumPy, torch or pandas with one axis is as good as a list."""
     return isinstance(outputs, list | tuple | range) or getattr(outputs, "ndim", None) == 1

@@ -10,9 +10,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from udlbridge import backends
 from udlbridge.arrays import as_array
-from udlbridge.backends.reduction import Outputs, Reduction
+from udlbridge.backends.reduction import Outputs, check_matrix
 from udlbridge.backends.sites import parameter_count
-from udlbridge.errors import InputError, OutputsError, ShapeError
+from udlbridge.errors import InputError, ShapeError
 from udlbridge.kernels.finite import check_finite
 from udlbridge.kernels.request import KernelRequest, as_network, kernel_request
 from udlbridge.networks.foreign import ForeignNetwork
@@ -246,17 +246,3 @@ def _converted(x: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     for name, part in parts.items():
         packed[name] = part
     return packed
-
-
-def check_matrix(reduction: Reduction) -> None:
-    """Refuse a reduction that does not give a matrix (n, n).
-
-    Raises:
-        OutputsError: it keeps the outputs apart.
-    """
-    if reduction.trailing:
-        raise OutputsError(
-            f"outputs={reduction.outputs!r} keeps the outputs apart",
-            allowed="an output, trace, mean, sum: those that give an (n, n) matrix",
-            remedy='take "trace", or one output after the other',
-        )
