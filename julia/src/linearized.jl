@@ -9,9 +9,9 @@ struct AtStart{L}
     start::Union{Chain,Graph}
 end
 
-"the parameters of a chain, or graph, minus those of another, in the order of [`parameters`](@ref)"
+"the parameters of a chain, or graph, minus those of another, of no axes too, in the order of [`parameters`](@ref)"
 function moves(@nospecialize(chain), @nospecialize(start))
-    return [now .- before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
+    return [now - before for ((_, now), (_, before)) in zip(parameters(chain), parameters(start))]
 end
 
 """
