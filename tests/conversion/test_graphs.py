@@ -21,7 +21,7 @@ from tests.zoo import MORE, TEXT, ZOO, build
 from torch import Tensor, nn
 
 import udlbridge as ub
-from udlbridge.errors import ConversionError, InputError, ShapeError
+from udlbridge.errors import ConversionError, InputError, NumericalError, ShapeError
 
 
 def assert_crosses(module: nn.Module, x: np.ndarray, backends: tuple[str, ...] = ("torch", "reference")) -> ub.Graph:
@@ -182,6 +182,10 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "angles": lambda h: h * F.pairwise_distance(h, h.flip(1), keepdim=True) + F.cosine_similarity(h, h**2)[:, None],
     "products": lambda h: h.prod(1, keepdim=True) + h.cumprod(1),
     "computed powers": lambda h: h.abs().pow(h.sigmoid()) + F.relu(h).pow(h.square() + 1.5),
+    "constant powers": lambda h: (
+        h ** torch.tensor([2.0, 3.0, 0.0, 1.0]).to(h) + (1.5 + h.tanh()) ** torch.tensor([0.5, -1.0, 2.0, 2.5]).to(h)
+    ),
+    "powers of 0": lambda h: h * (F.relu(h) ** F.relu(h)).detach(),
     "diagonals": lambda h: torch.einsum("bii->bi", h.view(-1, 2, 2)).repeat(1, 2) + h.view(-1, 2, 2).diagonal(1, 1, 2),
     "orders": lambda h: h.norm(p=3, dim=1, keepdim=True) + h.norm(p=math.inf, dim=1, keepdim=True) * h,
     "whole numbers": lambda h: (
@@ -193,7 +197,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
         h * ((h > 0) * (h < 1)) + h * (h > 0.5).any(1, keepdim=True) - h * (h > -2).all(1)[:, None]
     ),
     "hyperbolic": lambda h: (
-        h.sinh() + h.cosh() + h.tan() + h.asinh() + (1.5 + h.abs()).acosh() + (0.5 * h.tanh()).atanh()
+        h.sinh() + h.cosh() + h.tan() + (1e4 * h).asinh() + (1.5 + h.abs()).acosh() + (0.5 * h.tanh()).atanh()
     ),
     "statistics": lambda h: (
         torch.cat(torch.std_mean(h, 1, keepdim=True), 1).repeat(1, 2) + sum(torch.var_mean(h, 1))[:, None]
@@ -221,6 +225,23 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_functions_between_linear_maps_cross(name: str) -> None:
     torch.manual_seed(0)
     assert_crosses(Calling(FUNCTIONS[name]).double(), np.random.default_rng(0).normal(size=(3, 3)))
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_a_computed_power_of_a_negative_number_has_no_kernel(backend: str) -> None:
+    class Raised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.power = nn.Parameter(torch.ones(3)), nn.Parameter(torch.tensor([2.0, 3.0, 2.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.weight * x) ** self.power
+
+    x = np.random.default_rng(0).uniform(1, 2, size=(4, 3))
+    graph = ub.from_torch(Raised().double(), x)
+    assert np.isnan(ub.outputs(graph, -x, backend=backend)).all()
+    with pytest.raises(NumericalError, match="nan"):
+        ub.ntk(graph, -x, backend=backend)
 
 
 @pytest.mark.parametrize("of", ["weight_norm", "spectral_norm", "weight_norm of old"])

@@ -64,10 +64,15 @@ def reversed_subtraction(c: Call) -> Value:
     return c.add("subtract", as_float(c, c["other"]), as_float(c, c["self"]))
 
 
-def power(c: Call) -> Value:
-    """To a constant power, of a constant, or both computed.
+MOST_POWERS = 8
+"""Different constant powers of one operation that are taken one by one."""
 
-    Then it is e^(exponent log base), which is not a number where the base is negative; where it is 0, the slope is 0.
+
+def power(c: Call) -> Value:
+    """To constant powers, of a constant, or both computed.
+
+    Both computed, it is e^(exponent log base): where the base is negative neither that nor its slope is a number, and
+    where it is 0, the slope is 0.
     """
     exponent, base = c["exponent"], c["self"]
     if isinstance(exponent, Tensor) and exponent.numel() == 1:
@@ -76,12 +81,34 @@ def power(c: Call) -> Value:
         return c.add("power", as_float(c, base), exponent=float(exponent))
     if isinstance(base, int | float) and base > 0:
         return c.add("exp", c.add("multiply", exponent, math.log(base)))
-    base, shape = as_float(c, base), c.shape(base) if isinstance(base, Value | Tensor) else ()
+    base, exponent = as_float(c, base), as_float(c, exponent)
+    if isinstance(exponent, Tensor) and len(distinct := sorted(set(exponent.flatten().tolist()))) <= MOST_POWERS:
+        return few_powers(c, base, exponent, distinct)
+    above, below = raised(c, base, exponent, "greater"), raised(c, base, exponent, "less")
+    shape = c.shape(base) if isinstance(base, Value | Tensor) else ()
+    none = c.add("compare", exponent, 0.0, shape=c.shape(exponent), relation="equal")
+    at_zero = c.add("where", none, 1.0, c.add("exp", c.add("multiply", exponent, -math.inf)))
+    negative = c.add("compare", base, 0.0, shape=shape, relation="less")
     positive = c.add("compare", base, 0.0, shape=shape, relation="greater")
-    inside = c.add("log", c.add("where", positive, base, 1.0, shape=shape), shape=shape)
-    outside = c.add("exp", c.add("multiply", exponent, c.add("log", base, shape=shape)))
-    result = c.add("exp", c.add("multiply", exponent, inside))
-    return c.add("where", positive, result, c.add("stop_gradient", outside))
+    return c.add("where", positive, above, c.add("where", negative, below, c.add("stop_gradient", at_zero)))
+
+
+def raised(c: Call, base: Any, exponent: Any, relation: str) -> Value:
+    """The power where the base is so against 0, and 1 elsewhere: no slope of there comes in the way."""
+    shape = c.shape(base) if isinstance(base, Value | Tensor) else ()
+    here = c.add("compare", base, 0.0, shape=shape, relation=relation)
+    logarithm = c.add("log", c.add("where", here, base, 1.0, shape=shape), shape=shape)
+    return c.add("exp", c.add("multiply", exponent, logarithm))
+
+
+def few_powers(c: Call, base: Any, exponents: Tensor, distinct: list[float]) -> Value:
+    """Each constant power where it stands; the base of the others is 1 there."""
+    result: Any = 1.0
+    for one in distinct:
+        here = exponents == one
+        alone = c.add("power", c.add("where", here, base, 1.0), exponent=one)
+        result = c.add("where", here, alone, result)
+    return c.value(result)
 
 
 def clamp(c: Call) -> Value:
@@ -227,15 +254,20 @@ def times_logarithm(c: Call) -> Value:
     return c.add("where", nothing, 0.0, c.add("multiply", x, c.add("log", c.add("where", nothing, 1.0, y))))
 
 
-def inverse_hyperbolic(offset: float) -> Translation:
-    """log(x + sqrt(x^2 + offset))."""
+def area_sine(c: Call) -> Value:
+    """Of both signs as of the positive one, where log(x + sqrt(x^2 + 1)) adds and does not cancel."""
+    x = as_float(c, c["self"])
+    sign = c.add("where", c.add("compare", x, 0.0, relation="less"), -1.0, 1.0)
+    size = c.add("multiply", sign, x)
+    root = c.add("sqrt", c.add("add", c.add("power", size, exponent=2.0), 1.0))
+    return c.add("multiply", sign, c.add("log", c.add("add", size, root)))
 
-    def translate(c: Call) -> Value:
-        x = c["self"]
-        inside = c.add("add", c.add("power", x, exponent=2.0), offset)
-        return c.add("log", c.add("add", x, c.add("sqrt", inside)))
 
-    return translate
+def area_cosine(c: Call) -> Value:
+    """log(x + sqrt(x^2 - 1))."""
+    x = as_float(c, c["self"])
+    root = c.add("sqrt", c.add("add", c.add("power", x, exponent=2.0), -1.0))
+    return c.add("log", c.add("add", x, root))
 
 
 def half_log_ratio(c: Call) -> Value:
@@ -277,8 +309,8 @@ TRANSLATIONS: dict[str, Translation] = {
     "sign": sign,
     "sinh": hyperbolic(-1.0),
     "cosh": hyperbolic(1.0),
-    "asinh": inverse_hyperbolic(1.0),
-    "acosh": inverse_hyperbolic(-1.0),
+    "asinh": area_sine,
+    "acosh": area_cosine,
     "atanh": half_log_ratio,
     "xlogy": times_logarithm,
     "tan": lambda c: c.add("divide", c.add("sin", c["self"]), c.add("cos", c["self"])),
