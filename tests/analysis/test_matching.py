@@ -157,3 +157,33 @@ def test_modules_with_the_same_names_are_paired_by_these() -> None:
     assert (report.ok, report.parted, report.hints) == (True, None, ())
     assert [step.first for step in report.steps] == [step.second for step in report.steps]
     assert len(report.steps) == 5
+
+
+class Scores(nn.Module):
+    """Two layers of one kind, called one after the other, by whatever names and in whatever order."""
+
+    def __init__(self, first: str, second: str, *, swapped: bool) -> None:
+        super().__init__()
+        self.names, self.swapped = (first, second), swapped
+        for name in self.names:
+            self.add_module(name, nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (self.get_submodule(name)(x) for name in self.names)
+        return b.tanh() * a if self.swapped else a.tanh() * b
+
+
+def test_modules_in_another_order_are_paired_by_what_they_give() -> None:
+    torch.manual_seed(0)
+    one, other = Scores("q", "k", swapped=False).double(), Scores("key", "query", swapped=True).double()
+    other.query.load_state_dict(one.q.state_dict())
+    other.key.load_state_dict(one.k.state_dict())
+    x = np.random.default_rng(1).normal(size=(5, 4))
+    same = ub.compare_models(one, other, x)
+    assert (same.ok, same.parted) == (True, None)
+    with torch.no_grad():
+        other.key.weight[0, 0] += 0.1
+    parted = ub.compare_models(one, other, x)
+    assert parted.parted is not None
+    step = parted.steps[parted.parted]
+    assert (step.first, step.second) == ("k (Linear)", "key (Linear)")

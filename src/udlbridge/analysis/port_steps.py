@@ -22,6 +22,7 @@ from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.layers import Activation, Conv1d, Conv2d, Dense, Dropout, Layer
 from udlbridge.networks.layers.settings import ActivationWord
 from udlbridge.networks.model import Model
+from udlbridge.tolerances import relative_difference
 from udlbridge.words import EngineName, EngineWord
 
 
@@ -71,9 +72,14 @@ def _of_modules(
     named = {step.name: step for step in other}
     if {step.name for step in one} == set(named):
         return [one, [named[step.name] for step in one]], []
-    if in_order(one, other):
+    if in_order(one, other) and _agreeing([one, other], limit) >= _agreeing(matched(one, other, limit), limit):
         return [one, other], []
     return _matched(networks, batches, names, limit, "the modules are called by other names")
+
+
+def _agreeing(sides: Sequence[Sequence[Step]], limit: float) -> int:
+    """How many steps give what the step beside them gives."""
+    return sum(relative_difference(a.value, b.value) <= limit for a, b in zip(*sides, strict=True))
 
 
 def _built_alike(one: Graph, other: Graph) -> bool:
