@@ -89,7 +89,8 @@ def _layered(path: Path, read: Read, spec: Path | None, strip: str | None, name:
         raise ModelFileError(
             f"{path} has arrays and no layers",
             allowed="a JSON file with the layers beside it",
-            remedy="name it: `udlbridge convert IN OUT --spec FILE.json`, or Model.load(path, spec=FILE)",
+            remedy="name it: `udlbridge convert IN OUT --spec FILE.json`, or Model.load(path, spec=FILE); it is what "
+            'model.save("FILE.json") writes, and .safetensors holds both',
         )
     layers, own = parsed_spec(found, str(spec or path))
     arrays = by_own_names(layers, stripped(arrays, strip, lightning, path))
