@@ -56,6 +56,9 @@ RESULTS: dict[str, Callable[[Path], Any]] = {
     "Convergence": lambda folder: ub.converges(
         [ub.Dense(4, 8, "relu"), ub.Dense(8, 1)], widths=(4, 8), draws=2, engines=["reference"]
     ),
+    "Kernels": lambda folder: ub.infinite.kernels(
+        [ub.Dense(4, 8, "relu"), ub.Dense(8, 1)], X, w_std=1.4, b_std=0.1
+    ),
     "InfiniteStore": lambda folder: ub.infinite.compute_kernel(
         [ub.Dense(4, 8, "relu"), ub.Dense(8, 1)], X, folder / "k.zarr", w_std=1.4, b_std=0.1, progress=False
     ),
@@ -90,6 +93,7 @@ NO_PICTURE = {
     "AlignmentInterval": "one number with two ends, which its text says",
     "GradientFlow": "a path: where it leads, `.at(t)`, has a picture",
     "GradientDescent": "a path: where it leads, `.after(steps)`, has a picture",
+    "Kernels": "two arrays: their spectra have pictures",
     "Repair": "how far it went, in numbers; the spectra before and after have pictures",
 }
 """Results without `.plot()`, and why."""

@@ -15,6 +15,7 @@ from udlbridge import backends
 from udlbridge.arrays import as_array
 from udlbridge.backends.symmetry import symmetrise
 from udlbridge.backends.threads import numpy_blas
+from udlbridge.displays import Displayed, Row
 from udlbridge.errors import LayerError, OptionError, ShapeError
 from udlbridge.infinite.propagation import through
 from udlbridge.infinite.states import Setting, State, States
@@ -34,12 +35,33 @@ LARGEST_BLOCK = 128
 """Samples of a block's side: what an activation makes on its way stays near the cores, and NumPy's calls few."""
 
 
-@dataclass(frozen=True, eq=False)
-class Kernels:
+@dataclass(frozen=True, eq=False, repr=False)
+class Kernels(Displayed):
     """The NNGP kernel and the NTK of one output, (n, m) float64 each; None where it was not asked for."""
 
     nngp: Float[np.ndarray, "n m"] | None
     ntk: Float[np.ndarray, "n m"] | None
+
+    def __str__(self) -> str:
+        rows = [f"  {row['kernel']:<5} from {row['smallest']:.6g} to {row['largest']:.6g}" for row in self.as_rows()]
+        return "\n".join([self.headline(), *rows])
+
+    def headline(self) -> str:
+        """What they are of, and their shape."""
+        shape = next(kernel.shape for kernel in (self.nngp, self.ntk) if kernel is not None)
+        return f"Kernels of infinite width, {shape[0]:,} x {shape[1]:,}, float64"
+
+    def as_rows(self) -> list[Row]:
+        """A row for each kernel, with its smallest and largest entry."""
+        return [
+            {
+                "kernel": name,
+                "smallest": float(kernel.min(initial=np.inf)),
+                "largest": float(kernel.max(initial=-np.inf)),
+            }
+            for name, kernel in (("NNGP", self.nngp), ("NTK", self.ntk))
+            if kernel is not None
+        ]
 
 
 def kernels(

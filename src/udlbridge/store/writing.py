@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.displays import Displayed, Row
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.networks.foreign import ForeignNetwork
@@ -22,10 +23,11 @@ from udlbridge.store.manifest import KEY, signed
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
 from udlbridge.store.samples import as_stored, data_hash
+from udlbridge.texts import counted
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Displayed):
     """What `verify` found: tiles whose checksum fails, tiles that are not there, and inputs that are not the kernel's.
 
     `inputs` says what is wrong with the stored network and samples, by their hashes.
@@ -40,6 +42,16 @@ class Verification:
     def ok(self) -> bool:
         """Whether every tile is there and whole, and the network and the samples are those of the kernel."""
         return not self.damaged and not self.missing and not self.inputs
+
+    def __str__(self) -> str:
+        counts = f"{counted(self.good, 'tile')} whole, {len(self.damaged):,} damaged, {len(self.missing):,} missing"
+        return "\n".join([counts, *self.inputs])
+
+    def as_rows(self) -> list[Row]:
+        """A row for each tile that is damaged or missing, and for what is wrong with the inputs."""
+        tiles = (("damaged", self.damaged), ("missing", self.missing))
+        found: list[Row] = [{"what": word, "where": f"tile {tile}"} for word, some in tiles for tile in some]
+        return [*found, *({"what": "inputs", "where": words} for words in self.inputs)]
 
 
 @dataclass(frozen=True)
