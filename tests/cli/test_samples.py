@@ -189,6 +189,27 @@ def test_the_digits_of_numbers_are_chosen_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("classes", "words", "said"),
+    [
+        ([3, 3, 3, 3], (), "among the first three quarters of the samples are 0, 1, 2. Allowed: all classes to learn"),
+        ([4, 4, 4], (), "among the last quarter of the samples are 2. Allowed: all classes to learn"),
+        ([4, 4, 4], ("--train", 8), "among the samples to learn from are 0, 1."),
+        ([4, 4, 4], ("--train", 8, "--samples2", "x.npy", "--labels2", "y.npy"), "among the first 8 samples are 0, 1."),
+        ([4, 4, 4], ("--test", 1), ""),
+        ([9, 3], ("--train", 10, "--test", 2), "among the samples to test on are 1."),
+    ],
+)
+def test_predict_refuses_samples_that_are_sorted_by_class(
+    classes: list[int], words: tuple[object, ...], said: str
+) -> None:
+    np.save("y.npy", np.repeat(np.arange(len(classes)), classes))
+    done = run("predict", "--samples", "x.npy", "--labels", "y.npy", *words)
+    assert done.returncode == (2 if said else 0), done.stderr
+    assert said in done.stderr
+    assert not said or "shuffle the samples and their labels" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--labels", "y.npy"), "--labels wants --samples"),

@@ -182,8 +182,6 @@ def _own(
     """Samples of a file to learn from and to test on, as rows, and what their classes are called."""
     import numpy as np
 
-    from udlbridge.errors import DataError
-
     labels = read_labels(y_file)
     found = read_array(x_file, without=y_file)
     found = fitted(found.reshape(len(found), -1), np.dtype(dtype), x_file, cast=cast)
@@ -194,14 +192,7 @@ def _own(
     kept = kept[:n]
     numbers, y = np.unique(classes[kept], return_inverse=True)
     names = [names[number] for number in numbers]
-    x, y, x_test, y_test, _ = halves((found[kept], y, names), None, None, None)
-    for part, present in (("first three quarters", y), ("last quarter", y_test)):
-        if len(np.unique(present)) < 2 or not np.isin(y_test, present).all():
-            raise DataError(
-                f"{y_file}: among the {part} of the samples are {', '.join(names[i] for i in np.unique(present))}",
-                allowed="all classes to learn from, at least two of them to test on",
-                remedy="shuffle the samples and their labels: the last quarter is held out",
-            )
+    x, y, x_test, y_test, _ = halves((found[kept], y, names), None, None, None, named=y_file, several=True)
     return (x, y), (x_test, y_test), names
 
 

@@ -37,7 +37,7 @@ USUAL = 1000
 
 @click.command(
     short_help="Classify samples by regression with a kernel.",
-    epilog="Example: udlbridge predict --model m.npz --samples iris.csv --labels iris.csv:species",
+    epilog="Example: udlbridge predict --model m.npz --samples shuffled.csv --labels shuffled.csv:kind",
 )
 @model_option
 @output_option
@@ -170,6 +170,7 @@ def command(
             None if x2_file is None or y2_file is None else labelled(x2_file, y2_file, model, cast=cast),
             n,
             m,
+            named=y_file,
         )
         n, m = len(x), len(x_test)
     progress = False if quiet else None
