@@ -415,3 +415,13 @@ def test_summaries_are_whole() -> None:
 def test_values_are_completed(words: list[str], begun: str, completed: str) -> None:
     found = ShellComplete(group, {}, "udlbridge", "_UDLBRIDGE_COMPLETE").get_completions(words, begun)
     assert completed in [item.value for item in found]
+
+
+def test_append_advises_only_options_that_it_has() -> None:
+    ub.Model([ub.Dense(4, 3)], dtype="float32").save("narrow.safetensors")
+    words = ("--model", "narrow.safetensors", "--backend", "reference", "--out", "w.zarr")
+    assert udlbridge("kernel", "--samples", "x.npy", "--cast", *words).returncode == 0
+    done = udlbridge("store", "append", "w.zarr", "--samples", "x.npy")
+    assert done.returncode == 2
+    assert "add --cast, which converts the samples" in done.stderr
+    assert "--dtype" not in done.stderr

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from udlbridge.networks.foreign import ForeignNetwork
 
 
-def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) -> Any:
+def read(named: Named, model: Any, *, cast: bool, without: Named | None = None, fixed: bool = False) -> Any:
     """The samples of a file, of the dtype that the model takes; text has none, and takes the model's.
+
+    The network of a store is `fixed`: no option converts it.
 
     Raises:
         DataError: as `read_array`.
@@ -25,17 +27,17 @@ def read(named: Named, model: Any, *, cast: bool, without: Named | None = None) 
     foreign = isinstance(model, ForeignNetwork)
     found = read_array(named, several=foreign, without=without)
     if isinstance(found, dict):
-        found = _inputs(found, model, named, cast=cast)
+        found = _inputs(found, model, named, cast=cast, fixed=fixed)
     if isinstance(found, dict):
         return found
     if found.dtype == model.dtype or model.takes_tokens:
         return found
     if isinstance(model, ForeignNetwork) and found.dtype.kind in "iub":
         return _integers(found, model, named, cast=cast)
-    return fitted(found, model.dtype, named, cast=cast)
+    return fitted(found, model.dtype, named, cast=cast, fixed=fixed)
 
 
-def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *, cast: bool) -> Any:
+def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *, cast: bool, fixed: bool) -> Any:
     """The arrays of a file, where they have the names of what the module takes; a single one may have any."""
     from udlbridge.errors import DataError, DTypeError, InputError
 
@@ -44,7 +46,9 @@ def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *
         model.checked_batch({**found, **floats} if cast else found, "x")
     except DTypeError as error:
         raise DTypeError(
-            error.given, allowed=error.allowed, remedy="add --cast, which converts the samples, or --dtype"
+            error.given,
+            allowed=error.allowed,
+            remedy="add --cast, which converts the samples" + ("" if fixed else ", or --dtype"),
         ) from error
     except InputError as error:
         if len(found) == 1:
@@ -83,7 +87,7 @@ def _integers(found: np.ndarray, model: ForeignNetwork, named: Named, *, cast: b
         ) from error
 
 
-def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool) -> np.ndarray:
+def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool, fixed: bool = False) -> np.ndarray:
     """Samples of a file in the dtype of the network; text has none, and takes it.
 
     Raises:
@@ -95,9 +99,8 @@ def fitted(found: np.ndarray, dtype: np.dtype[Any], named: Named, *, cast: bool)
         raise DTypeError(f"{named} has dtype {found.dtype}", allowed="numbers", remedy="name another array or column")
     if found.dtype == dtype or cast or named.path.suffix.lower() == ".csv":
         return found.astype(dtype, copy=False)
-    widen = (
-        f"--dtype {found.dtype}, which converts the network, or " if found.dtype.name in ("float32", "float64") else ""
-    )
+    widens = found.dtype.name in ("float32", "float64") and not fixed
+    widen = f"--dtype {found.dtype}, which converts the network, or " if widens else ""
     raise DTypeError(
         f"{named} has dtype {found.dtype}, the network has {dtype}",
         allowed="one dtype for both: it is never changed silently",

@@ -180,7 +180,7 @@ def append(
         raise click.UsageError("name one file with samples")
     check_left_out(source, labels)
     with _working(path, model_name, output, engine) as (store, options):
-        x = read(source, store.model(), cast=cast, without=labels)
+        x = read(source, store.model(), cast=cast, without=labels, fixed=True)
         with resumable(f"finish it with `udlbridge store repair {path}`"):
             store.append(x, **options, progress=False if quiet else None)
     report(f"{path} is now {store.shape}", json_file)
