@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -477,10 +478,27 @@ def test_another_user(pristine: Path, open_folder: Path) -> None:
     assert found["damaged"] == [[1, 0]]
     assert "permission denied" in found["tile"]
     assert "permission denied" in found["manifest"]
-    assert "Permission denied" in found["model"]
+    assert "permission denied" in found["model"]
+    assert "change its permissions" in found["model"]
     assert len(found["inputs"]) == 1
     for act in ("write", "append"):
         assert "cannot be written" in found[act]
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "x"])
+def test_a_network_or_samples_that_may_not_be_read(path: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), part)
+
+    store = ub.KernelStore(path)
+    if part == "x":
+        monkeypatch.setattr("udlbridge.store.folder.check_sample_files", refuse)
+    else:
+        monkeypatch.setattr("udlbridge.store.folder_files.check_readable", refuse)
+    with pytest.raises(ub.errors.StoreError, match=f"{part} cannot be read: permission denied") as caught:
+        store.check_samples() if part == "x" else store.model()
+    assert "change its permissions" in str(caught.value)
+    assert "--resume" not in str(caught.value)
 
 
 @pytest.mark.parametrize("gone", ["store", "tiles", "lock"])

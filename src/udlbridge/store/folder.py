@@ -135,7 +135,8 @@ class StoreFolder:
         """The network: a `Model` or `Graph`, which the store holds, or what was handed in when it was opened.
 
         Raises:
-            StoreError: its file is damaged, or is another network's; or a module was not handed in, or has changed.
+            StoreError: its file is damaged, may not be read, or is another network's; or a module was not handed in, or
+                has changed.
         """
         module = self.manifest.get("module")
         if module is not None:
@@ -154,7 +155,7 @@ class StoreFolder:
             with self._files.local(MODEL) as path:
                 model = load_network(path)
         except (OSError, UDLBridgeError) as error:
-            raise self._foreign(MODEL, str(error)) from error
+            raise self._foreign(MODEL, error) from error
         if model.hash() != self.manifest["model"]:
             raise self._foreign(MODEL, "its hash is another one")
         return model
@@ -206,7 +207,7 @@ class StoreFolder:
                 self._stored_samples, self.shape[0], self._fields
             )  # another handle may have appended some
         except (OSError, ValueError) as error:
-            raise self._foreign("x", str(error)) from error
+            raise self._foreign("x", error) from error
         if found != self.manifest["data"]:
             raise self._foreign("x", "their hash is another one")
 
@@ -225,7 +226,15 @@ class StoreFolder:
         state = "complete" if self.complete else "incomplete"
         return f"{type(self).__name__}({str(self.path)!r}, shape={self.shape}, {self.dtype}, {state})"
 
-    def _foreign(self, part: str, why: str) -> StoreError:
+    def _foreign(self, part: str, why: str | Exception) -> StoreError:
+        if isinstance(why, PermissionError) or (
+            isinstance(why, UDLBridgeError) and isinstance(why.__cause__, PermissionError)
+        ):
+            return StoreError(
+                f"{self.path / part} cannot be read: permission denied ({why})",
+                allowed="files that this user may read",
+                remedy="change its permissions, or ask its owner to",
+            )
         what = {"x": "samples", MODEL: "network"}[part]
         return StoreError(
             f"{self.path / part} does not hold the {what} of this kernel ({why})",
