@@ -501,6 +501,19 @@ def test_a_network_or_samples_that_may_not_be_read(path: Path, part: str, monkey
     assert "--resume" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_the_remedy_of_a_store_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("udlbridge.store.creating.write_inputs", refuse)
+    with pytest.raises(ub.errors.StoreError, match="could not be made") as caught:
+        store_of(tmp_path / "K.zarr")
+    full = code == errno.ENOSPC
+    assert ("free some space" in str(caught.value)) == full
+    assert ("in which this user may write" in str(caught.value)) != full
+
+
 @pytest.mark.parametrize("gone", ["store", "tiles", "lock"])
 def test_a_folder_that_is_removed_while_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def create(path: Path | Url, model: Model | ForeignNetwork, x: np.ndarray, field
     except UDLBridgeError:
         raise
     except OSError as failure:
+        if isinstance(path, Path) and failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"{path} could not be made: this user may not write there ({failure})",
+                allowed="a folder in which this user may write, on a disk that is not read-only",
+                remedy="change the permissions of the folder, ask its owner to, or choose another place",
+            ) from failure
         raise StoreError(
             f"{path} could not be made ({failure})", remedy=f"{files.remedy}, or choose another place"
         ) from failure
