@@ -10,6 +10,7 @@ Examples:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from udlbridge.networks.layers import (
 )
 from udlbridge.networks.model import Model
 from udlbridge.options import brief
-from udlbridge.texts import completion
+from udlbridge.texts import completion, nearest
 from udlbridge.words import DtypeWord
 
 __all__ = [
@@ -49,6 +50,19 @@ __all__ = [
     "three_layer_sigmoid",
 ]
 __dir__ = completion(__all__)
+
+
+if not TYPE_CHECKING:  # type checkers know what there is
+
+    def __getattr__(name: str) -> Any:
+        """A network that is not here, with those that are.
+
+        Raises:
+            AttributeError: always.
+        """
+        known = [made for made in __all__ if made.islower()]
+        raise AttributeError(f"there is no network called {name!r}; there are {', '.join(known)}{nearest(name, known)}")
+
 
 NOTEBOOK_POINTS = np.array([[0.5852378, 0.62436277], [0.0976659, 0.55464536]], dtype=np.float32)
 """The two fixed data points of the notebook's first method, (2, 2)."""
