@@ -56,7 +56,7 @@
         refused("params = \"0.weight\"; allowed: a vector of names", chain, X; params="0.weight")
         refused("method = \"plain\"; allowed: :structured, :plain", chain, X; method="plain")
         for wrong in ("trace", 1:2, nothing, 1.0, true, 3, 0, :largest)
-            refused("outputs = $(repr(wrong)); allowed: an output's number from 1 to 2, or :trace", chain, X; outputs=wrong)
+            refused("outputs = $(repr(wrong)); allowed: an output's number from 1 to 2, a vector of some, each once, or :trace", chain, X; outputs=wrong)
         end
     end
 end
