@@ -55,7 +55,7 @@
         refused("X has entries of type ComplexF64", chain, complex.(X))
         refused("params = \"0.weight\"; allowed: a vector of names", chain, X; params="0.weight")
         refused("method = \"plain\"; allowed: :structured, :plain", chain, X; method="plain")
-        for wrong in ("trace", 1:2, nothing, 1.0, true, 3, 0, :largest)
+        for wrong in ("trace", 1:3, nothing, 1.0, true, 3, 0, :largest)
             refused("outputs = $(repr(wrong)); allowed: an output's number from 1 to 2, a vector of some, each once, or :trace", chain, X; outputs=wrong)
         end
     end
