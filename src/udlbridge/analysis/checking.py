@@ -46,6 +46,14 @@ class Comparison:
         """Whether the difference is within the budget."""
         return self.difference <= self.budget
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, and whether it is within the budget."""
+        return {**asdict(self), "ok": self.ok}
+
+    def as_row(self) -> dict[str, Any]:
+        """What a table in a notebook shows of it."""
+        return {**asdict(self), "within": self.ok}
+
 
 @dataclass(frozen=True, repr=False)
 class CheckReport(Displayed):
@@ -86,7 +94,7 @@ class CheckReport(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data; a difference that is not finite is None."""
-        rows = [{**asdict(row), "ok": row.ok} for row in self.comparisons]
+        rows = [row.to_dict() for row in self.comparisons]
         return dict(json_ready({**asdict(self), "comparisons": rows, "ok": self.ok, "worst": self.worst}))
 
     def __str__(self) -> str:
@@ -120,13 +128,7 @@ class CheckReport(Displayed):
 
     def as_rows(self) -> list[dict[str, Any]]:
         """What the table in a notebook shows, a mapping for each row."""
-        return [
-            {
-                "quantity": row.quantity, "first": row.first, "second": row.second, "difference": row.difference,
-                "budget": row.budget, "within": row.ok,
-            }
-            for row in self.comparisons
-        ]  # fmt: skip
+        return [row.as_row() for row in self.comparisons]
 
     def plot(self, ax: Any = None) -> Any:
         """Differences by quantity with the budget, on `ax` or a new figure; returns the Axes."""

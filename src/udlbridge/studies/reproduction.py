@@ -71,17 +71,7 @@ class Reproduction(Displayed):
             "agreement": {
                 "ok": self.ok,
                 "worst": self.worst,
-                "comparisons": [
-                    {
-                        "quantity": row.quantity,
-                        "first": row.first,
-                        "second": row.second,
-                        "difference": row.difference,
-                        "budget": row.budget,
-                        "ok": row.ok,
-                    }
-                    for row in self.comparisons
-                ],
+                "comparisons": [row.to_dict() for row in self.comparisons],
             },
             "skipped": dict(self.skipped),
             "versions": dict(self.versions),
@@ -90,13 +80,7 @@ class Reproduction(Displayed):
 
     def as_rows(self) -> list[dict[str, Any]]:
         """What the table in a notebook shows: a row for each comparison."""
-        return [
-            {
-                "quantity": row.quantity, "first": row.first, "second": row.second, "difference": row.difference,
-                "budget": row.budget, "within": row.ok,
-            }
-            for row in self.comparisons
-        ]  # fmt: skip
+        return [row.as_row() for row in self.comparisons]
 
     def plot(self, ax: Any = None) -> Any:
         """Differences of the kernels with the budget, on `ax` or a new figure; returns the Axes."""
