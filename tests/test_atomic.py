@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -211,3 +212,12 @@ def test_json_replaces_a_file_at_once(tmp_path: Path) -> None:
     write_json({"a": 1}, target)
     assert target.read_text() == '{\n  "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "permissions"), (errno.EACCES, "permissions")],
+)
+def test_what_helps_depends_on_what_is_lacking(tmp_path: Path, number: int, remedy: str) -> None:
+    with pytest.raises(errors.StoreError, match=remedy), atomic.writing(tmp_path / "file", errors.StoreError):
+        raise OSError(number, os.strerror(number))

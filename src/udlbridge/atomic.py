@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -101,8 +102,18 @@ def writing(path: Path, error: type[UDLBridgeError]) -> Iterator[Path]:
         raise error(
             f"{path} cannot be written ({failure})",
             allowed="a path to a file, with room on the disk and the right to write",
-            remedy="free some space, or choose another path",
+            remedy=f"{remedy_of(failure)}, or choose another path",
         ) from failure
+
+
+def may_not(failure: OSError) -> bool:
+    """Whether it is the right to write that is lacking, and not room."""
+    return failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def remedy_of(failure: OSError, room: str = "free some space") -> str:
+    """What to do about a file that could not be written; `room`: where it is room that is lacking."""
+    return "change the permissions of the folder, ask its owner to" if may_not(failure) else room
 
 
 def check_target(path: Path, error: type[UDLBridgeError], name: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import zarr
 from safetensors import SafetensorError
 
+from udlbridge.atomic import may_not, remedy_of
 from udlbridge.backends.sites import parameter_count
 from udlbridge.errors import ModelFileError, OptionError, StoreError, UDLBridgeError
 from udlbridge.kernels.plans import Plan
@@ -64,11 +64,11 @@ def create(path: Path | Url, model: Model | ForeignNetwork, x: np.ndarray, field
     except UDLBridgeError:
         raise
     except OSError as failure:
-        if isinstance(path, Path) and failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(path, Path) and may_not(failure):
             raise StoreError(
                 f"{path} could not be made: this user may not write there ({failure})",
                 allowed="a folder in which this user may write, on a disk that is not read-only",
-                remedy="change the permissions of the folder, ask its owner to, or choose another place",
+                remedy=f"{remedy_of(failure)}, or choose another place",
             ) from failure
         raise StoreError(
             f"{path} could not be made ({failure})", remedy=f"{files.remedy}, or choose another place"

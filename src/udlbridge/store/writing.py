@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.atomic import remedy_of
 from udlbridge.displays import Displayed, Row
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.kernels.tiling import Grid, Tile
@@ -117,7 +118,8 @@ class WritableStore(StoredKernel):
                 self._held.check()
             raise StoreError(
                 f"{self.path} could not be written ({failure})",
-                remedy=f"{self._files.remedy} and go on with {self._mending}: finished tiles are kept",
+                remedy=f"{remedy_of(failure, self._files.remedy)} and go on with {self._mending}: "
+                "finished tiles are kept",
             ) from failure
 
     def write_tile(self, tile: Tile, block: np.ndarray) -> float:
