@@ -118,6 +118,71 @@ def test_what_is_refused(args: tuple[str, ...], words: str) -> None:
     assert not Path("k.npy").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("kernel", "--samples", "x.npy", "--shape", "4"), "--shape is of random samples, and --samples x.npy has"),
+        (
+            ("kernel", "--samples", "x.npy", "--data", "."),
+            "--data is the folder of MNIST's images, and --samples x.npy",
+        ),
+        (
+            ("kernel", "--samples", "random", "--data", "."),
+            "--data is the folder of MNIST's images, and --samples random",
+        ),
+        (("check", "--shape", "4", "--data", "."), "--data is the folder of MNIST's images, and --shape draws"),
+        (("kernel", "--samples", "x.npy", "--seed", 1), "--seed is of the weights of a network by name and of random"),
+        (("kernel", "--plan", "--seed", 1), "--seed is of the weights of a network by name"),
+        (("spectrum", "--samples", "random", "--cast"), "--cast converts samples of a file, and none is named"),
+        (("predict", "--samples", "x.npz:x", "--labels", "x.npz:y", "--data", "."), "--data is the folder of MNIST's"),
+        (("predict", "--samples", "x.npz:x", "--labels", "x.npz:y", "--seed", 0), "--seed is of the weights of a"),
+        (("predict", "--cast"), "--cast converts samples of a file"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(args: tuple[str, ...], words: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("option", ["--data", "--cast"])
+def test_options_that_the_study_makes_nothing_with_are_refused(option: str) -> None:
+    words = ("--samples", "x.npz:x", "--labels", "x.npz:y", "--data", ".") if option == "--data" else ("--cast",)
+    done = udlbridge("align", *words)
+    assert (done.returncode, f"{option} " in done.stderr, "leave it out" in done.stderr) == (2, True, True)
+
+
+def test_options_that_change_something_are_not_refused() -> None:
+    for words in (
+        ("--samples", "random", "--shape", "4", "--seed", 3),
+        ("--samples", "random", "--samples2", "x.npy", "--cast", "--dtype", "float32"),
+    ):
+        assert run("kernel", "--n", 2, *words, "--out", "k.npy", "--force").returncode == 0
+    done = udlbridge("spectrum", "--model", "m.safetensors", "--samples", "x.npy", "--seed", 1, "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_random_samples_of_a_shape_are_random_also_where_mnist_would_do() -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        words = ("--shape", 784, "--n", 2, "--model", "net.safetensors", "--seed", seed, "--backend", "reference")
+        ub.Model([ub.Dense(784, 2)]).save("net.safetensors")
+        done = udlbridge("kernel", *words, "--out", f"{name}.npy")
+        assert done.returncode == 0, done.stderr
+    assert not np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def test_random_samples_of_a_module_are_drawn_from_the_seed() -> None:
+    Path("net.py").write_text(
+        "import torch\n\n\ndef make():\n    torch.manual_seed(0)\n    return torch.nn.Linear(3, 2)\n"
+    )
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        words = ("--model", "net.py:make", "--shape", 3, "--n", 2, "--seed", seed, "--out", f"{name}.npy")
+        assert udlbridge("kernel", *words).returncode == 0
+    a, b, c = (np.load(f"{name}.npy") for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
 def test_samples_are_converted_where_it_is_asked_for() -> None:
     done = run("kernel", "--samples", "x.npy", "--dtype", "float32", "--cast", "--out", "k.npy")
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import click
 
 from udlbridge.cli.common import (
     backends_option,
+    check_used,
     data_option,
     device_option,
     engines,
@@ -136,6 +137,8 @@ def command(
 
     check_plots(plots, [PICTURE])
     check_together(x_file, y_file)
+    check_used("folder", x_file is None, f"is the folder of MNIST's images, and --samples {x_file} has its own")
+    check_used("cast", x_file is not None, "converts samples of a file, and none is named")
     model, classes = None, None
     if x_file is None or y_file is None:
         learn, test = _images(_parsed("8,9" if digits is None else digits), n, folder, dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from udlbridge.cli.targets import UserPath
 
@@ -117,6 +118,27 @@ def resumable(words: str) -> Iterator[None]:
     except KeyboardInterrupt as interruption:
         interruption.add_note(words)
         raise
+
+
+def typed(name: str) -> bool:
+    """Whether the parameter `name` of the command that runs was typed, and is not as it is by default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def check_used(name: str, used: bool, words: str) -> None:
+    """Refuse an option that was typed and would change nothing, which its user might not notice.
+
+    Args:
+        name: of its parameter.
+        used: whether something is made with it here.
+        words: what it is for, and what there is in the place of that.
+
+    Raises:
+        UsageError: it was typed, and is not used.
+    """
+    if not used and typed(name):
+        options = {option.name: option.opts[0] for option in click.get_current_context().command.params}
+        raise click.UsageError(f"{options[name]} {words}: leave it out")
 
 
 def selection(params: tuple[str, ...]) -> str | tuple[str, ...] | None:

@@ -10,6 +10,7 @@ import click
 
 from udlbridge.cli.common import (
     backend_option,
+    check_used,
     data_option,
     device_option,
     one_outputs_option,
@@ -146,6 +147,7 @@ def command(
 
     from udlbridge import data
     from udlbridge.kernels.operators import ntk_operator
+    from udlbridge.networks.models import BY_NAME
     from udlbridge.predict.classification import centred_targets, predicted_outputs
     from udlbridge.predict.solvers import solve
     from udlbridge.store.computing import compute_kernel
@@ -153,6 +155,9 @@ def command(
 
     check_together(x_file, y_file)
     check_together(x2_file, y2_file, "2")
+    check_used("folder", x_file is None, f"is the folder of MNIST's images, and --samples {x_file} has its own")
+    check_used("cast", x_file is not None, "converts samples of a file, and none is named")
+    check_used("seed", model_name in BY_NAME, "is of the weights of a network by name, and none is named")
     if x_file is None and x2_file is not None:
         raise click.UsageError("--samples2 wants --samples and --labels: classes are learned from them")
     check_executor_of_store(executor_name, dask, target is not None, "name one with --store")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from udlbridge.cli.common import Command, data_option
+from udlbridge.cli.common import Command, check_used, data_option
 from udlbridge.cli.fitting import read
 from udlbridge.cli.labels import LEFT_OUT, check_left_out
 from udlbridge.cli.sample_files import Named, NamedArray, parsed_shape
@@ -53,6 +53,26 @@ class Samples:
         """The shape of one sample as far as it is known without samples."""
         return None if self.shape is None else parsed_shape(self.shape)
 
+    def check_used(self, others: Mapping[str, Any]) -> None:
+        """Refuse options that these samples, and the networks among the other options, make nothing with.
+
+        Raises:
+            UsageError: one of them was typed.
+        """
+        from udlbridge.networks.models import BY_NAME
+
+        named = isinstance(self.source, Named)
+        drawn = self.source == RANDOM or (self.shape is not None and not named)
+        has = "--samples random draws them" if self.source == RANDOM else "--shape draws them"
+        own = f"--samples {self.source} has its own" if named else has
+        check_used("shape", not named, f"is of random samples, and {own}")
+        check_used("folder", not named and not drawn, f"is the folder of MNIST's images, and {own}")
+        check_used("cast", named or others.get("columns") is not None, "converts samples of a file, and none is named")
+        by_name = any(others.get(option) in BY_NAME for option in ("model_name", "other_name"))
+        starts = "rank" in others  # a spectrum has a start vector besides
+        words = "is of the weights of a network by name and of random samples, and neither is drawn here"
+        check_used("seed", by_name or drawn or starts, words)
+
     def of(self, model: Any) -> Any:
         """Samples that the model can take: of the file, the notebook's points, MNIST images, or random ones.
 
@@ -74,7 +94,7 @@ class Samples:
         from udlbridge.networks.foreign import ForeignNetwork
         from udlbridge.networks.inputs import plausible_shape
 
-        mnist = self.source is None and not isinstance(model, ForeignNetwork)
+        mnist = self.source is None and self.shape is None and not isinstance(model, ForeignNetwork)
         if mnist and plausible_shape(model) in MNIST and self.count > MNIST_IMAGES:
             raise InputError(
                 f"--n {counted(self.count, 'image')} of MNIST",
@@ -116,7 +136,7 @@ class Samples:
             points = models.NOTEBOOK_POINTS
             if self.source is None and self.shape is None and sizes == points.shape[1:] and n <= len(points):
                 return points[:n].astype(model.dtype)
-            if self.source is None and sizes in MNIST:
+            if self.source is None and self.shape is None and sizes in MNIST:
                 return data.mnist("train", n=n, folder=self.folder, dtype=model.dtype.name)[0].reshape(n, *sizes)
         if self.source is None and self.shape is None:
             raise OptionError(
@@ -124,7 +144,7 @@ class Samples:
                 allowed="--samples FILE, which ends in .npy, .npz, .csv, .parquet or .safetensors; or --samples random",
                 remedy="name a file, or ask for random samples",
             )
-        return random_batch(model, sizes, n) if foreign else random_batch(model, sizes, n, self.seed)
+        return random_batch(model, sizes, n, self.seed)
 
 
 MNIST = ((784,), (1, 28, 28))
@@ -159,6 +179,8 @@ def sample_options(usual: int, of_file: int | None = None) -> Callable[[Command]
         ) -> Any:
             seed = others.get("seed") or 0
             given = Samples(n, usual, of_file, samples, shape, cast, folder, seed, labels)
+            if others.get("kernel_file") is None:  # which refuses all of them
+                given.check_used(others)
             return command(sample_options=given, **others)
 
         options = (

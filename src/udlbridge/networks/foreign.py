@@ -78,7 +78,7 @@ class ForeignNetwork(ABC):
         """The samples as an array with them along the first axis, or an error that says what is wrong with it."""
 
     @abstractmethod
-    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
+    def random_batch(self, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape) that it takes; like those that came before, if any did."""
 
     @abstractmethod

@@ -231,7 +231,7 @@ def in_float64(x: np.ndarray) -> np.ndarray:
 def random_batch(model: Model | ForeignNetwork, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
     """Random samples (n, *shape) that the model takes: normal numbers of its dtype, or tokens."""
     if isinstance(model, ForeignNetwork):
-        return model.random_batch(shape, n)
+        return model.random_batch(shape, n, seed)
     generator = np.random.default_rng(seed)
     if model.takes_tokens:
         return generator.integers(0, model.param_shapes()["0.weight"][0], size=(n, *shape))

@@ -174,9 +174,9 @@ class JuliaNetwork(ForeignNetwork):
                 remedy="look at what the model in Julia makes of such an array",
             ) from None
 
-    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
+    def random_batch(self, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape): drawn from those that came, or normal numbers, or tokens of the first table."""
-        generator, look = np.random.default_rng(0), self._look()
+        generator, look = np.random.default_rng(seed), self._look()
         if self._examples is not None and self._examples.shape[1:] == tuple(shape):
             return self._examples[generator.integers(0, len(self._examples), size=n)]
         if look.rows:

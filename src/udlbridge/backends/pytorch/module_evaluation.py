@@ -154,9 +154,9 @@ class ModuleEvaluation:
         """(O,), for samples like those that have come."""
         return (self._outputs,)
 
-    def random_batch(self, shape: tuple[int, ...], n: int) -> np.ndarray:
+    def random_batch(self, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
         """Random samples: drawn from those that came, or numbers, or where it takes none, tokens of its table."""
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(seed)
         if self._examples is not None:
             return self._examples[generator.integers(0, len(self._examples), size=n)]
         numbers = generator.standard_normal((n, *shape)).astype(self.dtype)

@@ -178,9 +178,9 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         """How many tokens there are at each place of a sample: rows of the smallest table, 0 where none is asked."""
         return token_bounds(self._nodes, self._buffers, self.values, self._sample_shape)
 
-    def random_batch(self, shape: Shape, n: int) -> np.ndarray:
+    def random_batch(self, shape: Shape, n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape): normal numbers, or tokens."""
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(seed)
         if not self._tokens:
             return generator.standard_normal((n, *shape)).astype(self.dtype)
         return generator.integers(0, np.maximum(self._token_bounds, 1), size=(n, *shape))
