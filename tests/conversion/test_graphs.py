@@ -63,7 +63,7 @@ def test_the_zoo_crosses(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.julia
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [*ZOO, *MORE])
 def test_the_zoo_crosses_to_julia_and_back(name: str, tmp_path: Path) -> None:
     ub.backends.get("julia")  # it starts juliacall, with which this test calls Julia as a user of it does
     from juliacall import Main
@@ -75,6 +75,9 @@ def test_the_zoo_crosses_to_julia_and_back(name: str, tmp_path: Path) -> None:
     Main.seval("using UDLBridge: UDLBridge")
     Main.UDLBridge.save(Main.UDLBridge.load(there), back)
     assert ub.Graph.load(back) == graph
+    samples = torch.from_numpy(x)
+    with torch.no_grad():
+        assert_within_budget(ub.to_torch(ub.Graph.load(back))(samples).numpy(), module(samples).numpy())
 
 
 @pytest.mark.julia
