@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_NUMBER = re.compile(r"\[(?:Errno|WinError) -?\d+\] ")
+"""How Python begins what an error of the operating system says."""
+
+
+def plain(words: str) -> str:
+    """What was said, without the numbers that operating systems give their errors, which tell a reader nothing."""
+    return _NUMBER.sub("", words)
 
 
 class UDLBridgeWarning(UserWarning):
@@ -23,6 +32,7 @@ class UDLBridgeError(Exception):
     """
 
     def __init__(self, given: str, *, allowed: str = "", remedy: str = "") -> None:
+        given = plain(given)
         self.given = given
         self.allowed = allowed
         self.remedy = remedy

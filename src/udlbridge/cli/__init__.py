@@ -81,7 +81,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; errors of this package are printed without a traceback and exit with 2."""
-    from udlbridge.errors import UDLBridgeError
+    from udlbridge.errors import UDLBridgeError, plain
 
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded
@@ -104,6 +104,6 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
     except OSError as error:
         # An error of the operating system that nobody foresaw is not a fault of the program: one line is enough.
-        click.echo(f"udlbridge: {error}", err=True)
+        click.echo(f"udlbridge: {plain(str(error))}", err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(code if isinstance(code, int) else 0)
