@@ -55,6 +55,38 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+FILES = ("zarr.json", "kernel/zarr.json", "x/zarr.json", "model.safetensors", RECORDS, "x/c/0/0", "kernel/c/1/0")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_is_named_as_missing(path: Path, name: str) -> None:
+    """Whichever is needed is named, what it is for is said, and nothing else is blamed."""
+    (path / name).unlink()
+
+    def use() -> None:
+        store = ub.KernelStore(path)
+        _ = store[:]
+        store.append(X[:1], backend="reference")
+
+    with pytest.raises(errors.StoreError, match=f"{Path(name).name} is missing, ") as raised:
+        use()
+    assert "Errno" not in str(raised.value)
+    assert "damaged" not in str(raised.value)
+    assert "copy" in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("name", FILES[3:])
+def test_what_is_verified_names_what_is_missing(path: Path, name: str) -> None:
+    (path / name).unlink()
+    found = ub.KernelStore(path).verify()
+    assert not found.ok
+    assert name in str(found) if not name.startswith("kernel") else found.missing == ((1, 0),)
+    if name == RECORDS:
+        assert len(found.damaged) == 6
+        assert ub.KernelStore(path).repair(progress=False) == 6
+        assert ub.KernelStore(path).verify().ok
+
+
 def assert_is_of(path: Path, n: int) -> None:
     store = ub.KernelStore(path, model=MODEL, x=X[:n])
     assert store.verify().ok

@@ -215,7 +215,7 @@ def test_products_read_what_is_proved(tmp_path: Path) -> None:
         (bytes([whole[0] ^ 1]) + whole[1:], "its checksum is"),
         (other.read_bytes(), "another tile has it"),
         (whole[:-1], "bytes in the place of"),
-        (None, "is not there"),
+        (None, "is missing, the file of tile"),
     ):
         file.unlink() if content is None else file.write_bytes(content)
         with pytest.raises(errors.StoreError, match=words):

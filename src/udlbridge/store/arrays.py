@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from udlbridge.errors import StoreError
 from udlbridge.store.chunks import CHECKSUM, fill_value
 from udlbridge.store.files import Files, Url
 from udlbridge.store.manifest import metadata_differs, read_metadata
+from udlbridge.store.names import METADATA
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import DTYPES
 
@@ -67,6 +69,12 @@ def open_arrays(folder: Path | Url, files: Files, manifest: Mapping[str, Any]) -
                 found[part] = group[part]
             own, expected = (dict(one.metadata.to_dict()) for one in (found[part], wanted[part]))
             shape, least = own.pop("shape"), expected.pop("shape")
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{folder / part / METADATA} is missing, which says how the array {part} is kept",
+                allowed="a store with all its files",
+                remedy="take it from a copy of the store; nothing of the store was changed",
+            ) from error
         except Exception as error:  # Zarr may raise anything when a file is damaged
             raise metadata_differs(folder, part, f"{type(error).__name__}: {error}") from error
         # As text, in which NaN equals itself.
@@ -80,17 +88,19 @@ def check_sample_files(files: Files, manifest: Mapping[str, Any]) -> None:
     """Find out before anything is read whether the files of the samples are there, and as large as they should be.
 
     Raises:
-        OSError: one is missing, not a regular file, of another size, or may not be looked at.
+        FileNotFoundError: one is missing; it is named.
+        OSError: one is not a regular file, of another size, or may not be looked at.
     """
     samples = manifest["samples"]
     entries = samples["rows"] * math.prod(samples["shape"])
     size = entries * DTYPES[samples["dtype"]].itemsize + CHECKSUM.itemsize
     needed, there = -(-manifest["n"] // samples["rows"]), files.count("x/c")
-    if there < needed:
-        raise OSError(f"of {needed:,} files {there:,} are there")
-    for index in range(needed):
+    for index in range(min(needed, there + 1)):
         name = "/".join(["x", "c", str(index), *["0"] * len(samples["shape"])])
-        found = files.size(name)
+        try:
+            found = files.size(name)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "a file of the samples is missing", name) from None
         if found != size:
             raise OSError(f"{name} has {found:,} bytes in the place of {size:,}")
 

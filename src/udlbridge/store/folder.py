@@ -236,6 +236,14 @@ class StoreFolder:
                 remedy="change its permissions, or ask its owner to",
             )
         what = {"x": "samples", MODEL: "network"}[part]
+        if isinstance(why, FileNotFoundError):
+            name = why.filename if part == "x" and why.filename else part
+            return StoreError(
+                f"{self.path / name} is missing, which holds the {what} of this kernel",
+                allowed="a store with all its files",
+                remedy=f"take it from a copy of the store; or {self._resumption} with the same network and samples "
+                "writes both again",
+            )
         return StoreError(
             f"{self.path / part} does not hold the {what} of this kernel ({why})",
             remedy=f"{self._resumption} with the same network and samples writes both again",

@@ -73,10 +73,16 @@ def read_manifest(folder: Path | Url, files: Files | None = None) -> dict[str, A
             remedy="ask its owner to change their permissions",
         ) from error
     except (OSError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and isinstance(folder, Url):
+            raise StoreError(
+                f"{folder} cannot be read ({error})",
+                allowed="a storage that answers",
+                remedy="see what it says, and try again",
+            ) from None
         raise StoreError(
-            f"{folder} is not a kernel store ({error})",
+            f"{folder} is not a kernel store ({_lacking(error)})",
             allowed="a folder that `udlbridge kernel --out` wrote",
-            remedy="check the path; if it was one, its zarr.json is damaged",
+            remedy=f"check the path; if it was one, take its {METADATA} from a copy",
         ) from None
     if version != FORMAT:
         raise StoreError(
@@ -96,6 +102,13 @@ def read_manifest(folder: Path | Url, files: Files | None = None) -> dict[str, A
     if wrong:
         raise _damaged(folder, f"{', '.join(wrong)} cannot be")
     return fields
+
+
+def _lacking(error: Exception) -> str:
+    """Why there is no manifest."""
+    if isinstance(error, FileNotFoundError) and error.errno is not None:
+        return f"its {METADATA} is missing, which holds the manifest"
+    return f"its {METADATA} has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def metadata_differs(folder: Path | Url, part: str, why: str) -> StoreError:

@@ -29,6 +29,7 @@ from udlbridge.store.executors import Crew
 from udlbridge.store.files import Url
 from udlbridge.store.folder import StoreFolder
 from udlbridge.store.indexing import put_together, rectangle
+from udlbridge.store.names import RECORDS
 from udlbridge.store.narrowing import widened
 from udlbridge.store.products import Bands, band_product, blas_threads, by_threads, strip_bytes, triangle_product
 from udlbridge.store.tasks import Tasks
@@ -159,7 +160,12 @@ class StoredKernel(StoreFolder, Displayed):
                     yield widened(raw[: rows - top, :columns], storage, self.dtype)
 
     def _check_recorded(self, tile: Tile, checksum: int) -> None:
-        """Raise if no tile with this checksum was written here: ValueError, or `NotComputed` if it was smaller then."""
+        """Raise if no tile with this checksum was written here.
+
+        Raises:
+            ValueError: another tile was.
+            StoreError: what was written where is not known; `NotComputed` if the tile was smaller then.
+        """
         if self._records.holds(tile, checksum):
             return
         self._refresh_records()  # another handle may have written
@@ -167,6 +173,12 @@ class StoredKernel(StoreFolder, Displayed):
             return
         if self._records.holds_less(tile, checksum):
             raise self._not_computed(tile)
+        if not self._records.there:
+            raise StoreError(
+                f"{self.path / RECORDS} is missing, which says which tile is which",
+                allowed="a store with all its files",
+                remedy=f"take it from a copy of the store; or {self._mending} computes every tile again",
+            )
         raise ValueError("its checksum was never written for this place: another tile has it")
 
     @contextlib.contextmanager
@@ -176,7 +188,7 @@ class StoredKernel(StoreFolder, Displayed):
         try:
             yield
         except (FileNotFoundError, NotADirectoryError):
-            raise self._not_computed(tile) from None
+            raise (self._missing(tile) if self.complete else self._not_computed(tile)) from None
         except StoreError:
             raise
         except (OSError, ValueError) as error:
@@ -191,6 +203,13 @@ class StoredKernel(StoreFolder, Displayed):
         return NotComputed(
             f"tile ({tile.row}, {tile.column}) of {self.path} is not there: the computation was interrupted",
             remedy=f"finish it with {self._mending}",
+        )
+
+    def _missing(self, tile: Tile) -> NotComputed:
+        return NotComputed(
+            f"{self.path / self._name(tile)} is missing, the file of tile ({tile.row}, {tile.column})",
+            allowed="a store with all its files",
+            remedy=f"take it from a copy of the store; or {self._mending} computes it again",
         )
 
     def tiles(self) -> Iterator[tuple[Tile, np.ndarray]]:

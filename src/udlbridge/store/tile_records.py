@@ -25,7 +25,7 @@ _RECORD = struct.Struct("<QQIIII")
 
 
 class TileRecords:
-    """What was recorded of the tiles of one store.
+    """What was recorded of the tiles of one store. `there`: whether their file was, when it was read last.
 
     Args:
         files: of the store.
@@ -37,6 +37,7 @@ class TileRecords:
         self._seed = zlib.crc32(name.encode())
         self._covered: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._read = 0
+        self.there = False
 
     def holds(self, tile: Tile, checksum: int) -> bool:
         """Whether a file with that checksum was written as this tile, and covers its samples."""
@@ -56,7 +57,9 @@ class TileRecords:
         try:
             size = self._files.size(RECORDS)
         except FileNotFoundError:
+            self.there = False
             return
+        self.there = True
         if size < self._read:
             self._covered, self._read = {}, 0
         if size - self._read < _RECORD.size:

@@ -21,6 +21,7 @@ from udlbridge.store.chunks import CHECKSUM, chunk_bytes, packed
 from udlbridge.store.creating import write_inputs, write_samples
 from udlbridge.store.files import Right
 from udlbridge.store.manifest import KEY, signed
+from udlbridge.store.names import RECORDS
 from udlbridge.store.narrowing import STORAGE, narrowed
 from udlbridge.store.reading import NotComputed, StoredKernel
 from udlbridge.store.samples import as_stored, data_hash
@@ -31,7 +32,8 @@ from udlbridge.texts import counted
 class Verification(Displayed):
     """What `verify` found: tiles whose checksum fails, tiles that are not there, and inputs that are not the kernel's.
 
-    `inputs` says what is wrong with the stored network and samples, by their hashes.
+    `inputs` says what is wrong with the stored network and samples, by their hashes, and whether what says which tile
+    is which is missing.
     """
 
     good: int
@@ -220,7 +222,10 @@ class WritableStore(StoredKernel):
                 good += 1
             else:
                 (missing if isinstance(problem, NotComputed) else damaged).append((tile.row, tile.column))
-        return Verification(good, tuple(damaged), tuple(missing), self._foreign_inputs())
+        inputs = self._foreign_inputs()
+        if damaged and not self._records.there:
+            inputs = (f"{self.path / RECORDS} is missing, which says which tile is which", *inputs)
+        return Verification(good, tuple(damaged), tuple(missing), inputs)
 
     def _looked_at(self, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, StoreError | None]]:
         """Read these tiles, in their order; what is wrong with each. Several are read at a time at a URL."""
