@@ -66,6 +66,13 @@ RESULTS: dict[str, Callable[[Path], Any]] = {
         ub.Model([ub.Dense(4, 3, "tanh"), ub.Dense(3, 1)], dtype="float64"), X, X[:, 0], widths=(3, 6), steps=4,
         draws=1, engines="reference",
     ),
+    "TaylorExpansion": lambda folder: ub.linearize(MODEL),
+    "TaylorExpansion of a graph": lambda folder: ub.taylor_expand(GRAPH, 3),
+    "LineSearch": lambda folder: ub.optimize.line_search(lambda t: (t - 0.3) ** 2),
+    "Descent": lambda folder: ub.optimize.descend(
+        ub.Function(lambda p: ub.expressions.total(p**2), backend="reference"), np.ones(2), steps=100, step_size=0.1
+    ),
+    "Figures": lambda folder: ub.practicals.run("losses", "reference"),
     "Reproduction": lambda folder: Reproduction(
         *({"torch": KernelResult(K, ub.spectrum(K))},) * 2,
         (Comparison("method 1 kernel", "torch", "recorded Flux", 1e-7, 1e-5),), {"julia": "it is not there"}, {},
@@ -88,6 +95,11 @@ NO_PICTURE = {
     "Summary": "a table of layers",
     "Graph": "a table of nodes",
     "Plan": "a list of facts",
+    "TaylorExpansion": "a table of layers",
+    "TaylorExpansion of a graph": "a table of nodes",
+    "LineSearch": "brackets of a function, which its practical draws",
+    "Descent": "a path, which its practical draws over its function",
+    "Figures": "numbers beside each other",
     "Solution": "coefficients of a system: what they predict has a picture",
     "Estimate": "one number with its error",
     "AlignmentInterval": "one number with two ends, which its text says",

@@ -39,7 +39,7 @@ SHA256: dict[str, str] = {
 REPOSITORY = "https://raw.githubusercontent.com/udlbook/udlbook/a8fe82b5e155cb4f42415d2461ffa23224b1173b/CM20315/Data/"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MNIST1D:
     """Samples of 40 numbers in ten classes: x (n, 40) and y (n,), to train and to validate with.
 
@@ -51,6 +51,12 @@ class MNIST1D:
     x_validation: Float[np.ndarray, "m 40"]
     y_validation: Int[np.ndarray, " m"]
     origin: str
+
+    def __repr__(self) -> str:
+        return (
+            f"MNIST-1D from {'the ' * (self.origin != 'files')}{self.origin}: {len(self.x):,} samples to train with, "
+            f"{len(self.x_validation):,} to validate, {self.x.dtype}"
+        )
 
 
 def mnist1d(*, folder: str | os.PathLike[str] | None = None, dtype: DtypeWord = "float32") -> MNIST1D:

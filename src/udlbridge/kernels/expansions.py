@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from udlbridge import backends
 from udlbridge.backends.engine import Engine
+from udlbridge.displays import Displayed, Row
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_model, checked_samples, output_size
 from udlbridge.networks.model import Model
@@ -17,8 +18,8 @@ from udlbridge.options import checked_count
 from udlbridge.words import EngineWord
 
 
-@dataclass(frozen=True)
-class TaylorExpansion:
+@dataclass(frozen=True, repr=False)
+class TaylorExpansion(Displayed):
     """The Taylor polynomial of a network in its parameters theta, around those that `model` has, theta_0.
 
     Of degree 1: f(x; theta_0) + J(x) (theta - theta_0), J being the Jacobian at theta_0. Its NTK is that of `model`,
@@ -34,6 +35,18 @@ class TaylorExpansion:
 
     model: Model | Graph
     degree: int
+
+    def __str__(self) -> str:
+        words = {0: "constant", 1: "linear"}.get(self.degree, f"of degree {self.degree}")
+        return f"TaylorExpansion, {words} in the parameters, of\n{self.model!r}"
+
+    def headline(self) -> str:
+        """The degree, and the network."""
+        return " ".join(repr(self).splitlines()[:2])
+
+    def as_rows(self) -> Sequence[Row]:
+        """The rows of the network."""
+        return self.model.as_rows()
 
     def outputs(
         self, at: Model | Graph | Mapping[str, np.ndarray], x: np.ndarray, *, backend: EngineWord | None = None

@@ -50,6 +50,9 @@ class ForeignNetwork(ABC):
         """What it is called: the name of its class, say."""
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.name}"
+
     @property
     @abstractmethod
     def params(self) -> Mapping[str, np.ndarray]:

@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.displays import Displayed, Lines
 from udlbridge.errors import NumericalError, OptionError
 from udlbridge.options import brief, checked_count, checked_positive
+from udlbridge.texts import counted
 
 Rule = Literal["lowest", "source"]
 
@@ -27,13 +29,20 @@ RULES: dict[str, Limits] = {"lowest": Limits(1e-4, 10), "source": Limits(1e-5, 1
 """Names of the rules of `line_search`, and the limits that each has by default."""
 
 
-@dataclass(frozen=True)
-class LineSearch:
+@dataclass(frozen=True, repr=False)
+class LineSearch(Displayed):
     """Where a line search ended, the function there, and the four points (a, b, c, d) of each iteration, (k, 4)."""
 
     minimum: float
     value: float
     brackets: Float[np.ndarray, "k 4"]
+
+    def __str__(self) -> str:
+        return f"minimum at {self.minimum:.10g}, {self.value:.10g}, after {counted(len(self.brackets), 'iteration')}"
+
+    def as_rows(self) -> Lines:
+        """The four points of each iteration."""
+        return Lines(len(self.brackets), lambda k: {"": k, **dict(zip("abcd", self.brackets[k], strict=True))})
 
 
 def line_search(

@@ -18,9 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from udlbridge.displays import Displayed, Lines, Row
 from udlbridge.errors import NumericalError, OptionError, ShapeError
 from udlbridge.options import checked_count, checked_positive
-from udlbridge.texts import completion, kind_of
+from udlbridge.texts import completion, counted, kind_of
 from udlbridge.training.schedules import Schedule, checked_schedule
 from udlbridge.udl.function import checked_argument
 from udlbridge.udl.linesearch import LineSearch as LineSearch
@@ -55,8 +56,8 @@ class Differentiable(Protocol):
         """df/dx."""
 
 
-@dataclass(frozen=True)
-class Descent:
+@dataclass(frozen=True, repr=False)
+class Descent(Displayed):
     """The path of a descent: `points` (steps + 1, p) and the function's `values` (steps + 1,) there."""
 
     points: Float[np.ndarray, "k p"]
@@ -66,6 +67,19 @@ class Descent:
     def minimum(self) -> np.ndarray:
         """The last point, (p,)."""
         return self.points[-1]
+
+    def __str__(self) -> str:
+        steps = counted(len(self.values) - 1, "step")
+        return f"{steps} in {self.points.shape[1]} dimensions: from {self.values[0]:.6g} to {self.values[-1]:.6g}"
+
+    def as_rows(self) -> Lines:
+        """The value and the point at the start and after each step."""
+
+        def row(step: int) -> Row:
+            point = {f"x {index}": number for index, number in enumerate(self.points[step])}
+            return {"step": step, "value": self.values[step], **point}
+
+        return Lines(len(self.values), row)
 
 
 def descend(

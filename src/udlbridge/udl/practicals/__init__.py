@@ -31,6 +31,7 @@ from udlbridge.udl.practicals.rows import DIFFERENCES as DIFFERENCES
 from udlbridge.udl.practicals.rows import PRINTED as PRINTED
 from udlbridge.udl.practicals.rows import SKIPPED as SKIPPED
 from udlbridge.udl.practicals.rows import SOLVED as SOLVED
+from udlbridge.udl.practicals.rows import Figures as Figures
 from udlbridge.udl.practicals.rows import Row as Row
 from udlbridge.udl.practicals.rows import asserted as asserted
 from udlbridge.udl.practicals.rows import below as below
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "Figures",
     "Row",
     "check_pictures",
     "drawn",
@@ -119,7 +121,7 @@ def title(name: str) -> str:
     return (load(name).__doc__ or name).strip().splitlines()[0]
 
 
-def run(name: str, backend: EngineWord | None = None, *, full: bool = False) -> list[Row]:
+def run(name: str, backend: EngineWord | None = None, *, full: bool = False) -> Figures:
     """All figures of one practical, computed by one engine; with `full`, those too that take long.
 
     Raises:
@@ -128,10 +130,10 @@ def run(name: str, backend: EngineWord | None = None, *, full: bool = False) -> 
     module = load(name)
     rows: list[Row] = module.rows(backend)
     if not full:
-        return rows
+        return Figures(rows)
     if not hasattr(module, "full_rows"):
         raise OptionError(f"{full_name(name)} has no longer run", allowed="the run as it is", remedy="leave out full")
-    return rows + module.full_rows(backend)
+    return Figures(rows + module.full_rows(backend))
 
 
 def report(name: str, backend: EngineWord | None = None) -> str:

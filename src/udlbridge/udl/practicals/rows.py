@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.displays import Displayed
+from udlbridge.texts import counted
+
 PRINTED = "printed"
 SOLVED = "solved"
 CLOSED_FORM = "closed form"
@@ -66,6 +69,34 @@ class Row:
         numbers = {"expected": self.expected, "figure": self.figure, "difference": self.difference}
         known = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
         return {**asdict(self), **known, "ok": self.ok}
+
+
+class Figures(list[Row], Displayed):
+    """The figures of a practical: a list, which shows itself as a table."""
+
+    __repr__ = Displayed.__repr__  # of a list it would be that of every row
+
+    def __str__(self) -> str:
+        differ = [row.quantity for row in self if not row.ok]
+        held = sum(row.ok and row.origin != SKIPPED for row in self)
+        skipped = sum(row.origin == SKIPPED for row in self)
+        text = f"{counted(len(self), 'figure')}: {held} {'holds' if held == 1 else 'hold'}"
+        text += f", {len(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else ""
+        text += f", {skipped} skipped" if skipped else ""
+        return "\n".join([text, *(f"  {quantity}" for quantity in differ)])
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """A row for each figure: what it should be, what it is, and the verdict."""
+        return [
+            {
+                "figure": row.quantity,
+                "expected": None if row.origin == SKIPPED else row.shown(row.expected),
+                "here": None if row.origin == SKIPPED else row.shown(row.figure),
+                "verdict": row.note if row.origin == SKIPPED else "ok" if row.ok else "DIFFERS",
+                "held against": row.origin,
+            }
+            for row in self
+        ]
 
 
 def printed(quantity: str, text: str, figure: float) -> Row:
