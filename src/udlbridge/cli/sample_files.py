@@ -252,9 +252,11 @@ def load_arrays(path: Path, allowed: str) -> dict[str, np.ndarray]:
 
     try:
         check_readable(path, links=True)
-        check_archive(path)
+        check_archive(path, DataError)
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
+    except DataError:
+        raise
     except Exception as error:  # as of a .npy file
         _check_objects(path, error)
         raise DataError(

@@ -215,7 +215,7 @@ def _read_safetensors(path: Path, dtype: str | None) -> Read:
 
 def _read_npz(path: Path, dtype: str | None) -> Read:
     check_readable(path, links=True)
-    check_archive(path)
+    check_archive(path, ModelFileError)
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array, as a .npy file does")

@@ -32,7 +32,7 @@ def read_state(path: Path, dtype: str | None = None) -> tuple[dict[str, np.ndarr
         ModelFileError: more than arrays; numbers of a dtype that NumPy does not have.
     """
     size = check_readable(path, links=True)
-    check_archive(path, 1)  # PyTorch packs nothing, and its reader would unpack all the same
+    check_archive(path, ModelFileError, 1, 0)  # PyTorch packs nothing, and its reader would unpack all the same
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
