@@ -14,7 +14,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import StoreError
 from udlbridge.store.chunks import CHECKSUM, fill_value
-from udlbridge.store.files import Files, Url
+from udlbridge.store.files import Files, Url, no_answer, unanswered
 from udlbridge.store.manifest import metadata_differs, read_metadata
 from udlbridge.store.names import METADATA
 from udlbridge.store.narrowing import STORAGE
@@ -69,7 +69,11 @@ def open_arrays(folder: Path | Url, files: Files, manifest: Mapping[str, Any]) -
                 found[part] = group[part]
             own, expected = (dict(one.metadata.to_dict()) for one in (found[part], wanted[part]))
             shape, least = own.pop("shape"), expected.pop("shape")
-        except FileNotFoundError as error:
+        except OSError as error:
+            if unanswered(error):
+                raise no_answer(folder / part / METADATA, error) from error
+            if not isinstance(error, FileNotFoundError):
+                raise metadata_differs(folder, part, str(error)) from error
             raise StoreError(
                 f"{folder / part / METADATA} is missing, which says how the array {part} is kept",
                 allowed="a store with all its files",
@@ -102,7 +106,7 @@ def check_sample_files(files: Files, manifest: Mapping[str, Any]) -> None:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "a file of the samples is missing", name) from None
         if found != size:
-            raise OSError(f"{name} has {found:,} bytes in the place of {size:,}")
+            raise OSError(errno.EINVAL, f"{name} has {found:,} bytes in the place of {size:,}")
 
 
 def check_claim(folder: Path | Url, files: Files, manifest: Mapping[str, Any], tiles: int) -> None:

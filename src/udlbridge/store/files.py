@@ -32,6 +32,20 @@ class Url(str):
         return self
 
 
+def unanswered(error: object) -> bool:
+    """Whether it is the error of a storage that failed or did not answer: an operating system gives a number."""
+    return type(error) is OSError and error.errno is None
+
+
+def no_answer(what: object, error: object) -> StoreError:
+    """The error of what could not be read because a storage failed; it may be as it should be."""
+    return StoreError(
+        f"{what} cannot be read ({error})",
+        allowed="a storage that answers",
+        remedy="see what it says, and try again: nothing is known to be damaged",
+    )
+
+
 class Right(Protocol):
     """The right to write to a store, while it is held."""
 

@@ -7,6 +7,7 @@ itself. Of a PyTorch module it has a hash, and the module has to be at hand.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from udlbridge.networks.model import Model
 from udlbridge.options import parse_bytes
 from udlbridge.store.arrays import check_sample_files, open_arrays
 from udlbridge.store.executors import Crew, checked_executor
-from udlbridge.store.files import Url, files_of, located
+from udlbridge.store.files import Url, files_of, located, no_answer, unanswered
 from udlbridge.store.manifest import read_manifest
 from udlbridge.store.names import MODEL, RECORDS
 from udlbridge.store.narrowing import storage_eps
@@ -151,7 +152,7 @@ class StoreFolder:
         try:
             size, numbers = self._files.size(MODEL), int(self.manifest["model_bytes"])
             if not numbers <= size <= numbers + MODEL_HEADER:
-                raise OSError(f"it has {size:,} bytes, and the network {numbers:,}")
+                raise OSError(errno.EINVAL, f"it has {size:,} bytes, and the network {numbers:,}")
             with self._files.local(MODEL) as path:
                 model = load_network(path)
         except (OSError, UDLBridgeError) as error:
@@ -235,6 +236,8 @@ class StoreFolder:
                 allowed="files that this user may read",
                 remedy="change its permissions, or ask its owner to",
             )
+        if unanswered(why):
+            return no_answer(self.path / part, why)
         what = {"x": "samples", MODEL: "network"}[part]
         if isinstance(why, FileNotFoundError):
             name = why.filename if part == "x" and why.filename else part

@@ -16,7 +16,7 @@ from typing import Any
 from udlbridge.backends.reduction import checked_reduction
 from udlbridge.errors import OutputsError, StoreError
 from udlbridge.options import whole
-from udlbridge.store.files import Files, Url, files_of
+from udlbridge.store.files import Files, Url, files_of, no_answer, unanswered
 from udlbridge.store.names import METADATA
 from udlbridge.store.narrowing import STORAGE
 from udlbridge.store.samples import BYTES, DTYPES, FIELD_DTYPES, bytes_of
@@ -73,12 +73,8 @@ def read_manifest(folder: Path | Url, files: Files | None = None) -> dict[str, A
             remedy="ask its owner to change their permissions",
         ) from error
     except (OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and isinstance(folder, Url):
-            raise StoreError(
-                f"{folder} cannot be read ({error})",
-                allowed="a storage that answers",
-                remedy="see what it says, and try again",
-            ) from None
+        if unanswered(error):
+            raise no_answer(folder, error) from None
         raise StoreError(
             f"{folder} is not a kernel store ({_lacking(error)})",
             allowed="a folder that `udlbridge kernel --out` wrote",

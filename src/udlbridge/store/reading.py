@@ -26,7 +26,7 @@ from udlbridge.kernels.tiling import Grid, Tile
 from udlbridge.options import show_bytes
 from udlbridge.store.chunks import chunk_bytes, chunk_strips, read_chunk
 from udlbridge.store.executors import Crew
-from udlbridge.store.files import Url
+from udlbridge.store.files import Url, no_answer, unanswered
 from udlbridge.store.folder import StoreFolder
 from udlbridge.store.indexing import put_together, rectangle
 from udlbridge.store.names import RECORDS
@@ -192,6 +192,8 @@ class StoredKernel(StoreFolder, Displayed):
         except StoreError:
             raise
         except (OSError, ValueError) as error:
+            if unanswered(error):
+                raise no_answer(name, error) from error
             denied = isinstance(error, PermissionError)
             raise StoreError(
                 f"{name} " + (f"cannot be read: permission denied ({error})" if denied else f"is damaged ({error})"),

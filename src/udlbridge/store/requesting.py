@@ -1,7 +1,13 @@
-"""Asking for objects: requests are repeated, with growing pauses, where a server fails, is slow, or hangs up."""
+"""Asking for objects: requests are repeated, with growing pauses, where a server fails, is slow, or hangs up.
+
+What was never reached is more likely an address that is wrong than a server that rests: a first contact waits for
+seconds alone. What is waited for is said, by a warning of the logger "udlbridge".
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import random
 import re
 import time
@@ -14,6 +20,7 @@ from urllib.parse import urlsplit
 
 from udlbridge.errors import StoreError, UDLBridgeError
 from udlbridge.store.files import Url
+from udlbridge.store.names import METADATA
 
 SCHEMES = ("s3", "gs", "az", "memory")
 
@@ -23,6 +30,12 @@ RETRIES: dict[str, Any] = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
 }
 """How often and for how long a request is repeated, and the pauses in between: drawn at random, up to these."""
+
+FIRST_CONTACT = timedelta(seconds=20)
+"""How long a storage is asked that has not answered yet."""
+
+NOTICE = timedelta(seconds=2)
+"""How long requests fail before it is said."""
 
 CLIENT: dict[str, Any] = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10), "allow_http": True}
 """How long a request may take: a tile of 16 MB through a slow line. An address that begins with http:// is meant so."""
@@ -67,10 +80,45 @@ def connected(url: Url) -> Any:
     obstore = obstore_modules()
     if scheme == "memory":
         return obstore.store.MemoryStore()
+    few = {"max_retries": min(2, RETRIES["max_retries"]), "retry_timeout": timedelta(seconds=10)}
     try:
-        return obstore.store.from_url(url, client_options=CLIENT, retry_config=RETRIES)
+        first = obstore.store.from_url(
+            url,
+            client_options={**CLIENT, "timeout": FIRST_CONTACT, "connect_timeout": timedelta(seconds=5)},
+            retry_config={**RETRIES, "max_retries": 0},
+        )
+        store = obstore.store.from_url(url, client_options=CLIENT, retry_config={**RETRIES, **few})
     except obstore.exceptions.BaseError as error:
         raise StoreError(f"{url} cannot be opened ({first_line(error)})", remedy="check the URL") from error
+    try:
+        repeated(lambda: obstore.head(first, METADATA), FIRST_CONTACT, url)
+    except (FileNotFoundError, PermissionError):
+        pass  # which are answers
+    except OSError as error:
+        raise _unreachable(url, error) from error
+    return store
+
+
+def _unreachable(url: Url, error: OSError) -> StoreError:
+    """The error of a storage that was never reached."""
+    s3 = urlsplit(url).scheme == "s3"
+    address = os.environ.get("AWS_ENDPOINT_URL") if s3 else None
+    where = f" at {address}, where AWS_ENDPOINT_URL says that it is" if address else ""
+    if s3 and CLOUD in str(error):
+        return StoreError(
+            f"nobody says who asks for {url}, neither the environment nor a machine of a cloud ({error})",
+            allowed="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true where anyone may read",
+            remedy="set them, and AWS_REGION or AWS_ENDPOINT_URL, which say where it is",
+        )
+    return StoreError(
+        f"{url} does not answer{where} ({error})",
+        allowed="a storage that answers",
+        remedy="check the URL, and where the environment says that it is (AWS_ENDPOINT_URL and the like), or try again",
+    )
+
+
+CLOUD = "169.254.169.254"
+"""Where machines of clouds are told who they are."""
 
 
 def sizes_under(store: Any, folder: str | None = None) -> dict[str, int]:
@@ -140,16 +188,26 @@ def put(store: Any, name: str, content: Any, mode: Any = "overwrite") -> Any:
 
 T = TypeVar("T")
 
+LOG = logging.getLogger("udlbridge")
+"""Where it is said what is waited for. Python shows warnings of loggers that nobody has set up on standard error."""
 
-def repeated(ask: Callable[[], T]) -> T:
+
+def repeated(ask: Callable[[], T], patience: timedelta | None = None, what: str = "a storage of objects") -> T:
     """What a request gives, of those that may be asked twice.
 
-    The library repeats what failed before an answer came; here too what broke off in the middle.
+    The library repeats a few times what failed before an answer came; here what fails longer, or broke off in the
+    middle.
+
+    Args:
+        ask: the request.
+        patience: how long it is repeated; None is as long as `RETRIES` allows.
+        what: who is asked, in words.
 
     Raises:
-        OSError: as `faults`; after as many attempts, or as long a time, as `RETRIES` allows.
+        OSError: as `faults`; after as many attempts as `RETRIES` allows, or as long a time.
     """
-    begun, pauses = time.monotonic(), RETRIES["backoff"]
+    begun, pauses, said = time.monotonic(), RETRIES["backoff"], False
+    longest_wait = (RETRIES["retry_timeout"] if patience is None else patience).total_seconds()
     for attempt in range(RETRIES["max_retries"] + 1):
         try:
             with faults():
@@ -157,10 +215,13 @@ def repeated(ask: Callable[[], T]) -> T:
         except (FileNotFoundError, FileExistsError, PermissionError):
             raise
         except OSError as error:
-            late = time.monotonic() - begun > RETRIES["retry_timeout"].total_seconds()
-            if error.errno is not None or isinstance(error, UDLBridgeError) or late:
+            waited = time.monotonic() - begun
+            if error.errno is not None or isinstance(error, UDLBridgeError) or waited > longest_wait:
                 raise
             last = error
+            if not said and waited > NOTICE.total_seconds():
+                said = True
+                LOG.warning("waiting for %s, for up to %.0f s: %s", what, longest_wait - waited, error)
         longest = pauses["init_backoff"] * pauses["base"] ** attempt
         time.sleep(random.uniform(0.0, min(longest, pauses["max_backoff"]).total_seconds()))
     raise last
