@@ -14,6 +14,16 @@ def plain(words: str) -> str:
     return _NUMBER.sub("", words)
 
 
+def composed(given: str, allowed: str, remedy: str) -> str:
+    """The message of an error, of its three parts; those that are empty are left out."""
+    parts = [given.rstrip(".") + "."]
+    if allowed:
+        parts.append(f"Allowed: {allowed.rstrip('.')}.")
+    if remedy:
+        parts.append(f"What to do: {remedy.rstrip('.')}.")
+    return " ".join(parts)
+
+
 class UDLBridgeWarning(UserWarning):
     """A warning of this package; the test suite turns it into an error."""
 
@@ -21,7 +31,8 @@ class UDLBridgeWarning(UserWarning):
 class UDLBridgeError(Exception):
     """Base of all errors raised on purpose.
 
-    The message says what was given, what is allowed, and what to do.
+    The message says what was given, what is allowed, and what to do. `shell` is what to do at the command line, where
+    that is another thing than in Python.
 
     Examples:
         >>> try:
@@ -31,17 +42,12 @@ class UDLBridgeError(Exception):
         True True
     """
 
-    def __init__(self, given: str, *, allowed: str = "", remedy: str = "") -> None:
-        given = plain(given)
-        self.given = given
+    def __init__(self, given: str, *, allowed: str = "", remedy: str = "", shell: str = "") -> None:
+        self.given = plain(given)
         self.allowed = allowed
         self.remedy = remedy
-        parts = [given.rstrip(".") + "."]
-        if allowed:
-            parts.append(f"Allowed: {allowed.rstrip('.')}.")
-        if remedy:
-            parts.append(f"What to do: {remedy.rstrip('.')}.")
-        super().__init__(" ".join(parts))
+        self.shell = shell
+        super().__init__(composed(self.given, allowed, remedy))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, which by itself would call the class with the finished message. Process pools hand errors on."""

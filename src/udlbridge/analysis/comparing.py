@@ -177,6 +177,7 @@ def compare_models(
             f"networks of dtype {one.dtype} and {other.dtype}",
             allowed="two of the same dtype",
             remedy=f'second.astype("{one.dtype}")',
+            shell=f"add --dtype {one.dtype}, which converts both",
         )
     names = [_engine(network, backend) for network in networks]
     batches = [checked_samples(network, x) for network in networks]

@@ -69,11 +69,7 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
     shapes = [tuple(kernel.shape) for kernel in kernels]
     for shape in shapes:
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
-            raise ShapeError(
-                f"a kernel of shape {shape}",
-                allowed="a square matrix (n, n)",
-                remedy='take one reduction of the outputs, as ntk(..., outputs="trace")',
-            )
+            raise not_a_matrix("a kernel of", shape)
     if len(set(shapes)) != 1:
         raise ShapeError(
             f"kernels of different size: {', '.join(map(str, dict.fromkeys(shapes)))}" if shapes else "no kernels",
@@ -81,6 +77,30 @@ def check_square(kernels: Sequence[KernelLike]) -> int:
             remedy="compute all of them on the same x",
         )
     return shapes[0][0]
+
+
+def not_a_matrix(words: str, shape: tuple[int, ...], file: str = "FILE") -> ShapeError:
+    """The error for what is no square matrix, by its shape: a kernel of several outputs, or samples in its place.
+
+    Args:
+        words: what stands before the shape.
+        shape: of what was given.
+        file: where it is.
+    """
+    if len(shape) > 2 and shape[0] == shape[1]:
+        one = "; k[..., 0] is one of these" if len(shape) == 3 else ""
+        return ShapeError(
+            f"{words} shape {shape}: it keeps outputs apart",
+            allowed="a matrix (n, n)",
+            remedy=f'ask for outputs="trace", or for one output{one}',
+            shell="compute it with --outputs trace, or of one output",
+        )
+    return ShapeError(
+        f"{words} shape {shape}, which is not square" + (": are these samples?" if shape and 0 not in shape else ""),
+        allowed="a matrix (n, n), with a row and a column for each sample",
+        remedy="of samples x, give ub.ntk(model, x); of samples x2 and x, their cross kernel is none",
+        shell=f"samples go with a network: --model NETWORK --samples {file}",
+    )
 
 
 def first_not_finite(kernel: KernelLike, name: str) -> str:

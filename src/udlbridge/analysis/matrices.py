@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from udlbridge.analysis.inputs import not_a_matrix
 from udlbridge.analysis.scaling import peak_of, scale_exponent
 from udlbridge.arrays import as_array
-from udlbridge.errors import InputError, ShapeError
+from udlbridge.errors import InputError
 from udlbridge.texts import kind_of
 from udlbridge.tolerances import rounding_unit
 
@@ -42,16 +43,15 @@ class SlicedMatrix:
         self.dtype: np.dtype[Any] = np.dtype(np.float64) if given.kind in "biu" else given.newbyteorder("=")
         self.has_product = hasattr(source, "__matmul__") and not isinstance(source, np.ndarray)
         if len(self.shape) != 2 or self.shape[0] != self.shape[1]:
-            remedy = "take one reduction of the kernel"
-            if len(self.shape) > 2:
-                remedy = 'ask for outputs="trace", or for one output: the eigenvalues are those of an (n, n) matrix'
-                remedy += "; k[..., 0] is one of these" if len(self.shape) == 3 else ""
-            raise ShapeError(f"the kernel has shape {self.shape}", allowed="(n, n)", remedy=remedy)
+            raise not_a_matrix("the kernel has", self.shape)
         if self.shape[0] == 0:
             raise InputError("the kernel is empty", allowed="n >= 1", remedy="check the selection of samples")
         if self.dtype.kind != "f":
             raise InputError(
-                f"the kernel has dtype {given}", allowed="real numbers", remedy="convert it with .astype(np.float64)"
+                f"the kernel has dtype {given}",
+                allowed="real numbers",
+                remedy="convert it with .astype(np.float64)",
+                shell="write a file of real numbers",
             )
         self.eps = rounding_unit(source, self.dtype)
 

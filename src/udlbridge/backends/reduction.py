@@ -143,6 +143,7 @@ def _checked_indices(given: Iterable[Any], n_outputs: int) -> tuple[int, ...] | 
                 f"{said} names output {index} twice",
                 allowed="each output once",
                 remedy="name it once, and take its kernel twice from the result: k[..., [0, 0]]",
+                shell="name it once",
             )
         found[index] = None
     if not found:

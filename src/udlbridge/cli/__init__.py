@@ -89,10 +89,16 @@ def main() -> None:
     try:
         code = group(standalone_mode=False, prog_name="udlbridge")
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            from udlbridge.cli.wording import keep_near
+
+            keep_near(error)
         error.show()
         sys.exit(error.exit_code)
     except UDLBridgeError as error:
-        click.echo(f"udlbridge: {error}", err=True)
+        from udlbridge.cli.wording import at_shell
+
+        click.echo(f"udlbridge: {at_shell(error)}", err=True)
         sys.exit(EXIT_ERROR)
     except (KeyboardInterrupt, click.Abort) as error:
         notes = getattr(error.__cause__ or error, "__notes__", [])  # click hands an interruption on as the cause

@@ -162,4 +162,4 @@ def _from_function(source: str, function: str, output: str | int | None) -> Any:
     try:
         return as_network(network, output=output)
     except UDLBridgeError as error:
-        raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy) from error
+        raise ModelFileError(error.given, allowed=error.allowed, remedy=error.remedy, shell=error.shell) from error

@@ -107,6 +107,7 @@ def command(
     on the first N samples, by products with vectors where it does not fit: it is never stored. The exit code is 0 for
     PSD and for rounding, else 1.
     """
+    from udlbridge.analysis.inputs import not_a_matrix
     from udlbridge.analysis.spectra import DENSE_LIMIT, spectrum
     from udlbridge.analysis.verdicts import PSD, ROUNDING
 
@@ -146,6 +147,8 @@ def command(
             result = spectrum(KernelStore(kernel_file, executor=executor), **options)
     else:
         kernel = load_array(Path(kernel_file), "a file that `udlbridge kernel` wrote", mapped=True)
+        if kernel.ndim < 2 or kernel.shape[0] != kernel.shape[1]:
+            raise not_a_matrix(f"{kernel_file} has", kernel.shape, str(kernel_file))
         result = spectrum(kernel, **options)
     report(str(result), json_file)
     if html is not None:

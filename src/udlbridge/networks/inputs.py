@@ -111,6 +111,7 @@ def check_whole(array: np.ndarray, name: str, reason: str) -> None:
             f"{name} has dtype {array.dtype}, and {reason}",
             allowed="integers: the numbers of the tokens, from 0",
             remedy=f"{name} = {name}.astype(int)",
+            shell="write the file with integers",
         )
 
 
@@ -134,6 +135,7 @@ def check_extent(array: np.ndarray, name: str, axes: int = 2) -> None:
             f"{name} has shape {array.shape}",
             allowed="samples along the first axis: (n, *sample)",
             remedy=f"for a single sample, {name}[None]; for n scalars, {name}[:, None]",
+            shell="give the file an axis of samples, the first: (1, *sample) for a single one, (n, 1) for n numbers",
         )
     if array.size == 0:
         raise InputError(

@@ -44,6 +44,8 @@ def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
             allowed="one tensor (n, O)",
             remedy="say which of its outputs counts, as ub.as_network(module, output='logits') or output=0, or "
             "wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
+            shell="say which of its outputs counts, as --output logits or --output 0, or wrap it in a module whose "
+            "forward returns the tensor",
         )
     if y.ndim == 0 or len(y) != n:
         raise ShapeError(
