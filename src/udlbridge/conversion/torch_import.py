@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from udlbridge.backends.pytorch.checks import check_call, check_inference, check_numbers, check_parameters
+from udlbridge.backends.pytorch.checks import TRANSLATED, check_call, check_inference, check_numbers, check_parameters
 from udlbridge.conversion.torch_export import BatchStatistics, LayerModule, ResidualModule
 from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.networks.layers import (
@@ -56,7 +56,7 @@ def from_torch(module: object, *, inference: bool = False) -> Model:
             f"from_torch got {kind_of(module)}", allowed="a torch.nn.Module", remedy="pass the network itself"
         )
     if not inference:
-        check_inference(module)
+        check_inference(module, TRANSLATED)
     check_parameters(module)
     parts: list[Part] = []
     _translate(module, "", parts)

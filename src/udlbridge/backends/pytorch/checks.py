@@ -8,15 +8,22 @@ from torch import nn
 from udlbridge.errors import ConversionError
 from udlbridge.networks.init import FLOATS
 
+TRANSLATED = "; or pass inference=True to from_torch"
+"""What those who translate a module may do besides about its mode."""
 
-def check_inference(module: nn.Module) -> None:
+
+def check_inference(module: nn.Module, besides: str = "") -> None:
     """Refuse a module whose samples touch each other, or whose outputs are random, in its present mode.
+
+    Args:
+        module: that of the caller.
+        besides: what the caller may do but call `.eval()`, as the end of a sentence.
 
     Raises:
         ConversionError: BatchNorm without inference statistics, or something that is random; it names them by path.
     """
     for path, part in module.named_modules():
-        remedy = "call .eval() on the module first, where it is made; or pass inference=True to from_torch"
+        remedy = f"call .eval() on the module first, where it is made{besides}"
         norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
         if norm and part.running_mean is None:
             reason = "has no running statistics and takes those of the batch, so a sample has no gradient of its own"

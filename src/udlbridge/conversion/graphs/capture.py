@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from udlbridge.backends.pytorch.checks import check_inference
+from udlbridge.backends.pytorch.checks import TRANSLATED, check_inference
 from udlbridge.backends.pytorch.copies import tensors_inside
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, movement
@@ -48,7 +48,7 @@ def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
         ConversionError, InputError, ShapeError, DTypeError: as `udlbridge.from_torch`.
     """
     if not inference:
-        check_inference(module)
+        check_inference(module, TRANSLATED)
     _check_parameters(module)
     # The caller's is neither changed nor put into another mode. What forward computed and kept, as the weights of
     # torch.nn.utils.weight_norm, torch does not copy.
