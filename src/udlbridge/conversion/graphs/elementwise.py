@@ -236,44 +236,11 @@ def sign(c: Call) -> Value:
     return c.add("where", above, 1.0, c.add("where", below, -1.0, 0.0))
 
 
-def hyperbolic(sign: float) -> Translation:
-    """(e^x + sign e^-x) / 2."""
-
-    def translate(c: Call) -> Value:
-        x = c["self"]
-        other = c.add("multiply", c.add("exp", c.add("negative", x)), sign)
-        return c.add("multiply", c.add("add", c.add("exp", x), other), 0.5)
-
-    return translate
-
-
 def times_logarithm(c: Call) -> Value:
     """x log y, which is 0 where x is 0."""
     x, y = as_float(c, c["self"]), as_float(c, c["other"])
     nothing = c.add("compare", x, 0.0, relation="equal")
     return c.add("where", nothing, 0.0, c.add("multiply", x, c.add("log", c.add("where", nothing, 1.0, y))))
-
-
-def area_sine(c: Call) -> Value:
-    """Of both signs as of the positive one, where log(x + sqrt(x^2 + 1)) adds and does not cancel."""
-    x = as_float(c, c["self"])
-    sign = c.add("where", c.add("compare", x, 0.0, relation="less"), -1.0, 1.0)
-    size = c.add("multiply", sign, x)
-    root = c.add("sqrt", c.add("add", c.add("power", size, exponent=2.0), 1.0))
-    return c.add("multiply", sign, c.add("log", c.add("add", size, root)))
-
-
-def area_cosine(c: Call) -> Value:
-    """log(x + sqrt(x^2 - 1))."""
-    x = as_float(c, c["self"])
-    root = c.add("sqrt", c.add("add", c.add("power", x, exponent=2.0), -1.0))
-    return c.add("log", c.add("add", x, root))
-
-
-def half_log_ratio(c: Call) -> Value:
-    """log((1 + x) / (1 - x)) / 2."""
-    above, below = c.add("add", 1.0, c["self"]), c.add("subtract", 1.0, c["self"])
-    return c.add("multiply", c.add("log", c.add("divide", above, below)), 0.5)
 
 
 UNARY = {
@@ -300,18 +267,11 @@ TRANSLATIONS: dict[str, Translation] = {
     "pow": power,
     "square": lambda c: c.add("power", as_float(c, c["self"]), exponent=2.0),
     "reciprocal": lambda c: c.add("power", c["self"], exponent=-1.0),
-    "log1p": lambda c: c.add("log", c.add("add", c["self"], 1.0)),
-    "expm1": lambda c: c.add("subtract", c.add("exp", c["self"]), 1.0),
     "exp2": scaled("exp", math.log(2)),
     "log2": divided(math.log(2)),
     "log10": divided(math.log(10)),
     "erfc": lambda c: c.add("subtract", 1.0, c.add("erf", c["self"])),
     "sign": sign,
-    "sinh": hyperbolic(-1.0),
-    "cosh": hyperbolic(1.0),
-    "asinh": area_sine,
-    "acosh": area_cosine,
-    "atanh": half_log_ratio,
     "xlogy": times_logarithm,
     "tan": lambda c: c.add("divide", c.add("sin", c["self"]), c.add("cos", c["self"])),
     "isnan": lambda c: c.add("compare", c["self"], c["self"], relation="not_equal"),

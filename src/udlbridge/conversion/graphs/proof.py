@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from udlbridge.backends.pytorch.graphs.module import GraphModule
 from udlbridge.backends.pytorch.layouts import differing
 from udlbridge.backends.pytorch.modules import AT_ONCE, ModuleNetwork
-from udlbridge.errors import ConversionError
+from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.tolerances import budget, relative_difference
@@ -46,12 +46,14 @@ def _prove(module: GraphModule, graph: Graph, network: ModuleNetwork, batch: np.
     found = module(samples).reshape(len(batch), -1)
     y, _ = network.evaluate(own, inputs)
     gap = relative_difference(found.detach().numpy(), y.detach().numpy())
-    if not gap <= limit:
+    if not y.isfinite().all():
         raise ConversionError(
-            f"the graph of {network.name} gives other outputs than the module, by {gap:.2e} of the largest",
-            allowed=f"a difference of at most {limit:.0e}",
-            remedy=f"report it with the module, or {REMEDY}",
+            f"the outputs of {network.name} are not finite for these samples",
+            allowed="a module and samples of finite outputs",
+            remedy="scale the samples or the weights down" + (", or take float64" if y.dtype != torch.float64 else ""),
         )
+    if not gap <= limit:
+        raise _apart(f"gives other outputs than the module, by {gap:.2e} of the largest", graph, network, batch)
     cotangents = torch.from_numpy(np.random.default_rng(0).standard_normal(tuple(y.shape))).to(y.dtype)
     both = [(name, ours[name], theirs[name]) for name in theirs if name in ours]
     one = _gradients(found, [value for _, value, _ in both], cotangents)
@@ -62,12 +64,48 @@ def _prove(module: GraphModule, graph: Graph, network: ModuleNetwork, batch: np.
     if worst and gaps[worst] > limit * scale:
         written = ", ".join(sorted(set(_written_by_hand(y)))[:5])
         of = "the samples" if worst == INPUT else worst
+        if not written:
+            words = f"gives another gradient by {of} than the module, by {gaps[worst]:.2e}"
+            raise _apart(words, graph, network, batch)
         raise ConversionError(
-            f"the graph of {network.name} gives another gradient by {of} than the module, by {gaps[worst]:.2e}"
-            + (f"; it has backward passes of its own: {written}" if written else ""),
+            f"the graph of {network.name} gives another gradient by {of} than the module, by {gaps[worst]:.2e}; "
+            f"it has backward passes of its own: {written}",
             allowed=f"backward passes that are the derivatives of what forward computes, to {limit:.0e} of the largest",
             remedy=REMEDY,
         )
+
+
+def _apart(words: str, graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> ConversionError:
+    """The error of a graph and a module that differ; if they do not in float64, that is rounding."""
+    allowed = f"a difference of at most {budget(graph.dtype):.0e}"
+    if graph.dtype != np.float64 and _agree_in_float64(graph, network, batch):
+        return ConversionError(
+            f"the graph of {network.name} {words}; in float64 they agree: it is rounding",
+            allowed=allowed,
+            remedy="translate it in float64, ub.from_torch(module.double(), x.astype('float64')); scale down what "
+            f"cancels or overflows; or {REMEDY}",
+            shell="add --dtype float64; the module itself can be computed without a translation",
+        )
+    rounding = (
+        ""
+        if graph.dtype != np.float64
+        else "where large numbers cancel in forward, this is rounding: scale them down; else "
+    )
+    return ConversionError(
+        f"the graph of {network.name} {words}",
+        allowed=allowed,
+        remedy=f"{rounding}{REMEDY}; a translation that is wrong is a fault of udlbridge: report it with the module",
+    )
+
+
+def _agree_in_float64(graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> bool:
+    """Whether the two are equal, there and back, in float64."""
+    wide = batch.astype(np.float64) if batch.dtype.kind == "f" else batch
+    try:
+        prove(graph.astype("float64"), network.astype("float64"), wide)
+    except UDLBridgeError:
+        return False
+    return True
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

@@ -146,12 +146,6 @@ def norm(c: Call) -> Value:
     return root(c, c.add("sum", c.add("power", x, shape=c.shape(x), exponent=2.0), **settings))
 
 
-def hypotenuse(c: Call) -> Value:
-    """The root of the sum of two squares."""
-    squares = [c.add("power", as_float(c, c[side]), exponent=2.0) for side in ("self", "other")]
-    return root(c, c.add("add", *squares))
-
-
 def softmax(op: str) -> Translation:
     """Along an axis."""
     return lambda c: c.add(op, c["self"], axis=c.axis(c["self"], c["dim"]))
@@ -175,7 +169,6 @@ TRANSLATIONS: dict[str, Translation] = {
     "std": deviation,
     "linalg_vector_norm": norm,
     "norm": norm,
-    "hypot": hypotenuse,
     **{name: softmax("softmax") for name in ("softmax", "_softmax")},
     **{name: softmax("log_softmax") for name in ("log_softmax", "_log_softmax")},
 }

@@ -10,12 +10,14 @@ from udlbridge.conversion.graphs import (
     images,
     layers,
     movement,
+    precise,
     recurrent,
     reductions,
 )
 
 TRANSLATIONS = {
     **elementwise.TRANSLATIONS,
+    **precise.TRANSLATIONS,
     **activations.TRANSLATIONS,
     **reductions.TRANSLATIONS,
     **axes.TRANSLATIONS,
