@@ -132,9 +132,9 @@ def test_random_tokens_are_tokens_of_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model", "3ls", "--output", "logits"], "output='logits' with a Model"),
+        (["--model", "3ls", "--output", "logits"], "--output logits with a Model"),
         (["--model", f"{FILE}:tagger"], "a module does not say what shape a sample has"),
-        (["--model", f"{FILE}:language_model", "--shape", "5"], "output='logits'"),
+        (["--model", f"{FILE}:language_model", "--shape", "5"], "--output logits"),
         (["--model", f"{FILE}:unet", "--samples", FILE], ".npy, .npz, .csv, .parquet, .safetensors"),
     ],
 )

@@ -423,7 +423,7 @@ def test_what_is_not_kept_is_said(
     ("outputs", "said"),
     [
         ("fulll", "perhaps 'full'"),
-        ("0,0", "outputs=[0, 0] names output 0 twice"),
+        ("0,0", "--outputs 0,0 names output 0 twice"),
         ("0,7", "with 3 outputs"),
         ("0-2", "as 0,2"),
         (",", "','"),

@@ -61,4 +61,5 @@ def _value(written: str) -> str:
         return ""
     if written[:1] in "[(":
         return ",".join(part.strip().strip("'\"") for part in written[1:-1].split(",") if part.strip())
-    return written.strip("'\"")
+    bare = written.strip("'\"")
+    return bare if re.fullmatch(r"[\w.,:*+-]*\w[\w.,:*+-]*", bare) or not bare else written
