@@ -90,9 +90,9 @@ def main() -> None:
         code = group(standalone_mode=False, prog_name="udlbridge")
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
-            from udlbridge.cli.wording import keep_near
+            from udlbridge.cli.wording import with_near_options
 
-            keep_near(error)
+            error = with_near_options(error)
         error.show()
         sys.exit(error.exit_code)
     except UDLBridgeError as error:

@@ -38,10 +38,11 @@ def at_shell(error: UDLBridgeError) -> str:
     return composed(in_shell(error.given), in_shell(error.allowed), in_shell(error.shell or error.remedy))
 
 
-def keep_near(error: click.NoSuchOption) -> None:
-    """Leave out suggestions that share little with the option but its hyphens, as --help for --model."""
+def with_near_options(error: click.NoSuchOption) -> click.NoSuchOption:
+    """The error without suggestions that share little with the option but its hyphens, as --help for --model."""
     word = error.option_name.lstrip("-")
-    error.possibilities = [one for one in error.possibilities or () if nearest(word, [one.lstrip("-")])]
+    near = [one for one in error.possibilities or () if nearest(word, [one.lstrip("-")])]
+    return click.NoSuchOption(error.option_name, error.message, near, error.ctx)
 
 
 def in_shell(text: str) -> str:
