@@ -258,9 +258,9 @@ def _activations_of_graph(graph: Graph, sample_shape: Shape, params: Collection[
 
 
 @singledispatch
-def samples_together(model: Any, sample_shape: Shape, params: Collection[str] | None = None) -> int | None:
-    """How many samples pass through a network at a time; None where all samples of a block may."""
-    return None
+def samples_together(model: Any, sample_shape: Shape, params: Collection[str] | None, n: int) -> int:
+    """How many of the n samples of a block pass through a network at a time: all, where nothing else is said."""
+    return n
 
 
 def parameter_count(model: Model | ForeignNetwork, params: Collection[str] | None) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -163,9 +165,9 @@ class _Memory:
     """Bytes that a kernel takes by the size of its tiles.
 
     `fixed`: of the engine and of the network. `entry`: of one pair of samples. `factors`: of what one sample's factors
-    hold; `copies` of them, and `passing` bytes of activations, exist besides while they are computed, of `together`
-    samples at a time, None for all. `formed`: of the gradients of one sample that are formed at a time, of at most
-    `most_formed` for a block. `longest`: the longer side of the kernel, since no block has more samples.
+    hold; `copies` of them, and `passing` bytes of activations, exist besides while they are computed, of so many of the
+    samples of a block at a time as `together` says. `formed`: of the gradients of one sample that are formed at a time,
+    of at most `most_formed` for a block. `longest`: the longer side of the kernel, since no block has more samples.
     """
 
     fixed: int
@@ -173,7 +175,7 @@ class _Memory:
     factors: int
     copies: int
     passing: int
-    together: int | None
+    together: Callable[[int], int]
     formed: int
     most_formed: int
     longest: int
@@ -189,7 +191,7 @@ class _Memory:
             factors=factor_numbers(request, forms_gradients=footprint.forms_gradients) * itemsize,
             copies=footprint.factor_copies,
             passing=activation_numbers(*network) * itemsize,
-            together=samples_together(*network) if request.method == "structured" else None,
+            together=partial(samples_together, *network) if request.method == "structured" else int,
             formed=formed_numbers(request) * itemsize,
             most_formed=footprint.formed_numbers * itemsize,
             longest=longest,
@@ -198,7 +200,7 @@ class _Memory:
     def needed(self, tile: int, blocks: int) -> int:
         """With tiles of that size, and the factors of so many blocks in memory."""
         block = min(tile, self.longest)
-        passing = block if self.together is None else min(block, self.together)
+        passing = self.together(block)
         held = block * self.factors * blocks + passing * (self.factors * self.copies + self.passing)
         held += 2 * min(block * self.formed, self.most_formed)
         return self.fixed + TILE_BUFFERS * block * block * self.entry + held

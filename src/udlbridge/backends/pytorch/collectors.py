@@ -33,22 +33,29 @@ class Collector(ABC):
         """The factor, when all samples have come by."""
 
 
-def collector(job: KernelJob, site: Site, n: int, z: Any) -> Collector:
-    """What gathers the cheapest exact factor of a site for `n` samples; `z` has the shape of its errors."""
+def collector(job: KernelJob, site: Site, n: int, delta: Any) -> Collector:
+    """What gathers the cheapest exact factor of a site for `n` samples; `delta` are its errors at some of them."""
     names = set(job.parameters)
     if isinstance(site, Lookup):
-        rule = lookup_rule(site.tokens.shape[1], site.rows, z.shape[-1], job.reduction)
+        rule = lookup_rule(site.tokens.shape[1], site.rows, delta.shape[-1], job.reduction)
         return (_Tokens if rule == "tokens" else _Table)(n, job.reduction.n_cotangents)
     if isinstance(site, Tied):
         seen = described.Tied(
-            described.Lookup(site.lookup.tokens.shape[1], site.lookup.rows, z[0].shape[-1]),
-            described.Affine(z[1].shape[1], site.affine.x.shape[2], z[1].shape[2], 1, z[1].shape[2] * z[0].shape[2], 0),
+            described.Lookup(site.lookup.tokens.shape[1], site.lookup.rows, delta[0].shape[-1]),
+            described.Affine(
+                delta[1].shape[1],
+                site.affine.x.shape[2],
+                delta[1].shape[2],
+                1,
+                delta[1].shape[2] * delta[0].shape[2],
+                0,
+            ),
         )
-        return _Tied(n, job.reduction.n_cotangents, z[0].shape[-1], pairs=seen.by_pairs(job.reduction))
+        return _Tied(n, job.reduction.n_cotangents, delta[0].shape[-1], pairs=seen.by_pairs(job.reduction))
     if not isinstance(site, Affine):
         return _Flat(job, n, [name in names for name in site.names])
     weight, bias = site.weight in names, site.bias in names
-    a, d = site.inputs(site.x[:1]), site.errors(z[:1])
+    a, d = site.inputs(site.x[:1]), site.errors(delta[:1])
     _, groups, positions, inputs = a.shape
     outputs, count = d.shape[-1], job.reduction.n_cotangents
     pairs = weight and affine_rule(positions, inputs, outputs, groups, job.reduction) == "pairs"

@@ -19,7 +19,7 @@ from udlbridge.backends.programs import Program
 from udlbridge.backends.pytorch import module_engine, operator, programs, training
 from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.factors import Factor, Summand, add_product
-from udlbridge.backends.pytorch.gathering import Observed, gathered
+from udlbridge.backends.pytorch.gathering import Observed, at_once, gathered
 from udlbridge.backends.pytorch.graphs import engine as graphs
 from udlbridge.backends.pytorch.layers import RULES
 from udlbridge.backends.pytorch.modules import ModuleNetwork
@@ -312,4 +312,4 @@ def _structured_factors(job: KernelJob, model: Model, params: Params, x: Tensor)
 
         return Observed(y, sites, entered, deltas)
 
-    return gathered(job, len(x), max(STRETCH, STRETCH_NUMBERS // widest), observed)
+    return gathered(job, len(x), at_once(len(x), max(STRETCH, STRETCH_NUMBERS // widest)), observed)

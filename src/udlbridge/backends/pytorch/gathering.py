@@ -16,15 +16,21 @@ from udlbridge.backends.pytorch.sites import Site
 from udlbridge.backends.reduction import Reduction
 
 STRETCH = 32
-"""Samples that go through a module together: more are no faster, where it is not small."""
+"""Samples that go through a module together, of many: more are no faster, where it is not small."""
 
 SMALL_NUMBERS, MOST_NUMBERS = 2**22, 2**26
 """More go together where less than so many numbers are held for the way back, and fewer where so many would be."""
 
 
-def samples_together(numbers: int) -> int:
-    """How many samples go through a module together that holds so many `numbers` of each for the way back."""
-    return max(1, min(max(STRETCH, SMALL_NUMBERS // max(numbers, 1)), MOST_NUMBERS // max(numbers, 1)))
+def samples_together(numbers: int, n: int) -> int:
+    """How many of n samples go through a module together that holds so many `numbers` of each for the way back."""
+    usual = max(STRETCH, SMALL_NUMBERS // max(numbers, 1))
+    return max(1, min(at_once(n, usual), MOST_NUMBERS // max(numbers, 1)))
+
+
+def at_once(n: int, usual: int) -> int:
+    """Of n samples, where of many `usual` go together: what would take two times goes at once, and is not copied."""
+    return n if n <= 2 * usual else usual
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,16 @@ def gathered(job: KernelJob, n: int, stretch: int, observe: Callable[[slice], Ob
             seen = observe(samples)
             pulled = _pulled(job.reduction, seen.y) if seen.sites else []
         sites = seen.sites
-        with torch.no_grad():
-            if not collectors:
-                shapes = seen.deltas([None] * len(seen.points))
-                collectors = [collector(job, site, n, z) for site, z in zip(sites, shapes, strict=True)]
-            for one, site in zip(collectors, sites, strict=True):
-                one.begin(samples, site)
         for k, total in enumerate(pulled):
             # An output may not depend on every site: its errors there are zero.
             found = torch.autograd.grad(total, seen.points, retain_graph=k + 1 < len(pulled), allow_unused=True)
             with torch.no_grad():
-                for one, delta in zip(collectors, seen.deltas(found), strict=True):
+                deltas = seen.deltas(found)
+                if not collectors:
+                    collectors = [collector(job, site, n, delta) for site, delta in zip(sites, deltas, strict=True)]
+                for one, site, delta in zip(collectors, sites, deltas, strict=True):
+                    if k == 0:
+                        one.begin(samples, site)
                     one.add(k, delta)
             if job.watch is not None:
                 job.watch((samples.stop - samples.start) / (n * len(pulled)))

@@ -144,4 +144,4 @@ def prepared(job: KernelJob, network: ModuleNetwork, x: np.ndarray) -> list[Summ
     def observe(samples: slice) -> Observed:
         return network.observed(names, params, {name: value[samples] for name, value in inputs.items()})
 
-    return [*gathered(job, len(x), samples_together(plan.numbers), observe), *summands]
+    return [*gathered(job, len(x), samples_together(plan.numbers, len(x)), observe), *summands]

@@ -310,10 +310,10 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         """Numbers that one sample's passes hold: activations for the way back, and the errors at all sites together."""
         return 2 * self._known(names).numbers
 
-    def samples_together(self, names: tuple[str, ...]) -> int | None:
-        """How many samples pass together; None where gradients of all samples of a block are taken."""
+    def samples_together(self, names: tuple[str, ...], n: int) -> int:
+        """How many of n samples pass together: all of them, where the gradients of a whole block are taken."""
         plan = self._known(names)
-        return None if plan.alone else samples_together(plan.numbers)
+        return n if plan.alone else samples_together(plan.numbers, n)
 
     def _known(self, names: tuple[str, ...]) -> Recipe:
         """The recipe, for which parameters are copied at the first time alone."""
@@ -338,6 +338,6 @@ def _activation_numbers(
 
 @described.samples_together.register
 def _samples_together(
-    model: ModuleNetwork, sample_shape: tuple[int, ...], params: Collection[str] | None = None
-) -> int | None:
-    return model.samples_together(model.trainable if params is None else tuple(params))
+    model: ModuleNetwork, sample_shape: tuple[int, ...], params: Collection[str] | None, n: int
+) -> int:
+    return model.samples_together(model.trainable if params is None else tuple(params), n)
