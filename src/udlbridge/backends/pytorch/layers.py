@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from udlbridge.backends.pytorch.norms import channel_gradients
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Scope
 from udlbridge.backends.pytorch.windows import Windows, is_wide
 from udlbridge.networks.layers import (
@@ -119,54 +120,52 @@ def globalmeanpool(layer: GlobalMeanPool, scope: Scope, x: Tensor) -> Tensor:
     return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
 
 
-def _normalised(
-    scope: Scope, x: Tensor, function: Callable[[Tensor, Tensor | None, Tensor | None], Tensor], summed: tuple[int, ...]
-) -> Tensor:
-    """function(x, weight, bias) = weight * xhat + bias in one pass; gradients of both sum over the axes `summed`."""
+def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
+    """torch's own."""
     weight, bias = scope.get("weight"), scope.get("bias")
-    z = function(x, weight, bias)
-    if weight is None:
-        return z
-    seen = x.detach()
+    z = nnf.layer_norm(x, layer.shape, weight, bias, layer.eps)
+    seen, summed = x.detach(), tuple(range(1, x.ndim - len(layer.shape)))
 
     @cache
     def xhat() -> Tensor:
         """Only kernels need it by itself, and then for every cotangent."""
-        return function(seen, None, None)
+        return nnf.layer_norm(seen, layer.shape, None, None, layer.eps)
 
     def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
         return ((d * xhat()).sum(summed), d.sum(summed)) if summed else (d * xhat(), d)
 
-    return scope.tap(Elementwise(("weight", "bias"), gradients), z)
-
-
-def layernorm(layer: LayerNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own."""
-
-    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return nnf.layer_norm(a, layer.shape, weight, bias, layer.eps)
-
-    return _normalised(scope, x, function, tuple(range(1, x.ndim - len(layer.shape))))
+    return z if weight is None else scope.tap(Elementwise(("weight", "bias"), gradients), z)
 
 
 def groupnorm(layer: GroupNorm, scope: Scope, x: Tensor) -> Tensor:
-    """torch's own."""
-
-    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        # nnf.group_norm refuses groups of one number, which are zero here as in the other engines.
-        return torch.group_norm(a, layer.num_groups, weight, bias, layer.eps)
-
-    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
+    """torch's own, below nnf.group_norm: that refuses groups of one number, which are zero here as in other engines."""
+    weight, bias = scope.get("weight"), scope.get("bias")
+    n, channels, *space = x.shape
+    z, mean, scale = torch.native_group_norm(
+        x.contiguous(), weight, bias, n, channels, math.prod(space), layer.num_groups, layer.eps
+    )
+    return _by_channels(scope, x, z, mean.detach(), scale.detach())
 
 
 def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
     """torch's own, with the stored statistics."""
     mean, variance = scope["running_mean"], scope["running_var"]
+    weight, bias = scope.get("weight"), scope.get("bias")
+    z = nnf.batch_norm(x, mean, variance, weight, bias, training=False, eps=layer.eps)
+    return _by_channels(scope, x, z, mean, (variance + layer.eps).rsqrt())
 
-    def function(a: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        return nnf.batch_norm(a, mean, variance, weight, bias, training=False, eps=layer.eps)
 
-    return _normalised(scope, x, function, tuple(range(2, x.ndim)))
+def _by_channels(scope: Scope, x: Tensor, z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """z = weight (x - mean) scale + bias, of channels; `mean` and `scale` are (n, G), or (C,) for all samples."""
+    if scope.get("weight") is None:
+        return z
+    seen = x.detach()
+
+    def gradients(d: Tensor) -> tuple[Tensor, Tensor]:
+        own = (one if one.ndim > 1 else one.expand(len(d), -1) for one in (mean, scale))
+        return channel_gradients(d, seen, *own)
+
+    return scope.tap(Elementwise(("weight", "bias"), gradients), z)
 
 
 def embedding(layer: Embedding, scope: Scope, x: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ class Layout:
         """(n, *shape for a single sample), a view where there can be one; of the samples that count."""
         shape = list(tensor.shape)
         n = shape[self.axis] // (self.outer * self.inner)
+        if self.axis == 0 and self.outer == 1:  # as mostly
+            return tensor.reshape(n, self.inner, *shape[1:])[: self.count]
         apart = tensor.reshape(*shape[: self.axis], self.outer, n, self.inner, *shape[self.axis + 1 :])
         shape[self.axis] = self.outer * self.inner
         found = apart.movedim(self.axis + 1, 0).reshape(n, *shape)

@@ -22,6 +22,12 @@ from udlbridge.backends.pytorch.use_rules import use_of
 from udlbridge.backends.pytorch.uses import Convolved, Rows, Table, Use
 from udlbridge.errors import ConversionError
 
+BIASED = {
+    "AddmmBackward0": (2, 0), "ConvolutionBackward0": (1, 2), "NativeLayerNormBackward0": (1, 2),
+    "NativeGroupNormBackward0": (1, 2), "NativeBatchNormBackward0": (1, 2),
+}  # fmt: skip
+"""Nodes of a weight and a bias, and the inputs at which these enter."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -153,25 +159,34 @@ def _fitting(
         return {}
     weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
     points = [entries[index].result for index in known]
-    errors: list[dict[int, Tensor]] = []
+    fitting = {index: list(possible[index]) for index in known}
     for i in samples:
         found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
-        errors.append({index: d for index, d in zip(known, found, strict=True) if d is not None})
-    fitting: dict[int, list[Layout]] = {}
-    for index in known:
-        use = uses[index]
-        assert use is not None
-        own = [(i, each[index]) for i, each in zip(samples, errors, strict=True) if index in each]
-        fitting[index] = [
-            layout for layout in possible[index] if not any(_leaks(use.placed(d, layout), i) for i, d in own)
-        ]
+        own = [(index, d) for index, d in zip(known, found, strict=True) if d is not None]
+        both = [(index, layout, d) for index, d in own for layout in fitting[index]]
+        placed = [_placed(uses[index], d, layout) for index, layout, d in both]
+        for (index, layout, _), leaks in zip(both, _leaks(placed, i), strict=True):
+            if leaks:
+                fitting[index].remove(layout)
     return fitting
 
 
-def _leaks(errors: Tensor, sample: int) -> bool:
-    scale = errors.abs().max() if errors.numel() else 0.0
-    others = torch.cat([errors[:sample], errors[sample + 1 :]])
-    return bool(others.numel() and others.abs().max() > torch.finfo(errors.dtype).eps ** 0.5 * scale)
+def _placed(use: Use | None, d: Tensor, layout: Layout) -> Tensor:
+    assert use is not None
+    return use.placed(d, layout)
+
+
+def _leaks(errors: list[Tensor], sample: int) -> list[bool]:
+    """Of errors (n, *shape) of the outputs of one sample, whether there are any at other samples."""
+    if not errors:
+        return []
+    largest = [d.reshape(len(d), -1).abs().amax(1) if d.numel() else d.new_zeros(len(d)) for d in errors]
+    sizes = torch.stack(largest)
+    scale = sizes.amax(1, keepdim=True) * sizes.new_tensor([[torch.finfo(d.dtype).eps ** 0.5] for d in errors])
+    above = sizes > scale
+    above[:, sample] = False
+    found: list[bool] = above.any(1).tolist()  # all at once: a GPU is waited for
+    return found
 
 
 def _groups(entries: list[Entry], uses: list[Use | None], names: Iterable[str]) -> list[Group]:
@@ -185,7 +200,7 @@ def _groups(entries: list[Entry], uses: list[Use | None], names: Iterable[str]) 
             continue
         if name in apart:
             for index in indices:
-                bias = _bias_beside(entries, index, apart, done) if isinstance(uses[index], Rows | Convolved) else None
+                bias = _bias_beside(entries, index, apart, done)
                 done.update([name] if bias is None else [name, bias])
                 groups.append(Group((index,), name, bias=bias))
         elif _are_tied(entries, uses, indices):
@@ -206,14 +221,14 @@ def _are_apart(entries: list[Entry]) -> bool:
 
 
 def _bias_beside(entries: list[Entry], index: int, apart: Mapping[str, list[int]], done: set[str]) -> str | None:
-    """The parameter that is the bias of the affine map of entry `index`, if it enters nowhere else."""
+    """The parameter that is the bias of the affine map or norm of entry `index`, if it enters nowhere else."""
     entry = entries[index]
     node: Any = entry.node
-    bias_input = {"AddmmBackward0": 0, "ConvolutionBackward0": 2}.get(node.name())
+    weight_input, bias_input = BIASED.get(node.name(), (None, None))
+    if entry.index != weight_input:
+        return None
     if node.name() == "ConvolutionBackward0" and node._saved_transposed:
         return None  # its positions are those of the input, and the bias has those of the output
-    if node.name() == "AddmmBackward0" and entry.index != 2:
-        return None
     for name, indices in apart.items():
         beside = name.rpartition(".")[0] == entry.names[0].rpartition(".")[0]
         if beside and name not in done and len(indices) == 1 and len(apart[entry.names[0]]) == 1:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from udlbridge.backends.pytorch.uses import Convolved, Rows, Scaled, Shape, Table, Use
+from udlbridge.backends.pytorch.uses import ChannelScale, Convolved, Rows, Scaled, Shape, Table, Use
 from udlbridge.backends.pytorch.windows import Windows
 
 
@@ -82,40 +82,47 @@ def _convolution(node: Any, index: int, entered: Shape, result: Shape) -> Use | 
     return Convolved(entered, result, x.detach(), windows, node._saved_groups, node._saved_transposed)
 
 
-def _norm(
-    node: Any, index: int, entered: Shape, result: Shape, spread: Shape, plain: Callable[[], Tensor]
-) -> Use | None:
-    if index not in (1, 2):
-        return None
-    x = node._saved_input
-    return Scaled(entered, result, x, spread, plain if index == 1 else None)
-
-
 def _layer_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
     x, mean, scale = node._saved_input.detach(), node._saved_result1, node._saved_result2
-    return _norm(node, index, entered, result, _aligned(entered, result), lambda: (x.to(mean.dtype) - mean) * scale)
+    if index not in (1, 2):
+        return None
+    plain = (lambda: (x.to(mean.dtype) - mean).mul_(scale)) if index == 1 else None
+    return Scaled(entered, result, x, _aligned(entered, result), plain)
 
 
 def _group_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
-    x, mean, scale, groups = node._saved_input.detach(), node._saved_result1, node._saved_result2, node._saved_group
-
-    def plain() -> Tensor:
-        apart = x.reshape(len(x), groups, -1).to(mean.dtype)
-        return ((apart - mean[..., None]) * scale[..., None]).view(x.shape)
-
-    return _norm(node, index, entered, result, _channels(entered, result), plain)
+    x, mean, scale = node._saved_input.detach(), node._saved_result1, node._saved_result2
+    return _channel_norm(index, entered, result, x, lambda: (mean, scale))
 
 
 def _batch_norm(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:
-    x = node._saved_input.detach()
-    training, mean, scale = node._saved_training, node._saved_result1, node._saved_result2
-    if not training:
-        mean = node._saved_running_mean
-        scale = (node._saved_running_var + node._saved_eps).rsqrt()
-    spread = _channels((x.shape[1],), result)
-    return _norm(
-        node, index, entered, result, spread, lambda: (x.to(mean.dtype) - mean.view(spread)) * scale.view(spread)
-    )
+    if node._saved_training:  # statistics of the batch: samples depend on each other
+        return None
+    x, mean, variance, eps = (
+        node._saved_input.detach(), node._saved_running_mean, node._saved_running_var, node._saved_eps
+    )  # fmt: skip
+
+    def statistics() -> tuple[Tensor, Tensor]:
+        return mean.expand(x.shape[:2]), (variance + eps).rsqrt().expand(x.shape[:2])
+
+    return _channel_norm(index, entered, result, x, statistics)
+
+
+def _channel_norm(
+    index: int, entered: Shape, result: Shape, x: Tensor, statistics: Callable[[], tuple[Tensor, Tensor]]
+) -> Use | None:
+    """`statistics` are mean and scale (N, G) of groups of channels of x (N, C, *space)."""
+    spread = _channels(entered, result)
+    if index == 2:
+        return Scaled(entered, result, x, spread)
+    if index != 1:
+        return None
+
+    def plain() -> Tensor:
+        mean, scale = (one.unsqueeze(-1) for one in statistics())
+        return (x.reshape(*mean.shape[:2], -1).to(mean.dtype) - mean).mul_(scale).view(x.shape)
+
+    return ChannelScale(entered, result, x, spread, plain, statistics=lambda: (x, *statistics()))
 
 
 def _embedding(node: Any, index: int, entered: Shape, result: Shape) -> Use | None:

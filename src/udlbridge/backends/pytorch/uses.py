@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.pytorch.layouts import Layout
+from udlbridge.backends.pytorch.norms import channel_gradients
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Site
 from udlbridge.backends.pytorch.windows import Windows, is_wide
 
@@ -195,8 +196,10 @@ class Scaled(Use):
         return None if self.factor is None else self.factor()
 
     def site(self, name: str, bias: str | None, layout: Layout, dtype: torch.dtype) -> Elementwise:
-        """Per-sample gradients."""
-        return Elementwise((name,), lambda d: (self.gradients(d, layout, dtype),))
+        """Per-sample gradients; `bias` is a shift of z that has the shape of W."""
+        if bias is None:
+            return Elementwise((name,), lambda d: (self.gradients(d, layout, dtype),))
+        return Elementwise((name, bias), lambda d: self.with_bias(d, layout, dtype))
 
     def errors(self, d: Tensor, layout: Layout) -> Tensor:
         """As they are: the factor comes first."""
@@ -209,15 +212,40 @@ class Scaled(Use):
     def gradients(self, d: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
         """Errors times the factor, summed over the copies."""
         d = d.to(dtype)
-        if self._factor is not None:
-            d = d * self._factor.to(dtype)
+        found = self._summed(d if self._factor is None else d * self._factor.to(dtype), layout)
+        return found if self.sign == 1.0 else self.sign * found
+
+    def with_bias(self, d: Tensor, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Those of W, and of a shift like it."""
+        return self.gradients(d, layout, dtype), self._summed(d.to(dtype), layout)
+
+    def _summed(self, d: Tensor, layout: Layout) -> Tensor:
+        """(n, *entered): summed over the copies, which `repeat` puts side by side."""
         e = layout.samples_first(d)
-        return self.sign * _summed(e, self.spread).reshape(len(e), *self.entered)
+        apart, repeated = [len(e)], []
+        for made, length in zip(e.shape[1:], self.spread, strict=True):
+            if made != length:
+                repeated.append(len(apart))
+                apart.append(made // length)
+            apart.append(length)
+        found = e.reshape(apart).sum(repeated) if repeated else e
+        return found.reshape(len(e), *self.entered)
 
 
-def _summed(e: Tensor, spread: Shape) -> Tensor:
-    """(n, *made) summed over the repetitions of a tensor of shape `spread` in it, which `repeat` puts side by side."""
-    for axis, length in enumerate(spread, start=1):
-        if e.shape[axis] != length:
-            e = e.reshape(*e.shape[:axis], -1, length, *e.shape[axis + 1 :]).sum(axis)
-    return e
+@dataclass(frozen=True, kw_only=True)
+class ChannelScale(Scaled):
+    """The scale of a norm of channels: `statistics` gives x (N, C, *space), and mean and scale (N, G) of its groups."""
+
+    statistics: Callable[[], tuple[Tensor, Tensor, Tensor]]
+
+    def gradients(self, d: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
+        """By one look at both."""
+        return self.with_bias(d, layout, dtype)[0]
+
+    def with_bias(self, d: Tensor, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """By one look, where samples are whole images."""
+        if layout.axis != 0:
+            return super().gradients(d, layout, dtype), self._summed(d.to(dtype), layout)
+        found = channel_gradients(d.to(dtype), *(one.to(dtype) for one in self.statistics()))
+        weight, bias = (layout.samples_first(one).sum(1) for one in found)
+        return weight.reshape(len(weight), *self.entered), bias.reshape(len(bias), *self.entered)

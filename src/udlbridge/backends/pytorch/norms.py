@@ -1,0 +1,21 @@
+"""Per-sample gradients of the scale and the shift of a norm of channels, without the normalised numbers themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def channel_gradients(d: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over space of d (x - mean) scale, and of d, (n, C) each, from x and d (n, C, *space).
+
+    `mean` and `scale` (n, G) are those of as many groups of channels in a row. Both sums come from one look at d and x:
+    it is torch's own for the gradients of a batch, to which the channels of all images are the channels of one.
+    """
+    n, channels = x.shape[:2]
+    flat = x.reshape(1, n * channels, -1)
+    _, by_scale, by_shift = torch.ops.aten.native_group_norm_backward(
+        d.reshape(flat.shape), flat, mean.reshape(1, -1), scale.reshape(1, -1), flat.new_ones(n * channels),
+        1, n * channels, flat.shape[2], mean.numel(), [False, True, True],
+    )  # fmt: skip
+    return by_scale.view(n, channels), by_shift.view(n, channels)

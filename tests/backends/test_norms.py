@@ -1,0 +1,104 @@
+"""Scales and shifts of norms: one site of both, whose gradients come from one look at errors and inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import udlbridge as ub
+from helpers import assert_within_budget
+from udlbridge.backends.pytorch.norms import channel_gradients
+from udlbridge.backends.reduction import REDUCTIONS
+from udlbridge.backends.sites import Elementwise, sites
+
+CHANNELS = 6
+
+
+class Frames(nn.Module):
+    """Several frames of each sample pass a norm as images of their own, samples first or frames first."""
+
+    def __init__(self, norm: nn.Module, samples_first: bool) -> None:
+        super().__init__()
+        self.norm, self.read, self.samples_first = norm, nn.Linear(CHANNELS, 2), samples_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x if self.samples_first else x.transpose(0, 1)
+        h = torch.tanh(self.norm(frames.flatten(0, 1))).mean((2, 3)).unflatten(0, frames.shape[:2])
+        return self.read(h).sum(1 if self.samples_first else 0)
+
+
+class Last(nn.Module):
+    """The samples are places of one image, all of which a norm takes alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.read = nn.BatchNorm1d(CHANNELS), nn.Linear(CHANNELS, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(torch.tanh(self.norm(x.T[None])[0].T))
+
+
+def norms() -> dict[str, nn.Module]:
+    """One of each kind, with numbers of its own."""
+    torch.manual_seed(0)
+    batch = nn.BatchNorm2d(CHANNELS)
+    batch.running_mean.normal_()
+    batch.running_var.uniform_(0.5, 2.0)
+    found = {"group": nn.GroupNorm(2, CHANNELS), "batch": batch, "layer": nn.LayerNorm((4, 5))}
+    for norm in found.values():
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return found
+
+
+@pytest.mark.parametrize("groups", [1, 3, 6])
+@pytest.mark.parametrize("space", [(), (7,), (3, 4)])
+def test_sums_over_space(groups: int, space: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, d = (torch.randn(5, CHANNELS, *space, generator=generator, dtype=torch.float64) for _ in range(2))
+    mean, scale = (torch.rand(5, groups, generator=generator, dtype=torch.float64) for _ in range(2))
+    by_scale, by_shift = channel_gradients(d, x, mean, scale)
+    each = [one.repeat_interleave(CHANNELS // groups, 1)[..., None] for one in (mean, scale)]
+    x, d = x.reshape(5, CHANNELS, -1), d.reshape(5, CHANNELS, -1)
+    np.testing.assert_allclose(by_scale, (d * (x - each[0]) * each[1]).sum(2), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(by_shift, d.sum(2), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("samples_first", [True, False])
+@pytest.mark.parametrize("kind", ["group", "batch", "layer"])
+def test_norms_of_frames(kind: str, samples_first: bool) -> None:
+    module = Frames(norms()[kind], samples_first).double().eval()
+    x = np.random.default_rng(0).standard_normal((4, 3, CHANNELS, 4, 5))
+    for params in (None, "norm.*", "norm.weight", "norm.bias"):
+        for outputs in ("trace", "full"):
+            plain = ub.ntk(module, x, outputs=outputs, params=params, method="plain")
+            assert_within_budget(ub.ntk(module, x, outputs=outputs, params=params), plain)
+
+
+def test_samples_along_space() -> None:
+    torch.manual_seed(0)
+    module, x = Last().double().eval(), np.random.default_rng(0).standard_normal((5, CHANNELS))
+    assert_within_budget(ub.ntk(module, x), ub.ntk(module, x, method="plain"))
+
+
+@pytest.mark.parametrize("kind", ["group", "batch", "layer"])
+def test_scale_and_shift_are_one_site(kind: str) -> None:
+    norm = norms()[kind]
+    network = ub.as_network(nn.Sequential(norm, nn.Flatten(), nn.Linear(CHANNELS * 20, 2)).eval())
+    network.checked_batch(torch.randn(3, CHANNELS, 4, 5), "x")
+    found = sites(network, (CHANNELS, 4, 5))
+    assert [one.size for one in found if isinstance(one, Elementwise)] == [2 * norm.weight.numel()]
+    (alone,) = sites(network, (CHANNELS, 4, 5), ["0.bias"])
+    assert alone == Elementwise(norm.weight.numel())
+
+
+@pytest.mark.parametrize("norm", [lambda: ub.GroupNorm(2, 6), lambda: ub.BatchNorm(6), lambda: ub.GroupNorm(6, 6)])
+@pytest.mark.parametrize("space", [(1, 1), (4, 5)])
+def test_norms_of_chains(norm, space: tuple[int, ...]) -> None:
+    model = ub.Model([norm(), ub.Conv2d(6, 3, 1, "tanh"), ub.GlobalMeanPool(), ub.Flatten()], dtype="float64")
+    x = np.random.default_rng(0).standard_normal((4, 6, *space))
+    for outputs in REDUCTIONS:
+        found, expected = (ub.ntk(model, x, outputs=outputs, backend=engine) for engine in ("torch", "reference"))
+        assert_within_budget(found, expected)
