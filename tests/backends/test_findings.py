@@ -109,13 +109,59 @@ MIXED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+MUCH = np.random.default_rng(0).standard_normal((40, 3))
+
+
 @pytest.mark.parametrize("mixed", MIXED)
-def test_samples_that_touch_each_other_later_outside_of_the_graph_are_refused(mixed: str) -> None:
+@pytest.mark.parametrize("x", [FLAT, MUCH], ids=len)
+def test_samples_that_touch_each_other_later_outside_of_the_graph_are_refused(x: np.ndarray, mixed: str) -> None:
     module = Prepared().double()
-    ub.ntk(module, FLAT)
+    ub.ntk(module, x)
     module.prepared = MIXED[mixed]
-    with pytest.raises(errors.ConversionError, match=r"sample \d depends on the other samples"):
-        ub.ntk(module, FLAT)
+    for method in ("structured", "plain"):
+        with pytest.raises(errors.ConversionError, match=r"sample \d+ depends on the other samples"):
+            ub.ntk(module, x, method=method)
+    module.prepared = torch.sin
+    module.after = MIXED[mixed]
+    with pytest.raises(errors.ConversionError, match=r"sample \d+ depends on the other samples"):
+        ub.ntk(module, x, x[:3])
+
+
+def test_two_samples_are_seen_among_many_in_place_of_each_alone() -> None:
+    module, passed = Prepared().double(), []
+    module.register_forward_pre_hook(lambda _, args: passed.append(len(args[0])))
+    for known in (False, True):
+        passed.clear()
+        found = ub.ntk(module, MUCH)
+        assert passed == ([2, len(MUCH)] if known else [3, 1, 1, 1, 2, len(MUCH)])
+    passed.clear()
+    assert_within_budget(found, ub.ntk(module, MUCH, method="plain"))
+    assert passed[:3] == [2, 1, 1]
+    passed.clear()
+    ub.outputs(module, MUCH)
+    assert passed[:3] == [2, 1, 1]
+
+
+def test_random_outputs_are_refused_where_they_are_seen_among_many() -> None:
+    module, generator = Prepared().double(), np.random.default_rng(0)
+    ub.ntk(module, MUCH)
+    module.prepared = lambda x: x * generator.uniform()
+    with pytest.raises(errors.ConversionError, match="draws random numbers"):
+        ub.ntk(module, MUCH)
+
+
+def test_weights_that_another_thread_changes_meanwhile_are_no_sign_of_others() -> None:
+    module = Prepared().double()
+    ub.ntk(module, MUCH)
+    network = ub.as_network(module)
+    x = network.checked_passing(MUCH, "x")
+    with torch.no_grad():
+        module.inner.weight.mul_(2.0)
+    params = network.tensors("cpu")
+    y, _ = network.evaluate(params, network.inputs(x, "cpu"))
+    network.check_passed(x, y, params)
+    with pytest.raises(errors.ConversionError, match="depends on the other samples"):
+        network.check_passed(x, y + y.flip(0), params)
 
 
 def test_what_is_known_is_tried_on_two_samples_and_what_is_another_graph_on_three() -> None:
@@ -128,7 +174,7 @@ def test_what_is_known_is_tried_on_two_samples_and_what_is_another_graph_on_thre
         tried.append(passed[: passed.index(len(FLAT))])
         assert_within_budget(found, ub.ntk(module, FLAT, method="plain"))
     anew, again = [3, 1, 1, 1, 2], [2, 1, 1]
-    assert tried == [anew, again, again + anew, again]
+    assert tried == [anew, again, [2, *anew], again]
 
 
 class Ordered(nn.Module):

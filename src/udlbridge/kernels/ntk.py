@@ -143,7 +143,7 @@ def layer_kernels(
 
 def _batches(model: Any, x: Any, x2: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Both batches, checked."""
-    rows = checked_samples(model, x)
+    rows = checked_samples(model, x, passing=True)
     columns = None if x2 is None else checked_samples(model, x2, "x2")
     if columns is not None and columns.shape[1:] != rows.shape[1:]:
         raise ShapeError(

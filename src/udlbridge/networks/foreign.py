@@ -80,6 +80,10 @@ class ForeignNetwork(ABC):
     def checked_batch(self, x: Any, name: str) -> np.ndarray:
         """The samples as an array with them along the first axis, or an error that says what is wrong with it."""
 
+    def checked_passing(self, x: Any, name: str) -> np.ndarray:
+        """As `checked_batch`, for samples that all pass through it next: what that shows may be left to it."""
+        return self.checked_batch(x, name)
+
     @abstractmethod
     def random_batch(self, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape) that it takes; like those that came before, if any did."""

@@ -38,14 +38,18 @@ def check_model(model: object) -> None:
         )
 
 
-def checked_samples(network: Model | ForeignNetwork, x: object, name: str = "x") -> np.ndarray:
+def checked_samples(
+    network: Model | ForeignNetwork, x: object, name: str = "x", *, passing: bool = False
+) -> np.ndarray:
     """`x` as an array with the samples along the first axis, of the dtype that the network takes.
+
+    `passing`: all of them pass through it next, for a kernel of this process.
 
     Raises:
         As `checked_batch`, or what an adapter says.
     """
     if isinstance(network, ForeignNetwork):
-        return network.checked_batch(x, name)
+        return network.checked_passing(x, name) if passing else network.checked_batch(x, name)
     return checked_batch(network, x, name)
 
 

@@ -3,7 +3,9 @@
 Nothing of it is believed: the module may have other weights since, other layers, or do other things with other samples.
 Two samples of each kernel are evaluated and their graph is read, as where nothing was found before. It has to be the
 same graph, node by node, with the same shapes and the same parameters at the same places, and the outputs of one sample
-must have no errors at another one. What is saved is the third sample, a second evaluation, and comparing the two.
+must have no errors at another one. What is saved is the third sample, a second evaluation, and comparing the two. Nor
+is each of the two evaluated alone, where they pass among many others next, in another order: they have to have the same
+outputs there.
 """
 
 from __future__ import annotations

@@ -135,6 +135,8 @@ def prepared(job: KernelJob, network: ModuleNetwork, x: np.ndarray) -> list[Summ
     if not names:
         return []
     plan = network.recipe(names, params, device)
+    if job.method == "plain" or not plan.groups or device != network.device:
+        network.check_owed()
     alone = names if job.method == "plain" else plan.alone
     found = jacobian(network, params, inputs, job.reduction, alone)
     summands = [Summand((name,), Factor(None, block.reshape(*block.shape[:2], -1))) for name, block in found.items()]
@@ -142,6 +144,8 @@ def prepared(job: KernelJob, network: ModuleNetwork, x: np.ndarray) -> list[Summ
         return summands
 
     def observe(samples: slice) -> Observed:
-        return network.observed(names, params, {name: value[samples] for name, value in inputs.items()})
+        seen = network.observed(names, params, {name: value[samples] for name, value in inputs.items()})
+        network.check_passed(x[samples], seen.y, params)
+        return seen
 
     return [*gathered(job, len(x), samples_together(plan.numbers, len(x)), observe), *summands]

@@ -18,11 +18,14 @@ from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Dtypes, Inputs, arguments, packed, takes_numbers, unpacked
 from udlbridge.backends.pytorch.module_outputs import Choice, output_tensor
 from udlbridge.backends.pytorch.module_sites import Evaluation, Params, followed
-from udlbridge.backends.pytorch.module_trials import Trial, check_evaluation, check_same
+from udlbridge.backends.pytorch.module_trials import Trial, check_same
 from udlbridge.backends.pytorch.module_values import check_values, own, unwrapped
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.errors import ConversionError, InputError
 from udlbridge.networks.foreign import wants_tokens
+
+MANY = 32
+"""Among so many samples, it is unlikely that the two of a trial see there what they see of each other."""
 
 
 class ModuleEvaluation:
@@ -70,6 +73,8 @@ class ModuleEvaluation:
         self._tables: Mapping[str, int] = {}
         # What was seen last when samples were tried, and these, for those who look for sites next.
         self._trial: tuple[Evaluation, np.ndarray] | None = None
+        # A trial whose samples are to be seen in a batch, in place of each alone.
+        self._owed: Trial | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +113,39 @@ class ModuleEvaluation:
             InputError, ShapeError, DTypeError: what is wrong with them.
             ConversionError: outputs that are random, depend on other samples, or are not a tensor of real numbers.
         """
+        return self._checked(x, name, passing=False)
+
+    @undisturbed()
+    def checked_passing(self, x: Any, name: str) -> np.ndarray:
+        """As `checked_batch`, for samples that pass next, all of them: `check_passed` sees them then.
+
+        Where the graph of two is known, and there are many others, these are not evaluated alone too: that they have
+        the same outputs among the others, and in another order, says as much.
+        """
+        self._owed = None
+        return self._checked(x, name, passing=self.device == "cpu")
+
+    def check_passed(self, x: np.ndarray, y: Tensor, params: Params) -> None:
+        """Hold the outputs y (n, O) of a part of a batch, by `params`, against those of the trial that it owes.
+
+        Raises:
+            ConversionError: outputs that are random, or depend on other samples.
+        """
+        owed = self._owed  # read once: another thread may begin anew meanwhile
+        if owed is not None:
+            owed.check_among(x, y, lambda some: self.evaluate(params, self.inputs(some, self.device))[0])
+
+    def check_owed(self) -> None:
+        """For samples that do not pass together after all: evaluate those of the trial alone.
+
+        Raises:
+            ConversionError: outputs that are random, or depend on other samples.
+        """
+        owed, self._owed = self._owed, None
+        if owed is not None:
+            owed.check_alone()
+
+    def _checked(self, x: Any, name: str, *, passing: bool) -> np.ndarray:
         if self._seen != _held(self.module):  # a layer was replaced, or a parameter frozen
             self._read()
         check_inference(self.module)
@@ -126,15 +164,20 @@ class ModuleEvaluation:
                 return self.evaluate(params, inputs, tables=True)
 
         def tried(chosen: list[int]) -> tuple[Evaluation, Trial]:
-            trial = check_evaluation(self.name, evaluate, batch, chosen, name)
+            trial = Trial.of(self.name, evaluate, batch, chosen, name)
             return Evaluation(self.trainable, counted, trial.y, trial.watching), trial
 
         finding = self._found_before(batch) if len(samples) == MORE else None
         with full_float32():
             # Where the graph of two samples is known, a third one says no more of it.
-            seen, trial = tried(samples if finding is None else [samples[0], samples[-1]])
+            seen, trial = tried(samples if finding is None else [samples[-1], samples[0]])
             if finding is not None and not finding.is_alike(*seen.read(finding.recipe.varying), FEW):
+                finding = None
                 seen, trial = tried(samples)
+            if finding is not None and passing and len(batch) >= MANY:
+                self._owed = trial
+            else:
+                trial.check_alone()
         self._outputs, self._tables = trial.y.shape[1], trial.watching.tables
         if self._examples is None:
             self._examples = batch[(samples * MORE)[:MORE]]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
@@ -22,43 +22,82 @@ Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
 
 @dataclass(frozen=True)
 class Trial:
-    """The samples that were evaluated together, their outputs (n, O), and what was noted on the way."""
+    """The samples of `indices`, or the one twice, evaluated together: outputs (n, O), and what was noted on the way.
 
+    `batch`: what they are samples of, which errors call `name`, and the module `network`.
+    """
+
+    network: str
+    evaluate: Evaluation
+    batch: np.ndarray
+    name: str
+    indices: tuple[int, ...]
     samples: np.ndarray
     y: Tensor
     watching: Watching
 
+    @classmethod
+    def of(cls, network: str, evaluate: Evaluation, batch: np.ndarray, indices: Sequence[int], name: str) -> Trial:
+        """Evaluate the samples of `indices` together.
 
-def check_evaluation(network: str, evaluate: Evaluation, batch: np.ndarray, samples: Sequence[int], name: str) -> Trial:
-    """Evaluate the samples of indices `samples` together, and each alone: the outputs have to be the same.
+        Raises:
+            ConversionError: random numbers are drawn.
+            InputError: samples that the module does not take.
+        """
+        some = batch[list(indices) if len(indices) > 1 else [0, 0]]
+        y, watching = _tried(network, evaluate, some, batch, name)
+        if watching.draws:
+            raise _random(network, f" ({watching.draws[0]})")
+        return cls(network, evaluate, batch, name, tuple(indices), some, y, watching)
 
-    Where they are not, a second evaluation of all says whether the reason is chance or the batch. `network` and `name`:
-    what errors call the module, and its samples.
+    def check_alone(self) -> None:
+        """Evaluate each of the samples alone: the outputs have to be those that it has beside the others.
 
-    Raises:
-        ConversionError: they are random, or one sample depends on the others.
-        InputError: samples that the module does not take.
-    """
-    some = batch[list(samples) if len(samples) > 1 else [0, 0]]
-    together, watching = _tried(network, evaluate, some, batch, name)
-    y = together.detach()
-    if watching.draws:
-        raise _random(network, f" ({watching.draws[0]})")
-    for position, sample in enumerate(samples):
-        cause: UDLBridgeError | None = None
-        try:
-            alone, _ = _tried(network, evaluate, batch[[sample]], batch, name)
-            own = alone[0].detach()
-            if agree(own, y[position]):
-                continue
-            gap = (own - y[position]).abs().max().item()
-            reason = f"its outputs differ by {gap:.3g} from those that it has by itself"
-        except UDLBridgeError as error:
-            cause, reason = error, f"by itself it fails: {error.given}"
-        if not agree(y, _tried(network, evaluate, some, batch, name)[0].detach()):
-            raise _random(network, ": two evaluations differ")
-        raise _mixed(network, sample, reason) from cause
-    return Trial(some, together, watching)
+        Where they are not, a second evaluation of all says whether the reason is chance or the batch.
+
+        Raises:
+            ConversionError: they are random, or one sample depends on the others.
+        """
+        for position, sample in enumerate(self.indices):
+            cause: UDLBridgeError | None = None
+            try:
+                alone, _ = _tried(self.network, self.evaluate, self.batch[[sample]], self.batch, self.name)
+                own = alone[0].detach()
+                if agree(own, self.y[position].detach()):
+                    continue
+                reason = f"its outputs differ by {self._gap(own, position):.3g} from those that it has by itself"
+            except UDLBridgeError as error:
+                cause, reason = error, f"by itself it fails: {error.given}"
+            self._raise_mixed(sample, reason, cause)
+
+    def check_among(self, x: np.ndarray, y: Tensor, now: Callable[[np.ndarray], Tensor]) -> None:
+        """Hold the outputs y (n, O) of more samples x against those of the trial, where the first or last is of it.
+
+        `now`: the outputs of the trial's samples, by the parameters that y is by. In another thread somebody may have
+        changed these since the trial.
+
+        Raises:
+            ConversionError: they are random, or one sample depends on the others.
+        """
+        ends = [(x[at].tobytes(), y[at].detach()) for at in (0, -1)]
+        for position, sample in enumerate(self.indices):
+            tried = self.samples[position].tobytes()
+            for own, found in ends:
+                if own != tried or agree(found, self.y[position].detach()):
+                    continue
+                if not agree(found, now(self.samples)[position].detach()):
+                    self.check_alone()  # which says more, where it shows there
+                    gap = self._gap(found, position)
+                    self._raise_mixed(sample, f"its outputs differ by {gap:.3g} from those beside others", None)
+
+    def _gap(self, own: Tensor, position: int) -> float:
+        return float((own - self.y[position].detach()).abs().max())
+
+    def _raise_mixed(self, sample: int, reason: str, cause: UDLBridgeError | None) -> NoReturn:
+        again, _ = _tried(self.network, self.evaluate, self.samples, self.batch, self.name)
+        if not agree(self.y.detach(), again.detach()):
+            raise _random(self.network, ": two evaluations differ")
+        raise _mixed(self.network, sample, reason) from cause
 
 
 def _random(network: str, reason: str) -> ConversionError:
