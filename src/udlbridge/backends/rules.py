@@ -61,7 +61,9 @@ def strip_height(rows: int, positions: int = 1) -> int:
 
     Each is as many rows of a matrix product as it has `positions`.
     """
-    return max(1, SHORTEST_STRIP // positions, rows // 8)
+    shortest = max(1, SHORTEST_STRIP // positions, rows // 8)
+    # Of one height: a short one at the end would be as slow as those that are too short.
+    return -(-rows // max(1, round(rows / shortest)))
 
 
 def entries_below(rows: int, height: int) -> int:

@@ -55,9 +55,8 @@ def collector(job: KernelJob, site: Site, n: int, delta: Any) -> Collector:
     if not isinstance(site, Affine):
         return _Flat(job, n, [name in names for name in site.names])
     weight, bias = site.weight in names, site.bias in names
-    a, d = site.inputs(site.x[:1]), site.errors(delta[:1])
-    _, groups, positions, inputs = a.shape
-    outputs, count = d.shape[-1], job.reduction.n_cotangents
+    groups, positions, inputs = site.extent
+    outputs, count = site.errors(delta[:1]).shape[-1], job.reduction.n_cotangents
     pairs = weight and affine_rule(positions, inputs, outputs, groups, job.reduction) == "pairs"
     if pairs and positions == 1:
         return _Position(n, count, bias)
@@ -101,6 +100,8 @@ class _Flat(Collector):
         for part in flat:
             self._g[self._samples, k, start : start + part.shape[1]] = part
             start += part.shape[1]
+        if k + 1 == self._count:
+            self._site = self._inputs = None  # they have served: others take their memory
 
     def factor(self) -> Factor:
         assert self._g is not None

@@ -47,7 +47,9 @@ def tensors_inside(module: nn.Module) -> Iterator[Tensor]:
     """Every tensor that the modules hold, in attributes and containers too."""
     for part in module.modules():
         for value in vars(part).values():
-            yield from _tensors(value)
+            kind = type(value)
+            if kind not in COMMON and (value or kind not in EMPTY):
+                yield from _tensors(value)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -72,10 +72,15 @@ def _tokens(x: Tensor) -> Tensor:
     return x.reshape(len(x), 1, -1, x.shape[-1])
 
 
+def _affine(weight: str, bias: str | None, x: Tensor) -> Affine:
+    """A map of the last axis of x (n, *T, p)."""
+    return Affine(weight, bias, x, _tokens, _tokens, (1, math.prod(x.shape[1:-1]), x.shape[-1]))
+
+
 def dense(layer: Dense, scope: Scope, x: Tensor) -> Tensor:
     """activation(W x + b)."""
     z = nnf.linear(x, scope["weight"], scope.get("bias"))
-    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, _tokens, _tokens), z)
+    z = scope.tap(_affine("weight", "bias" if layer.bias else None, x), z)
     return ACTIVATIONS[layer.activation](z)
 
 
@@ -98,7 +103,8 @@ def convolution(layer: Convolution, scope: Scope, x: Tensor) -> Tensor:
         return windows.gradient(a, d, space)
 
     direct = gradient if is_wide(layer.in_channels, groups, space, layer.kernel) else None
-    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, direct), z)
+    extent = groups, math.prod(space), layer.patch_size
+    z = scope.tap(Affine("weight", "bias" if layer.bias else None, x, inputs, errors, extent, direct), z)
     return ACTIVATIONS[layer.activation](z)
 
 
@@ -195,7 +201,7 @@ def attention(layer: SelfAttention, scope: Scope, x: Tensor) -> Tensor:
     n, tokens, features = x.shape
     names = ("in_proj_bias", "out_proj.bias") if layer.bias else (None, None)
     z = nnf.linear(x, scope["in_proj_weight"], scope.get("in_proj_bias"))
-    z = scope.tap(Affine("in_proj_weight", names[0], x, _tokens, _tokens), z)
+    z = scope.tap(_affine("in_proj_weight", names[0], x), z)
     q, k, v = z.view(n, tokens, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
     scores = q @ k.transpose(2, 3) / math.sqrt(features / layer.num_heads)
     if layer.causal:
@@ -203,7 +209,7 @@ def attention(layer: SelfAttention, scope: Scope, x: Tensor) -> Tensor:
         scores = scores.masked_fill(later, -math.inf)
     joined = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, features)
     y = nnf.linear(joined, scope["out_proj.weight"], scope.get("out_proj.bias"))
-    return scope.tap(Affine("out_proj.weight", names[1], joined, _tokens, _tokens), y)
+    return scope.tap(_affine("out_proj.weight", names[1], joined), y)
 
 
 def residual(layer: Residual, scope: Scope, x: Tensor) -> Tensor:

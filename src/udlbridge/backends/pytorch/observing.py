@@ -164,8 +164,9 @@ def description(site: Site, delta: Any, sizes: Mapping[str, int]) -> described.S
     """What a site costs, from its shapes in one evaluation."""
     size = sum(sizes[name] for name in site.parameters)
     if isinstance(site, Affine):
-        a, d = site.inputs(site.x[:1]), site.errors(delta[:1])
-        return described.Affine(a.shape[2], a.shape[3], d.shape[3], a.shape[1], size, site.x[0].numel())
+        groups, positions, inputs = site.extent
+        outputs = site.errors(delta[:1]).shape[3]
+        return described.Affine(positions, inputs, outputs, groups, size, site.x[0].numel())
     if isinstance(site, Tied):
         looked, map_ = description(site.lookup, delta[0], sizes), description(site.affine, delta[1], sizes)
         assert isinstance(looked, described.Lookup)

@@ -13,9 +13,9 @@ from torch import Tensor
 class Affine:
     """z_t = W a_t + b at positions t: `x` as the layer got it, and how to read positions from x and from d f / d z.
 
-    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups. Where there is one group and a faster way
-    than the product of the two, `gradient(x, e)` gives the per-sample gradients of the weight (n, q, p) from x and the
-    errors (n, T, q) of all outputs or of some.
+    `inputs(x)` is (n, G, T, p) and `errors(d)` is (n, G, T, q), for G groups; `extent` is (G, T, p). Where there is one
+    group and a faster way than the product of the two, `gradient(x, e)` gives the per-sample gradients of the weight
+    (n, q, p) from x and the errors (n, T, q) of all outputs or of some.
     """
 
     weight: str
@@ -23,6 +23,7 @@ class Affine:
     x: Tensor
     inputs: Callable[[Tensor], Tensor]
     errors: Callable[[Tensor], Tensor]
+    extent: tuple[int, int, int]
     gradient: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def inside(self, prefix: str) -> Affine:

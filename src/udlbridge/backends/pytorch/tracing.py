@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -81,12 +82,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trace:
-    """The graph of one evaluation: where constants enter, and the names and shapes of all nodes in order."""
+    """The graph of one evaluation: where constants enter, and its nodes in order, with their names."""
 
     entries: list[Entry]
     names: list[str]
-    shapes: list[list[Shape]]
+    nodes: list[Node]
     constant: list[bool]
+
+    @cached_property
+    def shapes(self) -> list[list[Shape]]:
+        """Of what the nodes make."""
+        return [[tuple(one.shape) for one in node._input_metadata] for node in self.nodes]
 
     def numbers(self) -> int:
         """How many numbers the nodes made of samples, where they did not only see others' as they are."""
@@ -119,7 +125,7 @@ def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying
         ]
         known = [parameters_of[child] for _, child, _ in below]
         trace.names.append(node.name())
-        trace.shapes.append([tuple(one.shape) for one in node._input_metadata])
+        trace.nodes.append(node)
         if not below:
             parameters_of[node] = (leaves[node],) if node in leaves else ()
         elif all(names is not None for names in known) and position not in varying and _is_constant(node, inside):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ class Rows(Use):
 
 def rows_site(name: str, bias: str | None, x: Tensor) -> Affine:
     """The site of an affine map of inputs (n, T, p)."""
-    return Affine(name, bias, x, lambda a: a[:, None], lambda d: d[:, None])
+    return Affine(name, bias, x, lambda a: a[:, None], lambda d: d[:, None], (1, *x.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ class Convolved(Use):
             return self.windows.gradient(a[:, 0], e, over)
 
         inputs, errors = (self._positions, self._cut) if self.transposed else (self._cut, self._positions)
-        return Affine(name, bias, x, inputs, errors, gradient if direct else None)
+        width = channels // self.groups * (1 if self.transposed else prod(self.windows.kernel))
+        extent = self.groups, frames * prod(over), width
+        return Affine(name, bias, x, inputs, errors, extent, gradient if direct else None)
 
     def _cut(self, x: Tensor) -> Tensor:
         """(n, frames, C, *space) to windows (n, G, T, p)."""
