@@ -120,7 +120,7 @@ class CheckReport(Displayed):
         verdict = "agree" if self.ok else "DISAGREE" if self.comparisons else "nothing to compare"
         lines = [
             f"{', '.join(self.engines)}: {verdict}; worst {self.worst:.2e} of the largest entry, "
-            f"budget {budget(self.dtype):.0e} ({self.dtype}, n = {self.n}{place})"
+            f"budget {budget_in(self.dtype):.0e} ({self.dtype}, n = {self.n}{place})"
         ]
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
         lines += [f"{pair} first differ after {layer}" for pair, layer in self.parted.items()]
@@ -149,7 +149,7 @@ def check(
     """Compare outputs, Jacobian blocks, the full NTK, its eigenvalues and input Jacobians between engines.
 
     Every engine computes everything by itself, and every pair is compared against the budget of the model's dtype:
-    1e-12 (float64) or 1e-5 (float32) of the largest entry.
+    1e-12 (float64) or 1e-5 (float32) of the largest entry; of a module in half precision ten units of its rounding.
 
     Of a `torch.nn.Module` the structured kernel is compared with the one of per-sample Jacobians ("plain"), and the
     derivative along a random direction of the parameters with differences of outputs, in float64 and within 1e-5; and
@@ -193,13 +193,13 @@ def check(
         with step_progress("check", show=progress) as told:
             results, skipped = module_results(network, batch, backends, outputs, device, told)
         engines = [checked_engine(network, None), *(name for name in results if name not in METHODS)]
-        report = _report(results, skipped, engines, network.dtype, len(batch))
+        report = _report(results, skipped, engines, network.computes_in, len(batch))
         return replace(report, device=wanted)
     names, skipped = _engines(backends, network if isinstance(network, Graph) else None)
     places = _places(names, device)
     with step_progress("check", show=progress) as told:
         results = {name: _everything(network, batch, name, outputs, places[name], told) for name in names}
-    report = _report(results, skipped, names, network.dtype, len(batch))
+    report = _report(results, skipped, names, network.dtype.name, len(batch))
     parted = {
         f"{row.first} and {row.second}": first_difference(network, batch, row.first, row.second)
         for row in report.comparisons
@@ -208,11 +208,20 @@ def check(
     return replace(report, parted=parted, device=wanted)
 
 
+def budget_in(dtype: str) -> float:
+    """The budget of what is computed in a dtype: of half precision ten units of its rounding."""
+    return HALF_BUDGETS[dtype] if dtype in HALF_BUDGETS else budget(dtype)
+
+
+HALF_BUDGETS = {"float16": 1e-2, "bfloat16": 1e-1}
+"""What ways to compute a module in half precision may differ by: each rounds differently, and every number to this."""
+
+
 def _report(
     results: Mapping[str, Mapping[str, np.ndarray]],
     skipped: dict[str, str],
     engines: Sequence[str],
-    dtype: np.dtype[Any],
+    dtype: str,
     n: int,
 ) -> CheckReport:
     """Every two of the results compared in the quantities that both have."""
@@ -222,7 +231,7 @@ def _report(
             if quantity not in results[second]:
                 continue
             gap = relative_difference(value, results[second][quantity])
-            limit = DIFFERENCES_BUDGET if quantity == ALONG else budget(dtype)
+            limit = DIFFERENCES_BUDGET if quantity == ALONG else budget_in(dtype)
             rows.append(Comparison(quantity, first, second, gap, limit))
     return CheckReport(
         comparisons=tuple(rows),
@@ -230,7 +239,7 @@ def _report(
         skipped=skipped,
         alone=_alone(rows),
         versions=_versions(engines),
-        dtype=dtype.name,
+        dtype=dtype,
         n=n,
     )
 

@@ -64,6 +64,11 @@ class ForeignNetwork(ABC):
         """The dtype of kernels, and of all that is computed from the network."""
 
     @property
+    def computes_in(self) -> str:
+        """The dtype that it computes in, which may have fewer digits than `dtype`: "float16" or "bfloat16"."""
+        return self.dtype.name
+
+    @property
     @abstractmethod
     def takes_tokens(self) -> bool:
         """Whether samples are integers, the numbers of tokens."""

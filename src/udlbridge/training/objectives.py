@@ -132,8 +132,8 @@ def checked_targets(
         if (array < 0).any() or not np.allclose(array.sum(axis=1), 1.0, atol=1e-5):
             raise InputError(
                 f"rows of {name} that are not probabilities",
-                allowed="class numbers, one-hot rows, or rows that sum to 1",
-                remedy="np.eye(n_outputs)[labels]",
+                allowed="for cross_entropy, the loss, class numbers, one-hot rows, or rows that sum to 1",
+                remedy='of classes give np.eye(n_outputs)[labels]; of numbers to fit, loss="mse"',
             )
     if loss == "binary_cross_entropy" and ((array < 0) | (array > 1)).any():
         raise InputError(

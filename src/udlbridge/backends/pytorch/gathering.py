@@ -13,6 +13,7 @@ from udlbridge.backends.jobs import KernelJob
 from udlbridge.backends.pytorch.collectors import Collector, collector
 from udlbridge.backends.pytorch.factors import Summand
 from udlbridge.backends.pytorch.sites import Site
+from udlbridge.backends.pytorch.tensors import gradients
 from udlbridge.backends.reduction import Reduction
 
 STRETCH = 32
@@ -58,7 +59,7 @@ def gathered(job: KernelJob, n: int, stretch: int, observe: Callable[[slice], Ob
         sites = seen.sites
         for k, total in enumerate(pulled):
             # An output may not depend on every site: its errors there are zero.
-            found = torch.autograd.grad(total, seen.points, retain_graph=k + 1 < len(pulled), allow_unused=True)
+            found = gradients(total, seen.points, keep=k + 1 < len(pulled))
             with torch.no_grad():
                 deltas = seen.deltas(found)
                 if not collectors:

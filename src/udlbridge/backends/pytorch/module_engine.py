@@ -15,7 +15,7 @@ from udlbridge.backends.pytorch.gathering import STRETCH, Observed, gathered, sa
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.persample import blocks
-from udlbridge.backends.pytorch.tensors import array, tensor
+from udlbridge.backends.pytorch.tensors import array, differentiating, gradients, tensor
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.backends.reduction import Reduction
 
@@ -62,12 +62,13 @@ def input_derivatives(network: ModuleNetwork, x: np.ndarray, order: int) -> np.n
         def one(value: Tensor, field: str = field) -> Tensor:
             return network.evaluate(params, {field: value})[0][0]
 
-        if order == 1:
-            found = derivatives.jacobian(one, sample)[:, 0]  # type: ignore[no-untyped-call]
-        else:
-            parts = [_component(one, a) for a in range(network.n_outputs)]
-            rows = [derivatives.hessian(part, sample) for part in parts]  # type: ignore[no-untyped-call]
-            found = torch.stack(rows).reshape(len(rows), *x.shape[1:], *x.shape[1:])
+        with differentiating():
+            if order == 1:
+                found = derivatives.jacobian(one, sample)[:, 0]  # type: ignore[no-untyped-call]
+            else:
+                parts = [_component(one, a) for a in range(network.n_outputs)]
+                rows = [derivatives.hessian(part, sample) for part in parts]  # type: ignore[no-untyped-call]
+                found = torch.stack(rows).reshape(len(rows), *x.shape[1:], *x.shape[1:])
         result.append(found.to(network.dtypes.kernel))
     return array(torch.stack(result))
 
@@ -83,7 +84,7 @@ def pull(network: ModuleNetwork, x: np.ndarray, cotangents: Tensor, device: str 
     with undisturbed():
         params = {name: value.requires_grad_() for name, value in network.tensors(where).items()}
         y, _ = network.evaluate(params, network.inputs(x, where))
-        found = torch.autograd.grad(y, list(params.values()), cotangents.to(y), allow_unused=True)
+        found = gradients(y, list(params.values()), cotangents.to(y))
     kernel = network.dtypes.kernel
     both = zip(params.items(), found, strict=True)
     dense = {name: torch.zeros_like(value) if d is None else d.to_dense() for (name, value), d in both}

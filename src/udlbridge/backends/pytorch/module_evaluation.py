@@ -59,7 +59,9 @@ class ModuleEvaluation:
         self.trainable = tuple(name for name, value in self._parameters.items() if value.requires_grad)
         if not self.trainable:
             raise ConversionError(
-                "the module has no trainable parameters", allowed="at least one", remedy="call requires_grad_(True)"
+                "the module has no trainable parameters",
+                allowed="at least one",
+                remedy="call requires_grad_(True)" if self._parameters else "give a network with weights",
             )
         every_value = (*self._parameters.values(), *self.module.buffers())
         floats = [value.dtype for value in every_value if value.is_floating_point()]
@@ -99,6 +101,12 @@ class ModuleEvaluation:
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every trainable parameter by name."""
         return {name: tuple(self._parameters[name].shape) for name in self.trainable}
+
+    @property
+    def computes_in(self) -> str:
+        """The dtype of the parameters, where that is one half precision."""
+        half = self.dtypes.half
+        return self.dtype.name if half is None else str(half).removeprefix("torch.")
 
     @property
     def takes_tokens(self) -> bool:
@@ -246,6 +254,8 @@ class ModuleEvaluation:
         # Buffers and the like are copied: a module that overwrites its own starts from the same ones each time.
         state = {id(value): own(value, device) for value in self._state}
         copied = private_copy(self.module, stand_ins | state, self._generators)
+        # As are inputs: whoever evaluates again, or asks for derivatives by them, wants them as they were.
+        inputs = {field: value.clone() for field, value in inputs.items()}
         watched = {value.data_ptr(): field for field, value in inputs.items()} if tables else {}
         watching = Watching(stand_ins, [*stand_ins.values(), *state.values()], watched)
         args, words = arguments(inputs)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candidates
 from udlbridge.backends.pytorch.module_inputs import Inputs
+from udlbridge.backends.pytorch.tensors import gradients
 from udlbridge.backends.pytorch.watching import undisturbed
 from udlbridge.errors import ConversionError, OptionError
 from udlbridge.options import brief
@@ -138,17 +139,32 @@ class ModuleLayers:
                 remedy="name a module that is called with samples by its path, or a number of a layer",
             )
         record, _ = self._recorded(inputs)
-        return {name: self._placed(name, record.values[name], inputs) for name in self._wanted(layer)}
+        return {name: self._placed(name, self._called(record, name), inputs) for name in self._wanted(layer)}
 
     def signals(self, inputs: Inputs, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """By layer its outputs, and the gradient of sum (f(x) - y)^2 at them, (n, *shape) each."""
         record, y = self._recorded(inputs)
-        found = [record.values[name] for name in self.names]
+        found = [self._called(record, name) for name in self.names]
         with undisturbed():
             loss = ((y[: len(targets)] - targets.to(y)) ** 2).sum()
-            errors = torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)
-        both = zip(self.names, found, errors, strict=True)
+            errors = gradients(loss, found)
+        own = [torch.zeros_like(a) if error is None else error for a, error in zip(found, errors, strict=True)]
+        both = zip(self.names, found, own, strict=True)
         return {name: (self._placed(name, a, inputs), self._placed(name, e, inputs)) for name, a, e in both}
+
+    def _called(self, record: Record, name: str) -> Tensor:
+        """What a layer gave.
+
+        Raises:
+            ConversionError: it was not called for these samples.
+        """
+        if name not in record.values:
+            raise ConversionError(
+                f"{self._name} calls {name} for some samples and not for others",
+                allowed="modules that call the same layers for every batch",
+                remedy="look for branches on what the samples are in forward",
+            )
+        return record.values[name]
 
     def _wanted(self, layer: str | None) -> Sequence[str]:
         return self.names if layer is None else (layer,)

@@ -148,7 +148,7 @@ def _remedy(said: str, some: np.ndarray, name: str) -> str:
     """
     widths = re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", said)
     if widths is None:
-        return f"correct {name}"
+        return f"see whether module({name}[:1]) works by itself; correct {name}, or forward"
     got, wanted = map(int, widths.groups())
     shape = some.shape[1:]
     if len(shape) > 1 and prod(shape) == wanted:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.pytorch.module_inputs import Inputs
-from udlbridge.errors import ConversionError
+from udlbridge.backends.pytorch.tensors import differentiating
 
 LARGEST_STEP = 64
 """Samples that are differentiated at a time at most: more are no faster, and their activations take memory too."""
@@ -62,19 +62,13 @@ def _silence_vmap() -> None:
 
 def _of_one(run: Run, params: Mapping[str, Tensor], sample: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
     values = {name: value.detach().requires_grad_() for name, value in params.items()}
-    try:
+    with differentiating():
         y = run(values, sample)
         leaves = list(values.values())
         rows = [
             torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
             for value in y
         ]
-    except RuntimeError as error:
-        raise ConversionError(
-            f"the module cannot be differentiated with respect to its parameters ({error})",
-            allowed="modules whose outputs autograd can follow",
-            remedy="look for what detaches or overwrites a tensor inside it",
-        ) from error
     # Tables may have sparse gradients.
     dense = [[value.to_dense() if value.is_sparse else value for value in row] for row in rows]
     return {name: torch.stack([row[index] for row in dense])[None].to(dtype) for index, name in enumerate(values)}

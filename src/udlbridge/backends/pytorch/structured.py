@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.pytorch.layouts import FEW, MORE, Layout, agree, candidates
+from udlbridge.backends.pytorch.tensors import gradients
 from udlbridge.backends.pytorch.tracing import Entry, Trace
 from udlbridge.backends.pytorch.use_rules import use_of
 from udlbridge.backends.pytorch.uses import Convolved, Rows, Table, Use
@@ -161,7 +162,7 @@ def _fitting(
     points = [entries[index].result for index in known]
     fitting = {index: list(possible[index]) for index in known}
     for i in samples:
-        found = torch.autograd.grad((y[i] * weights).sum(), points, retain_graph=True, allow_unused=True)
+        found = gradients((y[i] * weights).sum(), points, keep=True)
         own = [(index, d) for index, d in zip(known, found, strict=True) if d is not None]
         both = [(index, layout, d) for index, d in own for layout in fitting[index]]
         placed = [_placed(uses[index], d, layout) for index, layout, d in both]

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from udlbridge.backends.pytorch.layers import run_chain
 from udlbridge.backends.pytorch.sites import Observer, Scope
+from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.networks.model import Model
 
 Params = Mapping[str, Tensor]
+
+
+def gradients(
+    y: Tensor, by: Sequence[Tensor] | Sequence[GradientEdge], cotangents: Tensor | None = None, *, keep: bool = False
+) -> tuple[Tensor | None, ...]:
+    """By each tensor the gradient of y, or of <cotangents, y>; None where y does not depend on it.
+
+    `keep`: another backward pass of y follows.
+
+    Raises:
+        ConversionError: a backward pass fails, which may be the caller's own, or lack what forward wrote over.
+    """
+    with differentiating():
+        return torch.autograd.grad(y, by, cotangents, retain_graph=keep, allow_unused=True)
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """What goes wrong on the way back, as an error of ours: a backward pass may be the caller's, and raise anything.
+
+    Raises:
+        ConversionError: something did.
+    """
+    try:
+        yield
+    except (UDLBridgeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        words = str(error).strip().partition(" Hint: ")[0]
+        raise ConversionError(
+            f"a backward pass of the network fails ({type(error).__name__}: {words})",
+            allowed="networks that autograd can follow back from the outputs, as module(x).sum().backward() does",
+            remedy="look for what writes over a tensor inside it, as x += 1 or x[:, 0] = 0, and at backward passes of "
+            "your own",
+        ) from error
 
 
 def evaluate(model: Model, params: Params, x: Tensor, observe: Observer | None = None) -> Tensor:

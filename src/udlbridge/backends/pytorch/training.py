@@ -18,7 +18,15 @@ from udlbridge.backends.pytorch.devices import blas_threads, checked_device
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.operator import expand
-from udlbridge.backends.pytorch.tensors import Params, array, evaluate, tensor, tensors
+from udlbridge.backends.pytorch.tensors import (
+    Params,
+    array,
+    differentiating,
+    evaluate,
+    gradients,
+    tensor,
+    tensors,
+)
 from udlbridge.backends.pytorch.watching import undisturbed
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -51,8 +59,10 @@ def loss_gradient(
             value = LOSSES[loss](_outputs(model, params, data), targets)
         else:
             value = sobolev(model, params, data, targets, tensor(slopes.values, device), slopes.weight)
-        gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
-    return value.item(), {name: array(g.to_dense()) for name, g in zip(params, gradients, strict=True)}
+        found = gradients(value, list(params.values()))
+    both = zip(params.items(), found, strict=True)
+    dense = {name: torch.zeros_like(p) if g is None else g.to_dense() for (name, p), g in both}
+    return value.item(), {name: array(g) for name, g in dense.items()}
 
 
 def _data(model: Any, x: np.ndarray, device: str) -> Inputs:
@@ -125,7 +135,8 @@ class TorchTraining(Training):
                 if not np.isfinite(losses[-1]):
                     break
                 self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                with differentiating():
+                    loss.backward()  # type: ignore[no-untyped-call]
                 self._change_gradients()
                 self._optimizer.step()
                 self._step += 1

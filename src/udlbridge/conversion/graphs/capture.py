@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import TRANSLATED, check_inference
 from udlbridge.backends.pytorch.copies import tensors_inside
+from udlbridge.backends.pytorch.module_values import check_values
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, movement
 from udlbridge.conversion.graphs.builder import Builder, Call, Rows, Unfit, Value, operation_name, refused
@@ -49,6 +50,7 @@ def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
     """
     if not inference:
         check_inference(module, TRANSLATED)
+    check_values(module)
     _check_parameters(module)
     # The caller's is neither changed nor put into another mode. What forward computed and kept, as the weights of
     # torch.nn.utils.weight_norm, torch does not copy.
@@ -73,8 +75,9 @@ def _check_parameters(module: nn.Module) -> None:
         dtype = str(value.dtype).removeprefix("torch.")
         first = first or (name, value.dtype)
         if dtype not in FLOATS or value.dtype != first[1]:
+            besides = f", {first[0]} {str(first[1]).removeprefix('torch.')}" if value.dtype != first[1] else ""
             raise ConversionError(
-                f"{name} has dtype {dtype}, {first[0]} {str(first[1]).removeprefix('torch.')}",
+                f"{name} has dtype {dtype}{besides}",
                 allowed=f"{' or '.join(FLOATS)}, the same for all",
                 remedy="convert the module with module.float(), or module.double()",
             )

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from udlbridge.conversion.graphs.builder import Unfit, operation_name
+from udlbridge.conversion.graphs.quiet import quiet
 from udlbridge.conversion.graphs.translations import TRANSLATIONS
 from udlbridge.errors import ConversionError
 from udlbridge.networks.graphs.values import Extent, PerSample
@@ -82,7 +83,7 @@ def _samples(some: Tensor, count: int) -> Tensor:
 def _program(module: nn.Module, example: Tensor, dynamic: Any) -> ExportedProgram:
     """The program, without operations that write to what they get."""
     # With gradients, or parts of forward under no_grad would not stand out.
-    with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module):
+    with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module), quiet():
         warnings.simplefilter("ignore")  # of the exporter's own workings
         program = export(module, (example,), dynamic_shapes=dynamic, strict=False)
         table = _decompositions(program)

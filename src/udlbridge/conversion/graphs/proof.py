@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from udlbridge.backends.pytorch.graphs.module import GraphModule
 from udlbridge.backends.pytorch.layouts import differing
 from udlbridge.backends.pytorch.modules import AT_ONCE, ModuleNetwork
+from udlbridge.backends.pytorch.tensors import gradients
 from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
@@ -119,15 +120,8 @@ def _gradients(y: Tensor, by: list[Tensor], cotangents: Tensor) -> list[Tensor]:
     """J' c by each of them; 0 where nothing leads to one."""
     if not y.requires_grad:
         return [torch.zeros_like(value) for value in by]
-    try:
-        found = torch.autograd.grad(y, by, cotangents, allow_unused=True, materialize_grads=True)
-    except Exception as error:  # a backward pass may be the caller's, and raise anything
-        raise ConversionError(
-            f"a backward pass of the module fails ({type(error).__name__}: {error})",
-            allowed="modules that torch.autograd.grad can differentiate",
-            remedy="look at torch.autograd.grad(module(x).sum(), module.parameters())",
-        ) from error
-    return [d.to_dense() for d in found]
+    found = gradients(y, by, cotangents)
+    return [torch.zeros_like(value) if d is None else d.to_dense() for value, d in zip(by, found, strict=True)]
 
 
 def _written_by_hand(y: Tensor) -> Iterator[str]:
