@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from tests import zoo_users
@@ -446,8 +447,15 @@ MORE = {
 
 def build(name: str, n: int = 3) -> tuple[nn.Module, Any]:
     """The network in inference mode, in float64, with statistics that are not trivial; and samples for it."""
-    torch.manual_seed(3)
     make, shape = {**ZOO, **MORE}[name]
+    module = _made(make)
+    if shape == TEXT:
+        return module, torch.randint(0, 7, (n, *shape)).numpy()
+    return module, torch.randn(n, *shape, dtype=torch.float64).numpy()
+
+
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(3)
     module = make().double().eval()
     with torch.no_grad():
         for key, value in module.named_buffers():
@@ -457,6 +465,118 @@ def build(name: str, n: int = 3) -> tuple[nn.Module, Any]:
                 value.add_(0.3 * torch.randn_like(value))
         for value in module.parameters():
             value.add_(0.05 * torch.randn_like(value))
-    if shape == TEXT:
-        return module, torch.randint(0, 7, (n, *shape)).numpy()
-    return module, torch.randn(n, *shape, dtype=torch.float64).numpy()
+    return module
+
+
+class TwoBranches(nn.Module):
+    """An image and a vector, by position; what the vector says weighs the channels of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2))
+        self.vector = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+        self.head = nn.Bilinear(4, 4, 3)
+
+    def forward(self, image: Tensor, vector: Tensor) -> Tensor:
+        scale = self.vector(vector)
+        return self.head((self.image(image) * scale[:, :, None, None]).mean((2, 3)), scale)
+
+
+class Siamese(nn.Module):
+    """The same layers for both of two vectors, of which a dict of numbers comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 3))
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        one, other = self.body(left), self.body(right)
+        return {"distance": (one - other).square().sum(1), "both": torch.cat([one, other], 1)}
+
+
+class Masked(nn.Module):
+    """Tokens at positions that are given, attention to what a mask lets be seen, and a tuple of two outputs.
+
+    A name among its inputs is that of a buffer too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(7, 4), nn.Embedding(6, 4)
+        self.qkv, self.head = nn.Linear(4, 12), nn.Linear(4, 3)
+        self.register_buffer("mask", torch.linspace(0.5, 1, 4))
+
+    def forward(self, tokens: Tensor, *, positions: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.mask * (self.tokens(tokens) + self.places(positions))
+        q, k, v = self.qkv(h).chunk(3, dim=-1)
+        h = h + F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, :])
+        seen = mask.to(h.dtype) * weights
+        return h, self.head((h * seen[..., None]).sum(1) / (1 + seen.sum(1, keepdim=True)))
+
+
+class Lengths(nn.Module):
+    """A series, and how many of its steps there are: one whole number for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, series: Tensor, lengths: Tensor) -> Tensor:
+        there = torch.arange(4) < lengths[:, None]
+        h = F.softplus(self.step(series)) * there[..., None]
+        return self.head(h.sum(1) / lengths[:, None])
+
+
+def _bert() -> nn.Module:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=7, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+        max_position_embeddings=8, num_labels=3,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+Samples = dict[str, np.ndarray] | tuple[np.ndarray, ...]
+
+
+def _numbers(*shape: int) -> np.ndarray:
+    return torch.randn(*shape, dtype=torch.float64).numpy()
+
+
+def _mask(n: int, length: int) -> np.ndarray:
+    """What is there: the first ones of each sample, one at least."""
+    return np.arange(length) < 1 + np.arange(n)[:, None] % length
+
+
+def _tokens(n: int) -> np.ndarray:
+    return torch.randint(0, 7, (n, 5)).numpy()
+
+
+SEVERAL: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Samples], Any]] = {
+    "image and vector": (TwoBranches, lambda n: (_numbers(n, 2, 6, 6), _numbers(n, 3)), None),
+    "twins": (Siamese, lambda n: {"right": _numbers(n, 4), "left": _numbers(n, 4)}, "distance"),
+    "twins, a function": (Siamese, lambda n: (_numbers(n, 4), _numbers(n, 4)), lambda y: y["both"][:, 1:4]),
+    "tokens with a mask": (
+        Masked,
+        lambda n: {
+            "tokens": _tokens(n), "positions": torch.randint(0, 6, (n, 5)).numpy(), "mask": _mask(n, 5),
+            "weights": _numbers(n, 5),
+        },
+        1,
+    ),
+    "series with lengths": (Lengths, lambda n: (_numbers(n, 4, 3), 1 + np.arange(n) % 4), None),
+    "BERT with its mask": (
+        _bert, lambda n: {"input_ids": _tokens(n), "attention_mask": _mask(n, 5).astype(np.int64)}, "logits"
+    ),
+    "BERT, by position, with kinds of tokens": (
+        _bert, lambda n: (_tokens(n), _mask(n, 5).astype(np.int64), _tokens(n) % 2), "logits"
+    ),
+}  # fmt: skip
+"""Networks of several inputs: how to make each, samples for it, and which of its outputs counts."""
+
+
+def build_several(name: str, n: int = 3) -> tuple[nn.Module, Samples, Any]:
+    """The network as `build` makes it, samples, and its output."""
+    make, samples, output = SEVERAL[name]
+    return _made(make), samples(n), output

@@ -22,17 +22,24 @@ function bridge_graph(spec::AbstractString, names, arrays)
     return graph(spec, Dict{String,Any}(String(name) => as_array(array) for (name, array) in zip(names, arrays)))
 end
 
-bridge_outputs(@nospecialize(network), X::AbstractArray) = outputs(network, received(X))
+bridge_outputs(@nospecialize(network), X) = outputs(network, received(network, X))
 
 "samples as Julia's own array, so that BLAS sees it; tokens count from 0 there and from 1 here"
 received(X::AbstractArray) = Array(X)
 received(X::AbstractArray{<:Integer}) = Array(X) .+ 1
+received(@nospecialize(network), X::AbstractArray) = received(X)
 
-bridge_input_jacobian(@nospecialize(network), X::AbstractArray) = input_jacobian(network, received(X))
+"of several inputs, arrays in the order of the graph, whose names Python has checked"
+function received(g::Graph, X::Tuple)
+    arrays = map((input, a) -> input.kind === :token ? received(a) : Array(a), g.inputs, collect(Any, X))
+    return Several(NamedTuple{Tuple(Symbol(input.name) for input in g.inputs)}(Tuple(arrays)))
+end
 
-bridge_input_hessian(@nospecialize(network), X::AbstractArray) = input_hessian(network, received(X))
+bridge_input_jacobian(@nospecialize(network), X) = input_jacobian(network, received(network, X))
 
-bridge_signals(@nospecialize(chain::Network), X::AbstractArray, Y::AbstractArray) = signals(chain, received(X), Array(Y))
+bridge_input_hessian(@nospecialize(network), X) = input_hessian(network, received(network, X))
+
+bridge_signals(@nospecialize(chain::Network), X, Y::AbstractArray) = signals(chain, received(chain, X), Array(Y))
 
 "steps from JSON rows (operation, arguments from 0, setting) and the constants in their order"
 function bridge_steps(rows::AbstractString, constants)
@@ -52,18 +59,18 @@ fill_scalar(value::Number) = fill(value)
 fill_scalar(value::AbstractArray) = value
 
 "the blocks of `jacobian` in the order of `parameters`, in the canonical layout"
-function bridge_jacobian(@nospecialize(network), X::AbstractArray)
-    return bridge_canonical(network, last.(jacobian(network, received(X))))
+function bridge_jacobian(@nospecialize(network), X)
+    return bridge_canonical(network, last.(jacobian(network, received(network, X))))
 end
 
 "J' c in the order of `parameters`, in the canonical layout, from cotangents (O, n)"
-function bridge_pull(@nospecialize(network), X::AbstractArray, cotangents::AbstractMatrix)
-    return bridge_canonical(network, last.(pull(network, received(X), Array(cotangents))))
+function bridge_pull(@nospecialize(network), X, cotangents::AbstractMatrix)
+    return bridge_canonical(network, last.(pull(network, received(network, X), Array(cotangents))))
 end
 
 "<c_i, (J w)_i> (n), from a direction in the order of `parameters`, in the canonical layout with reversed axes"
-function bridge_push(@nospecialize(network), X::AbstractArray, direction, cotangents::AbstractMatrix)
-    return push(network, received(X), bridge_own(network, direction), Array(cotangents))
+function bridge_push(@nospecialize(network), X, direction, cotangents::AbstractMatrix)
+    return push(network, received(network, X), bridge_own(network, direction), Array(cotangents))
 end
 
 "arrays in the order of `parameters`, from the canonical layout to Flux's"
@@ -84,9 +91,9 @@ struct Prepared{R<:Reduction}
 end
 
 "`outputs` is a name, an output counted from 1, or a list of them; `params` are the names of the parameters that count"
-function bridge_prepare(@nospecialize(network), X::AbstractArray, outputs, n_outputs::Integer, method::AbstractString, params)
+function bridge_prepare(@nospecialize(network), X, outputs, n_outputs::Integer, method::AbstractString, params)
     r = reduction(bridge_choice(outputs), n_outputs)
-    return Prepared(r, factors(network, received(X), r, Symbol(method), Set{String}(String.(params))))
+    return Prepared(r, factors(network, received(network, X), r, Symbol(method), Set{String}(String.(params))))
 end
 
 "empty factors that are no longer needed; returns how many bytes the garbage collector can now reclaim"
@@ -126,8 +133,8 @@ targets(Y::AbstractArray) = Array(Y)
 targets(Y) = Observed(Array(Y[1]), Array(Y[2]))
 
 "the loss of a batch, and its gradients in the order of `parameters`, in the canonical layout"
-function bridge_loss_gradient(@nospecialize(chain::Network), X::AbstractArray, Y, loss::AbstractString, weight::Real)
-    value, gradients = loss_gradient(loss_function(loss, weight), chain, received(X), targets(Y))
+function bridge_loss_gradient(@nospecialize(chain::Network), X, Y, loss::AbstractString, weight::Real)
+    value, gradients = loss_gradient(loss_function(loss, weight), chain, received(chain, X), targets(Y))
     return Float64(value), bridge_canonical(chain, gradients)
 end
 
@@ -142,7 +149,7 @@ function bridge_training(@nospecialize(chain::Network), X, Y, loss, weight, name
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
     known = loss_function(String(loss), weight)
-    return Training(chain, received(X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
+    return Training(chain, received(chain, X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
 end
 
 "resume after `step` steps: `arrays` are the canonical arrays of the first slot, then of the second"

@@ -5,8 +5,8 @@
 
 const DTYPES = Dict{String,DataType}("F32" => Float32, "F64" => Float64, "I64" => Int64, "BOOL" => Bool)
 
-"Version of the spec of a graph in a model file; the Python side has the same."
-const GRAPH_VERSION = 2
+"Versions of the specs of graphs in a model file, of one input and of several; the Python side has the same."
+const GRAPH_VERSIONS = (2, 3)
 
 """
     save(chain, path)
@@ -63,9 +63,9 @@ function load(path::AbstractString)
     text, arrays = read_file(path)
     spec = parsed(text, () -> unreadable(path, "its spec is no JSON object"))
     version = get(spec, "format", nothing)
-    version == GRAPH_VERSION && return graph(text, Dict(arrays))
+    version in GRAPH_VERSIONS && return graph(text, Dict(arrays))
     version == FORMAT_VERSION && return to_flux(Model(Dict{String,Any}(spec), arrays))
-    unreadable(path, "it has format $version, this version reads $FORMAT_VERSION and $GRAPH_VERSION")
+    unreadable(path, "it has format $version, this version reads $FORMAT_VERSION, $(join(GRAPH_VERSIONS, " and "))")
 end
 
 unreadable(path, why) = throw(ArgumentError("$path is not a whole model file of udlbridge: $why"))

@@ -49,6 +49,6 @@ function bridge_linearized(@nospecialize(chain), @nospecialize(start), X, Y, los
     settings = Dict{String,Float64}(String(key) => value for (key, value) in zip(names, values))
     rule = optimiser(Symbol(name), settings)
     limit = iszero(clip_norm) ? nothing : Float64(clip_norm)
-    known = AtStart(loss_function(String(loss)), first(ready(start, received(X))))
-    return Training(chain, received(X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
+    known = AtStart(loss_function(String(loss)), first(ready(start, received(start, X))))
+    return Training(chain, received(chain, X), targets(Y), known; optimiser=rule, rates, clip_norm=limit)
 end

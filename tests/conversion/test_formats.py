@@ -264,8 +264,8 @@ def test_what_is_no_network_file(tmp_path: Path) -> None:
     for path, words in {tmp_path / "half.safetensors": "BF16", tmp_path: "ends in nothing"}.items():
         with pytest.raises(errors.ModelFileError, match=words):
             ub.Model.load(path)
-    newer = {**RESIDUAL.spec(), "format": 3}
-    with pytest.raises(errors.ModelFileError, match=r"format version 3.*version 1.*update udlbridge"):
+    newer = {**RESIDUAL.spec(), "format": 4}
+    with pytest.raises(errors.ModelFileError, match=r"format version 4.*version 1.*update udlbridge"):
         ub.Model.from_spec(json.dumps(newer), RESIDUAL.arrays)
     unknown = {**RESIDUAL.spec(), "layers": [{"kind": "residual", "layers": [{"kind": "conv9d"}], "shortcut": []}]}
     with pytest.raises(errors.ModelFileError, match=r"'conv9d'.*conv2d"):

@@ -218,7 +218,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "nodes of another type": lambda spec: spec.update(nodes=7),
     "a node of another type": lambda spec: spec.update(nodes=[7]),
     "an operation of another type": lambda spec: spec["nodes"][0].update(op=[]),
-    "another format": lambda spec: spec.update(format=3),
+    "another format": lambda spec: spec.update(format=4),
     "an array too few": lambda spec: spec.update(buffers=[]),
     "an array too many": lambda spec: spec["buffers"].append("more"),
     "a negative extent": lambda spec: spec.update(sample_shape=[-3]),

@@ -31,7 +31,7 @@ moving_tape(g::Graph, X, direction, wanted) = Tape(g, Along.(X, direction), want
 
 function input_hessian(g::Graph{T}, X::AbstractArray) where {T}
     g, X = ready(g, X)
-    g.tokens && throw(ArgumentError("the graph takes tokens, which have no second derivatives"))
+    takes_tokens(g) && throw(ArgumentError("the graph takes tokens, or several inputs, which have no second derivatives"))
     n = size(X, ndims(X))
     seeds = cotangents(Full(), check_outputs(g, X, n))
     D = length(X) ÷ n

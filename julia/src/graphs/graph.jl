@@ -23,6 +23,19 @@ struct Node
     source::String
 end
 
+"""
+    Input
+
+One input of a graph: its `name`, empty for the only one; the size of one sample; and its `kind`: `:float`, `:bool`, `:token` for
+whole numbers that name rows of a table, which count from 1 in Julia, and `:int` for others, as lengths and masks, which are as they
+are.
+"""
+struct Input
+    name::String
+    sample::Dims
+    kind::Symbol
+end
+
 operation_name(::Val{name}) where {name} = name
 
 Base.show(io::IO, node::Node) =
@@ -39,11 +52,17 @@ of Flux: `Flux.setup`, `Flux.trainables` and `Flux.withgradient` train it, [`ntk
 Parameters have the names of the source (`"layers.0.conv1.weight"`), and its axes in reversed order: the weight of a linear map,
 (out, in) in PyTorch, is (in, out) here, and images are (W, H, C, n). Tokens count from 1 in `X`, as everywhere in Flux.
 
+Of several inputs it is a function of as many arrays, samples last in each: `graph(a, b)` or `graph((a, b))` where the source takes
+them by position, `graph(; tokens, mask)` or `graph((; tokens, mask))` where it takes them by name; `X` is then the tuple or the
+named tuple, for `ntk` and the others too. Whole numbers that are looked up in a table count from 1; lengths, and masks of 0 and 1,
+are as they are. There are no derivatives by them.
+
 Each kind of operation is a method of [`operation`](@ref), compiled once for all graphs; derivatives go from node to node, so that
 Zygote never sees a whole network.
 
 - `params`, `buffers`: arrays by name; parameters are trained.
 - `names`: of the parameters, in order.
+- `inputs`: name, size of one sample and kind of each.
 """
 struct Graph{T<:AbstractFloat,P<:AbstractDict,B<:AbstractDict}
     params::P
@@ -52,8 +71,7 @@ struct Graph{T<:AbstractFloat,P<:AbstractDict,B<:AbstractDict}
     places::Dict{String,Int}
     nodes::Vector{Node}
     output::Int
-    sample::Dims
-    tokens::Bool
+    inputs::Vector{Input}
     spec::String
 end
 Flux.@layer :ignore Graph # its show is below
@@ -63,7 +81,7 @@ Flux.@layer :ignore Graph # its show is below
 Flux.Optimisers.trainable(g::Graph) = (; params=by_symbol(g.params))
 function Flux.Functors.functor(::Type{<:Graph}, g) # or a gradient, which has the same fields
     again(children) = Graph(by_string(children.params, g.params), by_string(children.buffers, g.buffers), g.names, g.places, g.nodes,
-        g.output, g.sample, g.tokens, g.spec)
+        g.output, g.inputs, g.spec)
     return (; params=by_symbol(g.params), buffers=by_symbol(g.buffers)), again
 end
 
@@ -74,18 +92,27 @@ function by_symbol(arrays::AbstractDict)
 end
 by_string(arrays::NamedTuple, before) = isempty(arrays) ? before : Dict(String(name) => array for (name, array) in pairs(arrays))
 
-function Graph(params, buffers, names, places, nodes, output, sample, tokens, spec)
+function Graph(params, buffers, names, places, nodes, output, inputs, spec)
     types = unique(eltype(a) for d in (params, buffers) for a in values(d) if eltype(a) <: AbstractFloat)
     length(types) <= 1 || throw(ArgumentError("the graph has numbers of type $(join(types, " and ")); allowed: one type"))
     T = isempty(types) ? spec_type(spec) : only(types)
-    return Graph{T,typeof(params),typeof(buffers)}(params, buffers, names, places, nodes, output, sample, tokens, spec)
+    return Graph{T,typeof(params),typeof(buffers)}(params, buffers, names, places, nodes, output, inputs, spec)
 end
 
 "`Float32` or `Float64`, as a graph's spec says"
 spec_type(spec::AbstractString) = occursin(r"\"dtype\": ?\"float64\"", spec) ? Float64 : Float32
 
 Base.show(io::IO, g::Graph{T}) where {T} =
-    print(io, "Graph($(length(g.nodes)) nodes, samples of size $(g.sample), $T, $(sum(length, values(g.params); init=0)) parameters)")
+    print(io, "Graph($(length(g.nodes)) nodes, samples of $(sizes_text(g)), $T, $(sum(length, values(g.params); init=0)) parameters)")
+
+"the size of a sample, or of each of several inputs, in words"
+function sizes_text(g::Graph)
+    takes_several(g) || return "size $(only(g.inputs).sample)"
+    return join(("$(input.name) of size $(input.sample)" for input in g.inputs), ", ")
+end
+
+"whether samples are several inputs"
+takes_several(g::Graph) = !isempty(first(g.inputs).name)
 Base.show(io::IO, ::MIME"text/plain", g::Graph) = show(io, g)
 
 """
@@ -106,11 +133,33 @@ function graph(spec::AbstractString, arrays::AbstractDict)
     T = spec_type(spec)
     params = Dict{String,Array{T}}(name => own_array(arrays, name) for name in names)
     buffer_arrays = Dict{String,Array}(name => own_array(arrays, name) for name in buffers)
-    places = Dict{String,Int}(name => place for (place, name) in enumerate(["x"; names; buffers]))
-    nodes = map(node -> read_node(node, places), part("nodes", AbstractVector))
+    listed = part("nodes", AbstractVector)
+    entered = haskey(found, "inputs") ? map(read_input, part("inputs", AbstractVector)) :
+        [Input("", size_of(part("sample_shape", AbstractVector)), part("tokens", Bool) ? :token : :float)]
+    isempty(entered) && throw(ArgumentError("the graph has no inputs; allowed: at least one"))
+    places = Dict{String,Int}(name => place for (place, name) in enumerate([map(value_name, entered); names; buffers]))
+    before = length(entered) + length(names) + length(buffers)
+    length(places) == before || throw(ArgumentError("a name of the graph stands for two values; allowed: a name for each"))
+    nodes = map(node -> read_node(node, places), listed)
+    inputs = with_tokens(entered, looked_up(nodes, before, length(entered)))
     output = place_of(places, part("output", AbstractString), "the graph's output")
-    sample = Tuple(Int.(reverse(part("sample_shape", AbstractVector))))
-    return Graph(params, buffer_arrays, names, places, nodes, output, sample, part("tokens", Bool), String(spec))
+    return Graph(params, buffer_arrays, names, places, nodes, output, inputs, String(spec))
+end
+
+"the size of one sample, from the shape that the source has"
+size_of(shape::AbstractVector) = Tuple(Int.(reverse(shape)))
+
+function read_input(given)
+    given isa AbstractDict && get(given, "name", "") isa AbstractString && !isempty(get(given, "name", "")) &&
+        get(given, "shape", nothing) isa AbstractVector && get(given, "kind", nothing) in ("float", "int", "bool") ||
+        throw(ArgumentError("an input of the graph is $(first(string(given), 80)); allowed: name, shape, and the kind float, int or \
+            bool"))
+    return Input(String(given["name"]), size_of(given["shape"]), Symbol(given["kind"]))
+end
+
+"the inputs, of which those are tokens that are looked up in tables"
+with_tokens(inputs, found) = map(inputs, found) do input, known
+    return Input(input.name, input.sample, known && input.kind === :int ? :token : input.kind)
 end
 
 function own_array(arrays, name)

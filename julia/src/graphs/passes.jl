@@ -3,15 +3,19 @@
 
 "all values of a graph before its first node: samples, parameters, buffers, in the order of `places`"
 function first_values(g::Graph, x)
-    values = Vector{Any}(undef, 1 + length(g.params) + length(g.buffers) + length(g.nodes))
-    values[1] = x
+    values = Vector{Any}(undef, given_values(g) + length(g.nodes))
+    values[eachindex(g.inputs)] .= entering(x)
     foreach(((name, array),) -> values[g.places[name]] = array, g.params)
     foreach(((name, array),) -> values[g.places[name]] = array, g.buffers)
     return values
 end
 
+"samples as values: of several inputs, one for each"
+entering(x::AbstractArray) = Any[x]
+entering(x::Several) = Any[x.arrays...]
+
 "the number of the value that the first node gives, less 1"
-given_values(g::Graph) = 1 + length(g.params) + length(g.buffers)
+given_values(g::Graph) = length(g.inputs) + length(g.params) + length(g.buffers)
 
 """
     evaluate(graph, x) -> Vector

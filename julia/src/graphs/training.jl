@@ -18,3 +18,6 @@ function ending_of(g::Graph)
     g.output > given_values(g) || return nothing
     return get(ENDINGS, operation_name(g.nodes[g.output - given_values(g)].kind), nothing)
 end
+
+Training(g::Graph, X::Arrays, Y, loss; keep...) = Training(g, samples(g, X), Y, loss; keep...)
+loss_gradient(loss, g::Graph, X::Arrays, Y) = loss_gradient(loss, g, samples(g, X), Y)

@@ -133,7 +133,11 @@ def computing(network: object) -> list[str]:
         return list(engines())
     if network.engine is not None:
         return [network.engine]
-    return [name for name, one in engines().items() if network.operations <= one.graph_operations]
+    return [
+        name
+        for name, one in engines().items()
+        if network.operations <= one.graph_operations and one.several_inputs >= network.takes_several
+    ]
 
 
 def check_ability(what: str, name: str, able: Callable[[Engine], bool]) -> None:

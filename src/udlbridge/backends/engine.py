@@ -47,7 +47,8 @@ class Engine(ABC):
 
     `graph_operations`: names of the operations of graphs (`udlbridge.networks.graphs.operations`) that it computes; a
     graph of others is not given to it. `curved_operations`: those of them whose second derivatives it has, which
-    Hessians by the samples and losses of slopes need. `structured_graphs`: whether it multiplies Gram matrices at the
+    Hessians by the samples and losses of slopes need. `several_inputs`: whether it takes graphs whose samples are the
+    fields of a structured array (n,). `structured_graphs`: whether it multiplies Gram matrices at the
     sites of graphs; else their per-sample Jacobians. `taylor_degree`: the highest degree of Taylor polynomials that
     `Backend.expand` computes; None for any. `infinite_kernels`: whether it has `Backend.infinite_kernels`.
     """
@@ -57,6 +58,7 @@ class Engine(ABC):
     devices: tuple[str, ...] = ("cpu",)
     graph_operations: frozenset[str] = frozenset()
     curved_operations: frozenset[str] = frozenset()
+    several_inputs: bool = False
     structured_graphs: bool = False
     taylor_degree: int | None = 1
     infinite_kernels: bool = False

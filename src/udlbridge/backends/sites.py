@@ -254,7 +254,8 @@ def _activations_of_model(model: Model, sample_shape: Shape, params: Collection[
 @activation_numbers.register
 def _activations_of_graph(graph: Graph, sample_shape: Shape, params: Collection[str] | None = None) -> int:
     values = graph.values(1)
-    return prod(sample_shape) + sum(prod(values[node.name].shape) for node in graph.nodes)
+    entering = sum(prod(value.shape) for value in graph.inputs.values())
+    return entering + sum(prod(values[node.name].shape) for node in graph.nodes)
 
 
 @singledispatch

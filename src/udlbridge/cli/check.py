@@ -11,6 +11,7 @@ from udlbridge.cli.common import backends_option, device_option, engines, quiet_
 from udlbridge.cli.networks import (
     dtype_option,
     load_model,
+    made_in_python,
     model_option,
     named_network,
     output_option,
@@ -75,8 +76,11 @@ def command(
     from udlbridge.errors import OptionError
     from udlbridge.networks.foreign import ForeignNetwork
 
-    model = load_model(model_name, dtype, output, seed)
-    other = None if other_name is None else load_model(other_name, dtype, output, seed)
+    networks = [model_name] if other_name is None else [model_name, other_name]
+    # Of a module and a file that was made of it, the output is the module's: the file has that one alone.
+    modules = [name for name in networks if made_in_python(name)] or networks
+    model, *rest = (load_model(name, dtype, output if name in modules else None, seed) for name in networks)
+    other = rest[0] if rest else None
     if other is not None and other.dtype != model.dtype:
         raise OptionError(
             f"--model is {model.dtype}, --against is {other.dtype}",

@@ -53,7 +53,7 @@ def _inputs(found: dict[str, np.ndarray], model: ForeignNetwork, named: Named, *
     except InputError as error:
         if len(found) == 1:
             return next(iter(found.values()))
-        if not re.search(r"unexpected keyword argument|required positional argument", error.given):
+        if not re.search(r"unexpected keyword argument|required positional argument|takes one input", error.given):
             raise
         names = ", ".join(found)
         raise DataError(

@@ -114,6 +114,12 @@ def load_model(name: str, dtype: str | None, output: str | None = None, seed: in
     return model if dtype is None else model.astype(dtype)
 
 
+def made_in_python(name: str) -> bool:
+    """Whether a network is what a function of Python makes, which may be a module of several outputs."""
+    found = re.search(FUNCTION, name)
+    return found is not None and not name.rpartition(":")[0].endswith(".jl")
+
+
 def _from_julia(source: str, function: str, output: str | int | None) -> Any:
     """What `function` of a file of Julia makes."""
     from udlbridge.backends.julia.models import julia_model

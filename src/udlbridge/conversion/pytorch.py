@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from udlbridge import backends
-from udlbridge.errors import ConversionError
+from udlbridge.errors import ConversionError, OptionError
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_model, is_module
 from udlbridge.networks.model import Model
-from udlbridge.options import checked_flag
+from udlbridge.options import brief, checked_flag
 from udlbridge.texts import kind_of
 
 if TYPE_CHECKING:
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 @overload
 def from_torch(module: nn.Module | Any, x: None = None, *, inference: bool = False) -> Model: ...
 @overload
-def from_torch(module: nn.Module | Any, x: Any, *, inference: bool = False) -> Graph: ...
-def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = False) -> Model | Graph:
+def from_torch(module: nn.Module | Any, x: Any, *, inference: bool = False, output: Any = None) -> Graph: ...
+def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = False, output: Any = None) -> Model | Graph:
     """A PyTorch module as a network of this package: a `Graph` where there is an example `x`, else a `Model`.
 
     With `x`, torch.export captures what the module computes, and each of its operations becomes one of a graph; the
     module is not changed, and needs no change. Parameters keep their names; a shared one counts once, under its first
     name, and a frozen one is a buffer. The number of samples is open afterwards, the shape of one is that of the
-    example. On it the graph is proved to give the module's outputs and gradients. A graph runs on every engine.
+    example. On it the graph is proved to give the module's outputs and gradients. A graph runs on every engine. Of a
+    module of several inputs it is a graph of several, which takes them as the example has them, by name or by position.
 
     Without `x` the result is a `Model` with the layers and copies of the weights, for all engines.
 
@@ -39,8 +40,10 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
 
     Args:
         module: the network.
-        x: samples (n, *D) of the module's dtype, or whole numbers; None for a `Model`.
+        x: samples (n, *D) of the module's dtype, or whole numbers; of several inputs a dict of arrays by name, as
+            forward calls them, or a tuple of arrays by position, with the samples first in each; None for a `Model`.
         inference: take a network in training mode as it is in inference.
+        output: which of its outputs counts, where forward gives several, as for `udlbridge.as_network`; with `x`.
 
     Raises:
         ConversionError: with `x`, what torch.export cannot capture, and an operation that has no translation, by the
@@ -51,13 +54,17 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
             without numbers (on the meta device) or not finite; a network in training mode whose outputs differ there
             from inference.
         InputError, ShapeError, DTypeError: what is wrong with `x`.
-        OptionError: `inference` is not a truth value.
+        OptionError: `inference` is not a truth value; `output` without `x`.
         TorchUnavailable: PyTorch is not installed.
 
     Examples:
         >>> from torch import nn
         >>> ub.from_torch(nn.Sequential(nn.Linear(2, 3), nn.Tanh())).n_params
         9
+        >>> x = (np.ones((4, 2), "float32"), np.zeros((4, 3), "float32"))
+        >>> graph = ub.from_torch(nn.Bilinear(2, 3, 1), x)
+        >>> ub.ntk(graph, x).shape
+        (4, 4)
     """
     backends.require_torch()
     if x is not None:
@@ -69,7 +76,13 @@ def from_torch(module: nn.Module | Any, x: Any = None, *, inference: bool = Fals
             )
         from udlbridge.conversion.graphs.capture import captured
 
-        return captured(module, x, inference=checked_flag("inference", inference))
+        return captured(module, x, inference=checked_flag("inference", inference), output=output)
+    if output is not None:
+        raise OptionError(
+            f"output={brief(output)} without samples",
+            allowed="output= with x, an example of samples",
+            remedy="give the example: ub.from_torch(module, x, output=...)",
+        )
     from udlbridge.conversion import torch_import
 
     return torch_import.from_torch(module, inference=checked_flag("inference", inference))
@@ -83,7 +96,8 @@ def to_torch(model: Model | Graph) -> nn.Module:
     """The network as a PyTorch module in inference mode, with copies of parameters and buffers.
 
     A `Model` becomes a `torch.nn.Sequential`; a `Graph` a module with the graph's names in its state dict, all of them
-    where a parameter is shared, so that the state dict of the module that it came from can be loaded.
+    where a parameter is shared, so that the state dict of the module that it came from can be loaded. Of several
+    inputs, it takes them as that module does: by position, or by name.
 
     Raises:
         OptionError: `model` is neither.
@@ -96,9 +110,9 @@ def to_torch(model: Model | Graph) -> nn.Module:
     """
     if isinstance(model, Graph):
         backends.require_torch()
-        from udlbridge.backends.pytorch.graphs.module import GraphModule
+        from udlbridge.backends.pytorch.graphs.module import graph_module
 
-        return GraphModule(model, aliases=True)
+        return graph_module(model, aliases=True)
     check_model(model)
     backends.require_torch()
     from udlbridge.conversion import torch_export

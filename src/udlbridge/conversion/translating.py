@@ -35,4 +35,5 @@ def translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
     except UDLBridgeError:
         if network.engine == "julia":
             raise
-        return from_torch(network.translatable(), x)
+        module, output = network.capturable()
+        return from_torch(module, x, output=output)

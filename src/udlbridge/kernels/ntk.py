@@ -46,7 +46,7 @@ def ntk(
     Args:
         model: the network, evaluated in inference mode. Any `torch.nn.Module` will do too, without translation: over
             the parameters that require a gradient, a shared one counted once. See `udlbridge.as_network`.
-        x: samples (n, *D), of the model's dtype. Of a module that takes several inputs, a tuple of arrays by position,
+        x: samples (n, *D), of the model's dtype. Of a module or graph of several inputs, a tuple of arrays by position,
             or a dict of arrays by name, with the samples first in each.
         x2: samples (m, *D) for a cross kernel; None means `x`.
         outputs: an int k (Theta[:, :, k, k], counted from 0), "trace" (default), "mean" (trace / O), "sum" (kernel of

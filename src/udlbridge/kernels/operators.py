@@ -19,6 +19,7 @@ from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.inputs import checked_samples
 from udlbridge.networks.model import Model
 from udlbridge.networks.selection import Selection
+from udlbridge.networks.several import in_dtype
 from udlbridge.options import checked_count
 from udlbridge.words import DtypeWord, EngineName, EngineWord
 
@@ -75,7 +76,7 @@ class NTKOperator(LinearOperator):  # type: ignore[misc]
             return self
         return ntk_operator(
             self.model.astype(dtype),
-            _converted(self._x, np.dtype(dtype)),
+            in_dtype(self._x, np.dtype(dtype)),
             outputs=self.reduction.outputs,
             params=list(self.params),
             backend=self._engine.name,
@@ -234,15 +235,3 @@ def ntk_operator(
     if isinstance(model, ForeignNetwork):
         model.check_derivatives(request.parameters)
     return NTKOperator(request, data, checked_count("batch", batch, 1))
-
-
-def _converted(x: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Samples with their real numbers in another dtype, also in the fields of several inputs; tokens stay."""
-    if x.dtype.names is None:
-        return x.astype(dtype) if x.dtype.kind == "f" else x
-    parts = {name: _converted(x[name], dtype) for name in x.dtype.names}
-    fields = [(name, part.dtype, part.shape[1:]) for name, part in parts.items()]
-    packed = np.empty(len(x), dtype=fields)
-    for name, part in parts.items():
-        packed[name] = part
-    return packed

@@ -138,7 +138,7 @@ def checked_engine(model: Model | ForeignNetwork, backend: str | None) -> Engine
         return name
     graph = isinstance(model, Graph)
     lacking = sorted(model.operations - backends.engine(name).graph_operations) if isinstance(model, Graph) else []
-    shown = f" that has {', '.join(lacking[:5])}" if graph else ""
+    shown = f" that has {', '.join(lacking[:5])}" if lacking else " of several inputs" if graph else ""
     raise OptionError(
         f"backend={brief(backend)} for a {'udlbridge.Graph' if graph else 'torch.nn.Module'}{shown}",
         allowed=" or ".join(f"backend={engine!r}" for engine in names) or "none of the engines that are installed",

@@ -41,6 +41,11 @@ class ForeignNetwork(ABC):
         return frozenset()
 
     @property
+    def takes_several(self) -> bool:
+        """Whether samples are several inputs, the fields of a structured array, as far as it is known."""
+        return False
+
+    @property
     def sample_shape(self) -> tuple[int, ...] | None:
         """The shape of one sample, where it is known before samples come."""
         return None
@@ -122,6 +127,10 @@ class ForeignNetwork(ABC):
     def translatable(self) -> Any:
         """What `from_torch` may make a `Model` of. Raises `ConversionError` where that would be another network."""
         raise self._lacks("a translation")
+
+    def capturable(self) -> tuple[Any, Any]:
+        """The module whose operations make a `Graph`, and which of its outputs counts. Raises as `translatable`."""
+        return self.translatable(), None
 
     def padding_rows(self) -> Mapping[str, int]:
         """By the names of tables their rows of padding tokens: looked up, these have no derivatives."""

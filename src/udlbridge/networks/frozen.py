@@ -106,7 +106,7 @@ class FrozenNetwork:
         The format is that of safetensors: 8 bytes with the length of the header (little-endian), a JSON header that
         gives dtype ("F32", "F64", ...), shape and place of every tensor by name, and the raw numbers in C order.
         `__metadata__` has the spec as JSON text under the key "udlbridge", with a format number: 1 for models of
-        layers, which UDLBridge in Julia writes and reads too, and 2 for graphs.
+        layers, which UDLBridge in Julia writes and reads too, 2 for graphs, and 3 for those of several inputs.
 
         Raises:
             ModelFileError: the disk refuses, or the name has another ending than .safetensors.

@@ -13,6 +13,7 @@ from udlbridge.errors import DTypeError, InputError, OptionError, ShapeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.layers import Layer, LayerNorm, Residual
 from udlbridge.networks.model import Model
+from udlbridge.networks.several import in_dtype
 from udlbridge.texts import kind_of
 
 
@@ -225,13 +226,7 @@ def _first_width(layers: Iterable[Layer]) -> Layer | None:
 
 def in_float64(x: np.ndarray) -> np.ndarray:
     """Samples with their real numbers in float64; tokens and masks as they are."""
-
-    def widened(dtype: np.dtype[Any]) -> np.dtype[Any]:
-        return np.dtype(np.float64) if dtype.kind == "f" else dtype
-
-    if x.dtype.names is None:
-        return x.astype(widened(x.dtype))
-    return x.astype([(name, widened(x.dtype[name].base), x.dtype[name].shape) for name in x.dtype.names])
+    return in_dtype(x, np.dtype(np.float64))
 
 
 def random_batch(model: Model | ForeignNetwork, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:

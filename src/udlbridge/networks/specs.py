@@ -18,6 +18,11 @@ FORMAT_VERSION = 1
 GRAPH_FORMAT = 2
 """The format number of graphs, which have specs of another kind: `udlbridge.networks.graphs.specs`."""
 
+INPUTS_FORMAT = 3
+"""That of graphs of several inputs, which readers of format 2 do not know."""
+
+GRAPH_FORMATS = (GRAPH_FORMAT, INPUTS_FORMAT)
+
 
 def spec_of(layers: Iterable[Layer], dtype: str) -> dict[str, Any]:
     """Layers and dtype as JSON-ready data."""
@@ -33,14 +38,14 @@ def parsed_spec(spec: str, source: str) -> tuple[list[Layer], FloatWord]:
     try:
         found = json.loads(spec)
         version = found["format"]
-        dtype, described = ("", []) if version == GRAPH_FORMAT else (found["dtype"], list(found["layers"]))
+        dtype, described = ("", []) if version in GRAPH_FORMATS else (found["dtype"], list(found["layers"]))
     except (KeyError, TypeError, ValueError, RecursionError):  # integers of thousands of digits, endless nesting
         raise ModelFileError(
             f"{source} has no udlbridge spec",
             allowed="a file written by model.save or UDLBridge.save",
             remedy="build the Model from its layers and pass the tensors as params=",
         ) from None
-    if version == GRAPH_FORMAT:
+    if version in GRAPH_FORMATS:
         raise ModelFileError(
             f"{source} holds a graph", allowed="a model of layers", remedy="read it with ub.Graph.load(path)"
         )

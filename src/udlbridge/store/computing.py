@@ -62,7 +62,7 @@ def compute_kernel(
     Args:
         model: the network, which the store holds; a `torch.nn.Module` will do too. Of a module the store holds a hash:
             whoever goes on with it hands it in again, with the same weights.
-        x: samples (n, *D), of the model's dtype; several inputs of a module as for `ntk`.
+        x: samples (n, *D), of the model's dtype; several inputs as for `ntk`.
         path: the folder of the store, or its URL, as "s3://bucket/K.zarr" (extra `objects`); nothing may be there
             unless `resume` or `overwrite`. To a URL one process writes at a time, by a lease that it renews.
         outputs, params, backend, method, memory, threads, device: as for `ntk`. `memory` bounds what the process takes

@@ -183,7 +183,7 @@ class StoreFolder:
         return count * self.reduction.n_cotangents
 
     def samples(self) -> np.ndarray:
-        """The samples, (n, *D); several inputs of a module as the fields of an array (n,).
+        """The samples, (n, *D); several inputs as the fields of an array (n,).
 
         Raises:
             StoreError: they are damaged, or others.

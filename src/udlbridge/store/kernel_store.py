@@ -85,7 +85,7 @@ class KernelStore(WritableStore):
         The workers of the store's `executor` compute them, if it was opened with one.
 
         Args:
-            x_new: m more samples, of the same shape and dtype; of a module with several inputs as for `udlbridge.ntk`.
+            x_new: m more samples, of the same shape and dtype; several inputs as for `udlbridge.ntk`.
             backend, device: the engine and where torch computes; None is what the store was computed with.
             memory, threads, progress: as for `compute_kernel`.
 

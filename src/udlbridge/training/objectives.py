@@ -155,7 +155,7 @@ def checked_slopes(
     """
     if x.dtype.kind != "f":
         raise InputError(
-            "slopes of a model that begins with an Embedding: a token's number has no derivative",
+            "slopes of a model that begins with an Embedding, or of several inputs: these have no derivatives",
             allowed="models of real numbers",
             remedy='fit values alone, with loss="mse"',
         )

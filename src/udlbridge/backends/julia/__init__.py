@@ -19,6 +19,7 @@ class JuliaEngine(Engine):
     footprint = Footprint(fixed_bytes=250_000_000, factor_copies=2, forms_gradients=True)
     infinite_kernels = True
     graph_operations = curved_operations = frozenset(OPERATIONS)
+    several_inputs = True
     structured_graphs = True
     # Before torch, which is the safer order in one process (PythonCall.jl issue 384).
     start_order = 10

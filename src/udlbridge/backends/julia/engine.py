@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from udlbridge.backends.base import Backend, Training
 from udlbridge.backends.jobs import KernelJob, Slopes, TrainJob, TrainState
 from udlbridge.backends.julia import runtime
-from udlbridge.backends.julia.exchange import assembled, loss_arguments, program_arguments, targets, to_numpy
+from udlbridge.backends.julia.exchange import assembled, loss_arguments, program_arguments, sent, targets, to_numpy
 from udlbridge.backends.julia.networks import JuliaNetwork, Look
 from udlbridge.backends.programs import Program
 from udlbridge.backends.threads import Pool, ThreadLimit
@@ -54,27 +54,27 @@ class JuliaBackend(Backend[Any]):
 
     def outputs(self, model: Any, x: np.ndarray) -> np.ndarray:
         """f(x), (n, *out)."""
-        return to_numpy(self.call("bridge_outputs", self._build(model), x.T))
+        return to_numpy(self.call("bridge_outputs", self._build(model), sent(x)))
 
     def jacobian(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         """One Zygote pullback per sample; blocks (n, O, *parameter shape)."""
         chain = self._build(model)
-        blocks = self._assembled(x, lambda part: self.call("bridge_jacobian", chain, part.T))
+        blocks = self._assembled(x, lambda part: self.call("bridge_jacobian", chain, sent(part)))
         return dict(zip(model.params, blocks, strict=True))
 
     def input_jacobian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs *features"]:
         """One Zygote pullback per output, (n, O, *D)."""
         chain = self._build(model)
-        return self._assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, part.T)])[0]
+        return self._assembled(x, lambda part: [self.call("bridge_input_jacobian", chain, sent(part))])[0]
 
     def input_hessian(self, model: Any, x: np.ndarray) -> Float[np.ndarray, "n outputs features features"]:
         """A dual number through the Zygote pullback of every output, (n, O, D, D)."""
         chain = self._build(model)
-        return self._assembled(x, lambda part: [self.call("bridge_input_hessian", chain, part.T)])[0]
+        return self._assembled(x, lambda part: [self.call("bridge_input_hessian", chain, sent(part))])[0]
 
     def signals(self, model: Model, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs of the layers and errors at them, one Zygote pullback per layer."""
-        activations, errors = self.call("bridge_signals", self._build(model), x.T, y.T)
+        activations, errors = self.call("bridge_signals", self._build(model), sent(x), y.T)
         return [to_numpy(a) for a in activations], [to_numpy(e) for e in errors]
 
     def program_value(self, program: Program, x: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ class JuliaBackend(Backend[Any]):
         n_outputs = output_size(job.model, x.shape[1:])
         with self.blas_threads(job.threads):
             return self.call(
-                "bridge_prepare", self._build(job.model), x.T, outputs, n_outputs, job.method, list(job.parameters)
+                "bridge_prepare", self._build(job.model), sent(x), outputs, n_outputs, job.method, list(job.parameters)
             )
 
     def release(self, factors: Any) -> None:
@@ -130,7 +130,7 @@ class JuliaBackend(Backend[Any]):
     ) -> tuple[float, dict[str, np.ndarray]]:
         """One `Flux.withgradient`; for slopes, a dual number through another one besides."""
         value, gradients = self.call(
-            "bridge_loss_gradient", self._build(model), x.T, targets(y, slopes), *loss_arguments(loss, slopes)
+            "bridge_loss_gradient", self._build(model), sent(x), targets(y, slopes), *loss_arguments(loss, slopes)
         )
         return float(value), {name: to_numpy(g) for name, g in zip(model.params, gradients, strict=True)}
 
@@ -142,7 +142,7 @@ class JuliaBackend(Backend[Any]):
         self, model: Any, x: np.ndarray, cotangents: Float[np.ndarray, "n outputs"], device: str | None = None
     ) -> dict[str, np.ndarray]:
         """One Zygote pullback of the batch."""
-        pulled = self.call("bridge_pull", self._build(model), x.T, cotangents.T)
+        pulled = self.call("bridge_pull", self._build(model), sent(x), cotangents.T)
         return {name: to_numpy(value) for name, value in zip(model.params, pulled, strict=True)}
 
     def push(
@@ -155,7 +155,7 @@ class JuliaBackend(Backend[Any]):
     ) -> Float[np.ndarray, " n"]:
         """One forward pass of tangents for chains of Dense layers; else one Zygote pullback per sample."""
         moves = [direction[name].T for name in model.params]
-        return to_numpy(self.call("bridge_push", self._build(model), x.T, moves, cotangents.T))
+        return to_numpy(self.call("bridge_push", self._build(model), sent(x), moves, cotangents.T))
 
     def infinite_kernels(
         self, model: Model, x1: np.ndarray, x2: np.ndarray | None, w_std: float, b_std: float, parameterization: str
@@ -260,10 +260,10 @@ class JuliaTraining(Training):
         )
         if job.linearized:
             start = engine.new_chain(job.model)
-            self._training = engine.call("bridge_linearized", chain, start, x.T, targets(y, None), job.loss, *rest)
+            self._training = engine.call("bridge_linearized", chain, start, sent(x), targets(y, None), job.loss, *rest)
         else:
             shown, loss = targets(y, job.slopes), loss_arguments(job.loss, job.slopes)
-            self._training = engine.call("bridge_training", chain, x.T, shown, *loss, *rest)
+            self._training = engine.call("bridge_training", chain, sent(x), shown, *loss, *rest)
         if state.step:
             arrays = [state.slots[slot][name].T for slot in job.optimizer.slots for name in names]
             engine.call("bridge_resume", self._training, list(job.optimizer.slots), arrays, state.step)

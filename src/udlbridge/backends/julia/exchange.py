@@ -11,9 +11,15 @@ import numpy as np
 
 from udlbridge.backends.jobs import Slopes
 from udlbridge.backends.programs import Program
+from udlbridge.networks.several import fields_of
 
 CALL_SECONDS = 0.2
 """About how long one call over samples may take, whose results are in Julia's memory besides ours."""
+
+
+def sent(x: np.ndarray) -> Any:
+    """Samples for Julia, with reversed axes; of several inputs, a tuple of those of each, in the graph's order."""
+    return x.T if x.dtype.names is None else tuple(part.T for part in fields_of(x).values())
 
 
 def assembled(

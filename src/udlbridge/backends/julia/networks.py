@@ -20,6 +20,7 @@ from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, c
 from udlbridge.networks.model import Model
 from udlbridge.networks.parameters import checked_arrays, checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
+from udlbridge.networks.several import check_single
 from udlbridge.options import brief
 from udlbridge.words import DtypeWord
 
@@ -141,9 +142,10 @@ class JuliaNetwork(ForeignNetwork):
         """The samples as an array (n, *D) of the model's dtype, or tokens; the model is tried on some.
 
         Raises:
-            InputError, ShapeError, DTypeError: what is wrong with them; outputs that are not (O, n) in Julia, that are
-                random or depend on other samples.
+            InputError, ShapeError, DTypeError: what is wrong with them, as several inputs by name, which models in
+                Julia do not take here; outputs that are not (O, n) in Julia, that are random or depend on others.
         """
+        check_single(x, name, "the model in Julia")
         look = self._look()
         dtype = np.dtype(look.dtype)
         array = as_array(x, name, wanted=None if look.rows else dtype)

@@ -32,6 +32,7 @@ class TorchEngine(Engine):
     footprint = Footprint(fixed_bytes=60_000_000, factor_copies=3, forms_gradients=False, formed_numbers=FORMED_NUMBERS)
     devices = ("cpu", "cuda", "mps")
     graph_operations = curved_operations = frozenset(OPERATIONS)
+    several_inputs = True
     structured_graphs = True
     taylor_degree = None
     start_order = 20

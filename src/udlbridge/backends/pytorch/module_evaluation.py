@@ -113,6 +113,11 @@ class ModuleEvaluation:
         """Whether there are no derivatives by the samples, as far as they are known."""
         return self._examples is not None and not takes_numbers(self._examples)
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether samples are several inputs, as far as they are known."""
+        return self._examples is not None and self._examples.dtype.names is not None
+
     @undisturbed()
     def checked_batch(self, x: Any, name: str) -> np.ndarray:
         """The samples as an array, with a field for each of several inputs; the first ones are evaluated, and checked.

@@ -1,11 +1,8 @@
-"""The samples of a module as one array, whatever it takes: one input, several by position, or several by name.
-
-Several inputs are the fields of a structured array (n,), so that samples can be counted and cut like any others.
-"""
+"""The samples of a module as one array, whatever it takes: one input, several by position, or several by name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +11,9 @@ import torch
 from torch import Tensor
 
 from udlbridge.arrays import as_array, has_dtype, is_tensor
-from udlbridge.errors import DTypeError, InputError, ShapeError
+from udlbridge.errors import DTypeError, InputError
 from udlbridge.networks.inputs import check_extent
+from udlbridge.networks.several import fields_of, joined, named, parts_of
 
 HALVES = {torch.float16, torch.bfloat16}
 
@@ -54,36 +52,16 @@ def packed(x: Any, name: str, dtypes: Dtypes) -> np.ndarray:
     Raises:
         InputError, ShapeError, DTypeError: no array, or numbers that the module does not take.
     """
-    if isinstance(x, np.ndarray) and x.dtype.names is not None:
-        parts = {field: x[field] for field in x.dtype.names}
-    elif isinstance(x, Mapping):
-        parts = {str(field): value for field, value in x.items()}
-    elif isinstance(x, tuple) and all(hasattr(value, "ndim") for value in x) and any(value.ndim for value in x):
-        parts = {str(position): value for position, value in enumerate(x)}
-    else:
+    parts = parts_of(x, name)
+    if parts is None:
         return _checked(x, name, dtypes, axes=2)
-    if not parts:
-        raise InputError(f"{name} has no inputs", allowed="arrays by name or position", remedy="give them")
-    arrays = {field: _checked(value, f"{name}[{_key(field)}]", dtypes, axes=1) for field, value in parts.items()}
-    counts = {field: len(array) for field, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        raise ShapeError(
-            f"the inputs in {name} have different numbers of samples: {counts}",
-            allowed="samples along the first axis of each",
-            remedy="repeat what is the same for all samples",
-        )
-    fields = [(field, array.dtype, array.shape[1:]) for field, array in arrays.items()]
-    result = np.empty(next(iter(counts.values())), dtype=fields)
-    for field, array in arrays.items():
-        result[field] = array
-    return result
+    return joined({field: _checked(value, named(name, field), dtypes, axes=1) for field, value in parts.items()}, name)
 
 
 def unpacked(x: np.ndarray, dtypes: Dtypes, device: str) -> Inputs:
     """Tensors of the samples, by name."""
-    parts = {"": x} if x.dtype.names is None else {field: x[field] for field in x.dtype.names}
     result = {}
-    for field, part in parts.items():
+    for field, part in fields_of(x).items():
         # A copy: forward may write to what it gets.
         tensor = torch.from_numpy(np.array(part, order="C")).to(device)
         result[field] = tensor.to(dtypes.half) if dtypes.half is not None and tensor.is_floating_point() else tensor
@@ -92,17 +70,14 @@ def unpacked(x: np.ndarray, dtypes: Dtypes, device: str) -> Inputs:
 
 def arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """How forward is called with them."""
-    by_position = tuple(value for field, value in inputs.items() if field == "" or field.isdigit())
-    return by_position, {field: value for field, value in inputs.items() if field and not field.isdigit()}
+    by_name = {field: value for field, value in inputs.items() if field and not field.isdigit()}
+    positions = sorted((field for field in inputs if field not in by_name), key=lambda field: int(field or 0))
+    return tuple(inputs[field] for field in positions), by_name
 
 
 def takes_numbers(x: np.ndarray) -> bool:
     """Whether there is one input, of real numbers: then there are derivatives by it."""
     return x.dtype.names is None and x.dtype.kind == "f"
-
-
-def _key(field: str) -> str:
-    return field if field.isdigit() else repr(field)
 
 
 def _checked(value: Any, name: str, dtypes: Dtypes, axes: int) -> np.ndarray:

@@ -36,13 +36,13 @@ def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
         ShapeError: it does not have one row for each sample.
         DTypeError: it is not of real numbers.
     """
-    y = _requested(y, output, name)
+    y = requested(y, output, name)
     if not isinstance(y, Tensor):
         keys = f", with {', '.join(map(repr, y))}" if isinstance(y, Mapping) else ""
         raise ConversionError(
             f"{name} gives {kind_of(y)}{keys}",
             allowed="one tensor (n, O)",
-            remedy="say which of its outputs counts, as ub.as_network(module, output='logits') or output=0, or "
+            remedy="say which of its outputs counts, as output='logits' or output=0, or "
             "wrap it in a module whose forward returns the tensor, as y['logits'] or y[0]",
             shell="say which of its outputs counts, as --output logits or --output 0, or wrap it in a module whose "
             "forward returns the tensor",
@@ -62,8 +62,12 @@ def output_tensor(y: Any, n: int, output: Choice, name: str) -> Tensor:
     return y.reshape(n, -1)
 
 
-def _requested(y: Any, output: Choice, name: str) -> Any:
-    """Which part of what forward returned was asked for."""
+def requested(y: Any, output: Choice, name: str) -> Any:
+    """Which part of what forward returned was asked for.
+
+    Raises:
+        ConversionError: there is no such output.
+    """
     if output is None:
         return y
     if callable(output):

@@ -14,6 +14,7 @@ from torch import Tensor
 from udlbridge.backends.pytorch.layouts import agree
 from udlbridge.backends.pytorch.watching import OutsideTableError, Watching
 from udlbridge.errors import ConversionError, InputError, ShapeError, UDLBridgeError
+from udlbridge.networks.several import fields_of, named
 from udlbridge.texts import counted
 
 Evaluation = Callable[[np.ndarray], tuple[Tensor, Watching]]
@@ -173,14 +174,12 @@ def _shapes(batch: np.ndarray) -> str:
 
 
 def _token_error(error: OutsideTableError, batch: np.ndarray, name: str) -> InputError:
-    parts = {"": batch} if batch.dtype.names is None else {field: batch[field] for field in batch.dtype.names}
-    for field, part in parts.items():
+    for field, part in fields_of(batch).items():
         found: Any = np.argwhere(part == error.token) if part.dtype.kind in "iu" else []
         if len(found):
             index = tuple(int(i) for i in found[0])
-            where = f"{name}{f'[{field!r}]' if field else ''}"
             return InputError(
-                f"{where} is {error.token} at {index}, in sample {index[0]}",
+                f"{named(name, field)} is {error.token} at {index}, in sample {index[0]}",
                 allowed=f"tokens from 0 to {error.rows - 1}",
                 remedy="check the tokeniser",
             )

@@ -21,7 +21,7 @@ from udlbridge.backends.pytorch.module_evaluation import ModuleEvaluation
 from udlbridge.backends.pytorch.module_hash import module_hash
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.module_layers import ModuleLayers
-from udlbridge.backends.pytorch.module_outputs import ending_of
+from udlbridge.backends.pytorch.module_outputs import Choice, ending_of
 from udlbridge.backends.pytorch.module_sites import Evaluation, ModuleSites, Params, followed, independent
 from udlbridge.backends.pytorch.module_values import converted, own
 from udlbridge.backends.pytorch.structured import Recipe
@@ -236,6 +236,10 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
                 remedy="wrap it in a module that returns that output",
             )
         return self.module
+
+    def capturable(self) -> tuple[nn.Module, Choice]:
+        """The module, and which of its outputs counts."""
+        return self.module, self._output
 
     def selected(self, params: Selection) -> tuple[str, ...]:
         """The names that `params` means; a shared parameter has several, of which the first stands for it.

@@ -16,6 +16,7 @@ class ReferenceEngine(Engine):
     # It goes through a few samples at a time: of a block there are these samples' parts, and the result.
     footprint = Footprint(fixed_bytes=60_000_000, factor_copies=2, forms_gradients=True)
     graph_operations = frozenset(OPERATIONS)
+    several_inputs = True
     start_order = 30
 
     def availability(self) -> Availability:

@@ -106,8 +106,9 @@ class ReferenceBackend(Backend[list[Summand]]):
 
     def _factors(self, job: KernelJob, x: np.ndarray) -> list[Summand]:
         if isinstance(job.model, Graph):
-            units = np.stack([c[0] for c in cotangents(job.reduction, np.empty((1, job.model.n_outputs), x.dtype))])
-            blocks = graphs.jacobian(job.model, x, list(units.astype(job.model.dtype)), job.parameters)
+            like = np.empty((1, job.model.n_outputs), job.model.dtype)
+            units = np.stack([c[0] for c in cotangents(job.reduction, like)])
+            blocks = graphs.jacobian(job.model, x, list(units), job.parameters)
             return [Summand((name,), Gradients(b.reshape(*b.shape[:2], -1))) for name, b in blocks.items()]
         y, saved = forward(job.model, x)
         names = job.parameters

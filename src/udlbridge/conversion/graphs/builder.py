@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,10 @@ class Builder:
             kind = (
                 self.dtype if tensor.is_floating_point() else torch.bool if tensor.dtype == torch.bool else torch.int64
             )
-            name = f"_constants.{len(self.constants)}"
+            # A module that was made of a graph has constants of such names already.
+            taken = set(self._names.values())
+            numbers = (f"_constants.{number}" for number in count(len(self.constants)))
+            name = next(name for name in numbers if name not in taken)
             self.constants[name] = tensor.detach().cpu().to(kind).numpy()
             self._names[id(tensor)] = name
             self._tensors.append(tensor)  # so that no other one gets its id

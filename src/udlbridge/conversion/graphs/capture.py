@@ -14,15 +14,17 @@ from torch.export.graph_signature import InputKind
 
 from udlbridge.backends.pytorch.checks import TRANSLATED, check_inference
 from udlbridge.backends.pytorch.copies import tensors_inside
+from udlbridge.backends.pytorch.module_outputs import Choice
 from udlbridge.backends.pytorch.module_values import check_values
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, movement
 from udlbridge.conversion.graphs.builder import Builder, Call, Rows, Unfit, Value, operation_name, refused
+from udlbridge.conversion.graphs.calling import called_plainly, checked_fields, settings_of
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
 from udlbridge.conversion.graphs.translations import TRANSLATIONS
 from udlbridge.errors import ConversionError, GraphError
-from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.entries import value_name
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.values import PerSample
@@ -42,7 +44,7 @@ NUMBERS = (int, bool, PerSample, torch.SymInt, torch.SymBool)
 """What a node may give besides tensors: extents, and what is computed from them."""
 
 
-def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
+def captured(module: nn.Module, x: Any, *, inference: bool, output: Choice = None) -> Graph:
     """As `udlbridge.from_torch` with an example.
 
     Raises:
@@ -56,13 +58,11 @@ def captured(module: nn.Module, x: Any, *, inference: bool) -> Graph:
     # torch.nn.utils.weight_norm, torch does not copy.
     computed = {id(value): value.detach().clone() for value in tensors_inside(module) if not value.is_leaf}
     own = copy.deepcopy(module, computed).cpu().eval()
-    network = ModuleNetwork(own)
+    network = ModuleNetwork(own, output)
     batch = network.checked_batch(x, "x")
-    if batch.dtype.names is not None:
-        raise ConversionError(
-            "a module of several inputs", allowed="one input", remedy="use ub.ntk(module, x, backend='torch')"
-        )
-    program = exported(network.module, network.inputs(batch[:5], "cpu")[""])
+    inputs = network.inputs(batch[:5], "cpu")
+    with called_plainly(network.module, list(inputs), output, network.name):
+        program = exported(network.module, list(inputs.values()))
     graph = _translated(network.module, program, batch)
     prove(graph, network, batch)
     return graph
@@ -97,10 +97,12 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
     dtype = next((value.dtype for value in every.values()), torch.get_default_dtype())
     builder = Builder(dtype, {id(value): name for name, value in held.items()})
     environment: dict[fx.Node, Any] = {}
+    fields = checked_fields(batch, dtype)
+    names = iter(map(value_name, fields))
     for spec, node in zip(program.graph_signature.input_specs, _placeholders(program), strict=True):
         if spec.kind == InputKind.USER_INPUT:
-            environment[node] = Value(INPUT)
-            builder.known(INPUT, node.meta["seen"])
+            environment[node] = Value(next(names))
+            builder.known(environment[node], node.meta["seen"])
         elif spec.kind == InputKind.PARAMETER and every[str(spec.target)].requires_grad:
             name = first[id(every[str(spec.target)])]
             environment[node] = Value(name)
@@ -120,8 +122,7 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
             output,
             params=params,
             buffers={**{name: value.numpy() for name, value in buffers.items()}, **constants},
-            sample_shape=batch.shape[1:],
-            tokens=batch.dtype.kind in "iu",
+            **settings_of(fields),
             dtype=np.dtype(str(dtype).removeprefix("torch.")),
             aliases={name: first[id(value)] for name, value in trained.items() if first[id(value)] != name},
         )
@@ -167,10 +168,11 @@ def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.N
                 raise ConversionError(
                     f"forward gives {counted(len(results), 'output')}",
                     allowed="one tensor",
-                    remedy="wrap the module in one that returns the output that counts",
+                    remedy="say which of them counts, as output='logits' or output=0",
                 )
             found = builder.value(_argument(results[0], environment))
-            if found == INPUT:
+            made = {one.name for one in builder.nodes}  # an input alone, as output, is none of them
+            if found not in made:
                 found = builder.add("reshape", [found], {"shape": builder.shapes[found]}, builder.shapes[found], node)
             return str(found)
         environment[node] = _one(node, builder, environment)

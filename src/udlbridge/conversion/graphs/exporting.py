@@ -51,21 +51,27 @@ class Seen:
         return "float" if self.dtype.is_floating_point else "int"
 
 
-def exported(module: nn.Module, samples: Tensor) -> ExportedProgram:
+def exported(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     """The program, with `meta["seen"]` of every node: `Seen`, several of them, a number, or what is against it.
+
+    Args:
+        module: called with the inputs by position.
+        inputs: samples of each.
 
     Raises:
         ConversionError: the exporter cannot follow the module.
     """
+    grows = {0: Dim.DYNAMIC}
     try:
-        program = _program(module, _samples(samples, FEW), ({0: Dim.DYNAMIC},))
+        open_number = (grows,) if len(inputs) == 1 else {"inputs": (grows,) * len(inputs)}
+        program = _program(module, _samples(inputs, FEW), open_number)
         for node in program.graph.nodes:
             node.meta["seen"] = _seen(node.meta.get("val"))
         return program
     except Exception:  # the exporter may fail in any way; if it was for the number of samples, there is another one
         pass
     try:
-        return _merged(*(_program(module, _samples(samples, count), None) for count in (FEW, MORE)))
+        return _merged(*(_program(module, _samples(inputs, count), None) for count in (FEW, MORE)))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConversionError(
@@ -75,17 +81,17 @@ def exported(module: nn.Module, samples: Tensor) -> ExportedProgram:
         ) from error
 
 
-def _samples(some: Tensor, count: int) -> Tensor:
-    """As many samples, repeated where there are fewer."""
-    return some.repeat(-(-count // len(some)), *[1] * (some.ndim - 1))[:count]
+def _samples(inputs: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
+    """As many samples of each, repeated where there are fewer."""
+    return tuple(some.repeat(-(-count // len(some)), *[1] * (some.ndim - 1))[:count] for some in inputs)
 
 
-def _program(module: nn.Module, example: Tensor, dynamic: Any) -> ExportedProgram:
+def _program(module: nn.Module, example: tuple[Tensor, ...], dynamic: Any) -> ExportedProgram:
     """The program, without operations that write to what they get."""
     # With gradients, or parts of forward under no_grad would not stand out.
     with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module), quiet():
         warnings.simplefilter("ignore")  # of the exporter's own workings
-        program = export(module, (example,), dynamic_shapes=dynamic, strict=False)
+        program = export(module, example, dynamic_shapes=dynamic, strict=False)
         table = _decompositions(program)
         return program.run_decompositions(table) if table or any(map(_writes, program.graph.nodes)) else program
 

@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from udlbridge.backends.pytorch.graphs.module import GraphModule
+from udlbridge.backends.pytorch.graphs.module import GraphModule, graph_module
 from udlbridge.backends.pytorch.layouts import differing
+from udlbridge.backends.pytorch.module_inputs import arguments
 from udlbridge.backends.pytorch.modules import AT_ONCE, ModuleNetwork
 from udlbridge.backends.pytorch.tensors import gradients
 from udlbridge.errors import ConversionError, UDLBridgeError
 from udlbridge.networks.graphs.arrays import INPUT
+from udlbridge.networks.graphs.entries import value_name
 from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.inputs import in_float64
 from udlbridge.tolerances import budget, relative_difference
 
 REMEDY = "use ub.ntk(module, x, backend='torch'), which takes any module"
@@ -29,7 +32,7 @@ def prove(graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> None:
     Raises:
         ConversionError: outputs, or gradients by parameters or samples, differ by more than the budget.
     """
-    module = GraphModule(graph)
+    module = graph_module(graph)
     for start in range(0, len(batch), AT_ONCE):
         _prove(module, graph, network, batch[start : start + AT_ONCE])
 
@@ -38,13 +41,15 @@ def _prove(module: GraphModule, graph: Graph, network: ModuleNetwork, batch: np.
     """For some samples."""
     limit = budget(graph.dtype)
     own = {name: value.requires_grad_() for name, value in network.tensors("cpu").items()}
-    inputs = network.inputs(batch, "cpu")
-    samples = torch.from_numpy(np.array(batch))
+    samples, inputs = (network.inputs(batch, "cpu") for _ in range(2))
     ours: dict[str, Tensor] = dict(module.named_parameters())
     theirs = dict(own)
-    if not network.takes_tokens:
-        ours[INPUT], theirs[INPUT] = samples.requires_grad_(), inputs[""].requires_grad_()
-    found = module(samples).reshape(len(batch), -1)
+    for field, value in inputs.items():
+        if value.is_floating_point():
+            name = value_name(field)
+            ours[name], theirs[name] = samples[field].requires_grad_(), value.requires_grad_()
+    by_position, by_name = arguments(samples)
+    found = module(*by_position, **by_name).reshape(len(batch), -1)
     y, _ = network.evaluate(own, inputs)
     gap = relative_difference(found.detach().numpy(), y.detach().numpy())
     if not y.isfinite().all():
@@ -101,9 +106,8 @@ def _apart(words: str, graph: Graph, network: ModuleNetwork, batch: np.ndarray) 
 
 def _agree_in_float64(graph: Graph, network: ModuleNetwork, batch: np.ndarray) -> bool:
     """Whether the two are equal, there and back, in float64."""
-    wide = batch.astype(np.float64) if batch.dtype.kind == "f" else batch
     try:
-        prove(graph.astype("float64"), network.astype("float64"), wide)
+        prove(graph.astype("float64"), network.astype("float64"), in_float64(batch))
     except UDLBridgeError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from udlbridge.networks.parameters import as_parameter, checked_dtype
 from udlbridge.words import DtypeWord, FloatWord
 
 INPUT = "x"
-"""The name of the value that the samples are."""
+"""The name of the value that the samples are, where there is one input; of several, see `entries.value_name`."""
 
 
 def taken_arrays(given: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:
@@ -58,11 +58,15 @@ def common_dtype(params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndar
 
 
 def check_names(
-    params: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray], aliases: Mapping[str, str]
+    inputs: Iterable[str],
+    params: Mapping[str, np.ndarray],
+    buffers: Mapping[str, np.ndarray],
+    aliases: Mapping[str, str],
 ) -> None:
     """Raise `GraphError` where a name stands for two values, or for what cannot be, or an alias for no parameter."""
-    names = [INPUT, *params, *buffers, *aliases]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    values, names = list(inputs), [*params, *buffers, *aliases]
+    every = [*values, *names]
+    twice = sorted({name for name in every if every.count(name) > 1}) if len(set(every)) < len(every) else []
     if twice:
         raise GraphError(f"the name {twice[0]!r} stands for two values", allowed="a name for each", remedy="rename one")
     paths = {name[:dot] for name in names for dot, letter in enumerate(name) if letter == "."}

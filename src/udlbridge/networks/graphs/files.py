@@ -9,7 +9,7 @@ from udlbridge.errors import ModelFileError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
-from udlbridge.networks.specs import GRAPH_FORMAT
+from udlbridge.networks.specs import GRAPH_FORMATS
 from udlbridge.paths import user_path
 
 
@@ -27,6 +27,6 @@ def load_network(path: str | os.PathLike[str]) -> Model | Graph:
 def is_graph(spec: str | None) -> bool:
     """Whether the JSON text that a file has for its network is that of a graph."""
     try:
-        return bool(json.loads(spec or "")["format"] == GRAPH_FORMAT)
+        return bool(json.loads(spec or "")["format"] in GRAPH_FORMATS)
     except (KeyError, TypeError, ValueError, RecursionError):
         return False  # and no model either, which its own reader says

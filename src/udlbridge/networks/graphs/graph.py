@@ -21,6 +21,13 @@ from udlbridge.networks.frozen import FrozenNetwork, check_own_ending
 from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, taken_arrays
 from udlbridge.networks.graphs.derivatives import check_followed
 from udlbridge.networks.graphs.endings import ending_of
+from udlbridge.networks.graphs.entries import (
+    checked_entries,
+    checked_inputs,
+    random_inputs,
+    settings_of,
+    value_name,
+)
 from udlbridge.networks.graphs.lookups import token_bounds
 from udlbridge.networks.graphs.node import Node, checked_nodes, checked_output, values_of
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
@@ -29,7 +36,8 @@ from udlbridge.networks.init import FLOATS
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
 from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
-from udlbridge.options import checked_flag, checked_mapping, checked_shape
+from udlbridge.networks.several import check_single, fields_of
+from udlbridge.options import checked_mapping
 from udlbridge.paths import user_path
 from udlbridge.texts import counted
 from udlbridge.words import DtypeWord
@@ -41,8 +49,9 @@ KINDS: dict[str, Kind] = {"f": "float", "i": "int", "b": "bool"}
 class Graph(FrozenNetwork, ForeignNetwork, Displayed):
     """A network as a graph: nodes, each an operation of `udlbridge.networks.graphs.operations` on named values.
 
-    Values are the samples ("x"), parameters, buffers, and what the nodes before give, each by the name of its node. The
-    number of samples is open. Parameters are trained, buffers are not; a parameter may go into several nodes.
+    Values are the samples ("x", or of several inputs "x[a]" for the one called "a"), parameters, buffers, and what the
+    nodes before give, each by the name of its node. The number of samples is open. Parameters are trained, buffers are
+    not; a parameter may go into several nodes.
 
     Args:
         nodes: in order of evaluation.
@@ -50,12 +59,16 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         params: arrays by name, in any container that `udlbridge.arrays` takes, of one dtype, float32 or float64; lists
             of Python's numbers take that of the others, or `dtype`. They are copied.
         buffers: arrays by name, of the same dtype, int64 or bool.
-        sample_shape: of one sample.
-        tokens: whether samples are whole numbers.
+        sample_shape: of one sample, where there is one input.
+        tokens: whether its samples are whole numbers.
         dtype: of a graph without any numbers of its own.
         aliases: further names of parameters, as a shared one has in a state dict, and the names that stand for them.
+        inputs: of several, the shape of one sample and the kind ("float", "int" or "bool") by name, in place of
+            `sample_shape`; the names of those by position are "0", "1" and so on. Samples are then a dict, or a tuple,
+            as functions of the library take them of a module.
 
     Raises:
+        OptionError: neither `sample_shape` nor `inputs`, or both.
         GraphError: an unknown operation, attributes that it does not have, values that are not there or come later (a
             cycle), shapes that do not fit, and an output that is not one row for each sample; it names the node.
         ParameterError: arrays of other dtypes, or that are not finite.
@@ -75,10 +88,11 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         *,
         params: Mapping[str, np.ndarray],
         buffers: Mapping[str, np.ndarray] | None = None,
-        sample_shape: Sequence[int],
+        sample_shape: Sequence[int] | None = None,
         tokens: bool = False,
         dtype: DtypeWord = "float32",
         aliases: Mapping[str, str] | None = None,
+        inputs: Mapping[str, tuple[Sequence[int], Kind]] | None = None,
     ) -> None:
         own, others = checked_mapping("params", params), checked_mapping("buffers", buffers)
         arrays = taken_arrays({**own, **others}, checked_dtype(dtype))
@@ -86,11 +100,12 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         self._buffers = MappingProxyType({name: arrays[name] for name in others})
         self._dtype = common_dtype(self._params, self._buffers, dtype)
         self._aliases = MappingProxyType(checked_mapping("aliases", aliases))
-        check_names(self._params, self._buffers, self._aliases)
-        self._sample_shape: Shape = checked_shape("sample_shape", sample_shape)
-        self._tokens = checked_flag("tokens", tokens)
+        self._inputs = MappingProxyType(checked_entries(sample_shape, tokens, inputs))
+        entered = {value_name(field): value for field, value in self._inputs.items()}
+        check_names(entered, self._params, self._buffers, self._aliases)
+        self._entered = entered
         self._given = {name: Value(value.shape, KINDS[value.dtype.kind]) for name, value in arrays.items()}
-        self._nodes = checked_nodes(nodes, {INPUT, *arrays})
+        self._nodes = checked_nodes(nodes, {*entered, *arrays})
         self._output = output
         self._output_shape = checked_output(output, self.values)
         self._hash: str | None = None
@@ -101,9 +116,19 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         return frozenset(node.op for node in self._nodes)
 
     @property
+    def inputs(self) -> Mapping[str, Value]:
+        """The shape of one sample and the kind of every input by name; "" is the only one."""
+        return self._inputs
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether samples come by name or position, as several inputs."""
+        return "" not in self._inputs
+
+    @property
     def sample_shape(self) -> Shape:
-        """The shape of one sample."""
-        return self._sample_shape
+        """The shape of one sample; of several inputs (), as that of a structured array."""
+        return () if self.takes_several else self._inputs[""].shape
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -122,8 +147,8 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether samples are whole numbers, the numbers of tokens."""
-        return self._tokens
+        """Whether there are no derivatives by samples: they are whole numbers, those of tokens, or several inputs."""
+        return self.takes_several or self._inputs[""].kind == "int"
 
     @property
     def full_output_shape(self) -> Shape:
@@ -137,8 +162,12 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
 
     def values(self, n: int) -> dict[str, Value]:
         """Shape and kind of every value for `n` samples, by name."""
-        start = {INPUT: Value((n, *self.sample_shape), "int" if self._tokens else "float"), **self._given}
-        return values_of(self._nodes, start, n)
+        samples = {name: Value((n, *value.shape), value.kind) for name, value in self._entered.items()}
+        return values_of(self._nodes, {**samples, **self._given}, n)
+
+    def entering(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples that were checked as values of the graph, by name."""
+        return {value_name(field): part for field, part in fields_of(x).items()}
 
     def param_shapes(self) -> dict[str, Shape]:
         """The shape of every parameter by name."""
@@ -155,35 +184,44 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         return (self.n_outputs,)
 
     def checked_batch(self, x: Any, name: str = "x") -> np.ndarray:
-        """The samples as an array (n, *D) of the graph's dtype, or whole numbers as int64.
+        """The samples as an array (n, *D) of the graph's dtype, or whole numbers as int64; (n,) of several inputs.
 
         Raises:
             DTypeError, ShapeError, InputError: what is wrong with them.
         """
-        array = as_array(x, name, wanted=None if self._tokens else self.dtype)
-        if self._tokens:
+        if self.takes_several:
+            return checked_inputs(x, name, self._inputs, self.dtype, self._bounds)
+        check_single(x, name, "the graph")
+        array = as_array(x, name, wanted=None if self.takes_tokens else self.dtype)
+        if self.takes_tokens:
             check_whole(array, name, "the graph takes tokens")
         else:
             check_dtype(array, name, self.dtype, "the graph", 'graph.astype("{}")')
         check_extent(array, name)
         self.output_shape(array.shape[1:])
-        if not self._tokens:
+        if not self.takes_tokens:
             check_finite(array, name)
         else:
-            check_known(array, name, self._token_bounds)
-        return np.ascontiguousarray(array, dtype=np.int64 if self._tokens else self.dtype)
+            check_known(array, name, self._bounds(""))
+        return np.ascontiguousarray(array, dtype=np.int64 if self.takes_tokens else self.dtype)
+
+    def _bounds(self, field: str) -> np.ndarray:
+        """How many tokens there are at each place of an input: rows of the smallest table, 0 where none is asked."""
+        return self._token_bounds[value_name(field)]
 
     @cached_property
-    def _token_bounds(self) -> np.ndarray:
-        """How many tokens there are at each place of a sample: rows of the smallest table, 0 where none is asked."""
-        return token_bounds(self._nodes, self._buffers, self.values, self._sample_shape)
+    def _token_bounds(self) -> dict[str, np.ndarray]:
+        whole_ones = {name: value.shape for name, value in self._entered.items() if value.kind == "int"}
+        return token_bounds(self._nodes, self._buffers, self.values, whole_ones)
 
     def random_batch(self, shape: Shape, n: int, seed: int = 0) -> np.ndarray:
-        """Random samples (n, *shape): normal numbers, or tokens."""
+        """Random samples (n, *shape): normal numbers, or tokens; of several inputs, of the shapes that these have."""
+        if self.takes_several:
+            return random_inputs(n, self._inputs, self.dtype, self._bounds, seed)
         generator = np.random.default_rng(seed)
-        if not self._tokens:
+        if not self.takes_tokens:
             return generator.standard_normal((n, *shape)).astype(self.dtype)
-        return generator.integers(0, np.maximum(self._token_bounds, 1), size=(n, *shape))
+        return generator.integers(0, np.maximum(self._bounds(""), 1), size=(n, *shape))
 
     def selected(self, params: Selection) -> tuple[str, ...]:
         """The names that `params` means; a shared parameter has several, of which one stands for all.
@@ -206,8 +244,9 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
             check_followed(self, counted, f"the parameters {', '.join(counted[:3])}{more}")
 
     def check_input_derivatives(self) -> None:
-        """Raise `ConversionError` where no path of numbers leads from the samples to the output."""
-        check_followed(self, (INPUT,), "the samples")
+        """Raise `ConversionError` where no path of numbers leads from the samples, which are numbers, to the output."""
+        if not self.takes_tokens:
+            check_followed(self, (INPUT,), "the samples")
 
     def check_training(self) -> None:
         """A graph can be trained as it is: its numbers have one dtype."""
@@ -261,10 +300,9 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
             self._output if nodes is None else nodes[-1].name,
             params=params,
             buffers=buffers,
-            sample_shape=self.sample_shape,
-            tokens=self._tokens,
             dtype=dtype or self._dtype,
             aliases=self._aliases,
+            **settings_of(self._inputs),
         )
 
     def spec(self) -> dict[str, Any]:
@@ -313,10 +351,9 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
             found["output"],
             params={name: arrays[name] for name in found["params"]},
             buffers={name: arrays[name] for name in found["buffers"]},
-            sample_shape=found["sample_shape"],
-            tokens=found["tokens"],
             dtype=found["dtype"],
             aliases=found["aliases"],
+            **found["samples"],
         )
 
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[str, dict[str, np.ndarray]]]:
@@ -339,6 +376,7 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         return found
 
     def __repr__(self) -> str:
-        shapes = f"{self.sample_shape} -> {self._output_shape}"
+        samples = {field: value.shape for field, value in self._inputs.items()}
+        shapes = f"{samples if self.takes_several else self.sample_shape} -> {self._output_shape}"
         nodes, params = counted(len(self._nodes), "node"), counted(self.n_params, "parameter")
         return f"Graph({nodes}, {shapes}, dtype={self._dtype!r}, {params})"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.graphs.operations import OPERATIONS
 from udlbridge.networks.graphs.values import Shape, Value
@@ -21,9 +21,11 @@ def token_bounds(
     nodes: Sequence[Node],
     buffers: Mapping[str, np.ndarray],
     values: Callable[[int], Mapping[str, Value]],
-    sample_shape: Shape,
-) -> Int[np.ndarray, "*sample"]:
+    inputs: Mapping[str, Shape],
+) -> dict[str, Int[np.ndarray, "*sample"]]:
     """How many rows the smallest table has that the number at each position of a sample is looked up in; 0: in none.
+
+    By the name of each input among the values.
 
     The numbers of the samples are followed through the operations that only move them, by doing the same with their
     positions.
@@ -32,11 +34,15 @@ def token_bounds(
         nodes: in order of evaluation.
         buffers: the arrays that are not parameters.
         values: shape and kind of every value, for so many samples.
-        sample_shape: of one sample.
+        inputs: the shapes of one sample of those that are whole numbers.
     """
     two, three = values(2), values(3)
-    bounds = np.zeros(int(np.prod(sample_shape)), dtype=np.int64)
-    positions = {INPUT: np.broadcast_to(np.arange(bounds.size).reshape(sample_shape), (2, *sample_shape))}
+    starts = np.cumsum([0, *(prod(shape) for shape in inputs.values())])
+    bounds = np.zeros(starts[-1], dtype=np.int64)
+    positions = {
+        name: np.broadcast_to(np.arange(start, start + prod(shape)).reshape(shape), (2, *shape))
+        for start, (name, shape) in zip(starts, inputs.items(), strict=False)
+    }
     fixed = {name: value for name, value in buffers.items() if value.dtype.kind == "i"}
     for node in nodes:
         rows, looked_up = _table(node, two)
@@ -55,7 +61,8 @@ def token_bounds(
         elif node.op != "take" and any(name in positions for name in node.inputs):
             given = [positions.get(name, np.full(two[name].shape, NOWHERE)) for name in node.inputs]
             positions[node.name] = _moved(node, given, shape)
-    return bounds.reshape(sample_shape)
+    parts = np.split(bounds, starts[1:-1])
+    return {name: part.reshape(shape) for part, (name, shape) in zip(parts, inputs.items(), strict=True)}
 
 
 def _table(node: Node, values: Mapping[str, Value]) -> tuple[int, str]:

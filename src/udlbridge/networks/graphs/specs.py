@@ -1,4 +1,4 @@
-"""Specs of graphs: nodes and names as JSON text, as model files hold them. Format 2; layers are format 1."""
+"""Specs of graphs: nodes and names as JSON text, as model files hold them. Format 2, of several inputs 3; layers 1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from udlbridge.errors import ModelFileError
 from udlbridge.networks.graphs.attributes import as_json
 from udlbridge.networks.graphs.node import Node
-from udlbridge.networks.specs import FORMAT_VERSION, GRAPH_FORMAT
+from udlbridge.networks.specs import FORMAT_VERSION, GRAPH_FORMAT, GRAPH_FORMATS, INPUTS_FORMAT
 
 if TYPE_CHECKING:
     from udlbridge.networks.graphs.graph import Graph
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 def graph_spec(graph: Graph) -> dict[str, Any]:
     """Everything but the arrays, as JSON-ready data."""
+    if graph.takes_several:
+        inputs = graph.inputs.items()
+        samples: dict[str, Any] = {
+            "format": INPUTS_FORMAT,
+            "inputs": [{"name": name, "shape": list(value.shape), "kind": value.kind} for name, value in inputs],
+        }
+    else:
+        samples = {"format": GRAPH_FORMAT, "sample_shape": list(graph.sample_shape), "tokens": graph.takes_tokens}
     return {
-        "format": GRAPH_FORMAT,
+        **samples,
         "dtype": graph.dtype.name,
-        "sample_shape": list(graph.sample_shape),
-        "tokens": graph.takes_tokens,
         "params": list(graph.params),
         "buffers": list(graph.buffers),
         "aliases": dict(graph.aliases),
@@ -51,18 +57,17 @@ def parsed_graph(spec: str, source: str) -> dict[str, Any]:
         raise ModelFileError(
             f"{source} has no udlbridge spec", allowed="a file written by graph.save", remedy="save the graph again"
         ) from None
-    if version != GRAPH_FORMAT:
+    if version not in GRAPH_FORMATS:
         layers = version == FORMAT_VERSION
         raise ModelFileError(
             f"{source} has format {version}{', a list of layers' if layers else ''}",
-            allowed=f"format {GRAPH_FORMAT}, a graph",
+            allowed=f"format {' or '.join(map(str, GRAPH_FORMATS))}, a graph",
             remedy="read it with ub.Model.load" if layers else "update udlbridge",
         )
     try:
         return {
             "dtype": _text(found["dtype"]),
-            "sample_shape": [_size(size) for size in _list(found["sample_shape"])],
-            "tokens": bool(found["tokens"]),
+            "samples": _samples(found) if version == GRAPH_FORMAT else {"inputs": _inputs(found["inputs"])},
             "params": _texts(found["params"]),
             "buffers": _texts(found["buffers"]),
             "aliases": {_text(name): _text(own) for name, own in _dict(found["aliases"]).items()},
@@ -75,6 +80,20 @@ def parsed_graph(spec: str, source: str) -> dict[str, Any]:
             allowed="a file written by graph.save",
             remedy="save the graph again",
         ) from None
+
+
+def _samples(found: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a graph of one input."""
+    return {"sample_shape": [_size(size) for size in _list(found["sample_shape"])], "tokens": bool(found["tokens"])}
+
+
+def _inputs(listed: Any) -> dict[str, tuple[list[int], str]]:
+    """Shape and kind of each of several inputs by name."""
+    names = [_text(one["name"]) for one in map(_dict, _list(listed))]
+    if len(set(names)) != len(names):
+        raise TypeError("an input twice")
+    shapes = [[_size(size) for size in _list(one["shape"])] for one in listed]
+    return {name: (shape, _text(one["kind"])) for name, shape, one in zip(names, shapes, listed, strict=True)}
 
 
 def _node(value: Any) -> Node:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from udlbridge.backends.pytorch import operator
-from udlbridge.backends.pytorch.graphs.module import GraphModule
+from udlbridge.backends.pytorch.graphs.module import GraphModule, graph_module
+from udlbridge.backends.pytorch.module_inputs import arguments
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.backends.pytorch.tensors import array, tensor
 from udlbridge.networks.graphs.graph import Graph
+from udlbridge.networks.several import fields_of
 
 _Last = tuple[weakref.ref[Graph], ModuleNetwork] | None
 
@@ -27,7 +29,7 @@ def as_module_network(graph: Graph, x: np.ndarray) -> ModuleNetwork:
     last = _last  # read once: another thread may ask with another graph meanwhile
     if last is not None and last[0]() is graph:
         return last[1]
-    network = ModuleNetwork(GraphModule(graph))
+    network = ModuleNetwork(graph_module(graph))
     network.checked_batch(x[:4], "x")
     _last = weakref.ref(graph, _forget), network
     return network
@@ -43,7 +45,13 @@ def _forget(gone: weakref.ref[Graph]) -> None:
 def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
     """f(x), (n, O)."""
     with torch.no_grad():
-        return array(GraphModule(graph)(tensor(x)).reshape(len(x), -1)).copy()  # it may be a view of x
+        args, words = _arguments(x)
+        return array(graph_module(graph)(*args, **words).reshape(len(x), -1)).copy()  # it may be a view of x
+
+
+def _arguments(x: np.ndarray) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """How a module is called with samples."""
+    return arguments({field: tensor(part) for field, part in fields_of(x).items()})
 
 
 def input_jacobian(graph: Graph, x: np.ndarray) -> np.ndarray:
@@ -61,10 +69,10 @@ def input_jacobian(graph: Graph, x: np.ndarray) -> np.ndarray:
 
 def expand(graph: Graph, x: np.ndarray, direction: Mapping[str, np.ndarray], degree: int) -> np.ndarray:
     """Forward-mode passes through one another."""
-    module, samples = GraphModule(graph), tensor(x)
+    module, (args, words) = graph_module(graph), _arguments(x)
 
     def run(params: Mapping[str, Tensor]) -> Tensor:
-        y: Tensor = torch.func.functional_call(module, dict(params), (samples,))
+        y: Tensor = torch.func.functional_call(module, dict(params), args, words)
         return y.reshape(len(x), -1)
 
     params = {name: tensor(value) for name, value in graph.params.items()}

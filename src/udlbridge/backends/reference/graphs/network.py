@@ -22,7 +22,6 @@ from udlbridge.backends.reference.graphs import (
     reductions,
 )
 from udlbridge.backends.reference.graphs.rule import Rule
-from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.graph import Graph
 
 RULES: dict[str, Rule] = {
@@ -43,7 +42,7 @@ Values = dict[str, np.ndarray]
 
 def evaluate(graph: Graph, x: np.ndarray) -> Values:
     """Every value of the graph, by name."""
-    values: Values = {**graph.arrays, INPUT: x}
+    values: Values = {**graph.arrays, **graph.entering(x)}
     for node in graph.nodes:
         found = RULES[node.op].forward(node.attributes, len(x), [values[name] for name in node.inputs])
         values[node.name] = found if found.dtype.kind != "f" else found.astype(graph.dtype, copy=False)
