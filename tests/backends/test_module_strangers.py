@@ -61,6 +61,45 @@ def test_a_forward_that_writes_to_its_input() -> None:
     np.testing.assert_array_equal(x, X)
 
 
+def by_norm(net: Any, x: Any) -> Any:
+    """The samples in the order of their lengths, and back, as for recurrent layers of old."""
+    order = x.norm(dim=1).argsort()
+    return net.b(net.a(x[order]).tanh())[order.argsort()]
+
+
+def by_class(net: Any, x: Any) -> Any:
+    """The samples of one kind first."""
+    order = (x[:, 0] > 0).long().argsort(stable=True)
+    return net.b(net.a(x[order]).tanh())[order.argsort()]
+
+
+@pytest.mark.parametrize("run", [by_norm, by_class])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_forward_that_sorts_its_samples(run: Callable[..., Any], seed: int) -> None:
+    """Whether or not the samples that it was tried on are in order already."""
+    torch.manual_seed(0)
+    module = Net(run, a=nn.Linear(6, 5), b=nn.Linear(5, 2)).double()
+    x = np.random.default_rng(seed).normal(size=(9, 6))
+    x = x[np.argsort(np.linalg.norm(x, axis=1))] if seed == 0 else x  # in order, all of them
+    assert_within_budget(ub.ntk(module, x), ub.ntk(module, x, method="plain"))
+    other = np.random.default_rng(seed + 100).normal(size=(9, 6))
+    assert_within_budget(ub.ntk(module, x, other), ub.ntk(module, x, other, method="plain"))
+
+
+def test_a_module_that_keeps_what_it_computed() -> None:
+    def cached(net: Any, x: Any) -> Any:
+        if getattr(net, "kept", None) is None or len(net.kept) != len(x):
+            net.kept = net.a(x)
+        return net.b(net.kept)
+
+    torch.manual_seed(0)
+    module = Net(cached, a=nn.Linear(6, 5), b=nn.Linear(5, 2)).double()
+    expected = ub.ntk(module, X)
+    assert getattr(module, "kept", None) is None
+    module(torch.tensor(X[:3]))
+    assert_within_budget(ub.ntk(module, X), expected)
+
+
 def overwriting(net: Any, x: Any) -> Any:
     """What torch itself cannot go back through."""
     h = net.a(x).relu()

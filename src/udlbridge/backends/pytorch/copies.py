@@ -48,7 +48,7 @@ def tensors_inside(module: nn.Module) -> Iterator[Tensor]:
     for part in module.modules():
         for value in vars(part).values():
             kind = type(value)
-            if kind not in COMMON and (value or kind not in EMPTY):
+            if kind not in COMMON and (kind not in EMPTY or value):  # others may have no truth value, as tensors
                 yield from _tensors(value)
 
 

@@ -24,6 +24,9 @@ from udlbridge.backends.pytorch.watching import Watching, undisturbed
 from udlbridge.errors import ConversionError, InputError
 from udlbridge.networks.foreign import wants_tokens
 
+SPREAD = 8
+"""Samples of a batch, from the last to the first, by which it is seen whether forward moves samples."""
+
 MANY = 32
 """Among so many samples, it is unlikely that the two of a trial see there what they see of each other."""
 
@@ -71,6 +74,7 @@ class ModuleEvaluation:
         self._frozen: dict[str, dict[int, Tensor]] = {}
         self._generators: dict[int, Any] = {}
         self._examples: np.ndarray | None = None
+        self._back = np.empty(0)  # more of them, from the last to the first
         self._outputs = 0
         self._tables: Mapping[str, int] = {}
         # What was seen last when samples were tried, and these, for those who look for sites next.
@@ -194,6 +198,7 @@ class ModuleEvaluation:
         self._outputs, self._tables = trial.y.shape[1], trial.watching.tables
         if self._examples is None:
             self._examples = batch[(samples * MORE)[:MORE]]
+            self._back = batch[np.linspace(len(batch) - 1, 0, SPREAD).round().astype(int)]
         self._trial = (seen, trial.samples) if len(samples) == MORE and trial.y.requires_grad else None
         return batch
 

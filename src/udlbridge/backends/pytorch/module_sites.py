@@ -14,7 +14,7 @@ from udlbridge.backends.pytorch.gathering import Observed
 from udlbridge.backends.pytorch.layouts import FEW, MORE
 from udlbridge.backends.pytorch.module_inputs import Inputs
 from udlbridge.backends.pytorch.observing import description, observed
-from udlbridge.backends.pytorch.structured import Recipe, alike, recipe, uses_of, varying_nodes
+from udlbridge.backends.pytorch.structured import Recipe, alike, moves_samples, recipe, uses_of, varying_nodes
 from udlbridge.backends.pytorch.tracing import Trace, traced
 from udlbridge.backends.pytorch.uses import Use
 from udlbridge.backends.pytorch.watching import Watching, undisturbed
@@ -76,8 +76,12 @@ class ModuleSites:
         """The recipe of `names`, if it was found."""
         return self._found[names].recipe if names in self._found else None
 
-    def recipe(self, names: tuple[str, ...], params: Params, examples: Callable[[int], Inputs]) -> Recipe:
+    def recipe(
+        self, names: tuple[str, ...], params: Params, examples: Callable[[int], Inputs], back: Callable[[], Inputs]
+    ) -> Recipe:
         """How the parameters `names` enter, found on examples: so many of the first samples that came.
+
+        `back`: more of them, from the last to the first.
 
         Raises:
             ConversionError: the outputs do not depend on them.
@@ -85,14 +89,14 @@ class ModuleSites:
         if names not in self._found:
             counted = followed(params, names)
             few = self._evaluated(names, counted, examples(FEW))
-            found = self._still(few) or self._find(few, self._evaluated(names, counted, examples(MORE)))
+            found = self._still(few) or self._find(few, self._evaluated(names, counted, examples(MORE)), back)
             self._found[names] = found
         return self._found[names].recipe
 
-    def find_by(self, seen: Evaluation, few: Inputs) -> None:
+    def find_by(self, seen: Evaluation, few: Inputs, back: Callable[[], Inputs]) -> None:
         """Find the recipe of all parameters by samples that were evaluated already, if they say it.
 
-        Three do. Two have to have a graph that is known; `few` are the first two of three.
+        Three do. Two have to have a graph that is known; `few` are the first two of three; `back` is as for `recipe`.
 
         Raises:
             ConversionError: the outputs do not depend on the parameters.
@@ -102,7 +106,7 @@ class ModuleSites:
             return
         found = self._still(seen)
         if found is None and len(seen.y) == MORE:
-            found = self._find(self._evaluated(names, seen.params, few), seen)
+            found = self._find(self._evaluated(names, seen.params, few), seen, back)
         if found is not None:
             self._found[names] = found
 
@@ -116,8 +120,8 @@ class ModuleSites:
         holds = known is not None and known.holds(*seen.read(known.recipe.varying), seen.y)
         return known if holds else None
 
-    def _find(self, few: Evaluation, more: Evaluation) -> Finding:
-        """From an evaluation of two samples, and one of three."""
+    def _find(self, few: Evaluation, more: Evaluation, back: Callable[[], Inputs]) -> Finding:
+        """From an evaluation of two samples, and of three; one of more, in the other order, says whether it holds."""
         names, varying = more.names, frozenset[int]()
         small, large = few.trace(varying), more.trace(varying)
         if found := varying_nodes(small, large):
@@ -128,6 +132,9 @@ class ModuleSites:
         plan = recipe(small, large, more.y, names, varying)
         if not alike(small, large):
             return Finding(plan, (), (), ())
+        others = self._evaluated(names, more.params, back()) if plan.groups else more
+        if moves_samples(plan, *others.read(varying), others.y):
+            return Finding(Recipe((), (), frozenset(), (), (), names, plan.numbers), (), (), ())
         described = self._descriptions(plan, more)
         signatures = [signature(*one.read(varying)) for one in (few, more)]
         finding = Finding(plan, tuple(described), *signatures)

@@ -289,13 +289,15 @@ class ModuleNetwork(ModuleEvaluation, ForeignNetwork):
         examples = self._examples
         assert examples is not None
         with full_float32():
-            return self._on(device).recipe(names, params, lambda count: self.inputs(examples[:count], device))
+            sites, back = self._on(device), lambda: self.inputs(self._back, device)
+            return sites.recipe(names, params, lambda count: self.inputs(examples[:count], device), back)
 
     @undisturbed()
     def _find_by(self, seen: Evaluation, samples: np.ndarray) -> None:
         """Find the recipe of all parameters by samples that were tried with them."""
         with full_float32():
-            self._on(self.device).find_by(seen, self.inputs(samples[:FEW], self.device))
+            few, back = self.inputs(samples[:FEW], self.device), lambda: self.inputs(self._back, self.device)
+            self._on(self.device).find_by(seen, few, back)
 
     def _found_before(self, batch: np.ndarray) -> Finding | None:
         return kept(self.module, self._key(self._place(self.device), self.trainable, batch))

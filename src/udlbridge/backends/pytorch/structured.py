@@ -151,6 +151,25 @@ def still_apart(plan: Recipe, trace: Trace, uses: list[Use | None], y: Tensor) -
     return all(_fitting(trace.entries, uses, possible, y, samples).values())
 
 
+def moves_samples(plan: Recipe, trace: Trace, uses: list[Use | None], y: Tensor) -> bool:
+    """Whether the outputs y (n, O) of some samples have errors at others where the recipe has samples.
+
+    So it is where forward sorts its samples, or groups them, by what they are: a few may be in that order already.
+    """
+    both = zip(plan.layouts, uses, strict=False)
+    known = [(at, use, layout) for at, (layout, use) in enumerate(both) if layout is not None and use is not None]
+    if not known or not y.requires_grad or tuple(trace.names) != plan.nodes:
+        return False
+    weights = torch.cos(torch.arange(1, y.shape[1] + 1, device=y.device)).to(y.dtype)
+    points = [trace.entries[at].result for at, _, _ in known]
+    for some in (list(range(0, len(y), 2)), list(range(len(y) // 2))):
+        found = gradients((y[some] * weights).sum(), points, keep=True)
+        own = [use.placed(d, layout) for (_, use, layout), d in zip(known, found, strict=True) if d is not None]
+        if any(_leaks(own, some)):
+            return True
+    return False
+
+
 def _fitting(
     entries: list[Entry], uses: list[Use | None], possible: list[list[Layout]], y: Tensor, samples: tuple[int, ...]
 ) -> dict[int, list[Layout]]:
@@ -177,8 +196,8 @@ def _placed(use: Use | None, d: Tensor, layout: Layout) -> Tensor:
     return use.placed(d, layout)
 
 
-def _leaks(errors: list[Tensor], sample: int) -> list[bool]:
-    """Of errors (n, *shape) of the outputs of one sample, whether there are any at other samples."""
+def _leaks(errors: list[Tensor], sample: int | list[int]) -> list[bool]:
+    """Of errors (n, *shape) of the outputs of one sample, or of some, whether there are any at other samples."""
     if not errors:
         return []
     largest = [d.reshape(len(d), -1).abs().amax(1) if d.numel() else d.new_zeros(len(d)) for d in errors]
