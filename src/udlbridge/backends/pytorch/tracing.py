@@ -29,6 +29,9 @@ REORDERINGS = {
 COPIES = {"ExpandBackward0", "RepeatBackward0"}
 """Nodes that repeat entries."""
 
+MOVED = REORDERINGS | COPIES
+"""Nodes that make no new numbers: of a constant they make a constant."""
+
 VIEWS = REORDERINGS - {"CloneBackward0", "ToCopyBackward0"} | {"ExpandBackward0"}
 """Nodes that make no numbers of their own: what they give is in the memory of what they got."""
 
@@ -118,17 +121,16 @@ def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying
     parameters_of: dict[Node, tuple[str, ...] | None] = {}
     trace = Trace([], [], [], [])
     # What a constant was made of is constant too.
-    inside = set(_children_first(constant))
-    for position, node in enumerate(_children_first([] if y.grad_fn is None else [y.grad_fn])):
-        below = [
-            (index, child, number) for index, (child, number) in enumerate(node.next_functions) if child is not None
-        ]
+    inside = {node for node, _ in _children_first(constant)}
+    for position, (node, edges) in enumerate(_children_first([] if y.grad_fn is None else [y.grad_fn])):
+        below = [(index, child, number) for index, (child, number) in enumerate(edges) if child is not None]
         known = [parameters_of[child] for _, child, _ in below]
-        trace.names.append(node.name())
+        name = node.name()
+        trace.names.append(name)
         trace.nodes.append(node)
         if not below:
             parameters_of[node] = (leaves[node],) if node in leaves else ()
-        elif all(names is not None for names in known) and position not in varying and _is_constant(node, inside):
+        elif None not in known and position not in varying and (node in inside or name in MOVED):
             names = {name for found in known for name in found or ()}
             parameters_of[node] = tuple(sorted(names, key=order.__getitem__))
         else:
@@ -140,10 +142,6 @@ def traced(y: Tensor, params: Mapping[str, Tensor], constant: Set[Node], varying
                     trace.entries.append(Entry(node, position, index, child, number, entered, path, part))
         trace.constant.append(parameters_of[node] is not None)
     return trace
-
-
-def _is_constant(node: Node, constant: Set[Node]) -> bool:
-    return node in constant or node.name() in REORDERINGS or node.name() in COPIES
 
 
 def _path(node: Any, number: int) -> tuple[tuple[str, ...] | None, tuple[int, int] | None]:
@@ -169,15 +167,23 @@ def _takes_rows(node: Any) -> bool:
     return bool(len(tokens.unique()) == tokens.numel() and not (tokens == padding).any())
 
 
-def _children_first(roots: Iterable[Node]) -> Iterator[Node]:
-    """All nodes that the roots depend on, each after those it was made of; without recursion, since graphs are deep."""
+Edges = tuple[tuple[Node | None, int], ...]
+"""What a node was made of: nodes, and which of their results."""
+
+
+def _children_first(roots: Iterable[Node]) -> Iterator[tuple[Node, Edges]]:
+    """All nodes that the roots depend on, each after those it was made of; without recursion, since graphs are deep.
+
+    Torch makes the edges of a node anew whenever it is asked for them: once is enough.
+    """
     seen: set[Node] = set()
-    stack = [(root, False) for root in roots]
+    stack: list[tuple[Node, Edges | None]] = [(root, None) for root in roots]
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node, edges = stack.pop()
+        if edges is not None:
+            yield node, edges
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack += [(child, False) for child, _ in reversed(node.next_functions) if child is not None]
+            edges = node.next_functions
+            stack.append((node, edges))
+            stack += [(child, None) for child, _ in reversed(edges) if child is not None]
