@@ -55,7 +55,11 @@ def norms() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("groups", [1, 3, 6])
 @pytest.mark.parametrize("space", [(), (7,), (3, 4)])
-def test_sums_over_space(groups: int, space: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("devices", [{"cpu"}, set()])
+def test_sums_over_space(
+    devices: set[str], groups: int, space: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udlbridge.backends.pytorch.norms.DEVICES", devices)
     generator = torch.Generator().manual_seed(0)
     x, d = (torch.randn(5, CHANNELS, *space, generator=generator, dtype=torch.float64) for _ in range(2))
     mean, scale = (torch.rand(5, groups, generator=generator, dtype=torch.float64) for _ in range(2))
