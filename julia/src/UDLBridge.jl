@@ -16,7 +16,7 @@ JSON spec and do no computation of their own.
 module UDLBridge
 
 using ADTypes: ADTypes, AbstractADType, AutoForwardDiff, AutoZygote
-using ChainRulesCore: ChainRulesCore, NoTangent, Tangent, ZeroTangent, @non_differentiable, unthunk
+using ChainRulesCore: ChainRulesCore, NoTangent, Tangent, ZeroTangent, @non_differentiable, @thunk, unthunk
 using ConstructionBase: setproperties
 using Flux: Flux, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, Embedding, GlobalMeanPool, GroupNorm, MeanPool,
     Parallel, SkipConnection
@@ -46,6 +46,7 @@ include("layers.jl")
 include("leaves.jl")
 include("observing.jl")
 include("gradients.jl")
+include("convolving.jl")
 include("layers/dense.jl")
 include("layers/convolution.jl")
 include("layers/pooling.jl")
@@ -86,8 +87,11 @@ include("graphs/elementwise.jl")
 include("graphs/affine.jl")
 include("graphs/windows.jl")
 include("graphs/reductions.jl")
+include("graphs/norms.jl")
 include("graphs/indexing.jl")
 include("graphs/network.jl")
+include("graphs/placing.jl")
+include("graphs/samplewise.jl")
 include("graphs/sites.jl")
 include("graphs/training.jl")
 include("graphs/curvature.jl")

@@ -34,9 +34,9 @@ const STRETCH_NUMBERS = 2^23
     stretch(trial, K)
 
 How many samples go through the chain together, for K cotangents; `trial` has seen one sample. A backward pass takes
-about as many numbers as all sites make; the forward pass, with the windows of convolutions, about eight times as many.
+about as many numbers as all sites make, the forward pass about four times as many.
 """
-stretch(trial::Recorder, K::Integer) = max(1, STRETCH_NUMBERS ÷ (sum(prod, trial.sizes) * (K + 8)))
+stretch(trial::Recorder, K::Integer) = max(1, STRETCH_NUMBERS ÷ (sum(prod, trial.sizes) * (K + 4)))
 
 "What decides the size of factors (K cotangents, n samples, numbers of type T) and their kind (`products`, `entries`)."
 struct Extent{T<:Real}
@@ -150,15 +150,18 @@ function fill_stretch!(found, @nospecialize(chain::Chain), X::AbstractArray, r::
     y, chain_back = observed_pullback(chain, X, seen)
     sites = Site[site_of(f, seen.sites[f.index]) for f in found]
     entered = Any[write_input!(f.factor, site, seen.inputs[f.index], own) for (f, site) in zip(found, sites)]
-    for (k, seed) in enumerate(cotangents(r, y))
+    errors_of = [Array{eltype(y)}[] for _ in found]
+    for seed in cotangents(r, y)
         fill!(seen.errors, nothing)
         chain_back(seed)
-        for (f, site, input) in zip(found, sites, entered)
+        for (f, errors) in zip(found, errors_of)
             d = seen.errors[f.index]
             # An output may not depend on a site: its error there is zero.
-            d = d === nothing ? zeros(eltype(y), seen.sizes[f.index]) : d
-            write_error!(f.factor, site, f.wanted, input, d, k, own)
+            push!(errors, d === nothing ? zeros(eltype(y), seen.sizes[f.index]) : d)
         end
+    end
+    for (f, site, input, errors) in zip(found, sites, entered, errors_of)
+        write_errors!(f.factor, site, f.wanted, input, errors, own)
     end
     return found
 end
@@ -166,6 +169,7 @@ end
 "write the part of a factor that comes from the input of a site; returns what its errors will be multiplied by"
 write_input!(f::Factor{Nothing}, site::Union{Elementwise,Whole}, x, own) = x
 write_input!(f::Factor{Nothing}, site::Affine, x, own) = inputs(site.layer, x)
+write_input!(f::Factor{Nothing}, site::Affine{<:Convolution}, x, own) = x # windows take many times as much
 function write_input!(f::Factor{<:Matrix}, site::Affine, x, own)
     return write_rows!(f, view(inputs(site.layer, x), :, 1, 1, :), own)
 end
@@ -187,6 +191,23 @@ function write_rows!(f::Factor{<:Matrix}, a::AbstractMatrix, own)
     view(f.a, axes(a, 1), own) .= a
     view(f.a, (size(a, 1) + 1):size(f.a, 1), own) .= 1
     return nothing
+end
+
+"write the part of a factor that comes from the errors, one for each cotangent"
+function write_errors!(f, site::Site, wanted, input, errors, own)
+    foreach((k, d) -> write_error!(f, site, wanted, input, d, k, own), eachindex(errors), errors)
+end
+
+# The windows of a sample are made once for all cotangents.
+function write_errors!(f::Factor{Nothing}, site::Affine{<:Convolution}, wanted, x, errors, own)
+    c = site.layer
+    G = groups(c)
+    entries, out = length(c.weight) ÷ size(c.weight, ndims(c.weight)), size(c.weight, ndims(c.weight)) ÷ G
+    place(i, k, g) = reshape(view(f.d, ((g - 1) * entries * out + 1):(g * entries * out), k, own[i]), out, entries)
+    wanted[1] && kernel_gradients!(place, x, errors, conv_dims(c, x))
+    has_bias(wanted) || return nothing
+    biases = ((wanted[1] ? length(c.weight) : 0) + 1):size(f.d, 1)
+    foreach((k, d) -> view(f.d, biases, k, own) .= over_space(d), eachindex(errors), errors)
 end
 
 "write the part of a factor that comes from the errors `d` of cotangent `k`"

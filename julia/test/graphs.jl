@@ -129,13 +129,49 @@
         g = built(nodes, "y", (4, 5, 2), params, Dict("index" => Int64[0, 1, 2, 1, 0, 0, 2, 1, 1, 0]))
         Z, Z2 = randn(rng, 4, 5, 2, 5), randn(rng, 4, 5, 2, 3)
         entrances = UDLBridge.Entrances(g, Z, g.names)
-        @test reduce(vcat, (site.names for site in entrances.affine)) == ["conv.weight", "conv.bias", "mix.weight", "mix.bias"]
+        @test reduce(vcat, (site.names for site in entrances.affine)) ==
+            ["conv.weight", "conv.bias", "mix.weight", "mix.bias", "window.weight"]
         @test Set(p.name for p in entrances.locals) == Set(["norm.weight", "norm.bias", "tied.weight", "out.bias"])
-        @test Set(entrances.rest) == Set(["window.weight", "table"])
+        @test entrances.rest == ["table"]
         for k in (1, :trace, :sum, :diagonal, :full), own in (g.names, ["conv.bias", "tied.weight"], ["mix.weight", "table"])
             @test ntk(g, Z; outputs=k, params=own) ≈ ntk(g, Z; outputs=k, params=own, method=:plain) rtol = 1e-12
         end
         @test ntk(g, Z, Z2) ≈ ntk(g, Z, Z2; method=:plain) rtol = 1e-12
+    end
+
+    @testset "samples between tokens and heads, and norms, are seen as they are" begin
+        rng = Xoshiro(6)
+        # PyTorch's attention: tokens first, and heads folded into the axis of samples.
+        heads = [node("tokens first", "permute", ["x"]; axes=[1, 0, 2]), node("q", "linear", ["tokens first", "in.weight", "in.bias"]),
+            node("folded", "reshape", ["q"]; shape=[3, Dict("per_sample" => 2), 2]), node("by head", "permute", ["folded"]; axes=[1, 0, 2]),
+            node("scores", "matmul", ["by head", "turned"]), node("turned back", "softmax", ["scores"]; axis=2),
+            node("mixed", "matmul", ["turned back", "by head"]), node("again", "permute", ["mixed"]; axes=[1, 0, 2]),
+            node("rows", "reshape", ["again"]; shape=[Dict("per_sample" => 3), 4]), node("o", "linear", ["rows", "out.weight", "out.bias"]),
+            node("whole", "reshape", ["o"]; shape=[3, each, 4]), node("back", "permute", ["whole"]; axes=[1, 0, 2])]
+        insert!(heads, 5, node("turned", "permute", ["by head"]; axes=[0, 2, 1]))
+        nodes = [heads; node("n", "layer_norm", ["back", "norm.weight", "norm.bias"]; axes=1, epsilon=0.1);
+            node("c", "permute", ["n"]; axes=[0, 2, 1]);
+            node("b", "batch_norm", ["c", "mean", "var", "scale", "shift"]; epsilon=0.1);
+            node("s", "multiply", ["b", "by place"]); node("a", "add", ["s", "by channel"]); node("y", "mean", ["a"]; axes=[2], keep=false)]
+        params = Dict{String,Any}("in.weight" => randn(rng, 4, 4), "in.bias" => randn(rng, 4), "out.weight" => randn(rng, 4, 4),
+            "out.bias" => randn(rng, 4), "norm.weight" => randn(rng, 4), "norm.bias" => randn(rng, 4), "scale" => randn(rng, 4),
+            "shift" => randn(rng, 4), "by place" => randn(rng, 3, 4), "by channel" => randn(rng, 1, 4, 1))
+        g = built(nodes, "y", (4, 3), params, Dict("mean" => randn(rng, 4), "var" => 0.5 .+ rand(rng, 4)))
+        Z = randn(rng, 4, 3, 5)
+        entrances = UDLBridge.Entrances(g, Z, g.names)
+        @test reduce(vcat, (site.names for site in entrances.affine)) == ["in.weight", "in.bias", "out.weight", "out.bias"]
+        @test isempty(entrances.rest)
+        at(name) = entrances.places[g.places[name]]
+        @test (at("q").axis, at("folded").axis, at("folded").inner, at("mixed").axis, at("rows").axis, at("rows").inner) == (2, 2, 2, 3, 2, 1)
+        for k in (1, :trace, :full), own in (g.names, ["in.weight", "scale"], ["out.bias", "norm.weight", "by channel"])
+            @test ntk(g, Z; outputs=k, params=own) ≈ ntk(g, Z; outputs=k, params=own, method=:plain) rtol = 1e-12
+        end
+        whole, parts... = map((5, 2, 1)) do step
+            r = UDLBridge.reduction(:trace, 4)
+            found = UDLBridge.structured_factors(g, Z, r, g.names; step)
+            UDLBridge.rectangle!(fill(NaN, 5, 5), r, found, 1:5, found, 1:5)
+        end
+        @test all(part -> part ≈ whole, parts)
     end
 
     @testset "Flux trains it" begin

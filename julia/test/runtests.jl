@@ -17,7 +17,7 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 const FILES = [
     "models", "structured", "graphs", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
-    "linearized", "adtypes", "signals", "stopping", "layers", "names", "lux",
+    "linearized", "adtypes", "signals", "stopping", "layers", "convolving", "names", "lux",
 ]
 
 "what `Pkg.test` brings, and an environment of its own may lack"

@@ -5,6 +5,22 @@ function operation(::Val{:linear}, ::Batch, a, x, weight, bias...)
     return isempty(bias) ? y : y .+ only(bias)
 end
 
+function operation(::Val{:linear}, ::Batch{T}, a, x::Array{T}, weight::Array{T}, bias::Array{T}...) where {T<:AbstractFloat}
+    y = Array{T}(undef, size(weight, 2), size(x)[2:end]...)
+    mul!(flat(y), transpose(weight), flat(x))
+    isempty(bias) || (flat(y) .+= only(bias))
+    return y
+end
+
+function node_pullback(kind::Val{:linear}, batch::Batch{T}, a, x::Array{T}, weight::Array{T}, bias::Array{T}...) where {T<:AbstractFloat}
+    function back(Δ)
+        d = flat(whole_array(Δ))
+        by_bias = map(own -> @thunk(vec(sum(d; dims=2))), bias)
+        return @thunk(reshape(weight * d, size(x))), @thunk(flat(x) * transpose(d)), by_bias...
+    end
+    return operation(kind, batch, a, x, weight, bias...), back
+end
+
 # The transpose of the source's product: A B there is B' A' here, with the axes reversed.
 operation(::Val{:matmul}, ::Batch, a, x, y) = batched_product(y, x)
 

@@ -62,14 +62,14 @@ summed_batches(d, x) = size(d, 3) == size(x, 3) ? d : sum(d; dims=3)
 
 # Convolutions, and their transposes by the input, as functions of both arrays.
 
-convolved(x, w, dims) = bilinear((x, w) -> NNlib.conv(x, w, dims), x, w)
-by_input(d, w, dims) = bilinear((d, w) -> NNlib.∇conv_data(d, w, dims), d, w)
-by_kernel(x, d, dims) = bilinear((x, d) -> NNlib.∇conv_filter(x, d, dims), x, d)
+convolved(x, w, dims) = bilinear((x, w) -> convolution(x, w, nothing, dims), x, w)
+by_input(d, w, dims) = bilinear((d, w) -> convolution_back(d, w, dims), d, w)
+by_kernel(x, d, dims) = bilinear((x, d) -> kernel_gradient(x, d, dims), x, d)
 
 function ChainRulesCore.rrule(::typeof(convolved), x, w, dims)
     function back(d)
         d = whole_array(unthunk(d))
-        return NoTangent(), by_input(d, w, dims), by_kernel(x, d, dims), NoTangent()
+        return NoTangent(), @thunk(by_input(d, w, dims)), @thunk(by_kernel(x, d, dims)), NoTangent()
     end
     return convolved(x, w, dims), back
 end
@@ -77,11 +77,7 @@ end
 function ChainRulesCore.rrule(::typeof(by_input), x, w, dims)
     function back(d)
         d = whole_array(unthunk(d))
-        return NoTangent(), convolved(d, w, dims), by_kernel(d, x, dims), NoTangent()
+        return NoTangent(), @thunk(convolved(d, w, dims)), @thunk(by_kernel(d, x, dims)), NoTangent()
     end
     return by_input(x, w, dims), back
 end
-
-"as NNlib's convolutions want it"
-whole_array(d::Array) = d
-whole_array(d::AbstractArray) = collect(d)

@@ -16,7 +16,7 @@ scalar(::Val{:absolute}, a) = abs
 scalar(::Val{:exp}, a) = exp
 scalar(::Val{:sin}, a) = sin
 scalar(::Val{:cos}, a) = cos
-scalar(::Val{:tanh}, a) = tanh
+scalar(::Val{:tanh}, a) = NNlib.tanh_fast
 scalar(::Val{:erf}, a) = erf
 scalar(::Val{:log}, a) = x -> defined(log, x >= 0, x)
 scalar(::Val{:sqrt}, a) = x -> defined(sqrt, x >= 0, x)
@@ -45,8 +45,31 @@ const Scalar = Union{Val{:negative},Val{:absolute},Val{:exp},Val{:sin},Val{:cos}
 operation(kind::Scalar, ::Batch, a, x) = each_entry(scalar(kind, a), x)
 
 function node_pullback(kind::Scalar, ::Batch, a, x)
-    f = scalar(kind, a)
-    return each_entry(f, x), d -> (reshape(vec(d) .* derivative.(Ref(f), vec(x)), size(x)),)
+    y, slopes = with_slopes(scalar(kind, a), x)
+    return y, d -> (reshape(vec(d) .* vec(slopes), size(x)),)
+end
+
+"a function of every entry, and its derivatives, in one pass"
+function with_slopes(f::F, x::AbstractArray{T}) where {F,T} # F: Julia has no code of its own for a function that is only passed on
+    y, slopes = similar(x), similar(x)
+    @inbounds @simd for k in eachindex(x, y, slopes)
+        y[k], slopes[k] = value_and_slope(f, x[k])
+    end
+    return y, slopes
+end
+
+"what both take is computed once, where there is a method for it"
+value_and_slope(f, x::Real) = f(x), derivative(f, x)
+
+function value_and_slope(::typeof(NNlib.tanh_fast), x::Real)
+    t = NNlib.tanh_fast(x)
+    return t, 1 - t^2
+end
+
+function value_and_slope(::typeof(NNlib.gelu_tanh), x::T) where {T<:Real}
+    root, cubic = T(sqrt(2 / pi)), T(0.044715)
+    t = NNlib.tanh_fast(root * x * (1 + cubic * x^2))
+    return x * (1 + t) / 2, (1 + t) / 2 + x * (1 - t^2) * root * (1 + 3cubic * x^2) / 2
 end
 
 "over a vector, whatever the axes: it is compiled for each function once"
@@ -58,6 +81,11 @@ derivative(f::Branching, x::Real) = slope(f, x)
 
 "x Phi(x), from `erfc` so that it keeps its digits in the tail"
 gelu_of_erf(x) = x * erfc(-x / sqrt(oftype(x, 2))) / 2
+
+function value_and_slope(::typeof(gelu_of_erf), x::T) where {T<:Real}
+    below = erfc(-x / sqrt(T(2))) / 2
+    return x * below, below + x * exp(-x^2 / 2) / T(sqrt(2pi))
+end
 
 "x^exponent"
 struct Power

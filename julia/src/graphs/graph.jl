@@ -216,7 +216,8 @@ function operation end
 """
     node_pullback(Val(kind), batch, attributes, inputs...) -> value, back
 
-The value of one operation, and the function from a cotangent of the value to those of the inputs, `nothing` for one that has none.
+The value of one operation, and the function from a cotangent of the value to those of the inputs, `nothing` for one that has none;
+one that costs something may be a thunk (ChainRules), since not all of them are wanted.
 """
 function node_pullback(kind::Val, batch::Batch, attributes, inputs...)
     return Zygote.pullback((xs...) -> operation(kind, batch, attributes, xs...), inputs...)

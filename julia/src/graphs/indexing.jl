@@ -21,18 +21,30 @@ operation(::Val{:take}, ::Batch, a, x, indices) = taken(x, indices .+ 1, axis(x,
 
 Entries of an axis by their indices, counted from 1; where one is taken several times, its derivative is the sum.
 """
-taken(x::AbstractArray, indices, axis::Integer) = copy(selectdim(x, axis, indices))
+function taken(x::AbstractArray, indices, axis::Integer)
+    return reshape(around(x, axis)[:, vec(collect(indices)), :], size(x)[1:(axis - 1)]..., size(indices)..., size(x)[(axis + 1):end]...)
+end
+
+"(before an axis, the axis, behind it): what follows is compiled once for all axes"
+around(x::AbstractArray, axis::Integer) = reshape(x, prod(size(x)[1:(axis - 1)]), size(x, axis), :)
 
 function ChainRulesCore.rrule(::typeof(taken), x::AbstractArray, indices, axis::Integer)
-    function back(d)
-        part = unthunk(d)
-        whole = fill!(similar(x, eltype(part)), 0)
-        for (k, index) in enumerate(indices)
-            selectdim(whole, axis, index) .+= selectdim(part, axis, k)
-        end
-        return NoTangent(), whole, NoTangent(), NoTangent()
-    end
+    back(d) = (NoTangent(), put_back(unthunk(d), size(x), indices, axis), NoTangent(), NoTangent())
     return taken(x, indices, axis), back
+end
+
+function put_back(d::AbstractArray, dims::Dims, indices, axis::Integer)
+    whole = fill!(similar(d, dims), 0)
+    to, from = around(whole, axis), reshape(d, prod(dims[1:(axis - 1)]), length(indices), :)
+    for behind in axes(to, 3), (k, index) in enumerate(indices)
+        view(to, :, index, behind) .+= view(from, :, k, behind)
+    end
+    return whole
+end
+
+function node_pullback(kind::Val{:slice}, batch::Batch, a, x)
+    indices, along = (a.start + 1):(a.step):(a.stop), axis(x, a.axis)
+    return operation(kind, batch, a, x), d -> (put_back(d, size(x), indices, along),)
 end
 
 operation(::Val{:concatenate}, ::Batch, a, xs...) = cat(xs...; dims=axis(first(xs), a.axis))

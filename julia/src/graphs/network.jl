@@ -154,9 +154,9 @@ function factors(g::Graph, X::AbstractArray, r::Reduction, method, params=g.name
     check_names(g, params)
     method in (:structured, :plain) ||
         throw(ArgumentError("method = $(repr(method)); allowed: :structured, :plain"))
+    method === :structured && return structured_factors(g, X, r, params)
     n = size(X, ndims(X))
     seeds = cotangents(r, check_outputs(g, X, n))
-    method === :structured && return structured_factors(g, X, r, params)
     names = filter(in(params), g.names)
     return Summand[Summand([name], Factor(nothing, reshape(block, :, length(seeds), n))) for
         (name, block) in per_sample(g, X, seeds, names)]

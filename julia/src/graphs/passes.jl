@@ -84,6 +84,7 @@ function pull_back(tape::Tape, d::AbstractArray)
         checkpoint()
         for (input, part) in zip(g.nodes[k].inputs, tape.backs[k](found[place]))
             (part === nothing || !tape.moving[input]) && continue
+            part = unthunk(part)
             found[input] = found[input] === nothing ? part : found[input] .+ part
         end
         place in tape.wanted || (found[place] = nothing) # for the garbage collector

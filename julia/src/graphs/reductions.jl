@@ -62,31 +62,3 @@ end
 
 operation(::Val{:softmax}, ::Batch, a, x) = NNlib.softmax(x; dims=axis(x, a.axis))
 operation(::Val{:log_softmax}, ::Batch, a, x) = NNlib.logsoftmax(x; dims=axis(x, a.axis))
-
-# Norms: the source's last axes are the first ones here.
-
-"x less its mean, over the root of its variance"
-function centred(x::AbstractArray{T}, dims, epsilon) where {T}
-    distance = x .- mean_over(x, dims)
-    return distance ./ sqrt.(mean_over(abs2.(distance), dims) .+ T(epsilon))
-end
-
-scaled(y) = y
-scaled(y, scale) = y .* scale
-scaled(y, scale, shift) = y .* scale .+ shift
-
-operation(::Val{:layer_norm}, ::Batch, a, x, own...) = scaled(centred(x, Tuple(1:(a.axes)), a.epsilon), own...)
-
-function operation(::Val{:rms_norm}, ::Batch{T}, a, x, own...) where {T}
-    return scaled(x ./ sqrt.(mean_over(abs2.(x), Tuple(1:(a.axes))) .+ T(a.epsilon)), own...)
-end
-
-function operation(::Val{:group_norm}, ::Batch, a, x, own...)
-    grouped = reshape(x, :, a.groups, size(x, ndims(x)))
-    return scaled(reshape(centred(grouped, (1,), a.epsilon), size(x)), map(value -> along_channels_of(x, value), own)...)
-end
-
-function operation(::Val{:batch_norm}, ::Batch{T}, a, x, mean, var, own...) where {T}
-    mean, var = along_channels_of(x, mean), along_channels_of(x, var)
-    return scaled((x .- mean) ./ sqrt.(var .+ T(a.epsilon)), map(value -> along_channels_of(x, value), own)...)
-end

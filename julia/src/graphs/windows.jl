@@ -12,8 +12,23 @@ end
 both_ends(padding) = map(p -> (p, p), reverse(padding))
 
 function operation(::Val{:conv}, ::Batch, a, x, weight, bias...)
-    dims = conv_dims(size(x), size(weight), a, both_ends(a.padding); a.groups, a.dilation)
-    return with_bias(convolved(x, weight, dims), bias...)
+    return with_bias(convolved(x, weight, dims_of(a, x, weight)), bias...)
+end
+
+dims_of(a, x, weight) = conv_dims(size(x), size(weight), a, both_ends(a.padding); a.groups, a.dilation)
+@non_differentiable dims_of(::Any...)
+
+function operation(::Val{:conv}, ::Batch{T}, a, x::Array{T}, weight::Array{T}, bias::Array{T}...) where {T<:AbstractFloat}
+    return convolution(x, weight, isempty(bias) ? nothing : only(bias), dims_of(a, x, weight))
+end
+
+function node_pullback(kind::Val{:conv}, batch::Batch{T}, a, x::Array{T}, weight::Array{T}, bias::Array{T}...) where {T<:AbstractFloat}
+    dims = dims_of(a, x, weight)
+    function back(Δ)
+        d = whole_array(Δ)
+        return @thunk(convolution_back(d, weight, dims)), @thunk(kernel_gradient(x, d, dims)), map(_ -> @thunk(sum_of_channels(d)), bias)...
+    end
+    return operation(kind, batch, a, x, weight, bias...), back
 end
 
 with_bias(y) = y
@@ -144,5 +159,5 @@ function bare_sums(frame::AbstractArray{T}, a, counts) where {T}
         (0, max(0, (count - 1) * s + k - size))
     end
     ones_kernel = fill(one(T), reverse(a.kernel)..., 1, 1)
-    return NNlib.conv(frame, ones_kernel, conv_dims(size(frame), size(ones_kernel), a, ends))
+    return convolution(frame, ones_kernel, nothing, conv_dims(size(frame), size(ones_kernel), a, ends))
 end

@@ -24,14 +24,16 @@ groups(::CrossCor) = 1
 plain(@nospecialize(c::Conv)) = Conv(identity, c.weight, c.bias, c.stride, c.pad, c.dilation, c.groups)
 plain(@nospecialize(c::CrossCor)) = CrossCor(identity, c.weight, c.bias, c.stride, c.pad, c.dilation)
 
-observed(c::Convolution, x, see) = c.σ.(see(Affine(plain(c)), x))
+observed(c::Convolution, x, see) = fast_activation(c, x).(see(Affine(plain(c)), x))
 
 enter(c::Convolution, x) = plain(c)(x)
+enter(c::Convolution, x::Array) = convolution(x, c.weight, c.bias === false ? nothing : c.bias, conv_dims(c, x))
+back(c::Convolution, x, d) = convolution_back(d, c.weight, conv_dims(c, x))
 
-function back(c::Convolution, x, d)
-    dims = NNlib.DenseConvDims(x, c.weight; stride=c.stride, padding=c.pad, dilation=c.dilation, groups=groups(c),
+"NNlib's description of the convolution of a batch; it refuses one that does not fit"
+function conv_dims(c::Convolution, x)
+    return NNlib.DenseConvDims(x, c.weight; stride=c.stride, padding=c.pad, dilation=c.dilation, groups=groups(c),
         flipkernel=c isa CrossCor)
-    return NNlib.∇conv_data(d, c.weight, dims)
 end
 
 inputs(c::Convolution, x) = windows(c, x)

@@ -34,8 +34,7 @@ function observed_pullback(@nospecialize(layer::Union{Dense,Convolution}), x, se
     return y, d -> pulled(activation_back(d), site_back)
 end
 
-fast_activation(@nospecialize(d::Dense), x) = NNlib.fast_act(d.σ, x)
-fast_activation(@nospecialize(c::Convolution), x) = c.σ
+fast_activation(@nospecialize(layer::Union{Dense,Convolution}), x) = NNlib.fast_act(layer.σ, x)
 
 enter(d::Dense, x) = reshape(d.weight * flat(x) .+ d.bias, :, Base.tail(size(x))...)
 back(layer::Dense, x, d) = reshape(transpose(layer.weight) * flat(d), size(x))

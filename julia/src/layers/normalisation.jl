@@ -20,7 +20,7 @@ Flux.@layer SampleNorm
 fields(l::SampleNorm) = l.weight === nothing ? () : ("weight" => :weight, "bias" => :bias)
 
 function observed(l::SampleNorm, x, see)
-    xhat = standardised(x, prod(l.size), l.eps)
+    xhat = standardised(x, run_length(l, x), l.eps)
     return l.weight === nothing ? xhat : see(Elementwise(l), xhat)
 end
 
@@ -30,6 +30,39 @@ function standardised(x::AbstractArray{T}, count::Integer, eps::Real) where {T}
     centred = runs .- sum(runs; dims=1) ./ T(count)
     variance = sum(abs2, centred; dims=1) ./ T(count)
     return reshape(centred ./ sqrt.(variance .+ T(eps)), size(x))
+end
+standardised(x::Array{<:AbstractFloat}, count::Integer, eps::Real) = first(standardised_runs(x, count, eps))
+
+"the same, run after run, and what each was multiplied by"
+function standardised_runs(x::Array{T}, count::Integer, eps::Real) where {T}
+    y = similar(x)
+    runs, standard = reshape(x, count, :), reshape(y, count, :)
+    factors = Vector{T}(undef, size(runs, 2))
+    for r in eachindex(factors)
+        run, here = view(runs, :, r), view(standard, :, r)
+        here .= run .- sum(run) / T(count)
+        factors[r] = inv(sqrt(sum(abs2, here) / T(count) + T(eps)))
+        here .*= factors[r]
+    end
+    return y, factors
+end
+
+"the derivative with respect to what was standardised to `y`, from the derivative `d` with respect to `y`"
+function standardised_back(d::Array{T}, y::Array{T}, factors::Vector{T}) where {T}
+    x = similar(y)
+    standard, errors, found = (reshape(z, :, length(factors)) for z in (y, d, x))
+    for r in eachindex(factors)
+        here, error = view(standard, :, r), view(errors, :, r)
+        mean, slope = sum(error) / T(length(here)), dot(error, here) / T(length(here))
+        view(found, :, r) .= factors[r] .* (error .- mean .- slope .* here)
+    end
+    return x
+end
+
+function ChainRulesCore.rrule(::typeof(standardised), x::Array{<:AbstractFloat}, count::Integer, eps::Real)
+    y, factors = standardised_runs(x, count, eps)
+    back(Δ) = (NoTangent(), standardised_back(whole_array(unthunk(Δ)), y, factors), NoTangent(), NoTangent())
+    return y, back
 end
 
 enter(l::SampleNorm, xhat) = l.weight .* xhat .+ l.bias
@@ -59,7 +92,7 @@ function observed(l::ChannelNorm, x, see)
     return l.λ.(l.affine ? see(Elementwise(l), xhat) : xhat)
 end
 
-normalised(l::GroupNorm, x) = standardised(x, length(x) ÷ (l.G * size(x, ndims(x))), l.ϵ)
+normalised(l::GroupNorm, x) = standardised(x, run_length(l, x), l.ϵ)
 function normalised(l::BatchNorm, x::AbstractArray{T}) where {T}
     return (x .- along_channels(l.μ, x)) ./ sqrt.(along_channels(l.σ², x) .+ T(l.ϵ))
 end
@@ -67,6 +100,24 @@ end
 enter(l::ChannelNorm, xhat) = along_channels(l.γ, xhat) .* xhat .+ along_channels(l.β, xhat)
 back(l::ChannelNorm, xhat, d) = along_channels(l.γ, d) .* d
 gradients(::ChannelNorm, xhat, d) = over_space(d .* xhat), over_space(d)
+
+"how many numbers of a batch are standardised together"
+run_length(l::SampleNorm, x) = prod(l.size)
+run_length(l::GroupNorm, x) = length(x) ÷ (l.G * size(x, ndims(x)))
+
+function observed_pullback(l::Union{SampleNorm,GroupNorm}, x::Array{<:AbstractFloat}, see::Recorder)
+    xhat, factors = standardised_runs(x, run_length(l, x), epsilon(l))
+    z, site_back = isempty(fields(l)) ? (xhat, identity) : shown(see, Elementwise(l), xhat)
+    y, activation_back = activation_pullback(behind(l), z)
+    return y, d -> pulled(pulled(activation_back(d), site_back), d -> standardised_back(whole_array(d), xhat, factors))
+end
+
+epsilon(l::SampleNorm) = l.eps
+epsilon(l::GroupNorm) = l.ϵ
+
+"the activation of a norm"
+behind(l::SampleNorm) = identity
+behind(l::ChannelNorm) = l.λ
 
 along_channels(v::AbstractVector, x::AbstractArray) = reshape(v, ntuple(_ -> 1, ndims(x) - 2)..., :, 1)
 
