@@ -61,6 +61,20 @@ def test_a_forward_that_writes_to_its_input() -> None:
     np.testing.assert_array_equal(x, X)
 
 
+def test_a_graph_of_a_forward_that_writes_to_its_input_and_its_buffers() -> None:
+    def counting(net: Any, x: Any) -> Any:
+        net.calls += 1
+        x.mul_(2)
+        return net.a(x) * net.calls
+
+    module = Net(counting, a=nn.Linear(6, 3)).double()
+    module.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+    graph = ub.from_torch(module, X)
+    assert float(module.calls) == 0
+    for backend in ("torch", "reference"):
+        assert_within_budget(ub.ntk(graph, X, backend=backend), ub.ntk(module, X))
+
+
 def by_norm(net: Any, x: Any) -> Any:
     """The samples in the order of their lengths, and back, as for recurrent layers of old."""
     order = x.norm(dim=1).argsort()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from udlbridge.backends.pytorch.checks import TRANSLATED, check_inference
 from udlbridge.backends.pytorch.copies import tensors_inside
@@ -163,7 +163,7 @@ def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.N
         if node.op == "placeholder" or node not in live:
             continue
         if node.op == "output":
-            results = node.args[0]
+            results = _returned(program, node)
             if len(results) != 1:
                 raise ConversionError(
                     f"forward gives {counted(len(results), 'output')}",
@@ -179,12 +179,20 @@ def _followed(program: ExportedProgram, builder: Builder, environment: dict[fx.N
     raise AssertionError("a program without an output")
 
 
+def _returned(program: ExportedProgram, output: fx.Node) -> list[Any]:
+    """What forward returns; what it leaves in inputs and buffers, which torch lists before, is for no other call."""
+    both = zip(program.graph_signature.output_specs, output.args[0], strict=True)  # type: ignore[arg-type]
+    return [result for spec, result in both if spec.kind == OutputKind.USER_OUTPUT]
+
+
 def _live(program: ExportedProgram) -> set[fx.Node]:
     """The nodes that the output depends on: what checks, or what nobody uses, needs no translation."""
     nodes = list(program.graph.nodes)
     found = {node for node in nodes if node.op == "output"}
     for node in reversed(nodes):
-        if node in found:
+        if node.op == "output":
+            found.update(one for one in _returned(program, node) if isinstance(one, fx.Node))
+        elif node in found:
             found.update(node.all_input_nodes)
     return found
 
