@@ -11,8 +11,8 @@ The empirical neural tangent kernel of a Flux chain, or of a single layer, in in
 - `method`: `:structured` never forms the Jacobian: each layer multiplies Gram matrices of its inputs and errors, or its
   per-sample gradients, whichever costs less; `:plain` multiplies per-sample gradients.
 - `adtype`: what differentiates for the plain method, which is then the default: `AutoZygote()`, as without it, or
-  `AutoForwardDiff()`, of ADTypes; any other that DifferentiationInterface knows where that is loaded. They see the whole model as
-  a function of all its parameters, so it is compiled for each network.
+  `AutoForwardDiff()`, of ADTypes; any other that DifferentiationInterface knows where that is loaded, of which Mooncake and finite
+  differences are tested. They see the whole model as a function of all its parameters, so it is compiled for each network.
 - `params`: names of the [`parameters`](@ref) that the kernel sums over; all of them by default.
 - `threads`: how many threads BLAS uses for it, here and nowhere else. By default as many as `BLAS.set_num_threads` or the
   environment say, and this package changes nothing: Julia's own start is half of the machine's logical cores, which are its

@@ -9,7 +9,7 @@ struct Leaf
     within::Tuple{Any,String} # the innermost part around it that accumulates, and the prefix of names there
 end
 
-value(leaf::Leaf) = leaf.field isa Symbol ? getproperty(leaf.layer, leaf.field) : leaf.layer[leaf.field]
+value(leaf::Leaf) = leaf.field isa Symbol && !(leaf.layer isa AbstractDict) ? getproperty(leaf.layer, leaf.field) : leaf.layer[leaf.field]
 type(leaf::Leaf) = typeof(leaf.layer)
 
 "the leaf's part of the gradient of the whole network; `nothing` if nothing depends on it"
@@ -18,6 +18,7 @@ gradient_of(leaf::Leaf, gradient) = part(foldl((g, pick) -> pick(g), leaf.picks;
 part(gradient, field) = getproperty(gradient, field)
 part(gradient, index::Integer) = gradient[index]
 part(gradient::Base.RefValue, field::Symbol) = part(gradient[], field) # Zygote's, of a mutable layer
+part(gradient::AbstractDict, field::Union{Symbol,AbstractString}) = get(gradient, field, nothing)
 part(::Nothing, field) = nothing
 part(::Nothing, index::Integer) = nothing
 

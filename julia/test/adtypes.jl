@@ -7,6 +7,13 @@ end
 Flux.@layer Waved
 (b::Waved)(x) = b.w .* sin.(x) .+ b.w .^ 2
 
+"layers by name"
+struct Named{D}
+    layers::D
+end
+Flux.@layer Named
+(n::Named)(x) = n.layers[:b](n.layers[:a](x))
+
 @testset "adtypes" begin
     rng = Xoshiro(3)
     X, X2 = randn(rng, 3, 4), randn(rng, 3, 2)
@@ -23,6 +30,13 @@ Flux.@layer Waved
             @test first(one) == first(other) && last(one) ≈ last(other)
         end
         @test eltype(ntk(f32(chain), Float32.(X); adtype)) == Float32
+    end
+
+    @testset "parts in a dictionary, and none with parameters" begin
+        named = Named(Dict(:a => Dense(W, false, tanh), :b => Dense(randn(rng, 2, 4), false)))
+        layers = Chain(named.layers[:a], named.layers[:b])
+        @test ntk(Chain(named, Dropout(0.5)), X; adtype=AutoForwardDiff()) ≈ ntk(layers, X) rtol = 1e-12
+        @test ntk(Chain(named, Dropout(0.5)), X) ≈ ntk(layers, X) rtol = 1e-12
     end
 
     @testset "what is not there is refused" begin
