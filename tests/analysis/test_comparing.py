@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import udlbridge as ub
 from architectures import EVERY_LAYER, batch, shaken
 from helpers import random_model, samples
+from udlbridge.analysis.port_hints import Step, hints_of
 from udlbridge.cli.check import command
 from udlbridge.errors import DTypeError, OptionError, ShapeError
 from udlbridge.networks.layers import Layer
@@ -268,3 +269,24 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "the first difference" in result.output
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["ok"], found["parted"]) == (False, 6)
+
+
+def test_no_settings_are_held_against_those_of_a_layer_of_julia_which_says_none() -> None:
+    value = np.ones((2, 3))
+    torch, julia = (
+        Step(name, name, k * value, None, {}, settings) for k, name, settings in ((1, "a", "3, 4"), (2, "0", ""))
+    )
+    assert not any("settings differ" in hint for hint in hints_of(torch, julia, 1e-12))
+
+
+def test_the_same_outputs_by_other_parameters_are_named() -> None:
+    nn = pytest.importorskip("torch").nn
+    first = nn.Linear(3, 2).double()
+    second = nn.Linear(3, 2).double()
+    second.load_state_dict(first.state_dict())
+    second.bias.requires_grad_(False)
+    x = np.random.default_rng(1).standard_normal((3, 3))
+    report = ub.compare_models(first, second, x)
+    assert not report.ok
+    assert any("by other parameters: the first has 8, the second 6" in hint for hint in report.hints)
+    assert not any("other parameters" in hint for hint in ub.compare_models(first, first, x).hints)

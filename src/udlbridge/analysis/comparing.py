@@ -185,11 +185,15 @@ def compare_models(
     steps, parted, found = _compared(own, theirs, budget(one.dtype), named=pairs is not None)
     both = list(zip(networks, batches, names, strict=True))
     kernels = _kernels(both)
+    outputs = _gap([backends.get(name).outputs(network, batch) for network, batch, name in both])
+    kernel = _gap(kernels)
+    if outputs is not None and kernel is not None and outputs <= budget(one.dtype) < kernel:
+        found = [*found, _other_parameters(one, other)]
     return PortReport(
         steps=steps,
         parted=parted,
-        outputs=_gap([backends.get(name).outputs(network, batch) for network, batch, name in both]),
-        kernel=_gap(kernels),
+        outputs=outputs,
+        kernel=kernel,
         eigenvalues=_gap([spectrum(kernel).eigenvalues for kernel in kernels]),
         input_jacobian=_gap(_input_jacobians(both)),
         hints=(*hints, *found),
@@ -201,6 +205,14 @@ def compare_models(
 
 
 Network = Model | ForeignNetwork
+
+
+def _other_parameters(one: Network, other: Network) -> str:
+    """What is known of networks with the same outputs and other kernels."""
+    return (
+        f"the outputs are the same by other parameters: the first has {one.n_params}, the second {other.n_params}; what"
+        " is frozen in one, or two in the other, as the biases of torch's recurrent layers, makes another kernel"
+    )
 
 
 def _engine(network: Network, backend: EngineWord | None) -> EngineName:

@@ -43,7 +43,9 @@ def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = (
     image = next((step.value.shape[1:] for step in reversed(before) if step.value.ndim == 4), None)
     if first.layer is not None and second.layer is not None and first.layer != second.layer:
         found.append(f"the layers themselves differ: {first.words}, {second.words}")
-    if first.settings != second.settings and first.layer is second.layer is None:
+    # A layer of Julia says none.
+    told = first.settings and second.settings and first.layer is second.layer is None
+    if told and first.settings != second.settings:
         found.append(f"the settings differ: {first.words} has {first.settings}, {second.words} has {second.settings}")
     for name, value in first.arrays.items():
         other = second.arrays.get(name)
