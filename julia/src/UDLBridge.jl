@@ -26,7 +26,9 @@ using LinearAlgebra
 using NNlib: NNlib
 using PrecompileTools: @compile_workload
 using Printf: @sprintf
-using SpecialFunctions: erf, erfc
+using Random: AbstractRNG
+using SpecialFunctions: SpecialFunctions, erf, erfc
+using Statistics: Statistics
 using Zygote: Zygote
 
 export ntk, input_jacobian, input_hessian, spectrum, Spectrum
@@ -97,6 +99,11 @@ include("graphs/training.jl")
 include("graphs/curvature.jl")
 include("linearized.jl")
 include("files.jl")
+include("tracing/trace.jl")
+include("tracing/numbers.jl")
+include("tracing/arrays.jl")
+include("tracing/products.jl")
+include("tracing/models.jl")
 include("bridge.jl")
 include("guests.jl")
 include("precompile.jl")

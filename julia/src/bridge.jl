@@ -13,6 +13,13 @@ function bridge_model(@nospecialize(chain))
     return JSON.json(model.spec), first.(model.params), last.(model.params)
 end
 
+"the same for any model, which is a graph of what it computes of samples like `X`"
+function bridge_model(@nospecialize(model), X::AbstractArray)
+    found = from_flux(model, received(X))
+    arrays = [parameters(found); collect(found.buffers)]
+    return spec_text(found), first.(arrays), last.(arrays)
+end
+
 "what Python describes: layers, or a graph; a user's own model may be anything that is callable, see `guests.jl`"
 const Network = Union{Chain,Graph}
 

@@ -11,15 +11,17 @@ const GRAPH_VERSIONS = (2, 3)
 """
     save(chain, path)
     save(model, path)
+    save(model, path, X)
 
-Write a network to a model file, which Python's `udlbridge.from_flux(path)` and [`load`](@ref) read. Not exported:
-`UDLBridge.save`. The file appears whole or not at all.
+Write a network to a model file, which Python's `udlbridge.from_flux(path)` and [`load`](@ref) read: a list of layers, or, with an
+example of its samples `X`, the graph that any model computes. Not exported: `UDLBridge.save`. The file appears whole or not at all.
 
 # Errors
-`ArgumentError` for a chain that [`from_flux`](@ref) cannot translate.
+`ArgumentError` for a model that [`from_flux`](@ref) cannot translate.
 """
 save(model, path::AbstractString) = save(from_flux(model), path)
 
+save(model, path::AbstractString, X::AbstractArray) = save(from_flux(model, X), path)
 save(model::Model, path::AbstractString) = write_file(path, JSON.json(model.spec), model.params)
 save(g::Graph, path::AbstractString) = write_file(path, spec_text(g), [parameters(g); collect(g.buffers)])
 

@@ -27,6 +27,8 @@ Dict{String, Any} with 1 entry:
   "kind" => "softmax"
 ```
 
+What is none of these, and any other model, is a graph with an example of its samples: `from_flux(model, X)`.
+
 # Errors
 `ArgumentError` for a layer that has no translation, named by its position in the chain, for arrays of several element types,
 for layers in training mode (`active = true`) and for arrays that two layers share.
@@ -44,6 +46,27 @@ function from_flux(model)
     spec = Dict{String,Any}("format" => FORMAT_VERSION, "dtype" => lowercase(string(T)), "layers" => specs(translated))
     return Model(spec, params)
 end
+
+"""
+    from_flux(model, X) -> Graph
+
+The graph of operations that a model in inference mode computes of samples like `X`, with copies of its arrays, under the names of
+[`UDLBridge.parameters`](@ref). The number of samples is free afterwards.
+
+The model is called once with arrays that write down what is asked of them, and may be anything that Flux's layers, Base and NNlib
+make of arrays: every layer of Flux that has a meaning in inference, `Parallel`, `PairwiseFusion` and `SkipConnection` with any
+function, closures, own structs, tied arrays. At the end outputs and derivatives of graph and model are compared.
+
+```jldoctest
+julia> from_flux(Chain(LSTM(2 => 3), x -> x[:, end, :], Dense(3 => 1)), randn(Float32, 2, 4, 5))
+Graph(92 nodes, samples of size (2, 4), Float32, 76 parameters)
+```
+
+# Errors
+`ArgumentError` where numbers decide what is computed, for operations that a graph does not have, with the place in the chain, for what
+writes into arrays or draws random numbers, and where the graph does not do what the model does.
+"""
+from_flux(model, X::AbstractArray) = traced_graph(model, X)
 
 """
     to_flux(model) -> Chain
@@ -82,7 +105,7 @@ end
 function in_place(f::Function, path)
     parentmodule(f) === NNlib && (f in values(ACTIVATIONS) || haskey(SAME, f)) && return Any[Activation(get(SAME, f, f))]
     throw(ArgumentError("layer $path is the function $f, which UDLBridge cannot translate; allowed: NNlib's activations, and \
-        Broadcast.BroadcastFunction of one"))
+        Broadcast.BroadcastFunction of one; or a graph, from_flux(model, X), with an example of its samples"))
 end
 in_place(f::Base.Broadcast.BroadcastFunction, path) = Any[Activation(known_activation(f.f, Float64))]
 
@@ -92,7 +115,8 @@ function in_place(chain::Chain, path)
 end
 
 function in_place(layer, path)
-    throw(ArgumentError("layer $path is a $(typeof(layer)), which UDLBridge cannot translate"))
+    throw(ArgumentError("layer $path is a $(nameof(typeof(layer))), which UDLBridge cannot translate without an example; allowed: a graph, \
+        from_flux(model, X)"))
 end
 
 in_place(::typeof(identity), path) = Any[]

@@ -15,13 +15,13 @@ gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 
 "all files of tests, in an order in which two processes that take them by turns end together"
 const FILES = [
-    "models", "structured", "graphs", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
+    "models", "structured", "graphs", "tracing", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
-    "linearized", "adtypes", "signals", "stopping", "layers", "convolving", "names", "lux",
+    "linearized", "adtypes", "mooncake", "signals", "stopping", "layers", "convolving", "names", "lux",
 ]
 
 "what `Pkg.test` brings, and an environment of its own may lack"
-const NEEDS = Dict("aqua" => "Aqua", "doctests" => "Documenter", "lux" => "Lux")
+const NEEDS = Dict("aqua" => "Aqua", "doctests" => "Documenter", "lux" => "Lux", "mooncake" => "Mooncake")
 
 # Arguments name the files to run: `Pkg.test(test_args=["kernel", "graphs"])`.
 @testset verbose = true "UDLBridge" begin

@@ -26,6 +26,15 @@ build() = Chain(
 "the same, with Flux's own convolution, which flips"
 flipped() = Chain(Conv(numbers(2, 3, 2, 4), numbers(4), relu), build().layers[2:end]...)
 
+"a network that is no list of layers: PyTorch's LSTM has two biases, of which Flux has the sum"
+function series()
+    lstm = f64(LSTM(2 => 3))
+    lstm.cell.Wi .= numbers(12, 2)
+    lstm.cell.Wh .= numbers(12, 3)
+    lstm.cell.bias .= 2 .* numbers(12)
+    return Chain(lstm, x -> x[:, end, :], Dense(numbers(2, 3), numbers(2)))
+end
+
 "a struct of the user's, which is not said to be a layer"
 struct Ring
     W::Matrix{Float64}
@@ -55,6 +64,25 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.head(torch.tanh(self.body(torch.relu(self.conv(x)).flatten(1))))
+
+class Series(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+def series():
+    net = Series().double()
+    with torch.no_grad():
+        net.lstm.weight_ih_l0.copy_(numbers(12, 2))
+        net.lstm.weight_hh_l0.copy_(numbers(12, 3))
+        net.lstm.bias_ih_l0.copy_(numbers(12))
+        net.lstm.bias_hh_l0.copy_(numbers(12))
+        net.head.weight.copy_(numbers(2, 3))
+        net.head.bias.copy_(numbers(2))
+    return net
 
 def build():
     net = Net().double()
@@ -216,3 +244,17 @@ def test_on_the_command_line(folder: Path) -> None:
     done = udlbridge(*words, "--against", f"{folder}/net.jl:flipped")
     assert done.returncode == 1, done.stderr
     assert "NOT the same network" in done.stdout
+
+
+@pytest.mark.julia
+@pytest.mark.slow
+def test_a_recurrent_network_on_the_command_line(folder: Path) -> None:
+    pytest.importorskip("torch")
+    words = ("--n", 3, "--shape", "4,2")
+    done = udlbridge("check", "--model", f"{folder}/net.py:series", "--against", f"{folder}/net.jl:series", *words)
+    # PyTorch trains two biases, of which Flux has the sum: the same function, and another kernel.
+    assert done.returncode == 1, done.stderr
+    assert "the outputs are the same by other parameters" in done.stdout
+    alone = udlbridge("check", "--model", f"{folder}/net.jl:series", *words)
+    assert alone.returncode == 0, alone.stderr
+    assert "reference" in alone.stdout

@@ -21,11 +21,13 @@ def as_model(network: Model | ForeignNetwork) -> Model:
     if isinstance(network, Model):
         return network
     own = network.translatable()
-    return from_flux(own) if network.engine == "julia" else from_torch(own)
+    found = from_flux(own) if network.engine == "julia" else from_torch(own)
+    assert isinstance(found, Model)  # graphs take an example
+    return found
 
 
 def translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
-    """A `Model`, or else the `Graph` that a module computes of samples like `x`.
+    """A `Model`, or else the `Graph` that a module or a model in Julia computes of samples like `x`.
 
     Raises:
         ConversionError: there is neither.
@@ -34,6 +36,6 @@ def translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
         return as_model(network)
     except UDLBridgeError:
         if network.engine == "julia":
-            raise
+            return from_flux(network.translatable(), x)
         module, output = network.capturable()
         return from_torch(module, x, output=output)

@@ -166,17 +166,17 @@ class JuliaBackend(Backend[Any]):
         # Not transposed: rows are the samples of x1 here and there.
         return np.array(np.asarray(nngp)), np.array(np.asarray(ntk))
 
-    def translated(self, chain: Any) -> Model:
-        """The network of a Flux chain in Julia, an object of juliacall.
+    def translated(self, chain: Any, x: np.ndarray | None = None) -> Model | Graph:
+        """The network of a Flux chain in Julia, an object of juliacall; with samples `x`, a graph of any model.
 
         Raises:
             ConversionError: what has no translation, by its place in the chain.
         """
         try:
-            spec, names, arrays = self.call("bridge_model", chain)
+            spec, names, arrays = self.call("bridge_model", chain, *([] if x is None else [x.T]))
         except BackendError as error:
             raise ConversionError(error.given.partition(": ")[2].partition("\nStacktrace")[0]) from None
-        return Model.from_spec(
+        return (Model if x is None else Graph).from_spec(
             str(spec), {str(name): to_numpy(array) for name, array in zip(names, arrays, strict=True)}, "the chain"
         )
 

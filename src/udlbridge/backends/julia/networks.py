@@ -16,6 +16,7 @@ from udlbridge.backends import sites as described
 from udlbridge.backends.julia.host import Held, Host
 from udlbridge.errors import BackendError, ConversionError, InputError, OptionError, ShapeError
 from udlbridge.networks.foreign import ForeignNetwork
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_whole
 from udlbridge.networks.model import Model
 from udlbridge.networks.parameters import checked_arrays, checked_dtype
@@ -226,13 +227,13 @@ class JuliaNetwork(ForeignNetwork):
         """The network itself, which `from_flux` may make a `Model` of."""
         return self
 
-    def translated(self) -> Model:
-        """The same network as a `Model`.
+    def translated(self, x: np.ndarray | None = None) -> Model | Graph:
+        """The same network as a `Model`, or, with samples `x` of its dtype, as the `Graph` of what it computes of such.
 
         Raises:
             ConversionError: what has no translation.
         """
-        model: Model = self._host.call("translated_model", self.number)
+        model: Model | Graph = self._host.call("translated_model", self.number, x)
         return model
 
     def hash(self) -> str:
@@ -287,7 +288,9 @@ class JuliaNetwork(ForeignNetwork):
         """Those of its translation, where it has one; else all parameters count elementwise, which is the most."""
         if self._as_model is None:
             try:
-                self._as_model = self.translated()
+                found = self.translated()
+                assert isinstance(found, Model)  # graphs take an example
+                self._as_model = found
             except ConversionError as error:
                 self._as_model = error
         if isinstance(self._as_model, Model):

@@ -13,6 +13,7 @@ from udlbridge.backends.jobs import KernelJob, TrainJob, TrainState
 from udlbridge.backends.julia.engine import JuliaBackend
 from udlbridge.backends.julia.host import Host
 from udlbridge.backends.julia.networks import JuliaNetwork, Look
+from udlbridge.networks.graphs.graph import Graph
 from udlbridge.networks.model import Model
 
 
@@ -114,9 +115,9 @@ class Service:
         """How many outputs the model has for each of a few samples."""
         return int(self.engine.call("bridge_try", self._held[model], x.T))
 
-    def translated_model(self, model: int) -> Model:
-        """The `Model` that a user's own model is."""
-        return self.engine.translated(self._held[model])
+    def translated_model(self, model: int, x: np.ndarray | None = None) -> Model | Graph:
+        """The `Model` that a user's own model is, or the `Graph` that it computes of samples like `x`."""
+        return self.engine.translated(self._held[model], x)
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Nobody will ask for these again."""
