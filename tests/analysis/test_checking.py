@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from rich.progress import Progress
 
 import udlbridge as ub
 from helpers import random_model, samples
 from udlbridge import backends, errors
+from udlbridge.analysis.vanishing import vanishing
 from udlbridge.backends.reference.engine import ReferenceBackend
 
 MODEL = random_model([4, 5, 3], ["tanh", "identity"], softmax=True)
@@ -169,3 +171,34 @@ def test_a_line_says_what_is_computed(network: object, monkeypatch: pytest.Monke
 def test_eigenvalues_are_those_of_a_matrix(outputs: object) -> None:
     with pytest.raises(errors.OutputsError, match="keeps the outputs apart"):
         ub.check(MODEL, X, backends="torch,reference", outputs=outputs)  # type: ignore[arg-type]
+
+
+class Attention(torch.nn.Module):
+    """Attention: a key's bias adds the same to all scores of a query, so that nothing depends on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x)).mean(1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_block_that_is_zero_but_for_rounding_is_said_and_differs_by_nothing(dtype: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 5, 4)).astype(dtype)
+    graph = ub.from_torch(Attention().to(getattr(torch, dtype)), x)
+    report = ub.check(graph, x, backends="torch,reference")
+    assert report.vanishing == ("jacobian key.bias",)
+    assert "jacobian key.bias is zero but for rounding" in str(report)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    ("bias", "found"), [(0.0, {}), (1e-17, {"jacobian a.bias": 4.0}), (1e-13, {}), (float("nan"), {})]
+)
+def test_what_is_zero_but_for_rounding_is_so_beside_its_own_module(bias: float, found: dict[str, float]) -> None:
+    first = {"jacobian a.weight": np.array([2.0, -4.0]), "jacobian b.weight": np.array([1e9]), "outputs": np.ones(1)}
+    second = {**first, "jacobian a.bias": np.array([0.0])}
+    assert vanishing({**first, "jacobian a.bias": np.array([bias])}, second) == found
+    assert vanishing({"jacobian a.bias": np.array([bias])}, second) == {}  # by itself it has no scale

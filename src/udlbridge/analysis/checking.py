@@ -13,6 +13,7 @@ from udlbridge import backends
 from udlbridge.analysis.first_differences import first_difference
 from udlbridge.analysis.module_checks import ALONG, DIFFERENCES_BUDGET, METHODS, module_results
 from udlbridge.analysis.spectra import spectrum
+from udlbridge.analysis.vanishing import vanishing
 from udlbridge.backends.reduction import Outputs, check_matrix, checked_reduction
 from udlbridge.calls import explained
 from udlbridge.displays import Displayed, draw
@@ -63,7 +64,8 @@ class CheckReport(Displayed):
 
     `skipped` says of each engine that was left out why it was. `alone` says, per quantity, which engine disagrees with
     all others while those agree among themselves. `parted` says, for each pair whose outputs differ, after which
-    layer they first do. `device`: what was asked for.
+    layer they first do. `device`: what was asked for. `vanishing`: Jacobian blocks that are zero but for rounding, as
+    that of a key's bias in attention, whose difference is one of the largest entry of all blocks of their module.
 
     Examples:
         >>> model = ub.Model([ub.Dense(2, 3, "tanh"), ub.Dense(3, 2)], dtype="float64")
@@ -81,6 +83,7 @@ class CheckReport(Displayed):
     n: int
     parted: dict[str, str] = field(default_factory=dict)
     device: str | None = None
+    vanishing: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -124,6 +127,7 @@ class CheckReport(Displayed):
         ]
         lines += [f"{engine} is alone in {quantity}: the others agree" for quantity, engine in self.alone.items()]
         lines += [f"{pair} first differ after {layer}" for pair, layer in self.parted.items()]
+        lines += [f"{name} is zero but for rounding" for name in self.vanishing]
         return [*lines, *(f"{engine} was not compared: {reason}" for engine, reason in self.skipped.items())]
 
     def as_rows(self) -> list[dict[str, Any]]:
@@ -225,12 +229,19 @@ def _report(
     n: int,
 ) -> CheckReport:
     """Every two of the results compared in the quantities that both have."""
-    rows = []
+    rows: list[Comparison] = []
+    zeros: set[str] = set()
     for first, second in combinations(results, 2):
+        scales = vanishing(results[first], results[second])
+        zeros.update(scales)
         for quantity, value in results[first].items():
             if quantity not in results[second]:
                 continue
-            gap = relative_difference(value, results[second][quantity])
+            other = results[second][quantity]
+            if quantity in scales:
+                gap = float(np.abs(value - other).max()) / scales[quantity]
+            else:
+                gap = relative_difference(value, other)
             limit = DIFFERENCES_BUDGET if quantity == ALONG else budget_in(dtype)
             rows.append(Comparison(quantity, first, second, gap, limit))
     return CheckReport(
@@ -241,6 +252,7 @@ def _report(
         versions=_versions(engines),
         dtype=dtype,
         n=n,
+        vanishing=tuple(name for name in next(iter(results.values()), {}) if name in zeros),
     )
 
 
