@@ -106,17 +106,17 @@ parameters: each backward pass leaves the errors of all sites, the derivatives w
 struct Recorder <: Observer
     whole::IdDict{Any,Bool}
     sites::Vector{Site}
-    inputs::Vector{AbstractArray}
-    sizes::Vector{Union{Nothing,Dims}} # `nothing` of what is no array
+    inputs::Vector{Any} # arrays, or a tuple of them for a layer that takes several
+    sizes::Vector{Union{Nothing,Dims}} # `nothing` where what enters, or comes out, is no array
     errors::Vector{Union{Nothing,Array}}
 end
-Recorder(whole=IdDict{Any,Bool}()) = Recorder(whole, Site[], AbstractArray[], Union{Nothing,Dims}[], Union{Nothing,Array}[])
+Recorder(whole=IdDict{Any,Bool}()) = Recorder(whole, Site[], Any[], Union{Nothing,Dims}[], Union{Nothing,Array}[])
 
 function (r::Recorder)(site::Site, x)
     z = enter(site, x)
     push!(r.sites, site)
     push!(r.inputs, x)
-    push!(r.sizes, z isa AbstractArray ? size(z) : nothing)
+    push!(r.sizes, x isa AbstractArray && z isa AbstractArray ? size(z) : nothing)
     push!(r.errors, nothing)
     return z
 end

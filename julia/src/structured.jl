@@ -8,11 +8,10 @@ pass, and the errors of all outputs, stay small beside the factors.
 function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Reduction, names; step::Union{Integer,Nothing}=nothing)
     n, whole = size(X, ndims(X)), IdDict{Any,Bool}()
     # A batch, since a method of `observed` may be right for a sample alone and mix samples.
-    observed(chain, copy(selectdim(X, ndims(X), 1:min(n, 2))), Recorder(whole))
-    trial = Recorder(whole)
+    several, trial = Recorder(whole), Recorder(whole)
+    observed(chain, copy(selectdim(X, ndims(X), 1:min(n, 2))), several)
     y = observed(chain, sample(X, 1), trial)
-    # A site that makes a tuple, as Flux's attention does, has no one error.
-    nothing in trial.sizes && return plain_factors(chain, X, r, names)
+    samples_last(several, min(n, 2)) && samples_last(trial, 1) || return plain_factors(chain, X, r, names)
     K = length(cotangents(r, y))
     found = site_factors(chain, trial, names, Extent{eltype(y)}(K, n, products(r, size(y, 1))...))
     isempty(found) && return Summand[] # no parameters: the kernel is zero
@@ -26,6 +25,14 @@ function structured_factors(@nospecialize(chain::Chain), X::AbstractArray, r::Re
     end
     return summands
 end
+
+"""
+    samples_last(seen::Recorder, n)
+
+Whether what every site makes has `n` samples along its last axis. A tuple, as Flux's attention makes, has no such axis, and what
+takes one no one input; a closure may fold positions into the axis of samples.
+"""
+samples_last(seen::Recorder, n::Integer) = all(size -> size !== nothing && !isempty(size) && last(size) == n, seen.sizes)
 
 "How many numbers a stretch may allocate on its way through the chain: few enough for the garbage collector to keep up."
 const STRETCH_NUMBERS = 2^23

@@ -185,7 +185,7 @@ def test_the_command_line_compares_a_file_with_its_module(tmp_path: Path) -> Non
         )
         assert found.returncode == 0, found
     found = udlbridge("check", "--model", names[1], "--output", output, "--samples", tmp_path / "x.npz")
-    assert "output='distance' with a Graph" in found.stderr
+    assert "--output distance with a Graph" in found.stderr
 
 
 def test_files_of_one_array_or_of_more_for_a_graph_of_one_input(tmp_path: Path) -> None:

@@ -42,38 +42,49 @@ end
 
 function observed(p::Parallel, x, see)
     has_parameters(p.connection) && return see(Whole(p), x)
-    return p.connection(map(branch -> observed_inside(branch, x, see), values(p.layers))...)
+    return p.connection(map((branch, own) -> observed_inside(branch, own, see), Tuple(p.layers), inputs_of(p, x))...)
 end
 
 function observed_pullback(s::SkipConnection, x, see::Observer)
     has_parameters(s.connection) && return pullback_as_whole(s, x, see)
     main, main_back = whole_pullback(s.layers, x, see)
     y, connection_back = connection_pullback(s.connection, main, x)
-    return y, d -> added(Any[main_back, identity], connection_back(d))
+    return y, d -> added(through_branches(Any[main_back, identity], connection_back(d)))
 end
 
 function observed_pullback(p::Parallel, x, see::Observer)
     has_parameters(p.connection) && return pullback_as_whole(p, x, see)
-    through = Any[whole_pullback(branch, x, see) for branch in branches(p)]
+    through = Any[whole_pullback(branch, own, see) for (branch, own) in zip(branches(p), inputs_of(p, x))]
     y, connection_back = connection_pullback(p.connection, map(first, through)...)
-    return y, d -> added(Any[branch_back for (_, branch_back) in through], connection_back(d))
+    backs = Any[branch_back for (_, branch_back) in through]
+    return y, d -> joined(x, through_branches(backs, connection_back(d)))
+end
+
+"what goes into each branch: the same, or its own part of a tuple"
+inputs_of(p::Parallel, x) = map(_ -> x, Tuple(p.layers))
+function inputs_of(p::Parallel, x::Tuple)
+    length(x) == length(p.layers) && return x
+    throw(ArgumentError("a Parallel with $(length(p.layers)) branches got $(length(x)) inputs; allowed: as many, or one for all"))
 end
 
 pullback_as_whole(layer, x, see::Observer) = single_pullback(layer, x, see)
 pullback_as_whole(layer, x, see::Recorder) = shown(see, Whole(layer), x)
 
 by_layer(s::SkipConnection, x) = s.connection(by_layer(s.layers, x), x)
-by_layer(p::Parallel, x) = p.connection(Any[by_layer(branch, x) for branch in branches(p)]...)
+by_layer(p::Parallel, x) = p.connection(Any[by_layer(branch, own) for (branch, own) in zip(branches(p), inputs_of(p, x))]...)
 
 "branches joined, and the pullback to all of them"
 connection_pullback(connection, ys...) = Zygote.pullback(connection, ys...)
 connection_pullback(::typeof(+), a::AbstractArray, b::AbstractArray) = a + b, d -> (d, d)
 
-"the sum of the derivatives that come back by branches, each of which may be `nothing`"
-function added(backs::Vector{Any}, derivatives)
-    found = Any[pulled(d, branch_back) for (branch_back, d) in zip(backs, derivatives)]
-    return reduce((a, b) -> a === nothing ? b : b === nothing ? a : a .+ b, found)
-end
+"the derivatives that come back by branches, each of which may be `nothing`"
+through_branches(backs::Vector{Any}, derivatives) = Any[pulled(d, branch_back) for (branch_back, d) in zip(backs, derivatives)]
+
+added(found::Vector{Any}) = reduce((a, b) -> a === nothing ? b : b === nothing ? a : a .+ b, found)
+
+"what they are to the input: their sum where it goes into all branches, or one for each part of a tuple"
+joined(x, found::Vector{Any}) = added(found)
+joined(x::Tuple, found::Vector{Any}) = Tuple(found)
 
 function build_layer(::Val{:residual}, settings, param)
     main = build_chain(settings["layers"], param)
