@@ -1,15 +1,15 @@
 # Models as graphs: every layer of Flux with a meaning in inference, and what people write around them.
 
 "a struct of a user's, which is not said to be a layer, with a product of its own and arrays that are not trained"
-struct Gated{A,B}
+struct Selective{A,B}
     gate::A
     shift::B
     table::Vector{Float64}
 end
-Flux.Optimisers.trainable(g::Gated) = (; g.gate, g.shift)
-Flux.@layer :ignore Gated
-Flux.Functors.@functor Gated
-(g::Gated)(x) = (g.gate * x .+ g.shift .^ 2) .* NNlib.sigmoid.(x) .+ g.table .* ifelse.(x .> 0, x, 0.1 .* x)
+Flux.Optimisers.trainable(g::Selective) = (; g.gate, g.shift)
+Flux.@layer :ignore Selective
+Flux.Functors.@functor Selective
+(g::Selective)(x) = (g.gate * x .+ g.shift .^ 2) .* NNlib.sigmoid.(x) .+ g.table .* ifelse.(x .> 0, x, 0.1 .* x)
 
 "gradients of every output of every sample by Zygote of the model itself, for all that Flux trains: the kernel (n, n, O, O)"
 function brute_kernel(model, X)
@@ -81,7 +81,7 @@ end
         "EmbeddingBag" => (Chain(EmbeddingBag(7 => 3, maximum), Dense(3 => 2)), tokens),
         "W and W'" => (Chain(Dense(W, randn(rng, 4), tanh), Dense(W', false), Dense(reshape(view(W, :), 4, 3), false)), V),
         "a layer twice" => (Chain(shared, x -> 2 .* x, shared), V),
-        "an own struct" => (Gated(randn(rng, 3, 3), randn(rng, 3), randn(rng, 3)), V),
+        "an own struct" => (Selective(randn(rng, 3, 3), randn(rng, 3), randn(rng, 3)), V),
         "closures" => (Chain(Dense(3 => 4), x -> x ./ sqrt.(sum(abs2, x; dims=1) .+ 0.1), x -> max.(x, 0.3) .- clamp.(x, -1, 0.2) .^ 3,
                 x -> permutedims(reshape(x, 2, 2, :), (2, 1, 3)), Flux.flatten, x -> repeat(x; inner=(2, 1)) .* exp.(-reverse(repeat(x, 2); dims=1))), V),
     ]

@@ -65,7 +65,7 @@ def test_a_module_without_a_translation_says_why() -> None:
         ub.check(module, x, backends=["torch", "reference"])
     report = ub.check(strangers.language_model(), strangers.inputs("language_model", 3), output="logits")
     assert report.ok, str(report)
-    assert "output='logits'" in report.skipped["reference"]
+    assert "reference" in report.engines  # an output of several crosses too
 
 
 class Lying(torch.autograd.Function):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -106,3 +108,51 @@ def test_norms_of_chains(norm, space: tuple[int, ...]) -> None:
     for outputs in REDUCTIONS:
         found, expected = (ub.ntk(model, x, outputs=outputs, backend=engine) for engine in ("torch", "reference"))
         assert_within_budget(found, expected)
+
+
+def test_sums_over_space_of_what_stands_in_memory_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, d = (torch.randn(1, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    mean, scale = (torch.rand(1, generator=generator, dtype=torch.float64).expand(3, 1) for _ in range(2))
+    for own, errors in ((x, d), (x.transpose(1, 2), d.transpose(1, 2)), (x, d[:, :1, :1])):
+        own, errors = own[:, None].expand(3, 1, -1, -1), errors[:, None].expand(3, 1, *own.shape[1:])
+        by_scale, by_shift = channel_gradients(errors, own, mean, scale)
+        wanted = (errors * (own - mean[..., None, None]) * scale[..., None, None]).sum((2, 3))
+        np.testing.assert_allclose(by_scale, wanted, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(by_shift, errors.sum((2, 3)), rtol=0, atol=1e-13)
+
+
+BATCH, GROUP = nn.BatchNorm2d(1), nn.GroupNorm(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("norm", "total"),
+    [
+        (BATCH, lambda h: torch.sigmoid(h).flatten(1)),
+        (BATCH, lambda h: h.sum((2, 3))),
+        (BATCH, lambda h: h[..., 1]),
+        (GROUP, lambda h: torch.sigmoid(h).flatten(1)),
+        (GROUP, lambda h: h[..., 1]),
+    ],
+)
+def test_norms_of_one_channel(norm: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow, self.norm = nn.Conv2d(CHANNELS, 1, 1), norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return total(self.norm(self.narrow(x)))
+
+    torch.manual_seed(0)
+    module, x = One().double().eval(), np.random.default_rng(0).standard_normal((5, CHANNELS, 4, 3))
+    for params in ("norm.weight", "norm.*"):
+        plain = ub.ntk(module, x, outputs="full", params=params, method="plain")
+        assert_within_budget(ub.ntk(module, x, outputs="full", params=params), plain)
+
+
+@pytest.mark.parametrize("norm", [ub.BatchNorm(1), ub.GroupNorm(1, 1)])
+def test_norms_of_one_channel_in_chains(norm: ub.Layer) -> None:
+    model = ub.Model([ub.Conv2d(2, 1, 1), norm, ub.GlobalMeanPool(), ub.Flatten()], dtype="float64")
+    x = np.random.default_rng(0).standard_normal((5, 2, 4, 3))
+    assert_within_budget(ub.ntk(model, x), ub.ntk(model, x, method="plain"))

@@ -20,9 +20,11 @@ def channel_gradients(d: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tupl
         plain = (x.reshape(*mean.shape, -1) - mean[..., None]) * scale[..., None]
         errors = d.reshape(n, channels, -1)
         return (errors * plain.view(errors.shape)).sum(2), errors.sum(2)
-    flat = x.reshape(1, n * channels, -1)
+    # It reads memory as it lies, in which a number that is expanded stands once.
+    flat, errors = (one.reshape(1, n * channels, -1).contiguous() for one in (x, d))
+    statistics = (one.reshape(1, -1).contiguous() for one in (mean, scale))
     _, by_scale, by_shift = torch.ops.aten.native_group_norm_backward(
-        d.reshape(flat.shape), flat, mean.reshape(1, -1), scale.reshape(1, -1), flat.new_ones(n * channels),
+        errors, flat, *statistics, flat.new_ones(n * channels),
         1, n * channels, flat.shape[2], mean.numel(), [False, True, True],
     )  # fmt: skip
     return by_scale.view(n, channels), by_shift.view(n, channels)
