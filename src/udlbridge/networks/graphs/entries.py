@@ -13,9 +13,9 @@ from udlbridge.arrays import as_array
 from udlbridge.errors import DTypeError, GraphError, InputError, OptionError, ShapeError
 from udlbridge.networks.graphs.arrays import INPUT
 from udlbridge.networks.graphs.node import MOST_NUMBERS
-from udlbridge.networks.graphs.values import Kind, Value
+from udlbridge.networks.graphs.values import Kind, Shape, Value
 from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
-from udlbridge.networks.several import joined, named, parts_of
+from udlbridge.networks.several import check_single, joined, named, parts_of
 from udlbridge.options import brief, checked_flag, checked_mapping, checked_shape
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -73,13 +73,18 @@ def settings_of(inputs: Mapping[str, Value]) -> dict[str, Any]:
     return {"sample_shape": inputs[""].shape, "tokens": inputs[""].kind == "int"}
 
 
-def checked_inputs(x: Any, name: str, entries: Mapping[str, Value], dtype: np.dtype[Any], bounds: Bounds) -> np.ndarray:
-    """Samples of several inputs as one array (n,), with the fields in the order of the graph.
+def checked_samples(
+    x: Any, name: str, entries: Mapping[str, Value], dtype: np.dtype[Any], bounds: Bounds
+) -> np.ndarray:
+    """Samples (n, *D) of the graph's dtype, or whole numbers as int64; of several inputs (n,), fields in its order.
 
     Raises:
         InputError: other inputs than those, or what is wrong with the numbers.
         ShapeError, DTypeError: what is wrong with one of them.
     """
+    if "" in entries:
+        check_single(x, name, "the graph")
+        return _checked(x, name, entries[""], dtype, partial(bounds, ""), axes=2)
     parts = parts_of(x, name)
     if parts is None or set(parts) != set(entries):
         given = "one input" if parts is None else f"the inputs {', '.join(map(repr, parts))}"
@@ -92,7 +97,7 @@ def checked_inputs(x: Any, name: str, entries: Mapping[str, Value], dtype: np.dt
         )
     return joined(
         {
-            field: _checked(parts[field], named(name, field), entry, dtype, partial(bounds, field))
+            field: _checked(parts[field], named(name, field), entry, dtype, partial(bounds, field), axes=1)
             for field, entry in entries.items()
         },
         name,
@@ -103,40 +108,46 @@ def _example(entries: Mapping[str, Value]) -> str:
     return "{" + ", ".join(f"{field!r}: ..." for field in entries) + "}"
 
 
-def _checked(value: Any, name: str, entry: Value, dtype: np.dtype[Any], bounds: Callable[[], np.ndarray]) -> np.ndarray:
+def _checked(
+    value: Any, name: str, entry: Value, dtype: np.dtype[Any], bounds: Callable[[], np.ndarray], axes: int
+) -> np.ndarray:
     array = as_array(value, name, wanted=dtype if entry.kind == "float" else None)
     if entry.kind == "float":
         check_dtype(array, name, dtype, "the graph", 'graph.astype("{}")')
     elif entry.kind == "int":
-        check_whole(array, name, "the graph takes whole numbers there")
+        check_whole(array, name, "the graph takes " + ("tokens" if axes == 2 else "whole numbers there"))
     elif array.dtype.kind != "b":
         raise DTypeError(
             f"{name} has dtype {array.dtype}, and the graph takes truth values there",
             allowed="truth values",
             remedy=f"{name}.astype(bool), or compare it with a number",
         )
-    check_extent(array, name, 1)
-    if array.shape[1:] != entry.shape:
-        raise ShapeError(
-            f"{name} has samples of shape {array.shape[1:]}, the graph takes {entry.shape}",
-            allowed=f"{entry.shape}: a graph has the shapes of the example that it was captured with",
-            remedy="make the graph for samples of that shape",
-        )
+    check_extent(array, name, axes)
+    check_sample_shape(array.shape[1:], entry.shape, name)
     if entry.kind == "float":
         check_finite(array, name)
     elif entry.kind == "int":
         check_known(array, name, bounds())
-        array = array.astype(np.int64, copy=False)
-    return array
+    return np.ascontiguousarray(array, dtype=np.int64 if entry.kind == "int" else array.dtype)
 
 
-def random_inputs(
+def check_sample_shape(given: Shape, wanted: Shape, name: str) -> None:
+    """Raise `ShapeError` for samples of another shape than the graph's."""
+    if given != wanted:
+        raise ShapeError(
+            f"{name} has samples of shape {given}, the graph takes {wanted}",
+            allowed=f"{wanted}: a graph has the shapes of the example that it was captured with",
+            remedy="make the graph for samples of that shape",
+        )
+
+
+def random_samples(
     n: int, entries: Mapping[str, Value], dtype: np.dtype[Any], bounds: Bounds, seed: int = 0
 ) -> np.ndarray:
-    """Random samples of several inputs: normal numbers, and tokens.
+    """Random samples: normal numbers, and tokens.
 
-    What no table is asked for, counts and masks, is 1 and 0, true and false by turns: a mask of nothing but one of them
-    may leave nothing to look at.
+    Of what no table is asked for, beside other inputs: counts and masks, which are 1 and 0, true and false by turns. A
+    mask of nothing but one of them may leave nothing to look at.
     """
     generator = np.random.default_rng(seed)
     found = {}
@@ -149,5 +160,5 @@ def random_inputs(
         else:
             rows = bounds(field)
             drawn = generator.integers(0, np.maximum(rows, 1), size=(n, *shape))
-            found[field] = np.where(rows > 0, drawn, turns)
-    return joined(found, INPUT)
+            found[field] = drawn if field == "" else np.where(rows > 0, drawn, turns)
+    return found[""] if "" in found else joined(found, INPUT)

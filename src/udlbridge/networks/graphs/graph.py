@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from udlbridge.arrays import as_array
 from udlbridge.displays import Displayed
-from udlbridge.errors import ModelFileError, ParameterError, ShapeError
+from udlbridge.errors import ModelFileError, ParameterError
 from udlbridge.networks.files import read_safetensors
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.frozen import FrozenNetwork, check_own_ending
@@ -22,9 +21,10 @@ from udlbridge.networks.graphs.arrays import INPUT, check_names, common_dtype, t
 from udlbridge.networks.graphs.derivatives import check_followed
 from udlbridge.networks.graphs.endings import ending_of
 from udlbridge.networks.graphs.entries import (
+    check_sample_shape,
     checked_entries,
-    checked_inputs,
-    random_inputs,
+    checked_samples,
+    random_samples,
     settings_of,
     value_name,
 )
@@ -33,10 +33,9 @@ from udlbridge.networks.graphs.node import Node, checked_nodes, checked_output, 
 from udlbridge.networks.graphs.specs import graph_spec, parsed_graph
 from udlbridge.networks.graphs.values import Kind, Shape, Value
 from udlbridge.networks.init import FLOATS
-from udlbridge.networks.inputs import check_dtype, check_extent, check_finite, check_known, check_whole
 from udlbridge.networks.parameters import checked_dtype
 from udlbridge.networks.selection import Selection, selected_names
-from udlbridge.networks.several import check_single, fields_of
+from udlbridge.networks.several import fields_of
 from udlbridge.options import checked_mapping
 from udlbridge.paths import user_path
 from udlbridge.texts import counted
@@ -175,12 +174,7 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
 
     def output_shape(self, shape: Shape) -> Shape:
         """(O,): more axes are taken in C order. Raises `ShapeError` for samples of another shape than the graph's."""
-        if tuple(shape) != self.sample_shape:
-            raise ShapeError(
-                f"samples of shape {tuple(shape)} for a graph of samples of shape {self.sample_shape}",
-                allowed=f"{self.sample_shape}: a graph has the shapes of the example that it was captured with",
-                remedy="make the graph for samples of that shape",
-            )
+        check_sample_shape(tuple(shape), self.sample_shape, "x")
         return (self.n_outputs,)
 
     def checked_batch(self, x: Any, name: str = "x") -> np.ndarray:
@@ -189,21 +183,7 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         Raises:
             DTypeError, ShapeError, InputError: what is wrong with them.
         """
-        if self.takes_several:
-            return checked_inputs(x, name, self._inputs, self.dtype, self._bounds)
-        check_single(x, name, "the graph")
-        array = as_array(x, name, wanted=None if self.takes_tokens else self.dtype)
-        if self.takes_tokens:
-            check_whole(array, name, "the graph takes tokens")
-        else:
-            check_dtype(array, name, self.dtype, "the graph", 'graph.astype("{}")')
-        check_extent(array, name)
-        self.output_shape(array.shape[1:])
-        if not self.takes_tokens:
-            check_finite(array, name)
-        else:
-            check_known(array, name, self._bounds(""))
-        return np.ascontiguousarray(array, dtype=np.int64 if self.takes_tokens else self.dtype)
+        return checked_samples(x, name, self._inputs, self.dtype, self._bounds)
 
     def _bounds(self, field: str) -> np.ndarray:
         """How many tokens there are at each place of an input: rows of the smallest table, 0 where none is asked."""
@@ -216,12 +196,8 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
 
     def random_batch(self, shape: Shape, n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape): normal numbers, or tokens; of several inputs, of the shapes that these have."""
-        if self.takes_several:
-            return random_inputs(n, self._inputs, self.dtype, self._bounds, seed)
-        generator = np.random.default_rng(seed)
-        if not self.takes_tokens:
-            return generator.standard_normal((n, *shape)).astype(self.dtype)
-        return generator.integers(0, np.maximum(self._bounds(""), 1), size=(n, *shape))
+        self.output_shape(shape)
+        return random_samples(n, self._inputs, self.dtype, self._bounds, seed)
 
     def selected(self, params: Selection) -> tuple[str, ...]:
         """The names that `params` means; a shared parameter has several, of which one stands for all.
