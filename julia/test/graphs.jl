@@ -1,10 +1,5 @@
 @testset "graphs" begin
     JSON, graph = UDLBridge.JSON, UDLBridge.graph
-    function node(name, op, inputs; attributes...)
-        named = Dict{String,Any}(String(key) => value for (key, value) in attributes)
-        return Dict("name" => name, "op" => op, "inputs" => inputs, "attributes" => named, "source" => "")
-    end
-
     "a graph in Float64 of nodes, with the arrays that they name; sizes are Julia's, axes in attributes are the source's"
     function built(nodes, output, sample, params, buffers=Dict(); tokens=false)
         spec = Dict("format" => 2, "dtype" => "float64", "sample_shape" => collect(reverse(sample)), "tokens" => tokens,
@@ -13,7 +8,6 @@
         return graph(JSON.json(spec), merge(Dict{String,Any}(params), buffers))
     end
 
-    each = Dict("per_sample" => 1)
     window = (; stride=[2, 1], padding=[1, 0], dilation=[1, 2])
     # Operation, attributes, size of a sample, sizes of parameters behind it.
     cases = [
@@ -38,7 +32,7 @@
         ("group_norm", (; groups=2, epsilon=0.1), (3, 4), [(4,), (4,)]),
         ("max_pool", (; kernel=[2, 3], window..., ceil_mode=true), (6, 4, 2), []),
         ("mean_pool", (; kernel=[2, 3], stride=[2, 2], padding=[1, 1], ceil_mode=true, count_padding=false), (6, 4, 2), []),
-        ("reshape", (; shape=[each, 6]), (3, 2), []), ("expand", (; shape=[each, 2, 3]), (3, 1), []),
+        ("reshape", (; shape=[per_sample, 6]), (3, 2), []), ("expand", (; shape=[per_sample, 2, 3]), (3, 1), []),
         ("permute", (; axes=[0, 2, 1]), (3, 2), []), ("slice", (; axis=1, start=1, stop=4, step=2), (3, 5), []),
         ("concatenate", (; axis=1), (3, 2), []),
         [("pad", (; pads=[[0, 0], [1, 2], [0, 1]], mode, value=0.5), (3, 4), []) for mode in ("constant", "reflect", "replicate", "circular")]...,
@@ -75,8 +69,8 @@
         nodes = [node("rows", "embedding", ["table", "x"]; padding=0), node("number", "cast", ["x"]),
             node("zero", "fill", []; shape=[], value=0.0), node("word", "compare", ["number", "zero"]; relation="not_equal"),
             node("none", "logical", ["word"]; :function => "not"), node("weight", "cast", ["word"]),
-            node("column", "reshape", ["weight"]; shape=[each, 4, 1]), node("low", "fill", []; shape=[each, 4, 3], value="-inf"),
-            node("column of none", "reshape", ["none"]; shape=[each, 4, 1]), node("masked", "where", ["column of none", "low", "rows"]),
+            node("column", "reshape", ["weight"]; shape=[per_sample, 4, 1]), node("low", "fill", []; shape=[per_sample, 4, 3], value="-inf"),
+            node("column of none", "reshape", ["none"]; shape=[per_sample, 4, 1]), node("masked", "where", ["column of none", "low", "rows"]),
             node("top", "max", ["masked"]; axes=[1], keep=false, ties="first"), node("bag", "multiply", ["column", "rows"]),
             node("all", "sum", ["bag"]; axes=[1], keep=false), node("still", "stop_gradient", ["top"]),
             node("y", "add", ["all", "still"])]
@@ -119,7 +113,7 @@
             node("n", "group_norm", ["c", "norm.weight", "norm.bias"]; groups=2, epsilon=0.1), node("r", "relu", ["n"]),
             node("rows", "permute", ["r"]; axes=[0, 2, 3, 1]), node("l", "linear", ["rows", "mix.weight", "mix.bias"]),
             node("folded", "reshape", ["l"]; shape=[Dict("per_sample" => 5), 2, 4]), # windows among the samples
-            node("w", "linear", ["folded", "window.weight"]), node("back", "reshape", ["w"]; shape=[each, 10, 4]),
+            node("w", "linear", ["folded", "window.weight"]), node("back", "reshape", ["w"]; shape=[per_sample, 10, 4]),
             node("places", "take", ["table", "index"]; axis=0), node("p", "add", ["back", "places"]),
             node("m", "mean", ["p"]; axes=[1], keep=false), node("t", "linear", ["m", "tied.weight"]),
             node("h", "tanh", ["t"]), node("y", "linear", ["h", "tied.weight", "out.bias"])]
@@ -147,7 +141,7 @@
             node("scores", "matmul", ["by head", "turned"]), node("turned back", "softmax", ["scores"]; axis=2),
             node("mixed", "matmul", ["turned back", "by head"]), node("again", "permute", ["mixed"]; axes=[1, 0, 2]),
             node("rows", "reshape", ["again"]; shape=[Dict("per_sample" => 3), 4]), node("o", "linear", ["rows", "out.weight", "out.bias"]),
-            node("whole", "reshape", ["o"]; shape=[3, each, 4]), node("back", "permute", ["whole"]; axes=[1, 0, 2])]
+            node("whole", "reshape", ["o"]; shape=[3, per_sample, 4]), node("back", "permute", ["whole"]; axes=[1, 0, 2])]
         insert!(heads, 5, node("turned", "permute", ["by head"]; axes=[0, 2, 1]))
         nodes = [heads; node("n", "layer_norm", ["back", "norm.weight", "norm.bias"]; axes=1, epsilon=0.1);
             node("c", "permute", ["n"]; axes=[0, 2, 1]);
@@ -244,98 +238,6 @@
         end
     end
 
-    @testset "several inputs" begin
-        given(name, shape, kind) = Dict("name" => name, "shape" => shape, "kind" => kind)
-        "a graph of two rows of a table, of which a mask lets one be seen, weighed by numbers and divided by a count"
-        function several(t, m, w, c)
-            spec = Dict("format" => 3, "dtype" => "float64", "params" => ["scale", "table"], "buffers" => [], "aliases" => Dict(),
-                "inputs" => [given(t, [2], "int"), given(m, [2], "bool"), given(w, [2, 3], "float"), given(c, [], "int")],
-                "output" => "y", "nodes" => [node("rows", "embedding", ["table", "x[$t]"]; padding=-1),
-                    node("w", "multiply", ["rows", "x[$w]"]), node("seen", "cast", ["x[$m]"]),
-                    node("column", "reshape", ["seen"]; shape=[each, 2, 1]), node("m", "multiply", ["w", "column"]),
-                    node("sum", "sum", ["m"]; axes=[1], keep=false), node("n", "cast", ["x[$c]"]),
-                    node("under", "reshape", ["n"]; shape=[each, 1]), node("mean", "divide", ["sum", "under"]),
-                    node("y", "multiply", ["mean", "scale"])])
-            return graph(JSON.json(spec), Dict{String,Any}("table" => randn(Xoshiro(0), 3, 4), "scale" => randn(Xoshiro(1), 3)))
-        end
-        g = several("tokens", "mask", "weights", "count")
-        @test [input.kind for input in g.inputs] == [:token, :bool, :float, :int]
-        tokens, mask, weights, count = [1 4 2; 3 1 1], [true true false; false true true], randn(Xoshiro(2), 3, 2, 3), [1, 2, 4]
-        seen = [mask[t, i] * weights[a, t, i] / count[i] for a in 1:3, t in 1:2, i in 1:3]
-        expected = g.params["scale"] .* [sum(seen[a, t, i] * g.params["table"][a, tokens[t, i]] for t in 1:2) for a in 1:3, i in 1:3]
-        Z = (; weights, count, tokens, mask) # in any order
-        @test g(Z) ≈ expected rtol = 1e-14
-        @test g(; tokens, mask, weights, count) == g(Z) == outputs(g, Z)
-        @test g(; tokens, mask=BitMatrix(mask), weights, count) == g(Z)
-        full = ntk(g, Z; outputs=:full)
-        @test full ≈ ntk(g, Z; outputs=:full, method=:plain) rtol = 1e-13
-        J = reduce(vcat, reshape(block, :, 9) for (_, block) in jacobian(g, Z))
-        @test permutedims(full, (3, 1, 4, 2)) ≈ reshape(J' * J, 3, 3, 3, 3) rtol = 1e-13
-        some = map(a -> copy(selectdim(a, ndims(a), 2:3)), Z)
-        @test ntk(g, Z, some) ≈ ntk(g, Z)[:, 2:3] rtol = 1e-13
-        w, C = [randn(3, 4), randn(3)], randn(3, 3)
-        order = [w[name == "table" ? 1 : 2] for name in g.names]
-        @test sum(push(g, Z, order, C)) ≈ sum(sum(p .* v) for ((_, p), v) in zip(pull(g, Z, C), order)) rtol = 1e-12
-
-        @testset "by position" begin
-            h = several("0", "1", "2", "3")
-            @test h(tokens, mask, weights, count) == h((tokens, mask, weights, count)) == g(Z)
-            @test ntk(h, (tokens, mask, weights, count)) == ntk(g, Z)
-        end
-
-        @testset "Flux trains it" begin
-            Y, m = zeros(3, 3), deepcopy(g)
-            loss(m) = sum(abs2, m(; tokens, mask, weights, count) .- Y)
-            _, (gradient,) = Flux.withgradient(loss, m)
-            pulled = Dict(pull(g, Z, 2 .* g(Z)))
-            @test all(gradient.params[name] ≈ pulled[name] for name in g.names)
-            ours = deepcopy(g)
-            losses = epoch!(Training(ours, Z, Y, Flux.mse; optimiser=Flux.Descent(), rates=0.1), [3, 1, 2, 1], 2)
-            state = Flux.setup(Flux.Descent(0.1), m)
-            expected = map(([3, 1], [2, 1])) do batch
-                found, (gradient,) = Flux.withgradient(m -> Flux.mse(m(map(a -> selectdim(a, ndims(a), batch), Z)), Y[:, batch]), m)
-                Flux.update!(state, m, gradient)
-                found
-            end
-            @test losses ≈ collect(expected) rtol = 1e-13
-            @test all(ours.params[name] ≈ m.params[name] for name in g.names)
-            # And by those of its inputs that are numbers, as a layer among others.
-            slope, = Flux.gradient(weights -> sum(g(; tokens, mask, weights, count)), weights)
-            step, moved = 1e-6, randn(Xoshiro(3), 3, 2, 3)
-            at(t) = sum(g(; tokens, mask, count, weights=weights .+ t .* moved))
-            @test sum(slope .* moved) ≈ (at(step) - at(-step)) / 2step rtol = 1e-7
-            h = several("0", "1", "2", "3")
-            @test Flux.gradient(weights -> sum(h(tokens, mask, weights, count)), weights)[1] ≈ slope
-        end
-
-        @testset "a file" begin
-            mktempdir() do folder
-                path = joinpath(folder, "net.safetensors")
-                UDLBridge.save(Flux.f32(g), path)
-                again = UDLBridge.load(path)
-                @test eltype(again(Z)) == Float64 # of the weights, which nothing rounds
-                @test eltype(outputs(again, Z)) == Float32
-                @test outputs(again, Z) ≈ outputs(g, Z) rtol = 1e-6
-                @test occursin("tokens of size (2,)", string(again))
-            end
-        end
-
-        @testset "what cannot be is refused" begin
-            @test_throws "X is one array; allowed: the inputs tokens, mask, weights, count" ntk(g, weights)
-            @test_throws "X has 4 inputs by position" ntk(g, (tokens, mask, weights, count))
-            @test_throws "X has the inputs tokens, mask" outputs(g, (; tokens, mask))
-            @test_throws "the input weights is of size (3, 2); allowed: (3, 2, n)" outputs(g, (; Z..., weights=weights[:, :, 1]))
-            @test_throws "3, 3, 2, 3 samples" outputs(g, (; Z..., weights=weights[:, :, 1:2]))
-            @test_throws "allowed: true and false" outputs(g, (; Z..., mask=Int.(mask)))
-            @test_throws "allowed: tokens, which count from 1" outputs(g, (; Z..., tokens=Float64.(tokens)))
-            @test_throws "several inputs, which have no derivative" input_jacobian(g, Z)
-            @test_throws "several inputs, which have no second derivatives" input_hessian(g, Z)
-            @test_throws "X has 2 inputs; allowed: one array" tied((randn(3, 4), randn(3, 4)))
-            @test_throws "no inputs" graph("""{"inputs": [], "params": [], "buffers": [], "nodes": []}""", Dict())
-            @test_throws "an input of the graph" graph("""{"inputs": [{"name": "a"}], "params": [], "buffers": [], "nodes": []}""", Dict())
-        end
-    end
-
     @testset "what cannot be is refused" begin
         one(nodes; output="y") = built(nodes, output, (3,), Dict("w" => [1.0]))
         @test_throws "no such operation" one([node("y", "frobnicate", ["x"])])
@@ -346,6 +248,7 @@
         @test_throws "no nodes" graph("""{"params": [], "buffers": []}""", Dict())
         @test_throws "no array w" graph("""{"params": ["w"], "buffers": []}""", Dict())
         @test_throws "(3, n)" outputs(tied, randn(4, 2))
+        @test_throws "X has 2 inputs; allowed: one array" tied((randn(3, 4), randn(3, 4)))
         @test_throws "adtype" ntk(tied, X; adtype=UDLBridge.AutoForwardDiff())
         @test_throws "no parameters nothing" ntk(tied, X; params=["nothing"])
         @test_throws "outputs = 4" ntk(tied, X; outputs=4)

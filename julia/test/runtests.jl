@@ -13,11 +13,20 @@ end
 "the largest difference, relative to the largest entry of the second"
 gap(a, b) = maximum(abs, a .- b) / maximum(abs, b)
 
+"a node of a graph, as its file has it"
+function node(name, op, inputs; attributes...)
+    named = Dict{String,Any}(String(key) => value for (key, value) in attributes)
+    return Dict("name" => name, "op" => op, "inputs" => inputs, "attributes" => named, "source" => "")
+end
+
+"in the shape of a node, the number of samples"
+const per_sample = Dict("per_sample" => 1)
+
 "all files of tests, in an order in which two processes that take them by turns end together"
 const FILES = [
     "models", "structured", "graphs", "tracing", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
-    "linearized", "adtypes", "mooncake", "signals", "stopping", "layers", "convolving", "names", "lux",
+    "linearized", "several_inputs", "adtypes", "mooncake", "signals", "stopping", "layers", "convolving", "names", "lux",
 ]
 
 "what `Pkg.test` brings, and an environment of its own may lack"

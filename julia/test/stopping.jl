@@ -1,9 +1,8 @@
 @testset "stopping" begin
     chain = random_chain(Xoshiro(1), (3, 4, 2), tanh)
     X, Y = randn(Xoshiro(2), 3, 10), randn(Xoshiro(3), 2, 10)
-    node(name, op, inputs...) = Dict("name" => name, "op" => op, "inputs" => inputs, "attributes" => Dict(), "source" => "")
     spec = Dict("format" => 2, "dtype" => "float64", "sample_shape" => [3], "tokens" => false, "params" => ["b", "w"],
-        "buffers" => [], "aliases" => Dict(), "output" => "y", "nodes" => [node("h", "linear", "x", "w", "b"), node("y", "tanh", "h")])
+        "buffers" => [], "aliases" => Dict(), "output" => "y", "nodes" => [node("h", "linear", ["x", "w", "b"]), node("y", "tanh", ["h"])])
     g = UDLBridge.graph(UDLBridge.JSON.json(spec), Dict{String,Any}("w" => randn(Xoshiro(4), 3, 2), "b" => zeros(2)))
     training(model) = UDLBridge.Training(model, X, Y, Flux.mse; optimiser=Flux.Descent(1.0), rates=0.1)
     computations = Dict{String,Tuple{Function,Int}}( # each, and how often it asks at least
