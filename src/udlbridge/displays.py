@@ -213,5 +213,7 @@ def draw(drawer: str, ax: Axes | None, *what: Any, **options: Any) -> Axes:
         with pyplot.rc_context(style.settings()):
             # As "constrained", but that a square map stands in the middle.
             _, ax = pyplot.subplots(figsize=style.SIZE, dpi=style.resolution(style.SIZE[0]), layout="compressed")
-            return getattr(plots, function)(ax, *what, **options)
+            drawn: Axes = getattr(plots, function)(ax, *what, **options)
+            style.make_room(drawn)
+            return drawn
     return getattr(plots, function)(ax, *what, **options)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import colormaps
+from matplotlib import colormaps, pyplot
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import udlbridge as ub
+from udlbridge.analysis.checking import CheckReport, Comparison
 from udlbridge.cli.targets import save_figure
 from udlbridge.plots.kernels import agreement_figure, draw_kernel, spectrum_figure
 from udlbridge.plots.style import POSITIVE, SIGNED, figure, line
@@ -33,6 +35,18 @@ def test_pictures_are_wide_and_their_letters_large(name: str, tmp_path: Path) ->
     assert width >= 1200
     texts = [text for text in drawn.findobj(Text) if text.get_text()]
     assert min(text.get_fontsize() for text in texts) >= 9
+
+
+def test_rows_with_names_stand_apart_beside_a_wide_panel() -> None:
+    names = [f"jacobian encoder.layer.{number}.attention.output.dense.weight" for number in range(60)]
+    rows = [Comparison(name, "a", "b", 1e-8 * (1 + index), 1e-5) for index, name in enumerate(names)]
+    ax = CheckReport(tuple(rows), ("a", "b"), {}, {}, {}, "float32", 3).plot()
+    ax.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
+    assert ax.get_window_extent().width > 0.4 * ax.figure.bbox.width
+    assert min(box.x0 for box in boxes) >= 0
+    pyplot.close(ax.figure)
 
 
 def test_differences_of_one_figure_have_one_scale() -> None:

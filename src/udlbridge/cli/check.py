@@ -120,11 +120,12 @@ def _write(name: str, result: CheckReport | PortReport, html: Path, json_file: P
     from udlbridge.analysis.checking import CheckReport
     from udlbridge.cli.pages import write_page
     from udlbridge.plots.reports import draw_check, draw_port
-    from udlbridge.plots.style import figure
+    from udlbridge.plots.style import figure, make_room
 
     with figure(7.0, 4.5) as (drawn, ax):
         if isinstance(result, CheckReport):
             draw_check(ax, result)
         else:
             draw_port(ax, result)
+        make_room(ax)
     write_page(html, str(result), {name: result.as_rows()}, {"Differences": drawn}, json_file)

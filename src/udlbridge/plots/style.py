@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from udlbridge.udl.practicals import SIGNED as SIGNED
 from udlbridge.udl.practicals import style
@@ -26,6 +26,15 @@ DPI = 130
 
 POSITIVE = "cividis"
 """The map of values without signs: its lightness grows, so that it can be read in grey."""
+
+POINTS = 72
+"""Of an inch."""
+
+ROW, WIDE = 1.5, 0.6
+"""The height of a row and the width of a letter, of a letter's height."""
+
+NAMED, MARGIN = 2.0, 1.0
+"""Inches that the names of rows may take without more width, and what stands below and above the rows."""
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = "osd^v"
@@ -85,6 +94,16 @@ SIZE = (7.0, 4.6)
 def resolution(width: float) -> float:
     """Pixels per inch of a figure that is so many inches wide: letters of its points can be read then."""
     return max(DPI, PIXELS / width)
+
+
+def make_room(ax: Axes) -> None:
+    """Let the figure of a single panel grow until rows that have names stand apart beside a wide panel."""
+    figure = ax.figure
+    if not isinstance(ax.yaxis.get_major_locator(), FixedLocator) or not isinstance(figure, Figure):
+        return
+    letter, rows = FONT / POINTS, [label.get_text() for label in ax.get_yticklabels()]
+    width, height = SIZE[0] + max(0.0, WIDE * letter * max(map(len, rows), default=0) - NAMED), ROW * letter * len(rows)
+    figure.set_size_inches(max(width, figure.get_figwidth()), max(height + MARGIN, figure.get_figheight()))
 
 
 @contextmanager
