@@ -34,6 +34,14 @@ class Rows:
     shape: tuple[Extent, ...]
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the maxima of a pool stand: known by what was pooled, and how."""
+
+    of: Value
+    settings: Mapping[str, Any]
+
+
 class Call:
     """One operation of the program with its arguments by name: values of the graph, constants, numbers."""
 
@@ -211,7 +219,8 @@ def source_line(node: fx.Node) -> str:
     """Where in the user's code an operation was called: the last line that is not torch's own."""
     lines = str(node.meta.get("stack_trace") or "").splitlines()
     frames = [index for index, line in enumerate(lines) if line.lstrip().startswith("File ")]
-    own = [index for index in frames if "/torch/" not in lines[index]] or frames
+    torchs = ("/torch/", "<eval_with_key>")  # and what torch writes itself, of parts under no_grad or autocast
+    own = [index for index in frames if not any(part in lines[index] for part in torchs)] or frames
     if not own:
         return ""
     code = lines[own[-1] + 1].strip() if own[-1] + 1 < len(lines) else ""

@@ -18,7 +18,7 @@ from udlbridge.backends.pytorch.module_outputs import Choice
 from udlbridge.backends.pytorch.module_values import check_values
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, movement
-from udlbridge.conversion.graphs.builder import Builder, Call, Rows, Unfit, Value, operation_name, refused
+from udlbridge.conversion.graphs.builder import Builder, Call, Places, Rows, Unfit, Value, operation_name, refused
 from udlbridge.conversion.graphs.calling import called_plainly, checked_fields, settings_of
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
@@ -39,6 +39,9 @@ WHOLE_SUMS = {
 
 MOVES = {*axes.TRANSLATIONS, *movement.TRANSLATIONS, "clone", "contiguous", "alias"} - WHOLE_SUMS
 """What gives numbers that it gets."""
+
+WITH_PLACES = {"max_unpool2d", "max_unpool3d"}
+"""What takes the places of maxima."""
 
 NUMBERS = (int, bool, PerSample, torch.SymInt, torch.SymBool)
 """What a node may give besides tensors: extents, and what is computed from them."""
@@ -227,6 +230,8 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
             return target(*args, **words)
     if any(isinstance(one, Rows) for one in args):
         return _of_rows(node, name, args[0])
+    if name not in WITH_PLACES and any(isinstance(one, Places) for one in args):
+        raise refused(node, name, "it computes with the places of a pool")
     if name not in TRANSLATIONS:
         raise refused(node, name, "no operation of graphs means the same")
     declared = schema.arguments
@@ -279,7 +284,7 @@ def _note(node: fx.Node, found: Any, builder: Builder) -> None:
 
 def _moves(arguments: Any) -> bool:
     """Whether values of the graph, or extents that grow with the samples, are among the arguments."""
-    if isinstance(arguments, Value | Rows | PerSample | Unfit):
+    if isinstance(arguments, Value | Rows | Places | PerSample | Unfit):
         return True
     if isinstance(arguments, dict):
         return any(_moves(one) for one in arguments.values())

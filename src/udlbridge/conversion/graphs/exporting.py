@@ -31,9 +31,10 @@ FEW, MORE = 3, 5
 
 SHAPED = {
     *("view", "reshape", "_unsafe_view", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
-    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "arange"),
+    *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "arange", "affine_grid_generator"),
+    *("conv1d", "conv2d", "conv3d", "convolution"),
 }
-"""Operations whose numbers are those of the shape that comes out, which is known by itself."""
+"""Operations whose numbers are those of the shapes that come out or go in, which are known by themselves."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,22 @@ def _program(module: nn.Module, example: tuple[Tensor, ...], dynamic: Any) -> Ex
 
 
 def _decompositions(program: ExportedProgram) -> dict[Any, Any]:
-    """How torch itself writes operations by others: of all that have no translation, if there is such a one."""
-    if all(_translated(node.target) for node in program.graph.nodes if node.op == "call_function"):
+    """How torch itself writes operations by others: of all that have no translation, if there is such a one.
+
+    What is made of constants alone stays as it is: by others it may be rounded otherwise.
+    """
+    moving = {node for node in program.graph.nodes if node.op == "placeholder"}
+    fixed: set[Any] = set()
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            if moving.intersection(node.all_input_nodes):
+                moving.add(node)
+            else:
+                fixed.add(node.target)
+    if all(_translated(node.target) for node in moving if node.op == "call_function"):
         return {}
     every: dict[Any, Any] = getattr(torch.export, "default_decompositions", dict)()  # from torch 2.6 on
-    return {target: written for target, written in every.items() if not _translated(target)}
+    return {target: written for target, written in every.items() if target not in fixed and not _translated(target)}
 
 
 def _translated(target: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+from udlbridge.conversion.graphs.dynamic import by_own_weights
 from udlbridge.conversion.graphs.elementwise import Translation
 from udlbridge.conversion.graphs.movement import diagonal_of, take
-from udlbridge.networks.graphs.values import Extent
+from udlbridge.networks.graphs.values import Extent, PerSample
 
 Extents = tuple[Extent, ...]
 
@@ -114,7 +116,10 @@ def convolution(c: Call) -> Value:
     if c.ndim(x) != dims + 2:
         raise Unfit("a sample without an axis of samples")
     stride, dilation, padding = per_axis(c["stride"], dims), per_axis(c["dilation"], dims), c["padding"]
+    own = any(isinstance(size, PerSample) for size in (*c.shape(x)[1:], *c.shape(weight)))
     if c.get("transposed"):
+        if own:
+            raise Unfit("its weights are computed for each sample")
         return transposed(c)
     if padding == "valid":
         padding = (0,) * dims
@@ -129,6 +134,8 @@ def convolution(c: Call) -> Value:
             totals = [0] * dims
         padding = tuple(total // 2 for total in totals)
     settings = {"stride": stride, "padding": per_axis(padding, dims), "dilation": dilation}
+    if own:
+        return by_own_weights(c, x, **settings)
     return c.add("conv", x, weight, c["bias"], **settings, groups=c["groups"])
 
 
@@ -141,15 +148,36 @@ def transposed(c: Call) -> Value:
 
 
 def batch_norm(c: Call) -> Value:
-    """With running statistics.
+    """With running statistics; of weights, as standardised convolutions have it, with their own.
 
     Raises:
         Unfit: it takes the statistics of the batch.
     """
-    if c.get("training") or c["running_mean"] is None:
-        raise Unfit("it takes the statistics of the batch")
+    if c.get("training") or c.get("running_mean") is None:
+        return standardised(c)
     scale, shift = scale_and_shift(c, 1)
     return c.add("batch_norm", c["input"], c["running_mean"], c["running_var"], scale, shift, epsilon=c["eps"])
+
+
+def standardised(c: Call) -> Value:
+    """(x - mean) / sqrt(var + epsilon) for each channel, of what is the same for all samples.
+
+    Raises:
+        Unfit: it is not.
+    """
+    x = c["input"]
+    if any(isinstance(size, PerSample) for size in c.shape(x)):
+        raise Unfit("it takes the statistics of the batch")
+    n, channels, *space = (c.size(x, axis) for axis in range(c.ndim(x)))
+    others = tuple(range(2, 2 + len(space)))
+    rows = c.reshape(
+        c.add("permute", x, shape=(channels, n, *space), axes=(1, 0, *others)), (channels, n * math.prod(space))
+    )
+    y = c.add("layer_norm", rows, shape=c.shape(rows), axes=1, epsilon=c["eps"])
+    for op, own in (("multiply", c["weight"]), ("add", c["bias"])):
+        if own is not None:
+            y = c.add(op, y, c.reshape(own, (channels, 1)), shape=c.shape(rows))
+    return c.add("permute", c.reshape(y, (channels, n, *space)), axes=(1, 0, *others))
 
 
 def native_batch_norm(c: Call) -> tuple[Value, None, None]:
@@ -247,7 +275,7 @@ TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), transposed),
     "batch_norm": batch_norm,
-    "_native_batch_norm_legit_no_training": native_batch_norm,
+    **dict.fromkeys(("_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), native_batch_norm),
     "instance_norm": instance_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,

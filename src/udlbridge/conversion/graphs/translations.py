@@ -13,6 +13,7 @@ from udlbridge.conversion.graphs import (
     precise,
     recurrent,
     reductions,
+    sampling,
 )
 
 TRANSLATIONS = {
@@ -25,6 +26,7 @@ TRANSLATIONS = {
     **constants.TRANSLATIONS,
     **layers.TRANSLATIONS,
     **images.TRANSLATIONS,
+    **sampling.TRANSLATIONS,
     **recurrent.TRANSLATIONS,
 }
 """By torch's name."""
