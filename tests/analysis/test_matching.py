@@ -104,7 +104,7 @@ def test_only_the_names_differ(both: tuple[First, Second]) -> None:
         (lambda net: net.layer1[1].weight.copy_(net.layer1[1].weight.flip(2, 3)), "conv in layer1.1)", "flipped"),
         (lambda net: net.layer2.weight.copy_(net.layer2.weight.flip(2, 3)), "conv in layer2)", "flipped"),
         (lambda net: net.excite.weight.neg_(), "conv in excite)", "its sign changes"),
-        (lambda net: net.fc.bias.add_(1), "linear in fc)", "input 2 differs"),
+        (lambda net: net.fc.bias.add_(1), "linear in fc)", "bias in the second) differs by"),
     ],
     ids=["the first", "the second", "of a branch", "the last"],
 )

@@ -54,7 +54,7 @@ Base.showerror(io::IO, error::Untraceable) = print(io, error.why)
 "a node of a trace, and its value; attributes are those of the operation, in the source's order of axes"
 function emit(trace::Tracing, op::String, inputs, ::Type{T}, dims::Dims, batched::Bool; attributes...) where {T}
     name = "v$(length(trace.nodes) + 1)"
-    push!(trace.nodes, Dict("name" => name, "op" => op, "inputs" => [x.name for x in inputs], "source" => trace.source,
+    push!(trace.nodes, Dict("name" => name, "op" => op, "inputs" => String[x.name for x in inputs], "source" => trace.source,
         "attributes" => Dict{String,Any}(string(key) => value for (key, value) in attributes)))
     return Traced{T,length(dims)}(trace, name, dims, batched)
 end

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.analysis.port_hints import Step, hints_of
-from udlbridge.analysis.port_steps import steps_of_both
+from udlbridge.analysis.port_hints import hints_of
+from udlbridge.analysis.port_steps import Correspondence, steps_of_both
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import ConversionError, DTypeError, ShapeError
@@ -135,19 +135,24 @@ def compare_models(
 
     The networks may be of any kind, in any pair: a `Model`, a `Graph`, a `torch.nn.Module`, a model in Julia
     (`udlbridge.julia_model`, or an object of juliacall). The steps of two modules are the innermost modules that they
-    call, paired by path, or in the order of their calls where kinds and shapes are the same; those of two graphs are
-    their nodes whose values have a row for each sample, paired in their order where both are built alike, whatever the
-    names. A graph and a module are compared after the calls of submodules that the graph's nodes come from. Two of
-    other different kinds are compared as two `Model`s where both have that translation. All else is matched: the
-    steps that agree, in whatever order they come; where the networks end apart, also those of one kind, first by path,
-    then by equal parameters; and what comes after the last that agree by the shapes of the values; or as `pairs` says.
-    Where there are no layers, the results alone are compared.
+    call, paired by path, or in the order of their calls where kinds and shapes are the same; those of two graphs that
+    are built alike are their nodes, whatever the names; a graph and a module are compared after the calls of submodules
+    that the graph's nodes come from; and two of other kinds as two `Model`s where both have that translation.
+
+    Where these do not show why the networks part, and where there are none, both are taken as graphs, and compared
+    node by node: values say which correspond, and how each network writes the same down does not matter. Then
+    mistakes that ports are known for are tried on the first node that is apart, with nothing apart before it, until one
+    gives what the other network has. With that one mended the next is looked for, and `hints` name them. A step is
+    named by the path of the module or the layer that its node comes from. Where a network has no translation into a
+    graph either, layers are matched by what they give and are, and a hint says so. Of samples that are too many to hold
+    what all nodes give, the first are taken for this; outputs, kernels and Jacobians are those of all.
 
     Args:
         first, second: the networks, of the same dtype; as two files that `Model.load` reads, one of them from Julia.
         x: samples (n, *D) that both take; a model in Julia gets them with the samples last (`udlbridge.as_network`).
         pairs: which steps correspond, {name in the first: name in the second}, in the order of the table. The name of a
-            step of a module is its path, that of a layer its number, "0" or "1.2", and that of a node its own.
+            step of a module is its path, that of a layer its number, "0" or "1.2", and that of a node its own, as in
+            `from_torch(module, x).nodes`.
         backend: the engine that evaluates a `Model` or a `Graph`; None is the default one. A module is always evaluated
             by torch, a model in Julia by Julia.
         output: which of the outputs of a module counts, as for `udlbridge.as_network`; of both, where both are modules.
@@ -181,8 +186,8 @@ def compare_models(
         )
     names = [_engine(network, backend) for network in networks]
     batches = [checked_samples(network, x) for network in networks]
-    (own, theirs), hints = steps_of_both(networks, batches, names, pairs, budget(one.dtype))
-    steps, parted, found = _compared(own, theirs, budget(one.dtype), named=pairs is not None)
+    both_steps = steps_of_both(networks, batches, names, pairs, budget(one.dtype))
+    steps, parted, found = _compared(both_steps, budget(one.dtype), named=pairs is not None)
     both = list(zip(networks, batches, names, strict=True))
     kernels = _kernels(both)
     outputs = _gap([backends.get(name).outputs(network, batch) for network, batch, name in both])
@@ -196,7 +201,7 @@ def compare_models(
         kernel=kernel,
         eigenvalues=_gap([spectrum(kernel).eigenvalues for kernel in kernels]),
         input_jacobian=_gap(_input_jacobians(both)),
-        hints=(*hints, *found),
+        hints=(*both_steps.hints, *found),
         budget=budget(one.dtype),
         dtype=one.dtype.name,
         n=len(batches[0]),
@@ -222,12 +227,13 @@ def _engine(network: Network, backend: EngineWord | None) -> EngineName:
 
 
 def _compared(
-    own: Sequence[Step], other: Sequence[Step], limit: float, *, named: bool
+    both: Correspondence, limit: float, *, named: bool
 ) -> tuple[tuple[StepComparison, ...], int | None, list[str]]:
     """Steps side by side, the first after which there is a gap, and hints.
 
     `named`: the caller said which are compared, so that other shapes do not end the table.
     """
+    own, other = both.sides
     steps: list[StepComparison] = []
     hints: list[str] = []
     parted: int | None = None
@@ -237,7 +243,7 @@ def _compared(
         steps.append(StepComparison(one.words, two.words, gap, (one.value.shape[1:], two.value.shape[1:])))
         if parted is None and (gap is None or not gap <= limit):
             parted = index
-            hints += hints_of(one, two, limit, own[:index])
+            hints += [] if both.settled else hints_of(one, two, limit, own[:index])
         if not same:
             shapes = one.value.shape[1:], two.value.shape[1:]
             hints.append(f"after step {index} one has the shape {shapes[0]}, the other {shapes[1]}")

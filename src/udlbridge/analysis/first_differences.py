@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.errors import GraphError
+from udlbridge.analysis.node_values import node_values, samples_that_fit
 from udlbridge.networks.graphs.graph import Graph
-from udlbridge.networks.graphs.node import Node
 from udlbridge.networks.layers import Layer, Residual
 from udlbridge.networks.model import Model
 from udlbridge.tolerances import budget, relative_difference
@@ -35,21 +33,12 @@ def first_difference(model: Model | Graph, x: np.ndarray, first: str, second: st
     return _first_apart([], layers, gap, budget(model.dtype)) or "no single layer: they agree when run again"
 
 
-def heads(graph: Graph) -> Iterator[tuple[Node, Any]]:
-    """Every node whose value has a row of numbers for each sample, and the graph up to there."""
-    for index, node in enumerate(graph.nodes):
-        try:
-            head = graph.up_to(index)
-        except GraphError:  # samples lie along another axis there, or it gives no numbers
-            continue
-        yield node, head
-
-
 def _first_node_apart(graph: Graph, x: np.ndarray, engines: tuple[str, str]) -> str | None:
     """The first node after which two engines differ, of those whose values have a row for each sample."""
-    for node, head in heads(graph):
-        found = relative_difference(*(backends.get(name).outputs(head, x) for name in engines))
-        if found > budget(graph.dtype):
+    few = x[: samples_that_fit(graph, len(x))]
+    one, other = (node_values(graph, few, name) for name in engines)
+    for node in graph.nodes:
+        if node.name in one and (found := relative_difference(one[node.name], other[node.name])) > budget(graph.dtype):
             return f"{node}, by {found:.2e} of its largest output"
     return None
 

@@ -60,7 +60,7 @@ def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = (
         words = f"{name} differs by {gap:.2e} of its largest entry"
         reasons = [
             reason
-            for reason, changed in [*_changes(name, other), *_column_orders(other, image)]
+            for reason, changed in [*changes(name, other, "second", "first"), *_column_orders(other, image)]
             if changed.shape == value.shape and relative_difference(value, changed) <= limit
         ]
         found.append(words + "".join(f"; it is equal when {reason}" for reason in reasons))
@@ -69,6 +69,25 @@ def hints_of(first: Step, second: Step, limit: float, before: Sequence[Step] = (
         found.append(f"parameters of this step are equal: look at its settings and buffers{there}")
     elif not found:
         found.append("settings and arrays of this step are equal: the difference comes from before it, or is rounding")
+    return found
+
+
+def reason_told(hint: str, *, by_name: bool) -> bool:
+    """Whether a hint names the mistake; of steps that correspond `by_name`, also where an array differs."""
+    told = ("it is equal when", "GELU in the", "flattens in the order", "the layers themselves differ")
+    arrays = (" differs by ", " has the shape ") if by_name else ()
+    return any(words in hint for words in (*told, *arrays))
+
+
+def differing_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> list[str]:
+    """Which arrays of two nodes of one operation differ, in their order."""
+    found = []
+    for (name, value), (twin, theirs) in zip(one.items(), other.items(), strict=False):
+        words = name if name == twin else f"{name} ({twin} in the second)"
+        if value.shape != theirs.shape:
+            found.append(f"{words} has the shape {value.shape} in the first, and {theirs.shape} in the second")
+        elif not np.array_equal(value, theirs):
+            found.append(f"{words} differs by {relative_difference(value, theirs):.2e} of its largest entry")
     return found
 
 
@@ -88,13 +107,13 @@ def _value_hints(one: np.ndarray, other: np.ndarray, limit: float, before: Seque
     if came.ndim == 4 and one.ndim == 2 and one.shape[1] == came[0].size:
         found += [
             f"the second flattens in the order ({', '.join(order)}), the first in (C, H, W)"
-            for order, axes in _orders()
+            for order, axes in image_orders()
             if relative_difference(other, came.transpose(0, *(a + 1 for a in axes)).reshape(one.shape)) <= limit
         ]
     return found
 
 
-def _orders() -> list[tuple[str, tuple[int, ...]]]:
+def image_orders() -> list[tuple[str, tuple[int, ...]]]:
     """The orders of an image's axes but PyTorch's, in letters and in numbers."""
     return [("".join(AXES[a] for a in axes), axes) for axes in permutations(range(3)) if axes != (0, 1, 2)]
 
@@ -104,10 +123,28 @@ def _column_orders(value: np.ndarray, image: tuple[int, ...] | None) -> list[tup
     if image is None or value.ndim != 2 or value.shape[1] != np.prod(image):
         return []
     found = []
-    for order, axes in _orders():
+    for order, axes in image_orders():
         laid = value.reshape(len(value), *(image[a] for a in axes))
         back = laid.transpose(0, *(1 + axes.index(a) for a in range(3)))
         words = f"the second takes images flattened in the order ({', '.join(order)}), the first in (C, H, W)"
+        found.append((words, back.reshape(value.shape)))
+    return found
+
+
+def column_orders(
+    value: np.ndarray, image: tuple[int, ...] | None, own: str, other: str
+) -> list[tuple[str, np.ndarray]]:
+    """The weight (outputs, inputs) of a layer after flattened images, as the other has it who flattens otherwise."""
+    if image is None or value.ndim != 2 or value.shape[1] != np.prod(image):
+        return []
+    found = []
+    for order, axes in image_orders():
+        there = value.reshape(len(value), *image).transpose(0, *(1 + a for a in axes))
+        words = f"its columns are in the order ({', '.join(order)}), which the {other} has, the {own} (C, H, W)"
+        found.append((words, there.reshape(value.shape)))
+        laid = value.reshape(len(value), *(image[a] for a in axes))
+        back = laid.transpose(0, *(1 + axes.index(a) for a in range(3)))
+        words = f"its columns are in the order (C, H, W), which the {other} has, the {own} ({', '.join(order)})"
         found.append((words, back.reshape(value.shape)))
     return found
 
@@ -124,17 +161,25 @@ GELU = {"erf": _gelu_erf, "tanh": _gelu_tanh}
 """Its two forms: PyTorch's is that of erf, Flux's that of tanh."""
 
 
-def _changes(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Mistakes that ports are known for, with an array as it would be without them."""
+def changes(name: str, value: np.ndarray, holder: str, other: str) -> list[tuple[str, np.ndarray]]:
+    """Mistakes that ports are known for, with an array of the `holder` as it would be without them."""
     spatial = tuple(range(2, value.ndim))
     found = []
     if name.endswith("var") and (value >= 0).all():
-        found.append(("squared: the second has the deviation where the first has the variance", value**2))
-        found.append(("its root is taken: the second has the variance where the first has the deviation", value**0.5))
+        found.append((f"squared: the {holder} has the deviation where the {other} has the variance", value**2))
+        found.append(
+            (f"its root is taken: the {holder} has the variance where the {other} has the deviation", value**0.5)
+        )
     if value.ndim == 2:
         found.append(("transposed", value.T))
+    if value.ndim >= 2:
+        read = value.ravel().reshape(value.shape, order="F"), value.ravel(order="F").reshape(value.shape)
+        found += [("its numbers are read in the other order, columns for rows", one) for one in read]
     if spatial:
         found.append(("flipped: Flux's Conv flips its kernel, CrossCor does not", np.flip(value, spatial)))
+    if len(spatial) > 1:
+        for axis in spatial:
+            found.append((f"flipped along axis {axis} alone", np.flip(value, axis)))
     if len(spatial) == 2:
         found.append(("height and width change places", value.swapaxes(2, 3)))
         found.append(("flipped, and height and width change places", np.flip(value, spatial).swapaxes(2, 3)))

@@ -12,7 +12,7 @@ import numpy as np
 from udlbridge.analysis.port_hints import Step
 from udlbridge.tolerances import relative_difference
 
-MOST_PAIRS = 250_000
+MOST_PAIRS = 2_000_000
 """Pairs of steps that are compared; of more, shapes alone decide."""
 
 
@@ -24,12 +24,7 @@ def matched(one: Sequence[Step], other: Sequence[Step], limit: float) -> list[li
     agree, then anywhere; and after the last of them what gives values of one shape, since networks that part do so
     after what they have in common.
     """
-    same = _agreeing(one, other, limit) if len(one) * len(other) <= MOST_PAIRS else np.zeros((0, 0), dtype=bool)
-    pairs = _longest_sequence(same)
-    found = dict(pairs)
-    for i, j in zip(*np.nonzero(same), strict=True):
-        if i not in found and j not in found.values():
-            found[int(i)] = int(j)
+    found, pairs = agreeing(one, other, limit)
     if found.get(len(one) - 1) != len(other) - 1:
         for key in (_place, _arrays, _kind):
             for first, second in _gaps(pairs, len(one), len(other)):
@@ -38,6 +33,29 @@ def matched(one: Sequence[Step], other: Sequence[Step], limit: float) -> list[li
         *_, (first, second) = _gaps(pairs, len(one), len(other))
         _match_in_order(one, other, found, _shape, first, second)
     return [[one[i] for i in sorted(found)], [other[found[i]] for i in sorted(found)]]
+
+
+def agreeing(one: Sequence[Step], other: Sequence[Step], limit: float) -> tuple[dict[int, int], list[tuple[int, int]]]:
+    """The steps that give equal numbers, {number in the first: number in the second}; and their longest sequence."""
+    same = _equal(one, other, limit) if len(one) * len(other) <= MOST_PAIRS else np.zeros((0, 0), dtype=bool)
+    pairs = _longest_sequence(same)
+    found = dict(pairs)
+    taken = set(found.values())
+    for i, j in zip(*np.nonzero(same), strict=True):
+        if i not in found and j not in taken:
+            found[int(i)] = int(j)
+            taken.add(int(j))
+    return found, pairs
+
+
+def alike_in_order(one: Sequence[Step], other: Sequence[Step]) -> dict[str, str]:
+    """The names of steps of one operation and shape, in their order in both, {in the first: in the second}."""
+    keys = [[(step.kind, step.value.shape) for step in side] for side in (one, other)]
+    found = {}
+    for block in SequenceMatcher(a=keys[0], b=keys[1], autojunk=False).get_matching_blocks():
+        for k in range(block.size):
+            found[one[block.a + k].name] = other[block.b + k].name
+    return found
 
 
 def in_order(one: Sequence[Step], other: Sequence[Step]) -> bool:
@@ -63,17 +81,16 @@ def _arrays(step: Step) -> Hashable:
     return _kind(step), *digests, None if step.arrays else id(step)
 
 
-def _agreeing(one: Sequence[Step], other: Sequence[Step], limit: float) -> np.ndarray:
+def _equal(one: Sequence[Step], other: Sequence[Step], limit: float) -> np.ndarray:
     """Which steps give equal numbers, as a matrix of truth values."""
-    scales = [[float(np.abs(step.value).max(initial=0.0)) for step in side] for side in (one, other)]
-
-    def equal(i: int, j: int) -> bool:
+    scales = [np.array([float(np.abs(step.value).max(initial=0.0)) for step in side]) for side in (one, other)]
+    rows, columns = scales[0][:, None], scales[1][None]
+    with np.errstate(invalid="ignore"):  # infinite ones
+        alike = np.abs(rows - columns) <= 2 * limit * np.maximum(rows, columns)  # most pairs end here
+    for i, j in zip(*np.nonzero(alike), strict=True):
         a, b = one[i].value, other[j].value
-        if a.shape != b.shape or abs(scales[0][i] - scales[1][j]) > 2 * limit * max(scales[0][i], scales[1][j]):
-            return False  # most pairs end here
-        return relative_difference(a, b) <= limit
-
-    return np.array([[equal(i, j) for j in range(len(other))] for i in range(len(one))], dtype=bool)
+        alike[i, j] = a.shape == b.shape and relative_difference(a, b) <= limit
+    return alike
 
 
 def _longest_sequence(same: np.ndarray) -> list[tuple[int, int]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import attrs
 import numpy as np
 
 from udlbridge import backends
-from udlbridge.analysis.first_differences import heads
-from udlbridge.analysis.port_hints import Step
+from udlbridge.analysis.node_values import node_values
+from udlbridge.analysis.port_graphs import compare_graphs, graph_words, node_steps
+from udlbridge.analysis.port_hints import Step, hints_of, reason_told
 from udlbridge.analysis.port_matching import in_order, matched
 from udlbridge.conversion.translating import as_model
 from udlbridge.errors import ConversionError, OptionError, UDLBridgeError
@@ -26,60 +28,113 @@ from udlbridge.tolerances import relative_difference
 from udlbridge.words import EngineName, EngineWord
 
 
+@dataclass(frozen=True)
+class Correspondence:
+    """The steps of two networks that correspond, in order, and hints.
+
+    `settled`: the hints say all that is known of where the two part, so that nobody need look at arrays and settings.
+    """
+
+    sides: list[list[Step]]
+    hints: list[str]
+    settled: bool = False
+
+
 def steps_of_both(
     networks: Sequence[Any],
     batches: Sequence[np.ndarray],
     names: Sequence[EngineName],
     pairs: Mapping[str, str] | None,
     limit: float,
-) -> tuple[list[list[Step]], list[str]]:
+) -> Correspondence:
     """The steps of both networks that correspond, and why there are none.
+
+    Layers and modules by names, order or numbers, as long as these say where two networks part and why; nodes of their
+    graphs else, and where one is a network in Julia that is no list of layers.
 
     `limit`: the difference up to which two steps agree, where numbers say which correspond.
     """
     if pairs is not None:
-        return _named([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], pairs), []
+        return Correspondence(_named(networks, batches, names, pairs), [])
+    found = _by_layers(networks, batches, names, limit)
+    if found is not None and (_agree(found.sides, limit) or _reason_known(found, limit)):
+        return found
+    try:
+        nodes = compare_graphs(networks, batches, names, limit)
+    except UDLBridgeError as error:
+        if found is not None:
+            return found
+        found = _matched(networks, batches, names, limit, "nothing else says what corresponds")
+        return replace(found, hints=[*found.hints, f"not compared node by node: {error.given}"])
+    if found is not None and not nodes.explained:
+        return found
+    alike = {type(network) for network in networks} == {Graph} and not _built_alike(*networks)
+    reason = ["layers were matched by what they give and are: the graphs are not built alike"] if alike else []
+    return Correspondence(nodes.steps, [*reason, *nodes.hints], settled=True)
+
+
+def _agree(sides: Sequence[Sequence[Step]], limit: float) -> bool:
+    """Whether there are steps, and each gives what the one beside it gives."""
+    return bool(sides[0]) and len(sides[0]) == len(sides[1]) == _agreeing(sides, limit)
+
+
+def _reason_known(found: Correspondence, limit: float) -> bool:
+    """Whether settings and arrays of the first steps that differ show the mistake."""
+    for index, (one, two) in enumerate(zip(*found.sides, strict=False)):
+        if one.value.shape != two.value.shape or not relative_difference(one.value, two.value) <= limit:
+            hints = hints_of(one, two, limit, found.sides[0][:index])
+            return any(reason_told(hint, by_name=not found.hints) for hint in hints)
+    return False
+
+
+def _by_layers(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float
+) -> Correspondence | None:
+    """Steps that are layers, modules, or nodes of graphs that are built alike; None where that says too little."""
     kinds = {type(network) for network in networks}
     if kinds == {Graph}:
-        if _built_alike(*networks):
-            return [_own_steps(*side) for side in zip(networks, batches, names, strict=True)], []
-        return _matched(networks, batches, names, limit, "the graphs are not built alike")
+        if not _built_alike(*networks):
+            return None
+        return Correspondence([_own_steps(*side) for side in zip(networks, batches, names, strict=True)], [])
     if len(kinds) == 1 and not kinds <= {Model} and networks[0].engine != "julia":
         return _of_modules(networks, batches, names, limit)
     if Graph in kinds:
+        if any(isinstance(network, ForeignNetwork) and network.engine == "julia" for network in networks):
+            return None
         found, left_out = _of_one_path(networks, batches, names)
         if found[0]:
             words = "left out, since the graph does not tell their calls apart: "
-            return found, [words + ", ".join(left_out)] if left_out else []
+            return Correspondence(found, [words + ", ".join(left_out)] if left_out else [])
         return _matched(networks, batches, names, limit, "one is a graph")
     try:
         models = [as_model(network) for network in networks]
-    except UDLBridgeError as error:
-        reason = error.given
-    else:
-        foreign = [isinstance(network, ForeignNetwork) for network in networks]
-        given = [name for name, own in zip(names, foreign, strict=True) if not own]
-        engines = names if all(foreign) or not any(foreign) else given * 2
-        return [_model_steps(*side) for side in zip(models, batches, engines, strict=True)], []
-    return _matched(networks, batches, names, limit, f"there is no translation ({reason})")
+    except UDLBridgeError:
+        return None
+    foreign = [isinstance(network, ForeignNetwork) for network in networks]
+    given = [name for name, own in zip(names, foreign, strict=True) if not own]
+    engines = names if all(foreign) or not any(foreign) else given * 2
+    return Correspondence([_model_steps(*side) for side in zip(models, batches, engines, strict=True)], [])
 
 
 def _of_modules(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float
-) -> tuple[list[list[Step]], list[str]]:
+) -> Correspondence:
     """The steps of two modules that correspond: by their names, in their order, or by what they give and are."""
     one, other = (_own_steps(*side) for side in zip(networks, batches, names, strict=True))
     named = {step.name: step for step in other}
     if {step.name for step in one} == set(named):
-        return [one, [named[step.name] for step in one]], []
+        return Correspondence([one, [named[step.name] for step in one]], [])
     if in_order(one, other) and _agreeing([one, other], limit) >= _agreeing(matched(one, other, limit), limit):
-        return [one, other], []
+        return Correspondence([one, other], [])
     return _matched(networks, batches, names, limit, "the modules are called by other names")
 
 
 def _agreeing(sides: Sequence[Sequence[Step]], limit: float) -> int:
     """How many steps give what the step beside them gives."""
-    return sum(relative_difference(a.value, b.value) <= limit for a, b in zip(*sides, strict=True))
+    return sum(
+        a.value.shape == b.value.shape and relative_difference(a.value, b.value) <= limit
+        for a, b in zip(*sides, strict=True)
+    )
 
 
 def _built_alike(one: Graph, other: Graph) -> bool:
@@ -98,16 +153,18 @@ def _built_alike(one: Graph, other: Graph) -> bool:
 
 def _matched(
     networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], limit: float, reason: str
-) -> tuple[list[list[Step]], list[str]]:
+) -> Correspondence:
     """The steps that correspond by what they give, and by what they are."""
     try:
         one, other = (_own_steps(*side) for side in zip(networks, batches, names, strict=True))
     except ConversionError as error:  # a model in Julia that is no chain
-        return [[], []], [f"there are no steps: {error.given}"]
+        return Correspondence([[], []], [f"there are no steps: {error.given}"])
     found = matched(one, other, limit)
     if not found[0]:
-        return found, ["there are no steps: no layer of one corresponds to one of the other; see pairs="]
-    return found, [f"layers were matched by what they give and are: {reason}"]
+        return Correspondence(
+            found, ["there are no steps: no layer of one corresponds to one of the other; see pairs="]
+        )
+    return Correspondence(found, [f"layers were matched by what they give and are: {reason}"])
 
 
 def _of_one_path(
@@ -192,8 +249,10 @@ def _own_steps(network: Any, x: np.ndarray, backend: EngineName) -> list[Step]:
     return _module_steps(network, x) if isinstance(network, ForeignNetwork) else _model_steps(network, x, backend)
 
 
-def _named(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[list[Step]]:
-    """The steps that the caller says are the same.
+def _named(
+    networks: Sequence[Any], batches: Sequence[np.ndarray], names: Sequence[EngineName], pairs: Mapping[str, str]
+) -> list[list[Step]]:
+    """The steps that the caller says are the same: layers, modules, or nodes of the graph of a network.
 
     Raises:
         OptionError: there is no step of such a name.
@@ -201,8 +260,10 @@ def _named(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[li
     if not isinstance(pairs, Mapping) or not pairs:
         raise OptionError(f"pairs={pairs!r}", allowed="a dict of names of steps", remedy='as {"conv1": "0"}')
     chosen: list[list[Step]] = []
-    for side, wanted in zip(sides, (list(pairs), list(pairs.values())), strict=True):
-        by_name = {step.name: step for step in side}
+    for side, wanted in zip(
+        zip(networks, batches, names, strict=True), (list(pairs), list(pairs.values())), strict=True
+    ):
+        by_name = _steps_by_name(*side, wanted)
         if unknown := [name for name in wanted if name not in by_name]:
             raise OptionError(
                 f"pairs= with {unknown[0]!r} for the {'second' if chosen else 'first'} network",
@@ -211,6 +272,18 @@ def _named(sides: Sequence[Sequence[Step]], pairs: Mapping[str, str]) -> list[li
             )
         chosen.append([by_name[name] for name in wanted])
     return chosen
+
+
+def _steps_by_name(network: Any, x: np.ndarray, backend: EngineName, wanted: Sequence[str]) -> dict[str, Step]:
+    """The steps of a network as it is; those of its graph, too, where it has none or other names are wanted."""
+    try:
+        found = {step.name: step for step in _own_steps(network, x, backend)}
+    except ConversionError:  # a model in Julia that is no chain
+        found = {}
+    if not isinstance(network, Graph) and not set(wanted) <= set(found):
+        with suppress(UDLBridgeError):
+            found |= {step.name: step for step in node_steps(network, x, backend)}
+    return found
 
 
 def _module_steps(network: ForeignNetwork, x: np.ndarray) -> list[Step]:
@@ -234,14 +307,13 @@ def _graph_steps(graph: Graph, x: np.ndarray, backend: EngineWord, chosen: Colle
     `chosen`: the names of those that count; None for all.
     """
     found = []
-    for node, head in heads(graph):
-        if chosen is not None and node.name not in chosen:
+    values = node_values(graph, x, backend)
+    for node in graph.nodes:
+        if node.name not in values or (chosen is not None and node.name not in chosen):
             continue
-        value = backends.get(backend).outputs(head, x).reshape(len(x), *head.full_output_shape)
         arrays = {f"input {index}": graph.params[own] for index, own in enumerate(node.inputs) if own in graph.params}
-        where = f" in {node.source}" if node.source else ""
         found.append(
-            Step(node.name, f"{node.name} ({node.op}{where})", value, None, arrays, kind=node.op, path=node.source)
+            Step(node.name, graph_words(node), values[node.name], None, arrays, kind=node.op, path=node.source)
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from udlbridge.conversion.flux import from_flux
-from udlbridge.conversion.pytorch import from_torch
+from udlbridge.conversion.pytorch import from_torch, to_torch
 from udlbridge.errors import UDLBridgeError
 from udlbridge.networks.foreign import ForeignNetwork
 from udlbridge.networks.graphs.graph import Graph
@@ -35,7 +35,23 @@ def translation(network: ForeignNetwork, x: np.ndarray) -> Model | Graph:
     try:
         return as_model(network)
     except UDLBridgeError:
-        if network.engine == "julia":
-            return from_flux(network.translatable(), x)
-        module, output = network.capturable()
-        return from_torch(module, x, output=output)
+        return as_graph(network, x)
+
+
+def as_graph(network: Model | ForeignNetwork, x: np.ndarray) -> Graph:
+    """The `Graph` of what any network computes of samples like `x`.
+
+    Raises:
+        ConversionError: an operation without a translation.
+        TorchUnavailable: a `Model` without PyTorch, which says what its layers do.
+    """
+    if isinstance(network, Graph):
+        return network
+    if isinstance(network, Model):
+        return from_torch(to_torch(network), x)
+    if network.engine == "julia":
+        found = from_flux(network.translatable(), x)
+        assert isinstance(found, Graph)  # there is an example
+        return found
+    module, output = network.capturable()
+    return from_torch(module, x, output=output)

@@ -253,7 +253,17 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
         Raises:
             GraphError: its value does not have a row of numbers for each sample.
         """
-        return self._with(self._params, self._buffers, nodes=self._nodes[: index + 1])
+        return self.with_nodes(self._nodes[: index + 1])
+
+    def with_nodes(self, nodes: Iterable[Node], buffers: Mapping[str, np.ndarray] | None = None) -> Graph:
+        """The graph of other nodes on the same samples, parameters and buffers, and on further `buffers` by name.
+
+        The last of the nodes gives the output.
+
+        Raises:
+            GraphError: as the constructor.
+        """
+        return self._with(self._params, {**self._buffers, **(buffers or {})}, nodes=tuple(nodes))
 
     def astype(self, dtype: DtypeWord) -> Graph:
         """The same graph with its numbers converted to "float32" or "float64"."""
