@@ -365,6 +365,20 @@ def test_refusals_name_the_path_of_the_module() -> None:
         ub.from_torch(module, np.zeros((2, 3)))
 
 
+def test_torchs_slope_of_hardsigmoid_is_no_reason_to_refuse() -> None:
+    module = nn.Sequential(nn.Linear(4, 5), nn.Hardsigmoid(inplace=True), nn.Linear(5, 2)).double()
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    exact = nn.Sequential(module[0], _Exact(), module[2])
+    graph = ub.from_torch(module, x)
+    for backend in ("torch", "reference"):
+        assert_within_budget(ub.ntk(graph, x, backend=backend), ub.ntk(exact, x))
+
+
+class _Exact(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(x + 3) / 6
+
+
 def test_a_wrong_example_is_refused() -> None:
     module, _ = build("ResNet, basic")
     with pytest.raises(InputError):

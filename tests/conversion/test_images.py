@@ -55,6 +55,14 @@ def _coordinates(height: int, width: int) -> Tensor:
     return torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(0, 3, width), indexing="ij"))
 
 
+def _regions(h: Tensor) -> Tensor:
+    """A mask of windows, written part by part, some of them empty, as shifted windows have it."""
+    mask = h.new_zeros((6, 5))
+    for number, (start, stop) in enumerate([(0, -2), (-2, 0), (-2, None)]):
+        mask[start:stop, 1:] = number
+    return mask - mask.T[:1, :1]
+
+
 def _unpooled(h: Tensor, *kernel: Any, change: Callable[[Tensor], Tensor] = torch.sin, **settings: Any) -> Tensor:
     pooled, places = F.max_pool2d(h, *kernel, return_indices=True)
     return F.max_unpool2d(change(pooled), places, *kernel, **settings)
@@ -104,8 +112,42 @@ IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "own weights by channel": lambda h: _dynamic(h, 3, 1, stride=(1, 2), dilation=(2, 1)),
     "standardised weights": lambda h: _standardised(h),
     "standardised weights with a scale": lambda h: _standardised(h, torch.tensor([1.5, -2.0]).to(h)),
+    "a mask that is written": lambda h: h + _regions(h),
     "places of its own": lambda h: torch.cat([h, _coordinates(6, 5).to(h).expand(len(h), 2, 6, 5)], 1),
 }  # fmt: skip
+
+
+def _seen_again(h: Tensor) -> Tensor:
+    """What was written to is read again, itself and through a view."""
+    other = h * 2
+    view = other.flatten(1)
+    other.add_(1.0).relu_()
+    return torch.cat([view, other.flatten(1), h.flatten(1)], 1)
+
+
+WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "activations": lambda h: F.leaky_relu_(h + 1) + F.hardtanh_(h - 0.5, -0.4, 0.9) + F.silu(h * 2, inplace=True),
+    "sums": lambda h: (h * 2).add_(h.sin()).mul_(h).relu_(),
+    "seen again": _seen_again,
+    "another dtype": lambda h: (h * 2).add_((h > 0).float()).add_(h),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_writes_to_its_input_is_what_torch_makes_of_it(name: str) -> None:
+    module, x = Between(WRITTEN[name]).double(), _samples()
+    graph = ub.from_torch(module, x)
+    assert_within_budget(ub.outputs(graph, x, backend="reference"), module(torch.from_numpy(x)).detach().numpy())
+    assert_within_budget(ub.ntk(graph, x, backend="reference", outputs=0), ub.ntk(module, x, outputs=0))
+
+
+def test_an_export_is_not_written_anew_for_activations_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def anew(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is written anew")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", anew)
+    body = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(inplace=True))
+    ub.from_torch(body.double().eval(), _samples())
 
 
 def _samples() -> np.ndarray:

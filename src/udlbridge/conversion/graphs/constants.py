@@ -24,12 +24,14 @@ def triangle(lower: bool) -> Translation:
 
 
 def filled(value: float | None) -> Translation:
-    """One number everywhere, of a shape that grows with the samples."""
+    """One number everywhere; a constant, unless the shape grows with the samples."""
 
-    def translate(c: Call) -> Value:
+    def translate(c: Call) -> Value | Tensor:
         number = c.get("fill_value", c.get("value")) if value is None else value
         if isinstance(number, Tensor) and number.numel() == 1:
             number = number.item()
+        if isinstance(number, int | float) and not any(isinstance(size, PerSample) for size in c.shape()):
+            return torch.full(c.meta.shape, number, dtype=c.meta.dtype)
         if not isinstance(number, int | float) or not (c.meta.dtype == c.builder.dtype or float(number).is_integer()):
             raise Unfit("numbers of another dtype, as many as there are samples")
         if c.meta.dtype == torch.bool:

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from udlbridge.conversion.graphs.builder import Unfit, operation_name
+from udlbridge.conversion.graphs.in_place import without_writes
 from udlbridge.conversion.graphs.quiet import quiet
 from udlbridge.conversion.graphs.translations import TRANSLATIONS
 from udlbridge.errors import ConversionError
@@ -93,6 +94,7 @@ def _program(module: nn.Module, example: tuple[Tensor, ...], dynamic: Any) -> Ex
     with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module), quiet():
         warnings.simplefilter("ignore")  # of the exporter's own workings
         program = export(module, example, dynamic_shapes=dynamic, strict=False)
+        without_writes(program)
         table = _decompositions(program)
         return program.run_decompositions(table) if table or any(map(_writes, program.graph.nodes)) else program
 
