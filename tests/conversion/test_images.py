@@ -187,6 +187,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda h: h[:, :, ::2, :4:2] * (F.max_pool2d(h, 2, return_indices=True)[1] + 1.0),
         "places of a pool",
     ),
+    "single precision": (lambda h: F.interpolate(h.float(), scale_factor=2).double(), r"float32.*module\.float\(\)"),
     "statistics of the batch": (lambda h: F.batch_norm(h, None, None, training=True), "other samples"),
 }  # fmt: skip
 

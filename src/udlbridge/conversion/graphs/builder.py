@@ -21,6 +21,17 @@ class Unfit(Exception):  # noqa: N818 - it becomes a ConversionError where the o
     """Why an operation has no translation."""
 
 
+class OtherDtype(Unfit):
+    """It computes in another dtype than the module, as attention does that calls `float()`."""
+
+    def __init__(self, found: torch.dtype, of_module: torch.dtype) -> None:
+        names = [str(dtype).removeprefix("torch.") for dtype in (found, of_module)]
+        super().__init__(f"it computes in {names[0]}, and the module is in {names[1]}")
+        self.remedy = ""
+        if names == ["float32", "float64"]:
+            self.remedy = "translate the module in single precision, ub.from_torch(module.float(), x.astype('float32'))"
+
+
 class Value(str):
     """The name of a value of the graph, apart from words among the arguments."""
 
@@ -227,11 +238,12 @@ def source_line(node: fx.Node) -> str:
     return f"{lines[own[-1]].strip().removesuffix(', in forward')}: {code}"
 
 
-def refused(node: fx.Node, operation: str, reason: str) -> ConversionError:
+def refused(node: fx.Node, operation: str, reason: str | Unfit) -> ConversionError:
     """The error of an operation that does not cross."""
     path, line = module_path(node) or "the module itself", source_line(node)
+    first = reason.remedy if isinstance(reason, OtherDtype) and reason.remedy else "rewrite that line"
     return ConversionError(
         f"{operation} in {path} has no translation: {reason}" + (f" ({line})" if line else ""),
         allowed="the operations in docs/pages/operations.md, on shapes that do not depend on data",
-        remedy="rewrite that line, or use ub.ntk(module, x, backend='torch'), which takes any module",
+        remedy=f"{first}, or use ub.ntk(module, x, backend='torch'), which takes any module",
     )

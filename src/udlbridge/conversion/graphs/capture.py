@@ -18,7 +18,17 @@ from udlbridge.backends.pytorch.module_outputs import Choice
 from udlbridge.backends.pytorch.module_values import check_values
 from udlbridge.backends.pytorch.modules import ModuleNetwork
 from udlbridge.conversion.graphs import axes, movement
-from udlbridge.conversion.graphs.builder import Builder, Call, Places, Rows, Unfit, Value, operation_name, refused
+from udlbridge.conversion.graphs.builder import (
+    Builder,
+    Call,
+    OtherDtype,
+    Places,
+    Rows,
+    Unfit,
+    Value,
+    operation_name,
+    refused,
+)
 from udlbridge.conversion.graphs.calling import called_plainly, checked_fields, settings_of
 from udlbridge.conversion.graphs.exporting import SHAPED, exported
 from udlbridge.conversion.graphs.proof import prove
@@ -249,7 +259,7 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
             builder.whole.update(_values(found))
         _note(node, found, builder)
     except Unfit as reason:
-        raise refused(node, name, str(reason)) from None
+        raise refused(node, name, reason) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # an overload of other arguments
         raise refused(node, name, f"it is called in a way that does not cross ({error!r})") from error
     return found
@@ -278,7 +288,7 @@ def _note(node: fx.Node, found: Any, builder: Builder) -> None:
         if isinstance(seen, Unfit):
             raise seen
         if seen.kind == "float" and seen.dtype != builder.dtype and value not in builder.whole:
-            raise Unfit(f"it computes in {seen.dtype}, and the module is in {builder.dtype}")
+            raise OtherDtype(seen.dtype, builder.dtype)
         builder.known(value, seen)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from udlbridge.conversion.graphs.builder import Call, Unfit, Value
+from udlbridge.conversion.graphs.builder import Call, OtherDtype, Unfit, Value
 
 Translation = Callable[[Call], Any]
 
@@ -180,7 +180,7 @@ def converted(c: Call) -> Any:
     """To another dtype: the graph has one for all numbers.
 
     Raises:
-        Unfit: it computes in another dtype than the graph.
+        OtherDtype: it computes in another one than the graph.
     """
     value, found = first(c), c.builder.kinds.get(first(c), "float")
     target = c.meta.dtype
@@ -194,7 +194,7 @@ def converted(c: Call) -> Any:
         found = as_float(c, value)
         c.builder.whole.add(found)
         return found
-    raise Unfit(f"it computes in {str(target).removeprefix('torch.')}")
+    raise OtherDtype(target, c.builder.dtype)
 
 
 def detached(c: Call) -> Value:
