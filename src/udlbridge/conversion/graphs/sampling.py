@@ -49,6 +49,9 @@ def weights_of(c: Call, coordinate: Value, shape: tuple[Extent, int, int], plane
     """The weight that each entry of an axis has for a coordinate from -1 to 1: (n, places, 1) -> (n, places, entries).
 
     At an entry itself the slope is that to the next one, as torch has it.
+
+    Raises:
+        Unfit: it interpolates by cubes, or reflects what is beyond.
     """
     size, lead = shape[-1], (*shape[:-1], 1)
     position = c.add("add", coordinate, 1.0, shape=lead)
