@@ -22,7 +22,7 @@ end
 "in the shape of a node, the number of samples"
 const per_sample = Dict("per_sample" => 1)
 
-"all files of tests, in an order in which two processes that take them by turns end together"
+"all files of tests"
 const FILES = [
     "models", "structured", "graphs", "tracing", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
