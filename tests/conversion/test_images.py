@@ -113,6 +113,7 @@ IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "standardised weights": lambda h: _standardised(h),
     "standardised weights with a scale": lambda h: _standardised(h, torch.tensor([1.5, -2.0]).to(h)),
     "a mask that is written": lambda h: h + _regions(h),
+    "parts without entries": lambda h: torch.cat([h[:, :0], h[:, 0:].sin(), h[:, 5:]], 1),
     "places of its own": lambda h: torch.cat([h, _coordinates(6, 5).to(h).expand(len(h), 2, 6, 5)], 1),
 }  # fmt: skip
 
@@ -187,6 +188,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda h: h[:, :, ::2, :4:2] * (F.max_pool2d(h, 2, return_indices=True)[1] + 1.0),
         "places of a pool",
     ),
+    "no entries": (lambda h: h + h[:, :0].sum(1, keepdim=True), "sum.* without entries"),
     "single precision": (lambda h: F.interpolate(h.float(), scale_factor=2).double(), r"float32.*module\.float\(\)"),
     "statistics of the batch": (lambda h: F.batch_norm(h, None, None, training=True), "other samples"),
 }  # fmt: skip

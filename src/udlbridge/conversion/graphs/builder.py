@@ -46,6 +46,13 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """A part of an axis without entries: who puts it beside others leaves it out."""
+
+    shape: tuple[Extent, ...]
+
+
+@dataclass(frozen=True)
 class Places:
     """Where the maxima of a pool stand: known by what was pooled, and how."""
 
@@ -81,7 +88,7 @@ class Call:
         """Extents of what comes out, or of a value or constant."""
         if of is None:
             return tuple(self.meta.shape)
-        return tuple(of.shape) if isinstance(of, Tensor) else self.builder.shapes[of]
+        return tuple(of.shape) if isinstance(of, Tensor | Nothing) else self.builder.shapes[of]
 
     def ndim(self, of: Any) -> int:
         """How many axes a value or constant has."""
@@ -177,6 +184,8 @@ class Builder:
             return self._numbers[number]
         if isinstance(of, Tensor):
             return self._buffer(of)
+        if isinstance(of, Nothing):
+            raise Unfit("a part without entries is computed with")
         raise Unfit(f"an argument is {kind_of(of)}")
 
     def is_whole(self, of: Any) -> bool:

@@ -21,6 +21,7 @@ from udlbridge.conversion.graphs import axes, movement
 from udlbridge.conversion.graphs.builder import (
     Builder,
     Call,
+    Nothing,
     OtherDtype,
     Places,
     Rows,
@@ -294,7 +295,7 @@ def _note(node: fx.Node, found: Any, builder: Builder) -> None:
 
 def _moves(arguments: Any) -> bool:
     """Whether values of the graph, or extents that grow with the samples, are among the arguments."""
-    if isinstance(arguments, Value | Rows | Places | PerSample | Unfit):
+    if isinstance(arguments, Value | Rows | Places | Nothing | PerSample | Unfit):
         return True
     if isinstance(arguments, dict):
         return any(_moves(one) for one in arguments.values())

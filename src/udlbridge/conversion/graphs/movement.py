@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from udlbridge.conversion.graphs.builder import Call, Rows, Unfit, Value
+from udlbridge.conversion.graphs.builder import Call, Nothing, Rows, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation, as_float, first
 from udlbridge.networks.graphs.values import PerSample
 
@@ -18,7 +18,7 @@ def slices(c: Call) -> Any:
     """A part of an axis.
 
     Raises:
-        Unfit: it takes a part of the samples, or nothing.
+        Unfit: it takes a part of the samples.
     """
     x = c["self"]
     axis = c.axis(x, c["dim"])
@@ -33,7 +33,7 @@ def slices(c: Call) -> Any:
     stop = min(stop, size)
     start, stop = (max(index + size, 0) if index < 0 else index for index in (start, stop))
     if start >= stop:
-        raise Unfit("it is empty")
+        return Nothing(c.shape())
     return c.add("slice", x, axis=axis, start=start, stop=stop, step=c["step"])
 
 
@@ -91,7 +91,7 @@ def unbind(c: Call) -> list[Value]:
 
 def concatenate(c: Call) -> Value:
     """Along an axis; what is empty is left out."""
-    parts = [one for one in c["tensors"] if c.shape(one) != (0,)]
+    parts = [one for one in c["tensors"] if not isinstance(one, Nothing) and c.shape(one) != (0,)]
     if len({c.builder.kinds.get(one, "float") for one in parts if isinstance(one, Value)}) > 1:
         parts = [as_float(c, one) for one in parts]  # whole numbers of both kinds
     return c.add("concatenate", *parts, axis=c.get("dim", 0) % len(c.shape()))
