@@ -20,6 +20,7 @@ function UDLBridge.as_chain(model::AbstractLuxLayer)
     throw(ArgumentError("a $(nameof(typeof(model))) of Lux has neither parameters nor state; allowed: (model, ps, st, X), or \
         UDLBridge.network(model, ps, st)"))
 end
+UDLBridge.whole_model((model, ps, st)::Tuple{AbstractLuxLayer,Any,Any}) = network(model, ps, st)
 UDLBridge.as_chain(s::StatefulLuxLayer) = UDLBridge.as_chain(network(s.model, s.ps, something(s.st, s.st_any)))
 
 function UDLBridge.ntk(model::AbstractLuxLayer, ps, st, X::AbstractArray, X2=nothing; options...)

@@ -3,7 +3,7 @@ module UDLBridgeLuxExt
 
 using Flux: Flux
 using Lux: Lux
-using UDLBridge: UDLBridge, Explicit, setproperties
+using UDLBridge: UDLBridge, Explicit, Traced, setproperties
 
 "the layers of a container as parts, each with its own parameters and state"
 parts(layers::NamedTuple, ps, st) = [Explicit(layers[name], ps[name], st[name]) for name in keys(layers)]
@@ -125,5 +125,9 @@ function pool(kind, mode)
     all(==(1), mode.dilation) || return nothing
     return kind(Int.(mode.kernel_size); pad=Int.(mode.pad), stride=Int.(mode.stride))
 end
+
+# LuxLib writes into arrays, number by number, unless they say that they cannot: then it calls what NNlib and Base have.
+Lux.ArrayInterface.fast_scalar_indexing(::Type{<:Traced}) = false
+Lux.ArrayInterface.can_setindex(::Type{<:Traced}) = false
 
 end

@@ -24,7 +24,7 @@ input_hessian(model, X::AbstractArray) = second_derivatives(model, X)::result(mo
 function second_derivatives(@nospecialize(model), @nospecialize(X))
     chain, X = ready(model, X)
     check_outputs(chain, X)
-    takes_tokens(chain) && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))
+    eltype(X) <: Integer && throw(ArgumentError("the chain takes tokens, which have no second derivatives"))
     y, chain = by_layer(chain, X), for_duals(chain)
     same_values(by_layer(chain, X), y) || throw(ArgumentError("this package makes other outputs of X than the model itself, by a \
         rule for one of its layers: there are no second derivatives of it"))

@@ -29,8 +29,11 @@ table_rows(e::Embedding) = size(e.weight, 2)
 table_rows(s::SkipConnection) = table_rows(s.layers)
 table_rows(@nospecialize(chain::Chain)) = maximum(table_rows, Any[chain.layers...]; init=1)
 
-"the number of outputs of each of a few samples; an error for samples or outputs that are not what a kernel needs"
-bridge_try(@nospecialize(model), X::AbstractArray) = size(check_outputs(ready(model, received(X))...), 1)
+"the number of outputs of each of a few samples, and whether these are tokens; an error for what is not as a kernel needs it"
+function bridge_try(@nospecialize(model), X::AbstractArray)
+    network, given = ready(model, received(X))
+    return size(check_outputs(network, given), 1), eltype(given) <: Integer
+end
 
 "names, words and outputs of a chain's layers, those of chains inside it one by one; none of anything else"
 function bridge_layers(@nospecialize(model), X::AbstractArray)
@@ -101,5 +104,8 @@ end
 
 function made_by(home::Module, path, name::Symbol)
     isdefined(home, name) || throw(ArgumentError("$path defines no $name"))
-    return getfield(home, name)()
+    return whole_model(getfield(home, name)())
 end
+
+"what a function made, as a model: of Lux it makes the model with its parameters and its state"
+whole_model(made) = made

@@ -13,16 +13,33 @@ function ready(@nospecialize(model), X::AbstractArray)
     chain = inference(model)
     ndims(X) > 0 && size(X, ndims(X)) > 0 ||
         throw(ArgumentError("there is no sample in X of size $(size(X)); allowed: (D..., n) with n of at least 1"))
-    ndims(X) > 1 || takes_tokens(chain) || throw(ArgumentError("X is a vector; allowed: (D..., n), samples last: \
+    given = in_numbers(chain, X)
+    ndims(X) > 1 || eltype(given) <: Integer || throw(ArgumentError("X is a vector; allowed: (D..., n), samples last: \
         reshape(X, :, 1) is one sample, reshape(X, 1, :) has one number in each"))
-    return chain, in_numbers(chain, X)
+    return chain, given
 end
 
 function in_numbers(@nospecialize(chain), X::AbstractArray{T}) where {T}
     T <: Real || throw(ArgumentError("X has entries of type $T; allowed: real numbers"))
     takes_tokens(chain) && return tokens(X)
     S = something(number_type(chain), float(T))
-    return T === S ? X : S.(X)
+    T === S && return X
+    return T <: Integer && looks_up(chain, sample(X, 1), S) ? X : S.(X)
+end
+
+"""
+Whether a model takes whole numbers as they are, and not as numbers of type `S`: a user's own struct may look them up, wherever its table is.
+"""
+looks_up(@nospecialize(chain), x::AbstractArray, S::Type) = !runs_with(chain, S.(x)) && runs_with(chain, x)
+
+function runs_with(@nospecialize(chain), x)
+    try
+        by_layer(chain, x)
+    catch error
+        error isa InterruptException && rethrow()
+        return false
+    end
+    return true
 end
 
 tokens(X::AbstractArray) = X
@@ -57,10 +74,13 @@ function check_outputs(@nospecialize(chain::Chain), X::AbstractArray)
         $(y isa AbstractArray ? "outputs of size $(size(y))" : "a $(typeof(y))") of $(length(some)) samples; \
         allowed: (O, n), as behind Flux.flatten or a Dense layer, for samples X (D..., n)"))
     eltype(y) <: Real || throw(ArgumentError("the chain has outputs of type $(eltype(y)); allowed: real numbers"))
+    # Not a number may be the statistics of one sample.
+    apart(a, b) = isequal(a, b) ? zero(a - b) : abs(a - b)
+    largest = maximum(abs, Iterators.filter(isfinite, y); init=zero(eltype(y)))
     for (k, i) in enumerate(some)
-        difference = maximum(abs, by_layer(chain, sample(X, i)) .- view(y, :, k:k); init=zero(eltype(y)))
+        difference = maximum(apart.(by_layer(chain, sample(X, i)), view(y, :, k:k)); init=zero(eltype(y)))
         # Far above rounding, far below what statistics of a batch change.
-        difference > sqrt(eps(float(eltype(y)))) * maximum(abs, y) || continue
+        difference <= sqrt(eps(float(eltype(y)))) * largest && continue
         throw(ArgumentError("sample $i alone and in a batch have outputs that differ by $difference: the chain mixes \
             samples, or is random; allowed: layers that treat each sample by itself"))
     end

@@ -13,7 +13,7 @@ end
     @test bridge_look(ring)[[1, 2, 4, 5]] == ("OwnRing", ["0.W", "0.scale"], "Float64", 0)
     @test last(bridge_look(Chain(Embedding(7 => 2), Flux.flatten, Dense(6 => 2)))) == 7
     @test_throws ArgumentError("the model has no trainable parameters; allowed: at least one array that Flux trains") bridge_look(x -> 2x)
-    @test (bridge_try(chain, X), bridge_try(ring, randn(2, 4))) == (2, 3)
+    @test (bridge_try(chain, X), bridge_try(ring, randn(2, 4))) == ((2, false), (3, false))
     @test_throws ArgumentError bridge_try(x -> sum(x), X)
 
     names, kinds, values = bridge_layers(chain, X)

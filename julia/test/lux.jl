@@ -169,7 +169,14 @@ gram(J, O) = (n = size(J, 1) ÷ O; permutedims(reshape(J * J', O, n, O, n), (2, 
         ps, st = trained_lux(rng, model)
         back = to_flux(from_flux(UDLBridge.network(model, ps, st)))
         @test back(images) ≈ outputs(model, ps, st, images) rtol = 1e-12
+        @test outputs(UDLBridge.whole_model((model, ps, st)), images) == outputs(model, ps, st, images)
         own = Lux.Chain(Lux.Dense(3 => 4), OwnLux(4))
+        for (model, X) in [(model, images), (Lux.Chain(Lux.Recurrence(Lux.LSTMCell(3 => 4)), Lux.Dense(4 => 2, gelu), OwnLux(2)), randn(rng, 3, 4, 2))]
+            ps, st = trained_lux(rng, model)
+            graph = from_flux(UDLBridge.network(model, ps, st), X)
+            @test gap(graph(X), outputs(model, ps, st, X)) < 1e-13 && gap(ntk(graph, X), ntk(model, ps, st, X)) < 1e-12
+            @test first.(parameters(graph)) == first.(parameters(model, ps, st))
+        end
         @test_throws "layer 0.1 is a OwnLux, which UDLBridge cannot translate" from_flux(UDLBridge.network(own, Lux.setup(rng, own)...))
     end
 

@@ -26,7 +26,7 @@ const per_sample = Dict("per_sample" => 1)
 const FILES = [
     "models", "structured", "graphs", "tracing", "translation", "kernel", "curvature", "doctests", "training", "infinite", "aqua",
     "samples", "inference", "slopes", "operator", "guests", "observing", "bridge", "programs", "spectrum", "derivatives",
-    "linearized", "several_inputs", "adtypes", "mooncake", "signals", "stopping", "layers", "convolving", "names", "lux",
+    "own_models", "linearized", "several_inputs", "adtypes", "mooncake", "signals", "stopping", "layers", "convolving", "names", "lux",
 ]
 
 "what `Pkg.test` brings, and an environment of its own may lack"

@@ -44,6 +44,13 @@ end
 
 ring() = Ring(numbers(3, 2), [0.5])
 tokens() = f64(Chain(Embedding(numbers(3, 4)), x -> dropdims(sum(x; dims=2); dims=2), Dense(numbers(2, 3), false)))
+struct Reader{E,H}
+    table::E
+    head::H
+end
+Flux.@layer Reader
+(r::Reader)(t) = r.head(dropdims(sum(r.table(t); dims=2); dims=2))
+reader() = f64(Reader(Embedding(numbers(3, 4)), Dense(numbers(2, 3), false)))
 half() = f16(Dense(2 => 2))
 nothing_to_train() = x -> 2 .* x
 oh() = error("oh")
@@ -192,6 +199,18 @@ def test_tokens_count_from_zero_here(folder: Path) -> None:
         ub.outputs(network, x.astype(float))
     with pytest.raises(errors.InputError, match=r"BoundsError"):
         ub.outputs(network, x + 1)
+
+
+@pytest.mark.julia
+def test_an_own_struct_that_looks_tokens_up(folder: Path) -> None:
+    chain, own = (ub.julia_model(folder / "net.jl", name) for name in ("tokens", "reader"))
+    x = np.array([[0, 3], [1, 1], [2, 0]])
+    np.testing.assert_array_equal(ub.outputs(own, x), ub.outputs(chain, x))
+    assert_within_budget(ub.ntk(own, x, outputs="full"), ub.ntk(chain, x, outputs="full"))
+    graph = ub.from_flux(own, x)
+    assert_within_budget(ub.ntk(graph, x, outputs="full", backend="reference"), ub.ntk(chain, x, outputs="full"))
+    with pytest.raises(errors.InputError, match="invalid index"):
+        ub.outputs(own, x.astype(float))
 
 
 @pytest.mark.julia

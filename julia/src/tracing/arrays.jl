@@ -64,6 +64,9 @@ along(x::Traced, k::Integer, ::Colon) = x
 function along(x::Traced, k::Integer, indices::AbstractVector{<:Integer})
     indices == 1:size(x, k) && return x
     checkbounds(Bool, axes(x, k), indices) || throw(BoundsError(x, ntuple(j -> j == k ? indices : Colon(), ndims(x))))
+    # What is no sample's own is repeated for each of them, as a token that stands before all.
+    repeated = !x.batched && k == ndims(x) && size(x, k) == 1 && !isempty(indices) && length(indices) % x.trace.n == 0
+    repeated && return for_all_samples(x, length(indices))
     dims = Base.setindex(size(x), length(indices), k)
     axis = source_axis(ndims(x), k)
     if indices isa AbstractRange && step(indices) > 0
@@ -94,25 +97,14 @@ function concatenated(arrays, k::Integer)
     trace = first(x for x in arrays if x isa Traced).trace
     values = [lift(trace, x) for x in arrays]
     any(x -> x isa Traced{<:AbstractFloat}, values) && (values = map(as_numbers, values))
-    N = max(k, maximum(ndims, values))
+    N, batched = max(k, maximum(ndims, values)), any(x -> x.batched, values)
+    batched && k != N && foreach(x -> check_constant(x, maximum(y -> y.batched ? last(size(y)) : 0, values)), values)
     values = [reshape(x, (size(x)..., ntuple(_ -> 1, N - ndims(x))...)) for x in values]
-    batched = any(x -> x.batched, values)
     other(x) = [size(x, j) for j in 1:N if j != k]
-    values = [spread_along_samples(x, trace, batched && k != N) for x in values]
     all(x -> other(x) == other(first(values)), values) || throw(DimensionMismatch("arrays of sizes $(map(size, values)) along axis $k"))
     dims = Base.setindex(size(first(values)), sum(x -> size(x, k), values), k)
     length(values) == 1 && return only(values)
     return emit(trace, "concatenate", values, eltype(first(values)), dims, batched; axis=source_axis(N, k))
-end
-
-"a constant for as many samples as there were, for as many as there will be"
-function spread_along_samples(x::Traced, trace::Tracing, wanted::Bool)
-    (!wanted || x.batched) && return x
-    startswith(x.name, "_constants.") || return x
-    numbers = only(array for (name, array) in trace.buffers if name == x.name)
-    one = collect(selectdim(numbers, ndims(numbers), 1:1))
-    all(numbers .== one) || throw(Untraceable("it has a constant with another entry for each sample"))
-    return emit(trace, "expand", (lift(trace, one),), eltype(x), size(x), true; shape=extents_of(trace, size(x), true))
 end
 
 Base.vcat(xs::TracedVecOrMat...) = concatenated(xs, 1)

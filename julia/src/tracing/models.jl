@@ -18,7 +18,7 @@ function traced_graph(@nospecialize(model), X::AbstractArray)
     T = something(number_type(chain), eltype(X))
     only_type([T])
     trace = Tracing{T}(TRACED_SAMPLES)
-    tokens = takes_tokens(chain)
+    tokens = eltype(X) <: Integer
     sample_size = size(X)[1:(end - 1)]
     x = Traced{tokens ? Int : T,ndims(X)}(trace, "x", (sample_size..., trace.n), true)
     network = with_traced_arrays(trace, chain)
@@ -40,7 +40,7 @@ function with_traced_arrays(trace::Tracing, @nospecialize(chain::Chain))
     try
         return with_forms(chain, forms)
     catch error
-        error isa MethodError || rethrow()
+        error isa Union{MethodError,Untraceable} || rethrow()
     end
     for part in parts!(Any[], Base.IdSet{Any}(), chain)
         part isa AbstractArray{<:AbstractFloat} && !haskey(forms, part) && ndims(part) > 0 || continue
@@ -107,10 +107,17 @@ function traced_call(trace::Tracing, @nospecialize(layer), x, path::String)
         return Base.invokelatest(layer, x)
     catch error
         error isa InterruptException && rethrow()
-        throw(ArgumentError("layer $path, $(layer isa Function ? "the function $layer" : "a $(nameof(typeof(layer)))"), has no translation \
+        throw(ArgumentError("layer $path, $(layer isa Function ? "the function $layer" : "a $(kind_of(layer))"), has no translation \
             into a graph: $(first_line(error))"))
     end
 end
+
+# What is known of a model of Lux has the same arrays, and is held against the model in the end.
+traced_call(trace::Tracing, e::Explicit, x, path::String) = e.same === nothing ? invoke(traced_call, Tuple{Tracing,Any,Any,String}, trace, e, x, path) :
+    traced_call(trace, e.same, x, path)
+
+kind_of(@nospecialize(layer)) = nameof(typeof(layer))
+kind_of(e::Explicit) = "$(nameof(typeof(e.model))) of Lux"
 
 # Flux's own, which goes through slices in a way that reads numbers.
 function Flux.scan(cell, x::Traced, state)

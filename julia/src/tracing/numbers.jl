@@ -64,7 +64,7 @@ entrywise(op::String, x::TracedNumber; attributes...) = TracedNumber(emit(op, as
 function of_two(op::String, x::TracedNumber, y::TracedNumber; result=nothing, attributes...)
     a, b = lifted(x.value, y.value)
     result === Bool || ((a, b) = (as_numbers(a), as_numbers(b)))
-    a, b = alike_along_samples(a, b), alike_along_samples(b, a)
+    ndims(a) == ndims(b) > 0 && foreach((x, other) -> other.batched && check_constant(x, last(size(other))), (a, b), (b, a))
     dims = Base.Broadcast.broadcast_shape(a.size, b.size)
     return TracedNumber(emit(a.trace, op, (a, b), something(result, eltype(a)), dims, a.batched || b.batched; attributes...))
 end
@@ -72,18 +72,6 @@ end
 lifted(a::Traced, b) = (a, lift(a.trace, b))
 lifted(a, b::Traced) = (lift(b.trace, a), b)
 lifted(a::Traced, b::Traced) = (a, b)
-
-"""
-A constant that the model made for as many samples as there were, as a state of zeros: one entry along the last axis, where all are the same.
-"""
-function alike_along_samples(a::Traced, b::Traced)
-    made = !a.batched && b.batched && ndims(a) == ndims(b) && last(size(a)) == last(size(b)) && startswith(a.name, "_constants.")
-    made || return a
-    numbers = only(array for (name, array) in a.trace.buffers if name == a.name)
-    one = selectdim(numbers, ndims(a), 1:1)
-    all(numbers .== one) || throw(Untraceable("it has a constant with another entry for each sample"))
-    return lift(a.trace, collect(one))
-end
 
 known_number(x::TracedNumber) = x.value isa Real
 

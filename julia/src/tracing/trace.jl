@@ -73,6 +73,7 @@ lift(trace::Tracing{T}, x::Bool) where {T} = lift(trace, fill(x))
 lift(trace::Tracing{T}, x::Real) where {T} = emit(trace, "fill", (), T, (), false; shape=[], value=number(x))
 function lift(trace::Tracing{T}, x::AbstractArray{S}) where {T,S<:Real}
     return get!(trace.constants, x) do
+        for_samples(trace, x) && return for_all_samples(lift(trace, collect(selectdim(x, ndims(x), 1:1))), size(x, ndims(x)))
         numbers = S === Bool ? Array(x) : S <: Integer ? Int64.(x) : T.(x)
         name = "_constants.$(length(trace.buffers))"
         push!(trace.buffers, name => numbers isa Array ? numbers : Array(numbers))
@@ -80,6 +81,24 @@ function lift(trace::Tracing{T}, x::AbstractArray{S}) where {T,S<:Real}
     end
 end
 lift(::Tracing, x) = throw(Untraceable("it has a $(typeof(x)) in the place of an array"))
+
+"whether a constant was made for as many samples as there were, as a state of zeros: all that it has of each is the same"
+function for_samples(trace::Tracing, x::AbstractArray)
+    ndims(x) > 0 && !isempty(x) && last(size(x)) % trace.n == 0 || return false
+    return all(x .== selectdim(x, ndims(x), 1:1))
+end
+
+"a value with one entry along its last axis, for as many samples as there are, `count` of them now"
+function for_all_samples(x::Traced, count::Integer)
+    dims = (size(x)[1:(end - 1)]..., Int(count))
+    return emit(x.trace, "expand", (x,), eltype(x), dims, true; shape=extents_of(x.trace, dims, true))
+end
+
+"refuse a constant that has other entries for each of as many samples as there were"
+function check_constant(a::Traced, samples::Integer)
+    !a.batched && ndims(a) > 0 && last(size(a)) == samples && startswith(a.name, "_constants.") || return nothing
+    throw(Untraceable("it has a constant with another entry for each sample"))
+end
 
 "an array that the graph has under a name, in a list of these; its axes are those of the source reversed, its numbers lie as they do there"
 function given!(list, trace::Tracing, name::String, numbers::Array)

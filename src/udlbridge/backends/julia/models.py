@@ -28,13 +28,13 @@ def julia_model(path: str | os.PathLike[str], function: str) -> JuliaNetwork:
 
     The file is included in a Julia module of its own, so that it may load packages, include other files and define
     structs; its code is executed. The function takes no arguments and gives any callable whose parameters Flux finds
-    (`Flux.trainables`): a `Chain`, a layer, an own struct, what `UDLBridge.load` reads. It is not copied; it is
-    computed in inference mode.
+    (`Flux.trainables`): a `Chain`, a layer, an own struct, what `UDLBridge.load` reads; or of Lux the model with its
+    parameters and its state, `(model, ps, st)`. It is not copied; it is computed in inference mode.
 
     Samples come first in Python and last in Julia: the axes of arrays are reversed on the way. Images (n, C, H, W) come
     to the model as (W, H, C, n), as Flux has them, and its outputs (O, n) come back as (n, O). So what is flattened has
     the order of PyTorch's `flatten`, and a Dense layer after it means the same. Tokens count from 0 in Python, from 1
-    in Julia.
+    in Julia; an own struct that looks them up is known by the integers that it is given.
 
     Args:
         path: the file, as "model.jl".

@@ -120,8 +120,8 @@ class JuliaNetwork(ForeignNetwork):
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether samples are integers, the numbers of tokens."""
-        return self._look().rows > 0
+        """Whether samples are integers, the numbers of tokens; of an own struct, as far as samples have come."""
+        return self._look().rows > 0 or (self._examples is not None and self._examples.dtype.kind == "i")
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
@@ -150,23 +150,28 @@ class JuliaNetwork(ForeignNetwork):
         look = self._look()
         dtype = np.dtype(look.dtype)
         array = as_array(x, name, wanted=None if look.rows else dtype)
-        if look.rows:
+        # A user's own struct may look integers up, and shows it when it gets some.
+        tokens = look.rows > 0 or self._looks_up(array, name)
+        if tokens:
             check_whole(array, name, "the model in Julia takes tokens")
         else:
             check_dtype(array, name, dtype, "the model in Julia", 'ub.as_network(model).astype("{}")')
         check_extent(array, name)
-        if not look.rows:
+        if not tokens:
             check_finite(array, name)
-        batch = np.ascontiguousarray(array, dtype=np.int64 if look.rows else dtype)
+        batch = np.ascontiguousarray(array, dtype=np.int64 if tokens else dtype)
         samples = sorted({0, len(batch) // 2, len(batch) - 1})
         self._try(batch[samples], name)
         self._examples = batch[samples]
         return batch
 
-    def _try(self, some: np.ndarray, name: str) -> None:
-        """Let the model take some samples, and note how many outputs it has."""
+    def _looks_up(self, array: np.ndarray, name: str) -> bool:
+        return array.dtype.kind in "iu" and array.ndim > 0 and len(array) > 0 and self._try(array[:1], name)
+
+    def _try(self, some: np.ndarray, name: str) -> bool:
+        """Let the model take some samples, and note how many outputs it has; returns whether they are tokens."""
         try:
-            self._outputs[some.shape[1:]] = int(self._host.call("try_out", self.number, some))
+            self._outputs[some.shape[1:]], tokens = self._host.call("try_out", self.number, some)
         except BackendError as error:
             said = _said(error)
             axes = ", ".join(map(str, (*reversed(some.shape[1:]), "n")))
@@ -176,14 +181,16 @@ class JuliaNetwork(ForeignNetwork):
                 allowed="samples first in Python and last in Julia, outputs (O, n) there",
                 remedy="look at what the model in Julia makes of such an array",
             ) from None
+        return bool(tokens)
 
     def random_batch(self, shape: tuple[int, ...], n: int, seed: int = 0) -> np.ndarray:
         """Random samples (n, *shape): drawn from those that came, or normal numbers, or tokens of the first table."""
         generator, look = np.random.default_rng(seed), self._look()
         if self._examples is not None and self._examples.shape[1:] == tuple(shape):
             return self._examples[generator.integers(0, len(self._examples), size=n)]
-        if look.rows:
-            return generator.integers(0, look.rows, size=(n, *shape))
+        if self.takes_tokens:
+            seen = 0 if self._examples is None else int(self._examples.max())
+            return generator.integers(0, look.rows or seen + 1, size=(n, *shape))
         return generator.standard_normal((n, *shape)).astype(look.dtype)
 
     def selected(self, params: Selection) -> tuple[str, ...]:

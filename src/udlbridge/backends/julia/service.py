@@ -111,9 +111,10 @@ class Service:
         """As the engine's."""
         return self.engine.described(self._held[model])
 
-    def try_out(self, model: int, x: np.ndarray) -> int:
-        """How many outputs the model has for each of a few samples."""
-        return int(self.engine.call("bridge_try", self._held[model], x.T))
+    def try_out(self, model: int, x: np.ndarray) -> tuple[int, bool]:
+        """How many outputs the model has for each of a few samples, and whether it takes these for tokens."""
+        outputs, tokens = self.engine.call("bridge_try", self._held[model], x.T)
+        return int(outputs), bool(tokens)
 
     def translated_model(self, model: int, x: np.ndarray | None = None) -> Model | Graph:
         """The `Model` that a user's own model is, or the `Graph` that it computes of samples like `x`."""
