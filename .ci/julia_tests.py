@@ -17,7 +17,7 @@ PROCESSES = min(4, os.cpu_count() or 1)
 SECONDS = {
     "tracing": 260, "models": 190, "graphs": 100, "structured": 60, "translation": 55, "kernel": 45, "curvature": 35,
     "inference": 25, "observing": 25, "training": 25, "adtypes": 20, "programs": 17, "derivatives": 14, "operator": 14,
-    "aqua": 13, "infinite": 10, "several_inputs": 15, "samples": 10, "slopes": 10, "stopping": 10,
+    "aqua": 13, "infinite": 10, "several_inputs": 15, "samples": 10, "slopes": 10, "stopping": 10, "own_models": 25,
 }  # fmt: skip
 """What files take, of two processes on two cores of an AMD EPYC; others take less."""
 
