@@ -207,7 +207,7 @@ CASES: dict[str, Callable[[Generator], Case]] = {
 }
 """Operations on numbers; those on tokens and truth values have tests of their own."""
 
-ELSEWHERE = {"embedding", "fill", "compare", "logical", "cast"}
+ELSEWHERE = {"embedding", "fill", "compare", "logical", "cast", "whole"}
 
 POSITIVE = {"log", "sqrt", "rsqrt", "power"}
 """Operations that take positive numbers alone."""

@@ -233,6 +233,65 @@ class Pooled(nn.Module):
         return self.head(torch.exp(-torch.cdist(pooled + h, self.centres)))
 
 
+class Positioned(nn.Module):
+    """RoBERTa's positions, which skip the padding, hashed words, and what stands at the last word of each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.hashed = nn.Embedding(7, 4, padding_idx=0), nn.Embedding(3, 4)
+        self.positions = nn.Parameter(torch.randn(6, 4))
+        self.gru = nn.GRU(4, 3, batch_first=True)
+        self.register_buffer("kinds", torch.arange(6) % 2)
+        self.kind = nn.Embedding(2, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        words = tokens.ne(0).int()
+        places = (torch.cumsum(words, dim=1).type_as(words) * words).long()
+        kinds = torch.gather(self.kinds.expand(len(tokens), -1), 1, places)
+        h = self.words(tokens) + self.positions[places] + self.kind(kinds) + self.hashed((tokens * 31 + 7) % 3)
+        h, _ = self.gru(h)
+        last = (words.sum(1) - 1).clamp(min=0)
+        return h[torch.arange(len(tokens)), last] + h.gather(1, last.view(-1, 1, 1).expand(-1, 1, 3)).squeeze(1)
+
+
+class Experts(nn.Module):
+    """Two of four experts for each place, as the gate says, and codes from a book that is looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(3, 4) for _ in range(4))
+        self.gate, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.book = nn.Embedding(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.gate(x)
+        most, places = logits.topk(2, dim=-1)
+        gate = torch.full_like(logits, float("-inf")).scatter(-1, places, most).softmax(-1)
+        h = torch.einsum("bte,bteo->bto", gate, torch.stack([expert(x) for expert in self.experts], 2))
+        code = self.book(torch.cdist(h, self.book.weight.expand(len(x), -1, -1)).argmin(-1))
+        return self.head((h + (code - h).detach() + 0.1 * code).sort(1).values[:, -1])
+
+
+class Messages(nn.Module):
+    """Messages along edges, added up, averaged, and their largest, at the nodes that they go to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]]))
+        self.message, self.head = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        source, target = self.edges
+        m = torch.tanh(self.message(torch.cat([x[:, source], x[:, target]], -1)))
+        added = torch.zeros(len(x), 5, 4, dtype=x.dtype).index_add(1, target, m)
+        at = target.view(1, -1, 1).expand(len(x), -1, 4)
+        most = x.new_zeros(len(x), 5, 4).scatter_reduce(1, at, m, "amax", include_self=False)
+        mean = x.new_zeros(len(x), 5, 4).scatter_reduce(1, at, m, "mean", include_self=False)
+        added[:, ::2] *= 0.5
+        added[added < -1] = -1
+        return self.head(added + most * mean).mean(1)
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Siamese": (Siamese, (2, 1, 4, 4)),
     "attention U-Net": (AttentionUNet, (1, 4, 4)),
@@ -243,5 +302,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Perceiver": (Perceiver, (4, 3)),
     "padded encoder": (Padded, (5,)),
     "generalised means": (Pooled, (2, 8, 8)),
+    "positions": (Positioned, (5,)),
+    "experts": (Experts, (4, 3)),
+    "messages": (Messages, (5, 3)),
 }
 """How to make each, and the shape of a sample; one of (5,) takes tokens."""

@@ -10,6 +10,7 @@ from tests.graphs import CASES, one_operation
 from tests.helpers import assert_within_budget
 
 import udlbridge as ub
+from udlbridge.networks.graphs.values import PerSample
 
 STEP = 1e-6
 
@@ -26,6 +27,34 @@ def assert_equals_torch(backend: str, op: str, seed: int) -> None:
     ours, theirs = engine.pull(graph, x, c), torch.pull(graph, x, c)
     for name in graph.params:
         assert_within_budget(ours[name], theirs[name])
+
+
+def nearest_whole(x: np.ndarray) -> ub.Graph:
+    """Rows of a table at the whole number that is next to each sample, times it and the sample."""
+    nodes = [
+        ub.Node("place", "whole", ("x",)),
+        ub.Node("rows", "embedding", ("table", "place"), {"padding": -1}),
+        ub.Node("number", "cast", ("place",)),
+        ub.Node("times", "multiply", ("number", "x")),
+        ub.Node("column", "reshape", ("times",), {"shape": (PerSample(), x.shape[1], 1)}),
+        ub.Node("y", "multiply", ("rows", "column")),
+    ]
+    table = np.random.default_rng(0).normal(size=(4, 2))
+    return ub.Graph(nodes, "y", params={"table": table}, sample_shape=x.shape[1:])
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference", pytest.param("julia", marks=pytest.mark.julia)])
+def test_the_nearest_whole_number_is_the_even_one_of_two_and_has_no_slope(backend: str) -> None:
+    x = np.array([[0.2, 0.5, 1.5, 2.5], [3.4, 2.6, 0.9, -0.4]])
+    graph, whole = nearest_whole(x), np.array([[0, 0, 2, 2], [3, 3, 1, 0]])
+    table = graph.params["table"]
+    expected = table[whole] * (whole * x)[..., None]
+    assert_within_budget(ub.outputs(graph, x, backend=backend), expected.reshape(2, -1))
+    slopes = ub.input_jacobian(graph, x, backend=backend).reshape(2, 4, 2, 4)
+    for k in range(4):
+        assert_within_budget(slopes[:, k, :, k], table[whole[:, k]] * whole[:, k, None])
+    pulled = ub.backends.get(backend).pull(graph, x, np.ones((2, 8)))["table"]
+    assert_within_budget(pulled[:, 0], np.array([(whole * x)[whole == row].sum() for row in range(4)]))
 
 
 @pytest.mark.costly("conv_transpose", "attention")

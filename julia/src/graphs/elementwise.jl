@@ -210,12 +210,13 @@ end
 const RELATIONS = (less=(<), less_equal=(<=), equal=(==), not_equal=(!=), greater=(>), greater_equal=(>=))
 const LOGIC = (; :not => (!), :and => (&), :or => (|))
 
-const Constant = Union{Val{:fill},Val{:compare},Val{:logical},Val{:cast},Val{:stop_gradient}}
+const Constant = Union{Val{:fill},Val{:compare},Val{:logical},Val{:cast},Val{:whole},Val{:stop_gradient}}
 
 operation(::Val{:fill}, batch::Batch{T}, a) where {T} = fill(T(a.value), extents(batch, a.shape))
 operation(::Val{:compare}, ::Batch, a, x, y) = as_array(RELATIONS[a.relation].(at_value(x), at_value(y)))
 operation(::Val{:logical}, ::Batch, a, xs...) = as_array(LOGIC[a.function].(xs...))
 operation(::Val{:cast}, ::Batch{T}, a, x) where {T} = as_array(T.(x))
+operation(::Val{:whole}, ::Batch, a, x) = as_array(round.(Int, at_value(x))) # of two the even one
 operation(::Val{:stop_gradient}, ::Batch, a, x) = x
 
 function node_pullback(kind::Constant, batch::Batch, a, inputs...)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.elementwise import Translation, first
 from udlbridge.networks.graphs.values import Extent, PerSample
@@ -46,7 +48,10 @@ def expand(c: Call) -> Value:
     """Broadcast to the shape that comes out."""
     if c.shape(first(c)) == c.shape():
         return c.value(first(c))
-    return c.add("expand", first(c), **{"shape_": c.shape()})
+    found = c.add("expand", first(c), **{"shape_": c.shape()})
+    if isinstance(first(c), Tensor):
+        c.builder.spread[found] = first(c)
+    return found
 
 
 def repeat(c: Call) -> Value:

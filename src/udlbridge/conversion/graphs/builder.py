@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -84,6 +85,10 @@ class Call:
         found = self.node.meta["seen"]
         return found[0] if isinstance(found, list | tuple) else found
 
+    def asked(self, place: int) -> bool:
+        """Whether anybody takes the output at that place, of several."""
+        return any(user.target is operator.getitem and user.args[1] == place for user in self.node.users)
+
     def shape(self, of: Any = None) -> tuple[Extent, ...]:
         """Extents of what comes out, or of a value or constant."""
         if of is None:
@@ -148,6 +153,8 @@ class Builder:
         self.constants: dict[str, np.ndarray] = {}
         self.whole: set[str] = set()
         """Values that are small whole numbers in the graph's dtype, as counts and masks, whatever they are in torch."""
+        self.spread: dict[str, Tensor] = {}
+        """Constants that were repeated for every sample, by the name of what came out."""
         self._names = dict(known)
         self._tensors: list[Tensor] = []
         self._numbers: dict[float, Value] = {}

@@ -48,7 +48,21 @@ WHOLE_SUMS = {
 }
 """What gives whole numbers where it gets whole numbers or truth values."""
 
-MOVES = {*axes.TRANSLATIONS, *movement.TRANSLATIONS, "clone", "contiguous", "alias"} - WHOLE_SUMS
+MOVES = {
+    *axes.TRANSLATIONS,
+    *movement.TRANSLATIONS,
+    *(
+        "clone",
+        "contiguous",
+        "alias",
+        "index",
+        "index_select",
+        "gather",
+        "slice_scatter",
+        "select_scatter",
+        "index_copy",
+    ),
+} - WHOLE_SUMS
 """What gives numbers that it gets."""
 
 WITH_PLACES = {"max_unpool2d", "max_unpool3d"}
@@ -70,13 +84,17 @@ def captured(module: nn.Module, x: Any, *, inference: bool, output: Choice = Non
     _check_parameters(module)
     # The caller's is neither changed nor put into another mode. What forward computed and kept, as the weights of
     # torch.nn.utils.weight_norm, torch does not copy.
-    computed = {id(value): value.detach().clone() for value in tensors_inside(module) if not value.is_leaf}
-    own = copy.deepcopy(module, computed).cpu().eval()
+    kept = {id(value): value.detach().clone() for value in tensors_inside(module) if not value.is_leaf}
+    # Parameters are not written to, and a function in a module may reach the caller's around the copy.
+    kept.update({id(value): value for value in module.parameters() if value.device.type == "cpu"})
+    own = copy.deepcopy(module, kept).cpu().eval()
     network = ModuleNetwork(own, output)
     batch = network.checked_batch(x, "x")
     inputs = network.inputs(batch[:5], "cpu")
-    with called_plainly(network.module, list(inputs), output, network.name):
-        program = exported(network.module, list(inputs.values()))
+    # What forward keeps while it is exported, as a mask for the next call, is the exporter's, and has no numbers.
+    shown = copy.deepcopy(network.module, {id(value): value for value in network.module.parameters()})
+    with called_plainly(shown, list(inputs), output, network.name):
+        program = exported(shown, list(inputs.values()))
     graph = _translated(network.module, program, batch)
     prove(graph, network, batch)
     return graph
@@ -113,16 +131,24 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
     environment: dict[fx.Node, Any] = {}
     fields = checked_fields(batch, dtype)
     names = iter(map(value_name, fields))
+    # A function that was made in __init__ may reach a parameter past all modules, and the exporter takes it as it lies.
+    places = {_place(value): first[id(value)] for value in trained.values() if value.numel()}
     for spec, node in zip(program.graph_signature.input_specs, _placeholders(program), strict=True):
         if spec.kind == InputKind.USER_INPUT:
             environment[node] = Value(next(names))
             builder.known(environment[node], node.meta["seen"])
+        elif spec.kind.name == "TOKEN":  # of checks in their order
+            environment[node] = None
         elif spec.kind == InputKind.PARAMETER and every[str(spec.target)].requires_grad:
             name = first[id(every[str(spec.target)])]
             environment[node] = Value(name)
             builder.known(name, node.meta["seen"])
         else:
-            environment[node] = _constant(program, spec, every, held)
+            found = _constant(program, spec, every, held)
+            name = places.get(_place(found), "") if found.is_floating_point() else ""
+            environment[node] = Value(name) if name else found
+            if name:
+                builder.known(name, node.meta["seen"])
     output = _followed(program, builder, environment)
     params = {name: value.detach().cpu().numpy() for name, value in trained.items() if first[id(value)] == name}
     converted = {name: _converted(value, dtype) for name, value in held.items()}
@@ -149,9 +175,15 @@ def _translated(module: nn.Module, program: ExportedProgram, batch: np.ndarray) 
 def _converted(buffer: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers in the dtype of the graph, whole numbers as int64, truth values as they are."""
     value = buffer.detach().cpu()
+    value = value.to_dense() if value.layout != torch.strided else value
     if value.is_floating_point():
         return value.to(dtype)
     return value if value.dtype == torch.bool or value.is_complex() else value.long()
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Where the numbers of a tensor lie, and how."""
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _placeholders(program: ExportedProgram) -> list[fx.Node]:
@@ -214,7 +246,7 @@ def _live(program: ExportedProgram) -> set[fx.Node]:
 def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> Any:
     """What a node gives: the name of a value, several of them, a constant, or a number."""
     if node.op == "get_attr":
-        return None  # a program inside, of which its user says that it has no translation
+        return getattr(node.graph.owning_module, str(node.target))  # a program inside
     if node.target is operator.getitem:
         found = _argument(node.args[0], environment)[node.args[1]]
         if found is None and node.users:
@@ -226,6 +258,8 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
     if schema is None:
         if isinstance(seen, NUMBERS):
             return seen
+        if getattr(target, "__name__", "") == "wrap_with_set_grad_enabled":
+            return _inside(node, builder, environment)
         raise refused(node, getattr(node.target, "__name__", str(node.target)), "it is a program of its own")
     name = operation_name(node)
     if isinstance(seen, NUMBERS):
@@ -263,6 +297,33 @@ def _one(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> An
         raise refused(node, name, reason) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # an overload of other arguments
         raise refused(node, name, f"it is called in a way that does not cross ({error!r})") from error
+    return found
+
+
+def _inside(node: fx.Node, builder: Builder, environment: dict[fx.Node, Any]) -> tuple[Any, ...]:
+    """What a part gives for which forward turns gradients off, or on: values with derivative 0, or as they are."""
+    enabled, part, *given = (_argument(one, environment) for one in node.args)
+    own: dict[fx.Node, Any] = {}
+    results: tuple[Any, ...] = ()
+    entering = iter(given)
+    for one in part.graph.nodes:
+        if one.op == "placeholder":
+            own[one] = next(entering)
+        elif one.op == "output":
+            results = tuple(_argument(result, own) for result in one.args[0])
+        else:
+            own[one] = _one(one, builder, own)
+    return results if enabled else tuple(_still(result, builder, node) for result in results)
+
+
+def _still(result: Any, builder: Builder, node: fx.Node) -> Any:
+    """A value whose derivative is 0; whole numbers and truth values have none."""
+    if not isinstance(result, Value) or builder.kinds.get(result, "float") != "float":
+        return result
+    found = builder.add("stop_gradient", [result], {}, builder.shapes[result], node)
+    builder.kinds[found] = "float"
+    if result in builder.whole:
+        builder.whole.add(found)
     return found
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from udlbridge.conversion.graphs.builder import Call, OtherDtype, Unfit, Value
+from udlbridge.conversion.graphs.nearest import toward_zero
 
 Translation = Callable[[Call], Any]
 
@@ -31,8 +32,6 @@ def binary(op: str) -> Translation:
         other = c["other"]
         if c.meta.dtype == torch.bool:
             return both_hold(c, op)
-        if c.get("rounding_mode") is not None:
-            raise Unfit("it rounds")
         if c.get("alpha", 1) != 1:
             shape = c.shape(other) if isinstance(other, Value | Tensor) else ()
             other = c.add("multiply", other, c["alpha"], shape=shape)
@@ -143,6 +142,13 @@ def as_float(c: Call, value: Any) -> Any:
     return value.to(c.builder.dtype) if isinstance(value, Tensor) else value
 
 
+def as_whole(c: Call, value: Any) -> Any:
+    """Small whole numbers, which are computed as numbers, as what a table is looked up by."""
+    if isinstance(value, Value) and c.builder.kinds.get(value, "float") == "float":
+        return c.add("whole", value, shape=c.shape(value))
+    return value
+
+
 def as_truth(c: Call, value: Any) -> Any:
     """Numbers as whether they are not 0."""
     if isinstance(value, Value) and c.builder.kinds.get(value, "float") == "bool":
@@ -194,6 +200,8 @@ def converted(c: Call) -> Any:
         found = as_float(c, value)
         c.builder.whole.add(found)
         return found
+    if not target.is_floating_point and not target.is_complex:
+        return toward_zero(c, value)
     raise OtherDtype(target, c.builder.dtype)
 
 
@@ -259,9 +267,6 @@ TRANSLATIONS: dict[str, Translation] = {
     "rsub": reversed_subtraction,
     "mul": binary("multiply"),
     "multiply": binary("multiply"),
-    "div": binary("divide"),
-    "divide": binary("divide"),
-    "true_divide": binary("divide"),
     "maximum": binary("maximum"),
     "minimum": binary("minimum"),
     "pow": power,

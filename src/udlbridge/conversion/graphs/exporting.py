@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.distributions import Distribution
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
@@ -33,7 +34,7 @@ FEW, MORE = 3, 5
 SHAPED = {
     *("view", "reshape", "_unsafe_view", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
     *("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "arange", "affine_grid_generator"),
-    *("conv1d", "conv2d", "conv3d", "convolution"),
+    *("conv1d", "conv2d", "conv3d", "convolution", "empty", "new_empty"),
 }
 """Operations whose numbers are those of the shapes that come out or go in, which are known by themselves."""
 
@@ -67,8 +68,9 @@ def exported(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     try:
         open_number = (grows,) if len(inputs) == 1 else {"inputs": (grows,) * len(inputs)}
         program = _program(module, _samples(inputs, FEW), open_number)
-        for node in program.graph.nodes:
-            node.meta["seen"] = _seen(node.meta.get("val"))
+        for graph in graphs_of(program):
+            for node in graph.nodes:
+                node.meta["seen"] = _seen(node.meta.get("val"))
         return program
     except Exception:  # the exporter may fail in any way; if it was for the number of samples, there is another one
         pass
@@ -91,12 +93,13 @@ def _samples(inputs: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
 def _program(module: nn.Module, example: tuple[Tensor, ...], dynamic: Any) -> ExportedProgram:
     """The program, without operations that write to what they get."""
     # With gradients, or parts of forward under no_grad would not stand out.
-    with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module), quiet():
+    with torch.enable_grad(), warnings.catch_warnings(), _weights_kept(module), _unchecked(), quiet():
         warnings.simplefilter("ignore")  # of the exporter's own workings
         program = export(module, example, dynamic_shapes=dynamic, strict=False)
         without_writes(program)
         table = _decompositions(program)
-        return program.run_decompositions(table) if table or any(map(_writes, program.graph.nodes)) else program
+        writes = any(_writes(node) for graph in graphs_of(program) for node in graph.nodes)
+        return program.run_decompositions(table) if table or writes else program
 
 
 def _decompositions(program: ExportedProgram) -> dict[Any, Any]:
@@ -104,22 +107,28 @@ def _decompositions(program: ExportedProgram) -> dict[Any, Any]:
 
     What is made of constants alone stays as it is: by others it may be rounded otherwise.
     """
-    moving = {node for node in program.graph.nodes if node.op == "placeholder"}
+    nodes = [node for graph in graphs_of(program) for node in graph.nodes]
+    moving = {node for node in nodes if node.op == "placeholder"}
     fixed: set[Any] = set()
-    for node in program.graph.nodes:
+    for node in nodes:
         if node.op == "call_function":
             if moving.intersection(node.all_input_nodes):
                 moving.add(node)
             else:
                 fixed.add(node.target)
-    if all(_translated(node.target) for node in moving if node.op == "call_function"):
+    if all(_translated(node) for node in moving if node.op == "call_function"):
         return {}
     every: dict[Any, Any] = getattr(torch.export, "default_decompositions", dict)()  # from torch 2.6 on
-    return {target: written for target, written in every.items() if target not in fixed and not _translated(target)}
+    known = {target for target in every if target in fixed or _has_translation(target)}
+    return {target: written for target, written in every.items() if target not in known}
 
 
-def _translated(target: Any) -> bool:
-    """Whether there is a translation, or nothing to translate."""
+def _translated(node: fx.Node) -> bool:
+    """Whether there is a translation, or nothing to translate, as for extents."""
+    return isinstance(node.meta.get("val"), int | torch.SymInt) or _has_translation(node.target)
+
+
+def _has_translation(target: Any) -> bool:
     return getattr(target, "_schema", None) is None or target.overloadpacket.__name__ in TRANSLATIONS
 
 
@@ -135,9 +144,27 @@ def _weights_kept(module: nn.Module) -> Iterator[None]:
             part._flat_weights = weights
 
 
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Distributions ask their numbers whether these are allowed, which a module that is exported cannot answer."""
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
+
+
 def _writes(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable and operation_name(node) not in HARMLESS
+
+
+def graphs_of(program: ExportedProgram) -> Iterator[fx.Graph]:
+    """The graph of a program, and of those inside, as of parts under `torch.no_grad`."""
+    for part in program.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            yield part.graph
 
 
 def _seen(value: Any) -> Any:
@@ -174,7 +201,7 @@ def _merged(few: ExportedProgram, more: ExportedProgram) -> ExportedProgram:
     Raises:
         ValueError: the programs differ in more than numbers.
     """
-    ours, theirs = list(few.graph.nodes), list(more.graph.nodes)
+    ours, theirs = ([node for graph in graphs_of(one) for node in graph.nodes] for one in (few, more))
     if [(node.op, str(node.target)) for node in ours] != [(node.op, str(node.target)) for node in theirs]:
         raise ValueError("its operations depend on the number of samples")
     for one, other in zip(ours, theirs, strict=True):

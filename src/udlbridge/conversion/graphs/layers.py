@@ -11,7 +11,7 @@ from torch import Tensor
 
 from udlbridge.conversion.graphs.builder import Call, Unfit, Value
 from udlbridge.conversion.graphs.dynamic import by_own_weights
-from udlbridge.conversion.graphs.elementwise import Translation
+from udlbridge.conversion.graphs.elementwise import Translation, as_whole
 from udlbridge.conversion.graphs.movement import diagonal_of, take
 from udlbridge.networks.graphs.values import Extent, PerSample
 
@@ -241,7 +241,7 @@ def embedding(c: Call) -> Value:
         raise Unfit("its gradients depend on how often tokens come")
     rows = c.size(c["weight"], 0)
     padding = c["padding_idx"]
-    return c.add("embedding", c["weight"], c["indices"], padding=padding % rows if padding >= 0 else -1)
+    return c.add("embedding", c["weight"], as_whole(c, c["indices"]), padding=padding % rows if padding >= 0 else -1)
 
 
 def attention(c: Call) -> Value:

@@ -155,19 +155,6 @@ def roll(c: Call) -> Value:
     return result
 
 
-def index_select(c: Call) -> Value:
-    """Entries of constant indices.
-
-    Raises:
-        Unfit: its indices are computed.
-    """
-    if not isinstance(c["index"], Tensor):
-        raise Unfit("its places are computed")
-    x = c["self"]
-    axis = c.axis(x, c["dim"])
-    return take(c, x, axis, c["index"] % c.size(x, axis))
-
-
 def index(c: Call) -> Value:
     """x[..., places, ...] along one axis or several that follow each other, with places that are constants.
 
@@ -227,6 +214,8 @@ def scattered(c: Call) -> Value:
         Unfit: it writes to every other entry.
     """
     x, source = c["self"], c["src"]
+    if len({c.builder.kinds.get(one, "float") for one in (x, source) if isinstance(one, Value)}) > 1:
+        x, source = as_float(c, x), as_float(c, source)  # whole numbers of both kinds
     axis = c.axis(x, c["dim"])
     if "index" not in c.arguments and c.shape(source) == c.shape(x):
         return c.value(source)  # all of it
@@ -252,6 +241,8 @@ def scattered(c: Call) -> Value:
 def copied(c: Call) -> Value:
     """What is written over all of a tensor."""
     source = c["src"]
+    if c.builder.kinds.get(c["self"], "float") == "float":
+        source = as_float(c, source)  # counts are kept as numbers
     return c.value(source) if c.shape(source) == c.shape() else c.add("expand", source, **{"shape_": c.shape()})
 
 
@@ -320,11 +311,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "diagonal": diagonal,
     "flip": flip,
     "roll": roll,
-    "index_select": index_select,
-    "index": index,
     "unfold": unfold,
-    "slice_scatter": scattered,
-    "select_scatter": scattered,
     "copy": copied,
     "glu": gated,
     "outer": outer,

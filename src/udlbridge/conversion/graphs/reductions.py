@@ -20,18 +20,6 @@ def reduction(op: str, **settings: Any) -> Translation:
     return translate
 
 
-def extreme(op: str) -> Translation:
-    """With an axis torch gives places too, for which nobody may ask, and the slope goes to the first."""
-
-    def translate(c: Call) -> Any:
-        x = as_float(c, c["self"])
-        if "dim" not in c.arguments:
-            return c.add(op, x, axes=c.axes(x, None), keep=False, ties="share")
-        return c.add(op, x, axes=c.axes(x, c["dim"]), keep=bool(c["keepdim"]), ties="first"), None
-
-    return translate
-
-
 def variance(c: Call) -> Value:
     """With Bessel's correction, unless said otherwise.
 
@@ -156,8 +144,6 @@ TRANSLATIONS: dict[str, Translation] = {
     "mean": reduction("mean"),
     "amax": reduction("max", ties="share"),
     "amin": reduction("min", ties="share"),
-    "max": extreme("max"),
-    "min": extreme("min"),
     "logsumexp": reduction("logsumexp"),
     "any": any_holds,
     "prod": lambda c: c.reshape(products(c)[-1]),

@@ -10,10 +10,13 @@ from udlbridge.conversion.graphs import (
     images,
     layers,
     movement,
+    places,
     precise,
     recurrent,
     reductions,
+    rounding,
     sampling,
+    writing,
 )
 
 TRANSLATIONS = {
@@ -23,6 +26,9 @@ TRANSLATIONS = {
     **reductions.TRANSLATIONS,
     **axes.TRANSLATIONS,
     **movement.TRANSLATIONS,
+    **places.TRANSLATIONS,
+    **writing.TRANSLATIONS,
+    **rounding.TRANSLATIONS,
     **constants.TRANSLATIONS,
     **layers.TRANSLATIONS,
     **images.TRANSLATIONS,

@@ -115,6 +115,7 @@ OPERATIONS: dict[str, Operation] = {
     "logical": Operation((1, 2), shapes.truth, "of truth values", {"function": choice("not", "and", "or")}),
     "where": Operation((3, 3), shapes.where, "a where the condition holds, else b"),
     "cast": Operation((1, 1), shapes.cast, "truth values or whole numbers as numbers"),
+    "whole": Operation((1, 1), shapes.whole, "the nearest whole number, of two the even one, with derivative 0"),
     "stop_gradient": Operation((1, 1), shapes.untouched, "x, with derivative 0", moves=True),
     # Activations.
     "relu": _unary("max(x, 0), with slope 0 at 0"),

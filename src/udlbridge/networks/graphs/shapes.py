@@ -81,6 +81,12 @@ def cast(a: Attributes, values: Sequence[Value], n: int) -> Value:
     return Value(values[0].shape, "float")
 
 
+def whole(a: Attributes, values: Sequence[Value], n: int) -> Value:
+    """Numbers as whole numbers."""
+    floats(values)
+    return Value(values[0].shape, "int")
+
+
 def filled(a: Attributes, values: Sequence[Value], n: int) -> Value:
     """The shape of the attribute."""
     return Value(concrete(a["shape"], n), "float")

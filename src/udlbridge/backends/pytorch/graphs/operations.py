@@ -107,6 +107,7 @@ RULES: dict[str, Rule] = {
     "compare": lambda a, n, x, y: COMPARISONS[a["relation"]](x, y),
     "logical": lambda a, n, *xs: LOGIC[a["function"]](*xs),
     "where": lambda a, n, condition, x, y: torch.where(condition, x, y),
+    "whole": lambda a, n, x: x.detach().round().long(),
     "stop_gradient": lambda a, n, x: x.detach(),
     "relu": lambda a, n, x: functional.relu(x),
     "leaky_relu": lambda a, n, x: functional.leaky_relu(x, a["slope"]),

@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     "compare": constant_rule(compare),
     "logical": constant_rule(logical),
     "cast": constant_rule(lambda a, n, xs: xs[0].astype(float)),
+    "whole": constant_rule(lambda a, n, xs: np.rint(xs[0]).astype(np.int64)),
     "stop_gradient": constant_rule(lambda a, n, xs: xs[0]),
     "where": Rule(
         lambda a, n, xs: np.where(*xs),
