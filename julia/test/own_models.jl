@@ -55,5 +55,6 @@ end
     # Statistics of one sample are not a number.
     @test_throws "the chain mixes samples" ntk(Chain(Dense(randn(rng, 2, 3)), x -> x ./ UDLBridge.Statistics.std(x; dims=2)), S[:, :, 1])
     @test_throws "structs whose fields may be any array" from_flux(Exactly(randn(rng, 2, 3)), S[:, :, 1])
+    @test_throws "branches on a number" from_flux(Chain(Dense(randn(rng, 2, 3)), x -> map(v -> v > 0 ? v : v / 9, x)), S[:, :, 1])
     @test_throws "another entry for each sample" from_flux(Chain(Dense(randn(rng, 2, 3)), x -> x .+ reshape(1:size(x, 2), 1, :) .* 1e-12), S[:, :, 1])
 end

@@ -92,6 +92,10 @@ function with_forms(@nospecialize(model), forms::IdDict{Any,Any})
 end
 
 first_line(error) = first(split(sprint(showerror, error), '\n'))
+function first_line(error::TypeError)
+    error.expected === Bool && error.got isa TracedNumber && return "it branches on a number (if, ? :, &&, ||); allowed: ifelse"
+    return invoke(first_line, Tuple{Any}, error)
+end
 
 "a layer called with a traced batch; nodes know the place in chains that they come from"
 function traced_call(trace::Tracing, @nospecialize(chain::Chain), x, path::String)
