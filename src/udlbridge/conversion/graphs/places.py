@@ -38,7 +38,11 @@ def counting(c: Call, count: int, ndim: int, axis: int) -> Tensor:
 
 
 def cut(c: Call, x: Any, shape: Extents, but: int) -> Any:
-    """The first entries along all axes but one, as many as a shape has."""
+    """The first entries along all axes but one, as many as a shape has.
+
+    Raises:
+        Unfit: it would take a part of the samples.
+    """
     for axis, (own, wanted) in enumerate(zip(c.shape(x), shape, strict=True)):
         if axis != but and own != wanted:
             if isinstance(wanted, PerSample) or isinstance(own, PerSample):
@@ -164,7 +168,11 @@ def from_table(c: Call, table: Any, axis: int, places: Value) -> Value:
 
 
 def index_select(c: Call) -> Value:
-    """Entries of an axis, of a table that is the same for all samples where the places are computed."""
+    """Entries of an axis, of a table that is the same for all samples where the places are computed.
+
+    Raises:
+        Unfit: the places are computed, and every sample has entries of its own.
+    """
     x, places = c["self"], c["index"]
     axis = c.axis(x, c["dim"])
     if isinstance(places, Tensor):
@@ -319,7 +327,11 @@ def one_hot(c: Call) -> Value:
 
 
 def bucketize(c: Call) -> Value:
-    """How many of the boundaries are below, or with `right` at most, each number."""
+    """How many of the boundaries are below, or with `right` at most, each number.
+
+    Raises:
+        Unfit: the boundaries are computed.
+    """
     x, bounds = as_float(c, c.get("self", c.get("input"))), c["boundaries"]
     if not isinstance(bounds, Tensor):
         raise Unfit("its boundaries are computed")
