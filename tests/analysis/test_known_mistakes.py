@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,3 +211,153 @@ def test_what_no_mistake_explains_is_said_too() -> None:
     assert "linear in mid" in report.steps[report.parted or 0].first
     assert any("differs by" in line for line in report.hints)
     assert not any("mended" in line for line in report.hints)
+
+
+def test_nodes_of_a_module_can_be_paired_by_name() -> None:
+    module = net()
+    node = next(node for node in ub.from_torch(module, X).nodes if node.op == "gelu")
+    report = ub.compare_models(module, module, X, pairs={node.name: node.name, "fc2": "fc2"})
+    assert [step.difference for step in report.steps] == [0.0, 0.0]
+
+
+JULIA = """
+using Flux, NNlib, Statistics
+
+"an array of PyTorch's, whose last axis is the fastest, with its axes reversed"
+function numbers(name, size...)
+    found = Array{Float64}(undef, reverse(size)...)
+    read!(joinpath(@__DIR__, name * ".bin"), found)
+    return found
+end
+
+# PyTorch's kernel (W, H, in, out) is that of a cross-correlation.
+kernel(name, size...; flip=true, swap=false) =
+    (w = numbers(name, size...); swap && (w = permutedims(w, (2, 1, 3, 4))); flip ? reverse(w; dims=(1, 2)) : w)
+matrix(name, size...) = permutedims(numbers(name, size...))
+
+# Up to 0.16.10 LayerNorm adds the square of its epsilon.
+in_flux(epsilon) = pkgversion(Flux) < v"0.16.11" ? sqrt(epsilon) : epsilon
+in_order(x) = Flux.flatten(x)
+channels_last(x) = Flux.flatten(permutedims(x, (3, 1, 2, 4)))
+
+function arrays(mistake)
+    deviation = mistake == "deviation"
+    variance = numbers("bn.running_var", 4)
+    return (
+        w1=kernel("c1.weight", 4, 3, 3, 3; swap=mistake == "axes"), b1=numbers("c1.bias", 4),
+        mean=numbers("bn.running_mean", 4), var=deviation ? sqrt.(variance) : variance,
+        scale=numbers("bn.weight", 4), shift=numbers("bn.bias", 4),
+        w2=kernel("c2.weight", 5, 4, 3, 3; flip=mistake != "flip"), b2=numbers("c2.bias", 5),
+        w3=matrix("fc1.weight", 7, 30), b3=numbers("fc1.bias", 7),
+        w4=mistake == "transpose" ? numbers("mid.weight", 7, 7) : matrix("mid.weight", 7, 7), b4=numbers("mid.bias", 7),
+        g=numbers("ln.weight", 7), b=numbers("ln.bias", 7),
+        w5=(mistake == "sign" ? -1 : 1) .* matrix("fc2.weight", 2, 7), b5=numbers("fc2.bias", 2),
+    )
+end
+
+"activations are inside the layers"
+function chain(mistake)
+    a = arrays(mistake)
+    return Chain(
+        Conv(a.w1, a.b1; pad=1),
+        BatchNorm(relu, a.shift, a.scale, a.mean, a.var, 1e-5, 0.1, true, true, nothing, 4),
+        Conv(a.w2, a.b2, relu; stride=2),
+        mistake == "flatten" ? channels_last : in_order,
+        Dense(a.w3, a.b3, mistake == "gelu" ? gelu_tanh : gelu_erf),
+        Dense(a.w4, a.b4, tanh),
+        LayerNorm(identity, Flux.Scale(a.g, a.b), in_flux(mistake == "epsilon" ? 1e-6 : 1e-3), (7,), true),
+        Dense(a.w5, a.b5),
+    )
+end
+
+"all by hand, on arrays"
+struct Hand{A,V,S}
+    c1::A
+    b1::V
+    scale::V
+    shift::V
+    c2::A
+    b2::V
+    fc1::Dense
+    mid::Dense
+    g::V
+    b::V
+    fc2::Dense
+    rest::S
+end
+Flux.@layer Hand trainable=(c1, b1, scale, shift, c2, b2, fc1, mid, g, b, fc2)
+
+onto(v) = reshape(v, 1, 1, :, 1)
+
+function (m::Hand)(x)
+    r = m.rest
+    h = conv(x, m.c1; pad=1) .+ onto(m.b1)
+    h = relu.((h .- onto(r.mean)) ./ sqrt.(onto(r.var) .+ 1e-5) .* onto(m.scale) .+ onto(m.shift))
+    h = relu.(conv(h, m.c2; stride=2) .+ onto(m.b2))
+    h = r.mistake == "flatten" ? channels_last(h) : in_order(h)
+    h = r.mistake == "gelu" ? gelu_tanh.(m.fc1(h)) : gelu_erf.(m.fc1(h))
+    h = tanh.(m.mid(h))
+    deviation = sqrt.(var(h; dims=1, corrected=false) .+ (r.mistake == "epsilon" ? 1e-6 : 1e-3))
+    return m.fc2((h .- mean(h; dims=1)) ./ deviation .* m.g .+ m.b)
+end
+
+function hand(mistake)
+    a = arrays(mistake)
+    layers = Dense(a.w3, a.b3), Dense(a.w4, a.b4), a.g, a.b, Dense(a.w5, a.b5)
+    return Hand(a.w1, a.b1, a.scale, a.shift, a.w2, a.b2, layers..., (; mistake, a.mean, a.var))
+end
+
+for mistake in ("right", "flip", "axes", "transpose", "sign", "flatten", "epsilon", "gelu", "deviation")
+    @eval $(Symbol("chain_", mistake))() = chain($mistake)
+    @eval $(Symbol("hand_", mistake))() = hand($mistake)
+end
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ports")
+    for name, value in net().state_dict().items():
+        np.ascontiguousarray(value.numpy()).tofile(folder / f"{name}.bin")
+    (folder / "net.jl").write_text(JULIA)
+    return folder / "net.jl"
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("form", ["chain", "hand"])
+def test_the_right_port_is_the_same_network(file: Path, form: str) -> None:
+    twin = ub.julia_model(file, f"{form}_right")
+    for pair in ((net(), twin), (ub.from_torch(net(), X), twin)):
+        report = ub.compare_models(*pair, X)
+        assert report.ok, report
+        assert (report.parted, report.hints) == (None, ()), report
+        words = " ".join(step.first for step in report.steps)
+        for step in ("conv", "batch_norm", "relu", "linear", "gelu", "layer_norm"):
+            assert step in words
+
+
+@pytest.mark.julia
+@pytest.mark.sampled
+@pytest.mark.parametrize("form", ["chain", "hand"])
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_the_mistake_of_a_port_is_named(file: Path, form: str, mistake: str) -> None:
+    report = ub.compare_models(net(), ub.julia_model(file, f"{form}_{mistake}"), X)
+    check_named(report, mistake)
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize(("first", "second"), [("chain", "hand"), ("hand", "chain")])
+def test_two_of_julia(file: Path, first: str, second: str) -> None:
+    one = ub.julia_model(file, f"{first}_right")
+    assert ub.compare_models(one, ub.julia_model(file, f"{second}_right"), X).ok
+    report = ub.compare_models(one, ub.julia_model(file, f"{second}_flip"), X)
+    assert not report.ok
+    assert "it is equal when flipped" in report.hints[0]
+
+
+@pytest.mark.julia
+def test_nodes_of_a_struct_can_be_paired(file: Path) -> None:
+    module, twin = net(), ub.julia_model(file, "hand_right")
+    last = ub.from_flux(twin, X).nodes[-1].name
+    report = ub.compare_models(module, twin, X, pairs={"fc2": last})
+    assert [step.difference is not None and step.difference < 1e-12 for step in report.steps] == [True]
