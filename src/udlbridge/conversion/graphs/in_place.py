@@ -39,7 +39,7 @@ def _plain(node: fx.Node) -> Any:
         return None
     overloads: Any = getattr(torch.ops.aten, schema.name.removeprefix("aten::")[:-1], None)
     found: Any = getattr(overloads, target._overloadname, None)
-    if found is None or [one.name for one in found._schema.arguments] != [one.name for one in schema.arguments]:
+    if found is None or [one.name for one in found._schema.arguments[1:]] != [one.name for one in schema.arguments[1:]]:
         return None
     return None if found._schema.is_mutable else found
 
