@@ -269,7 +269,8 @@ class Experts(nn.Module):
         gate = torch.full_like(logits, float("-inf")).scatter(-1, places, most).softmax(-1)
         h = torch.einsum("bte,bteo->bto", gate, torch.stack([expert(x) for expert in self.experts], 2))
         code = self.book(torch.cdist(h, self.book.weight.expand(len(x), -1, -1)).argmin(-1))
-        return self.head((h + (code - h).detach() + 0.1 * code).sort(1).values[:, -1])
+        largest = h.sort(1).values[:, -1]  # of codes there may be two of the same
+        return self.head(largest + (h + (code - h).detach() + 0.1 * code).mean(1))
 
 
 class Messages(nn.Module):
