@@ -142,32 +142,37 @@ def _explains(side: Side, trial: Trial, goal: str, there: dict[str, np.ndarray],
 
 def _told(state: _State, found: _Found, limit: float) -> list[str]:
     """The mistake in words; and those that come to light when it is mended."""
-    hints, more, kinds = [found.trial.words], [], [found.trial.kind]
-    count = 1
+    hints, more = [found.trial.words], [found]
+    places: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
     now: _Found | None = found
-    while now is not None and count < MOST_CHANGES:
+    while now is not None and len(more) < MOST_CHANGES:
         sides = list(state.sides)
         sides[now.own] = sides[now.own].changed(now.trial)
         before, state = state, _state((sides[0], sides[1]), limit)
         if len(state.apart[now.own]) >= len(before.apart[now.own]):
             break  # it has not helped
-        now = _mistake(state, limit, kinds)
+        now = _mistake(state, limit, [known.trial.kind for known in more])
         if now is not None:
-            count += 1
-            kinds.append(now.trial.kind)
-            more.append(now.trial.words)
-    if more:
-        hints.append(
-            f"with that mended, {counted(len(more), 'more difference')}: "
-            + "; ".join(more[:5])
-            + ("; ..." if len(more) > 5 else "")
-        )
+            more.append(now)
+            places.setdefault(now.trial.kind, []).append(_described(sides[now.own], now.node))
+            words.setdefault(now.trial.kind, now.trial.words)
+    if len(more) > 1:
+        told = [_at_places(words[kind], places[kind], known=kind == found.trial.kind) for kind in words]
+        hints.append(f"with that mended, {counted(len(more) - 1, 'more difference')}: {'; '.join(told)}")
     if not state.apart[0] and not state.apart[1]:
-        hints.append("with this mended, the two agree" if count == 1 else f"with these {count} mended, the two agree")
+        hints.append(f"with {'this' if len(more) == 1 else f'these {len(more)}'} mended, the two agree")
     elif now is None:
-        places = [_described(side, next(iter(state.first_apart(k)), None)) for k, side in enumerate(state.sides)]
-        hints.append(f"with this mended, they part at {places[0]}, {places[1]} in the second, for another reason")
+        ends = [_described(side, next(iter(state.first_apart(k)), None)) for k, side in enumerate(state.sides)]
+        hints.append(f"with this mended, they part at {ends[0]}, {ends[1]} in the second, for another reason")
     return hints
+
+
+def _at_places(words: str, places: Sequence[str], *, known: bool) -> str:
+    """A mistake that was found at some places, in words; of one that is `known` already, the places alone."""
+    further = places if known else places[1:]
+    same = f"the same at {', '.join(further)}" if further else ""
+    return same if known else "; ".join(filter(None, (words, same)))
 
 
 def _described(side: Side, name: str | None) -> str:
