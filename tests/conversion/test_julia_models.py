@@ -177,10 +177,10 @@ def test_my_module_your_chain_and_the_proof(folder: Path) -> None:
     assert report.ok, str(report)
     assert report.backend == "torch and julia"
     assert report.input_jacobian is not None
-    assert [(step.first, step.second) for step in report.steps][-1] == ("head (Linear)", "3 (Dense)")
+    assert [(step.first, step.second) for step in report.steps][-1] == ("head (linear)", "3 (linear)")
     crossed = ub.compare_models(ub.from_torch(module, X), ub.julia_model(path, "build"), X, backend="torch")
     assert (crossed.ok, crossed.parted) == (True, None)
-    assert [step.second for step in crossed.steps][-1] == "3 (Dense)"
+    assert [step.second for step in crossed.steps][-1] == "3 (linear)"
     assert len(crossed.steps) >= 3
     report = ub.compare_models(module, ub.julia_model(path, "flipped"), X)
     assert (report.ok, report.parted) == (False, 0)
