@@ -50,6 +50,18 @@ class Net(nn.Module):
         return self.fc2(F.layer_norm(h, (7,), ln.weight, ln.bias, eps=1e-6 if mistake == "epsilon" else 1e-3))
 
 
+class Around(nn.Module):
+    """The same, and a product that changes nothing."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.net = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = 1.0 * self.net(x)
+        return result
+
+
 def net(mistake: str = "") -> Net:
     torch.manual_seed(0)
     module = Net(mistake).double().eval()
@@ -127,6 +139,22 @@ def test_all_convolutions_are_named_that_are_flipped() -> None:
     assert "2 more differences: the same at c2; the second flattens" in report.hints[2]
     assert "the second flattens in the order (H, W, C)" in report.hints[2]
     assert report.hints[3] == "with these 3 mended, the two agree"
+
+
+def test_a_table_goes_on_with_the_nodes_that_agree_once_all_is_mended() -> None:
+    module = net()
+    with torch.no_grad():
+        for conv in (module.c1, module.c2):
+            conv.weight.copy_(conv.weight.flip(2, 3))
+    report = ub.compare_models(ub.from_torch(net(), X), ub.from_torch(Around(module).eval(), X), X)
+    assert report.parted == 0
+    names = [[words.partition(" ")[0] for words in (step.first, step.second)] for step in report.steps]
+    assert len(names) > 8
+    assert all(first == second for first, second in names)
+    assert report.hints[-2:] == (
+        "with that mended, 1 more difference: the same at c2",
+        "with these 2 mended, the two agree",  # and what does nothing in one of them is no difference
+    )
 
 
 def blurred(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,10 @@ def compare_graphs(
     one, other = (Side.of(graphs[k], batches[k][:few], engines[k], against=engines[1 - k]) for k in (0, 1))
     state = _state((one, other), limit)
     found = _mistake(state, limit, ())
-    steps = _steps(state, found, networks)
     if found is None:
-        return GraphComparison(steps, _unexplained(state), explained=False)
-    return GraphComparison(steps, _told(state, found, limit), explained=True)
+        return GraphComparison(_steps(state, found, {}, networks), _unexplained(state), explained=False)
+    hints, mended = _told(state, found, limit)
+    return GraphComparison(_steps(state, found, mended.pairs, networks), hints, explained=True)
 
 
 def _state(sides: tuple[Side, Side], limit: float) -> _State:
@@ -94,6 +94,11 @@ def _state(sides: tuple[Side, Side], limit: float) -> _State:
     names = [list(side.values) for side in sides]
     numbers, _ = agreeing(listed[0], listed[1], limit)
     pairs = {names[0][i]: names[1][j] for i, j in numbers.items()}
+    ends = [side.values.get(side.graph.output) for side in sides]
+    one, other = ends
+    same = one is not None and other is not None and one.shape == other.shape
+    if same and relative_difference(one, other) <= limit:  # type: ignore[arg-type]
+        return _State(sides, pairs, ([], []))  # what has no partner changes nothing
     return _State(sides, pairs, (_apart(sides[0], set(pairs)), _apart(sides[1], set(pairs.values()))))
 
 
@@ -140,8 +145,8 @@ def _explains(side: Side, trial: Trial, goal: str, there: dict[str, np.ndarray],
     return None
 
 
-def _told(state: _State, found: _Found, limit: float) -> list[str]:
-    """The mistake in words; and those that come to light when it is mended."""
+def _told(state: _State, found: _Found, limit: float) -> tuple[list[str], _State]:
+    """The mistake in words, and those that come to light when it is mended; and the sides with all of them mended."""
     hints, more = [found.trial.words], [found]
     places: dict[str, list[str]] = {}
     words: dict[str, str] = {}
@@ -165,7 +170,7 @@ def _told(state: _State, found: _Found, limit: float) -> list[str]:
     elif now is None:
         ends = [_described(side, next(iter(state.first_apart(k)), None)) for k, side in enumerate(state.sides)]
         hints.append(f"with this mended, they part at {ends[0]}, {ends[1]} in the second, for another reason")
-    return hints
+    return hints, state
 
 
 def _at_places(words: str, places: Sequence[str], *, known: bool) -> str:
@@ -240,8 +245,11 @@ def node_steps(network: Any, x: np.ndarray, engine: EngineName) -> list[Step]:
     return [_as_step(side, name, words[name]) for name in side.values]
 
 
-def _steps(state: _State, found: _Found | None, networks: Sequence[Any]) -> list[list[Step]]:
-    """The pairs of nodes for a table: those that agree, that where they part, and then those that are alike."""
+def _steps(state: _State, found: _Found | None, mended: Mapping[str, str], networks: Sequence[Any]) -> list[list[Step]]:
+    """The pairs of nodes for a table: those that agree, that where they part, and then those that are alike.
+
+    `mended`: the pairs that agree once known mistakes are mended.
+    """
     one, other = state.sides
     place = {name: number for number, name in enumerate(one.values)}
     apart = [
@@ -252,9 +260,25 @@ def _steps(state: _State, found: _Found | None, networks: Sequence[Any]) -> list
     parted = _parted(state, found)
     if parted is not None:
         rows.append(parted)
+        taken = [{row[k] for row in rows} for k in (0, 1)]
+        then = [
+            (name, twin)
+            for name, twin in mended.items()
+            if name not in moved
+            and name in apart[0]
+            and twin in apart[1]
+            and name not in taken[0]
+            and twin not in taken[1]
+            if one.values[name].shape == other.values[twin].shape
+        ]
+        rows += then
         rest = [
-            [_as_step(side, name) for name in names[(names.index(name_apart) + 1 if name_apart in names else 0) :]]
-            for side, names, name_apart in zip(state.sides, apart, parted, strict=True)
+            [
+                _as_step(side, name)
+                for name in names[(names.index(name_apart) + 1 if name_apart in names else 0) :]
+                if name not in {row[k] for row in then}
+            ]
+            for k, (side, names, name_apart) in enumerate(zip(state.sides, apart, parted, strict=True))
         ]
         rows += alike_in_order(*rest).items()
     rows.sort(key=lambda row: place[row[0]])
