@@ -82,7 +82,7 @@ def net(mistake: str = "") -> Net:
     return module
 
 
-def check_named(report: ub.PortReport, mistake: str) -> None:
+def assert_named(report: ub.PortReport, mistake: str) -> None:
     where, hint = MISTAKES[mistake]
     assert not report.ok
     assert report.parted is not None, report
@@ -94,7 +94,7 @@ def check_named(report: ub.PortReport, mistake: str) -> None:
     assert about[1:] == ["with this mended, the two agree"], report
 
 
-def shown(report: ub.PortReport, mistake: str) -> None:
+def assert_shown(report: ub.PortReport, mistake: str) -> None:
     """What a report of two modules of the same names says, whose steps may be those modules."""
     where, hint = MISTAKES[mistake]
     assert not report.ok
@@ -108,7 +108,7 @@ def shown(report: ub.PortReport, mistake: str) -> None:
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_of_two_modules(mistake: str) -> None:
-    shown(ub.compare_models(net(), net(mistake), X), mistake)
+    assert_shown(ub.compare_models(net(), net(mistake), X), mistake)
 
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
@@ -125,7 +125,7 @@ def test_of_two_graphs(mistake: str) -> None:
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_of_a_graph_and_a_module(mistake: str) -> None:
-    shown(ub.compare_models(ub.from_torch(net(), X), net(mistake), X), mistake)
+    assert_shown(ub.compare_models(ub.from_torch(net(), X), net(mistake), X), mistake)
 
 
 def test_all_convolutions_are_named_that_are_flipped() -> None:
@@ -370,7 +370,7 @@ def test_the_right_port_is_the_same_network(file: Path, form: str) -> None:
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_the_mistake_of_a_port_is_named(file: Path, form: str, mistake: str) -> None:
     report = ub.compare_models(net(), ub.julia_model(file, f"{form}_{mistake}"), X)
-    check_named(report, mistake)
+    assert_named(report, mistake)
 
 
 @pytest.mark.julia

@@ -10,7 +10,7 @@ import numpy as np
 
 from udlbridge import backends
 from udlbridge.analysis.port_hints import hints_of
-from udlbridge.analysis.port_steps import Correspondence, steps_of_both
+from udlbridge.analysis.port_pairs import Correspondence, steps_of_both
 from udlbridge.analysis.spectra import spectrum
 from udlbridge.displays import Displayed, draw
 from udlbridge.errors import ConversionError, DTypeError, ShapeError

@@ -21,9 +21,6 @@ from udlbridge.networks.graphs.values import Extent, PerSample
 
 Extents = tuple[Extent, ...]
 
-MOST_RANKED = 512
-"""As many entries are brought into an order, by comparing each with each."""
-
 
 def noted(c: Call, of: Any, found: Value) -> Value:
     """Entries of whole numbers are whole numbers."""
@@ -227,90 +224,6 @@ def extreme(op: str) -> Translation:
     return translate
 
 
-def ranks(c: Call, x: Any, axis: int, descending: bool) -> Value:
-    """How many entries of an axis stand before each one in their order; what is equal keeps its order.
-
-    Raises:
-        Unfit: there are more than `MOST_RANKED`.
-    """
-    size, shape = c.size(x, axis), c.shape(x)
-    if size > MOST_RANKED:
-        raise Unfit(f"it orders {size} numbers, and at most {MOST_RANKED} are compared with each other")
-    before, behind = shape[:axis], shape[axis + 1 :]
-    wide, ndim = (*before, size, size, *behind), len(shape) + 1
-    own = c.reshape(x, (*before, size, 1, *behind))
-    other = c.reshape(x, (*before, 1, size, *behind))
-    ahead = c.add("compare", other, own, shape=wide, relation="greater" if descending else "less")
-    equal = c.add("compare", other, own, shape=wide, relation="equal")
-    earlier = counting(c, size, ndim, axis + 1) < counting(c, size, ndim, axis)
-    either = c.add("logical", equal, earlier, shape=wide, function="and")
-    either = c.add("logical", ahead, either, shape=wide, function="or")
-    numbers = c.add("cast", either, shape=wide)
-    return c.add("sum", numbers, shape=shape, axes=(axis + 1,), keep=False)
-
-
-def ordered(c: Call, x: Any, axis: int, descending: bool, first: int, count: int) -> tuple[Value, Value | None]:
-    """`count` entries of an axis in their order, from place `first` on, and where they stood if that is asked for."""
-    x = as_float(c, x)
-    shape, size = c.shape(x), c.size(x, axis)
-    before, behind = shape[:axis], shape[axis + 1 :]
-    wide, ndim = (*before, count, size, *behind), len(shape) + 1
-    own = c.reshape(ranks(c, x, axis, descending), (*before, 1, size, *behind))
-    wanted = first + counting(c, count, ndim, axis)
-    here = c.add("compare", own, wanted, shape=wide, relation="equal")
-    found: list[Value | None] = []
-    for part in (c.reshape(x, (*before, 1, size, *behind)), counting(c, size, ndim, axis + 1) if c.asked(1) else None):
-        if part is None:
-            found.append(None)
-            continue
-        alone = c.add("where", here, part, 0.0, shape=wide)
-        found.append(c.add("sum", alone, shape=(*before, count, *behind), axes=(axis + 1,), keep=False))
-    values, places = found
-    assert values is not None
-    return noted(c, c["self"], values), None if places is None else whole(c, places)
-
-
-def topk(c: Call) -> tuple[Value, Value | None]:
-    """The largest or smallest, in their order."""
-    x = c["self"]
-    return ordered(c, x, c.axis(x, c["dim"]), bool(c["largest"]), 0, c["k"])
-
-
-def sort(c: Call) -> tuple[Value, Value | None]:
-    """All entries of an axis in their order."""
-    x = c["self"]
-    axis = c.axis(x, c["dim"])
-    return ordered(c, x, axis, bool(c["descending"]), 0, c.size(x, axis))
-
-
-def argsort(c: Call) -> Value:
-    """Where the entries of an axis stood before they were ordered."""
-    x = c["self"]
-    axis = c.axis(x, c["dim"])
-    shape, size = c.shape(x), c.size(x, axis)
-    own = ranks(c, as_float(c, x), axis, bool(c["descending"]))
-    before, behind = shape[:axis], shape[axis + 1 :]
-    wide, ndim = (*before, size, size, *behind), len(shape) + 1
-    own = c.reshape(own, (*before, 1, size, *behind))
-    here = c.add("compare", own, counting(c, size, ndim, axis), shape=wide, relation="equal")
-    alone = c.add("where", here, counting(c, size, ndim, axis + 1), 0.0, shape=wide)
-    return whole(c, c.add("sum", alone, axes=(axis + 1,), keep=False))
-
-
-def one_in_order(place: Any) -> Translation:
-    """One entry of an axis in its order, as the median, the lower of two in the middle."""
-
-    def translate(c: Call) -> Any:
-        x = c["self"]
-        if "dim" not in c.arguments:
-            raise Unfit("it orders all samples together")
-        axis = c.axis(x, c["dim"])
-        values, places = ordered(c, x, axis, False, place(c, c.size(x, axis)), 1)
-        return noted(c, x, c.reshape(values)), None if places is None else whole(c, c.reshape(places))
-
-    return translate
-
-
 def one_hot(c: Call) -> Value:
     """1 at the place that a whole number says, and 0 elsewhere.
 
@@ -350,11 +263,6 @@ TRANSLATIONS: dict[str, Translation] = {
     "argmin": place_of_extreme("min"),
     "max": extreme("max"),
     "min": extreme("min"),
-    "topk": topk,
-    "sort": sort,
-    "argsort": argsort,
-    "median": one_in_order(lambda c, size: (size - 1) // 2),
-    "kthvalue": one_in_order(lambda c, size: c["k"] - 1),
     "one_hot": one_hot,
     "bucketize": bucketize,
 }

@@ -247,14 +247,6 @@ class Graph(FrozenNetwork, ForeignNetwork, Displayed):
             )
         return self._with(arrays, self._buffers)
 
-    def up_to(self, index: int) -> Graph:
-        """The graph whose output is what node number `index` gives.
-
-        Raises:
-            GraphError: its value does not have a row of numbers for each sample.
-        """
-        return self.with_nodes(self._nodes[: index + 1])
-
     def with_nodes(self, nodes: Iterable[Node], buffers: Mapping[str, np.ndarray] | None = None) -> Graph:
         """The graph of other nodes on the same samples, parameters and buffers, and on further `buffers` by name.
 
