@@ -156,3 +156,37 @@ def test_norms_of_one_channel_in_chains(norm: ub.Layer) -> None:
     model = ub.Model([ub.Conv2d(2, 1, 1), norm, ub.GlobalMeanPool(), ub.Flatten()], dtype="float64")
     x = np.random.default_rng(0).standard_normal((5, 2, 4, 3))
     assert_within_budget(ub.ntk(model, x), ub.ntk(model, x, method="plain"))
+
+
+class Tokens(nn.Module):
+    """Places of a normed image as tokens for a frozen layer, which gives errors back with the channels last."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm, self.read = nn.Conv2d(3, CHANNELS, 1, bias=False), norm, nn.Linear(CHANNELS, 2)
+        self.read.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.read(self.norm(self.conv(x)).flatten(2).transpose(1, 2))).sum(1)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+@pytest.mark.parametrize("n", [1, 2])
+def test_errors_with_channels_last_go_back_through_norms_as_they_are(norm: type[nn.Module], n: int) -> None:
+    torch.manual_seed(0)
+    module = Tokens(norm(CHANNELS)).double().eval()
+    for value in module.norm.buffers():
+        if value.is_floating_point():
+            value.uniform_(0.5, 2.0)
+    x, y = np.random.default_rng(0).standard_normal((n, 3, 4, 2)), np.ones((n, 2))
+    graph = ub.from_torch(module, x)
+    _, gradient = ub.loss_gradient(graph, x, y, loss="mse", backend="reference")
+    kernel = ub.ntk(graph, x, outputs=0, backend="reference")
+    for network in (module, graph):
+        jacobian = ub.input_jacobian(network, x, backend="torch")
+        assert_within_budget(jacobian, ub.input_jacobian(graph, x, backend="reference"))
+        _, found = ub.loss_gradient(network, x, y, loss="mse", backend="torch")
+        for name, value in gradient.items():
+            assert_within_budget(found[name], value)
+        assert_within_budget(ub.ntk_operator(network, x, outputs=0, backend="torch") @ np.eye(n), kernel)
+        assert_within_budget(ub.ntk(network, x, outputs=0, backend="torch"), kernel)

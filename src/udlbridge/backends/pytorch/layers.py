@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from udlbridge.backends.pytorch.norms import channel_gradients
+from udlbridge.backends.pytorch.norms import channel_gradients, with_errors_in_order
 from udlbridge.backends.pytorch.sites import Affine, Elementwise, Lookup, Scope
 from udlbridge.backends.pytorch.windows import Windows, is_wide
 from udlbridge.networks.layers import (
@@ -157,7 +157,7 @@ def batchnorm(layer: BatchNorm, scope: Scope, x: Tensor) -> Tensor:
     """torch's own, with the stored statistics."""
     mean, variance = scope["running_mean"], scope["running_var"]
     weight, bias = scope.get("weight"), scope.get("bias")
-    z = nnf.batch_norm(x, mean, variance, weight, bias, training=False, eps=layer.eps)
+    z = with_errors_in_order(nnf.batch_norm(x, mean, variance, weight, bias, training=False, eps=layer.eps))
     return _by_channels(scope, x, z, mean, (variance + layer.eps).rsqrt())
 
 

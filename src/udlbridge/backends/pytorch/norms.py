@@ -1,4 +1,4 @@
-"""Per-sample gradients of the scale and the shift of a norm of channels, without the normalised numbers themselves."""
+"""Backward passes of norms of channels: per-sample gradients of scale and shift, and errors in torch's order."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def channel_gradients(d: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tupl
         1, n * channels, flat.shape[2], mean.numel(), [False, True, True],
     )  # fmt: skip
     return by_scale.view(n, channels), by_shift.view(n, channels)
+
+
+def with_errors_in_order(result: Tensor) -> Tensor:
+    """What torch's norm of channels gives, with errors that come back to it laid out as it reads them.
+
+    Its backward pass of one sample on the CPU takes errors that lie channels last as if they lay channels first (2.13).
+    """
+    if result.requires_grad and result.shape[0] == 1:
+        result.register_hook(Tensor.contiguous)
+    return result

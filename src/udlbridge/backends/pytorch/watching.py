@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from udlbridge.backends.pytorch.devices import float32_as_allowed
+from udlbridge.backends.pytorch.norms import with_errors_in_order
 
 DRAWS = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_",
@@ -37,6 +38,9 @@ FROM_NUMBERS = {"tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "f
 TABLES = {"embedding": (0, 1), "embedding_bag": (0, 1)}
 """Functions that look up rows, and where their tokens and their table stand among the arguments."""
 
+
+NORMS = frozenset({"batch_norm", "instance_norm"})
+"""Functions by name that give norms of channels."""
 
 SCALARS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
 """The types of most arguments that are no tensors."""
@@ -94,7 +98,12 @@ class Watching(TorchFunctionMode):
         if name in TABLES and self._inputs:
             self._note_table(name, args, kwargs)
         try:
-            result = (_distances if func is torch.cdist else func)(*args, **kwargs)
+            if func is torch.cdist:
+                result = _distances(*args, **kwargs)
+            elif name in NORMS:
+                result = with_errors_in_order(func(*args, **kwargs))
+            else:
+                result = func(*args, **kwargs)
         except (IndexError, RuntimeError):
             if name in TABLES:
                 _check_tokens(name, args, kwargs)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from udlbridge.backends.pytorch.graphs.operations import Attributes, Rule
+from udlbridge.backends.pytorch.norms import with_errors_in_order
 
 
 def convolution(a: Attributes, n: int, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,8 +81,8 @@ RULES: dict[str, Rule] = {
     "group_norm": lambda a, n, x, weight=None, bias=None: functional.group_norm(
         x, a["groups"], weight, bias, a["epsilon"]
     ),
-    "batch_norm": lambda a, n, x, mean, var, weight=None, bias=None: functional.batch_norm(
-        x, mean, var, weight, bias, False, 0.0, a["epsilon"]
+    "batch_norm": lambda a, n, x, mean, var, weight=None, bias=None: with_errors_in_order(
+        functional.batch_norm(x, mean, var, weight, bias, False, 0.0, a["epsilon"])
     ),
     "max_pool": max_pool,
     "mean_pool": mean_pool,
