@@ -36,5 +36,5 @@ def with_errors_in_order(result: Tensor) -> Tensor:
     Its backward pass of one sample on the CPU takes errors that lie channels last as if they lay channels first (2.13).
     """
     if result.requires_grad and result.shape[0] == 1:
-        result.register_hook(Tensor.contiguous)
+        result.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return result
