@@ -389,3 +389,10 @@ def test_nodes_of_a_struct_can_be_paired(file: Path) -> None:
     last = ub.from_flux(twin, X).nodes[-1].name
     report = ub.compare_models(module, twin, X, pairs={"fc2": last})
     assert [step.difference is not None and step.difference < 1e-12 for step in report.steps] == [True]
+
+
+def test_modules_of_two_dtypes_are_refused_with_what_makes_them_one() -> None:
+    first, second = net(), net().float()
+    with pytest.raises(ub.errors.DTypeError, match=r"give ub\.as_network\(second\)\.astype\(\"float64\"\)"):
+        ub.compare_models(first, second, X)
+    assert ub.compare_models(first, ub.as_network(second).astype("float64"), X).backend == "torch"

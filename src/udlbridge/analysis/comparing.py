@@ -181,7 +181,7 @@ def compare_models(
         raise DTypeError(
             f"networks of dtype {one.dtype} and {other.dtype}",
             allowed="two of the same dtype",
-            remedy=f'second.astype("{one.dtype}")',
+            remedy=f'give ub.as_network(second).astype("{one.dtype}") in place of the second',
             shell=f"add --dtype {one.dtype}, which converts both",
         )
     names = [_engine(network, backend) for network in networks]
