@@ -205,7 +205,7 @@ def test_shapes_that_part_end_the_table() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(DTypeError, match=r'second\.astype\("float64"\)'):
+    with pytest.raises(DTypeError, match=r'ub\.as_network\(second\)\.astype\("float64"\)'):
         ub.compare_models(CONV, CONV.astype("float32"), X)
     with pytest.raises(ShapeError):
         ub.compare_models(CONV, random_model([7, 2], ["tanh"]), X)
